@@ -1,0 +1,1 @@
+"""The domains: one package each, none of which imports another."""

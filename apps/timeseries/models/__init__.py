@@ -1,0 +1,1 @@
+"""Networks of the time-series domain, one module per published system."""

@@ -1,0 +1,1 @@
+"""Devices: what each needs set."""

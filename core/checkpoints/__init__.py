@@ -1,0 +1,1 @@
+"""Checkpoints: safe files, key maps, official layouts."""

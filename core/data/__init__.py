@@ -1,0 +1,1 @@
+"""Data: batches, samplers, randomness, mixtures, cards and downloads."""

@@ -1,0 +1,55 @@
+"""Where the suite's own files lie, and writing that never leaves a half-written file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["cards_folder", "configs_folder", "fsync_folder", "replacing"]
+
+
+def configs_folder() -> Path:
+    """Return the folder of recipes: right in a clone, an editable install and a wheel alike."""
+    return Path(__file__).parents[1] / "configs"
+
+
+def cards_folder() -> Path:
+    """Return the folder of data cards: right in a clone, an editable install and a wheel alike."""
+    return Path(__file__).parents[1] / "data_cards"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success fsync it and rename it onto `path`, on error remove it.
+
+    The temporary file lies in the same folder, so that the rename is atomic, and ends in `.tmp`, so that no search by
+    suffix finds it.
+
+    Raises:
+        OSError: What the writing raised; `path` then holds what it held before.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, final)
+        fsync_folder(final.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def fsync_folder(folder: str | os.PathLike[str]) -> None:
+    """Flush a folder's entries to disk, where the system can open folders."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""Following a run: loggers, figures, throughput, report."""
