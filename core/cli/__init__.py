@@ -1,0 +1,118 @@
+"""The `dfm` command: a dispatcher that checks what was typed before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["main"]
+
+VERBS = ("fit", "validate", "test", "predict")
+TOOLS = {
+    "recipes": "list the recipes of all domains, or of one",
+    "data": "list, show, fetch and verify data sets",
+    "checkpoint": "list, fetch, inspect, import and export checkpoints",
+    "parity": "compare this machine's results with recorded ones",
+    "doctor": "show versions, devices, memory and what is missing",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dfm` with `argv` (default: the process's own) and return its exit code.
+
+    0 done, 2 the user's mistake (one sentence on stderr), 1 a defect (traceback), 130 interrupted, 143 terminated.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except UserError as mistake:
+        print(f"dfm: {mistake}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output left (`dfm recipes | head`); nothing is wrong on our side
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("dfm: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    from core.cli.recipes import domains
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(domains()))
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"domainfm {version('domainfm')}")
+        return 0
+    first, rest = words[0], words[1:]
+    if first == "recipes":
+        from core.cli import recipes
+
+        return recipes.main(rest)
+    if first in TOOLS:
+        module = "core.parity" if first == "parity" else f"core.cli.{first}"
+        tool: Callable[[Sequence[str]], int] = import_module(module).main
+        return tool(rest)
+    domain = first.replace("-", "_")
+    if domain not in domains():
+        names = [name.replace("_", "-") for name in domains()]
+        known = [*names, *TOOLS]
+        raise UserError(
+            f"'{first}' is neither a domain ({', '.join(names)}) nor a command ({', '.join(TOOLS)})"
+            f"{did_you_mean(first, known)}"
+        )
+    return _run_domain(domain, rest)
+
+
+def _run_domain(domain: str, words: list[str]) -> int:
+    spoken = domain.replace("_", "-")
+    own: dict[str, str] = getattr(import_module(f"apps.{domain}"), "VERBS", {})
+    verbs = list(dict.fromkeys([*VERBS, *own]))
+    if not words or words[0] in ("-h", "--help"):
+        print(_domain_help(spoken, verbs))
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in verbs:
+        choices = ", ".join(verbs)
+        raise UserError(f"'{verb}' is no verb of {spoken} ({choices}){did_you_mean(verb, verbs)}")
+    if verb in own:
+        module, function = own[verb].split(":")
+        own_verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+        return own_verb(rest)
+    from core.cli.arguments import prepare
+
+    request = prepare(domain, verb, rest)  # finds every mistake that can be found without torch
+    from core.cli.run import run
+
+    return run(request)
+
+
+def _help(domains: Sequence[str]) -> str:
+    lines = ["usage: dfm <domain> fit|validate|test|predict --config RECIPE [options]", "       dfm <command> ...", ""]
+    lines += ["domains:  " + ", ".join(name.replace("_", "-") for name in domains), "", "commands:"]
+    lines += [f"  {name:<12}{text}" for name, text in TOOLS.items()]
+    lines += [
+        "",
+        "examples:",
+        "  dfm timeseries fit --config ttm/demo",
+        "  dfm timeseries test --ckpt_path runs/timeseries/ttm-demo/.../checkpoints/best.ckpt --data.path my.csv",
+        "  dfm timeseries predict --ckpt_path BEST.ckpt --data.path my.csv --data.horizon 96 --out forecast.csv",
+        "",
+        "`dfm <domain> <verb> --help` lists all options.",
+    ]
+    return "\n".join(lines)
+
+
+def _domain_help(domain: str, verbs: Sequence[str]) -> str:
+    return (
+        f"usage: dfm {domain} {'|'.join(verbs)} --config RECIPE [--config HARDWARE] [--ckpt_path last|FILE] [options]\n\n"
+        f"`dfm recipes {domain}` lists the recipes, `dfm {domain} fit --config RECIPE --help` all options."
+    )
+
+

@@ -1,0 +1,95 @@
+"""Finding recipes: YAML files under `configs/<domain>/<system>/<recipe>.yaml`, listed and named without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import UserError, did_you_mean
+from core.files import configs_folder
+
+__all__ = ["Recipe", "all_recipes", "domains", "find_config", "main"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's place and first comment lines."""
+
+    domain: str
+    name: str
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """The first comment line of the file."""
+        with self.path.open(encoding="utf-8") as lines:
+            first = next(lines, "").strip()
+        return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def domains() -> list[str]:
+    """Return the names of the domains: the packages under `apps`."""
+    apps = configs_folder().parent / "apps"
+    return sorted(p.parent.name for p in apps.glob("*/__init__.py"))
+
+
+def all_recipes(domain: str | None = None) -> list[Recipe]:
+    """Return the recipes of one domain, or of all."""
+    wanted = [domain] if domain else domains()
+    return [
+        Recipe(name, f"{path.parent.name}/{path.stem}", path)
+        for name in wanted
+        for path in sorted((configs_folder() / name).glob("*/*.yaml"))
+    ]
+
+
+def find_config(domain: str, text: str) -> Path:
+    """Return the file that `--config text` means: a path as given, `<system>/<recipe>`, or `trainer/<hardware>`.
+
+    Raises:
+        UserError: If there is none, with the nearest name.
+    """
+    given = Path(text)
+    if given.is_file():
+        return given
+    if given.is_dir():
+        raise UserError(f"--config {text} is a folder; give a recipe file in it or a name such as ttm/demo")
+    for folder in (configs_folder() / domain, configs_folder()):
+        for candidate in (folder / f"{text}.yaml", folder / text):
+            if candidate.is_file():
+                return candidate
+    names = [recipe.name for recipe in all_recipes(domain)] + [f"trainer/{p.stem}" for p in _hardware()]
+    spoken = domain.replace("_", "-")
+    raise UserError(
+        f"recipe '{text}' is neither a file nor one of {spoken}'s recipes{did_you_mean(text, names)};"
+        f" `dfm recipes {spoken}` lists them"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the recipes of all domains, or of the one named."""
+    words = [word for word in argv if word not in ("-h", "--help")]
+    if len(words) < len(argv):
+        print("usage: dfm recipes [domain]\n\nList the recipes of all domains, or of one.")
+        return 0
+    if len(words) > 1:
+        raise UserError(f"`dfm recipes` takes at most one domain, and {len(words)} words were given")
+    domain = words[0].replace("-", "_") if words else None
+    if domain and domain not in domains():
+        names = [name.replace("_", "-") for name in domains()]
+        raise UserError(f"'{words[0]}' is no domain ({', '.join(names)}){did_you_mean(words[0], names)}")
+    recipes = all_recipes(domain)
+    width = max((len(r.name) for r in recipes), default=0) + 2
+    for name in dict.fromkeys(r.domain for r in recipes):
+        print(name.replace("_", "-"))
+        for recipe in (r for r in recipes if r.domain == name):
+            print(f"  {recipe.name:<{width}}{recipe.summary}")
+    print("hardware (a second --config)")
+    for path in _hardware():
+        print(f"  {'trainer/' + path.stem:<{width}}{Recipe('', '', path).summary}")
+    return 0
+
+
+def _hardware() -> list[Path]:
+    return sorted((configs_folder() / "trainer").glob("*.yaml"))
