@@ -139,7 +139,9 @@ def test_smoothing_runs_the_recursion_of_statsmodels() -> None:
         smoothing_level=0.4, smoothing_trend=0.2, smoothing_seasonal=0.3, damping_trend=0.95, optimized=False
     )
     ours, theirs = ets.predict(series[None])[0, :, 0].numpy(), reference.forecast(24)
-    compared = [step for step in range(24) if step % 12 != 11]  # there theirs forgets the last step's correction
+    compared = [
+        step for step in range(24) if step % 12 != 11
+    ]  # there theirs forgets the last step's correction
     assert ours[compared] == pytest.approx(theirs[compared], abs=1e-3)
 
 
