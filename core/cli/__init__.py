@@ -23,7 +23,8 @@ TOOLS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `dfm` with `argv` (default: the process's own) and return its exit code.
 
-    0 done, 2 the user's mistake (one sentence on stderr), 1 a defect (traceback), 130 interrupted, 143 terminated.
+    0 done, 2 the user's mistake (one sentence on stderr), 1 a defect (traceback), 130 interrupted, 143
+    terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as mistake:
         print(f"dfm: {mistake}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output left (`dfm recipes | head`); nothing is wrong on our side
+    except (
+        BrokenPipeError
+    ):  # the reader of our output left (`dfm recipes | head`); nothing is wrong on our side
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
@@ -94,15 +97,19 @@ def _run_domain(domain: str, words: list[str]) -> int:
 
 
 def _help(domains: Sequence[str]) -> str:
-    lines = ["usage: dfm <domain> fit|validate|test|predict --config RECIPE [options]", "       dfm <command> ...", ""]
+    lines = [
+        "usage: dfm <domain> fit|validate|test|predict --config RECIPE [options]",
+        "       dfm <command> ...",
+        "",
+    ]
     lines += ["domains:  " + ", ".join(name.replace("_", "-") for name in domains), "", "commands:"]
     lines += [f"  {name:<12}{text}" for name, text in TOOLS.items()]
     lines += [
         "",
         "examples:",
         "  dfm timeseries fit --config ttm/demo",
-        "  dfm timeseries test --ckpt_path runs/timeseries/ttm-demo/.../checkpoints/best.ckpt --data.path my.csv",
-        "  dfm timeseries predict --ckpt_path BEST.ckpt --data.path my.csv --data.horizon 96 --out forecast.csv",
+        "  dfm timeseries test --ckpt_path BEST.ckpt --data.path my.csv",
+        "  dfm timeseries predict --ckpt_path BEST.ckpt --data.path my.csv --data.horizon 96 --out out.csv",
         "",
         "`dfm <domain> <verb> --help` lists all options.",
     ]
@@ -111,8 +118,7 @@ def _help(domains: Sequence[str]) -> str:
 
 def _domain_help(domain: str, verbs: Sequence[str]) -> str:
     return (
-        f"usage: dfm {domain} {'|'.join(verbs)} --config RECIPE [--config HARDWARE] [--ckpt_path last|FILE] [options]\n\n"
+        f"usage: dfm {domain} {'|'.join(verbs)} --config RECIPE [--config HARDWARE]\n"
+        "           [--ckpt_path last|best|FILE] [options]\n\n"
         f"`dfm recipes {domain}` lists the recipes, `dfm {domain} fit --config RECIPE --help` all options."
     )
-
-

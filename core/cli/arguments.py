@@ -16,8 +16,17 @@ from core.errors import UserError, did_you_mean
 __all__ = ["Request", "prepare"]
 
 TOP_LEVEL = (
-    "about", "ckpt_path", "checkpoints", "cpu", "data", "model", "runs", "seed_everything", "tracking", "trainer",
-)  # fmt: skip
+    "about",
+    "ckpt_path",
+    "checkpoints",
+    "cpu",
+    "data",
+    "model",
+    "runs",
+    "seed_everything",
+    "tracking",
+    "trainer",
+)
 SPECIAL_CHECKPOINTS = ("last", "best")
 
 
@@ -43,7 +52,9 @@ class Request:
 
     @property
     def recipe_name(self) -> str | None:
-        """`<system>-<recipe>` of the first file, as in the run folder; None when a checkpoint alone was given."""
+        """`<system>-<recipe>` of the first file, as in the run folder; None when a checkpoint alone was
+        given.
+        """
         if not self.configs:
             return None
         about = read_yaml(self.configs[0]).get("about") or {}
@@ -55,8 +66,8 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
     """Sort `words` into recipe files, checkpoint and options, and refuse what is wrong at sight.
 
     Raises:
-        UserError: For a missing recipe or checkpoint, YAML that does not parse, an unknown top-level key, or an option
-            without its value.
+        UserError: For a missing recipe or checkpoint, YAML that does not parse, an unknown top-level key, or
+            an option without its value.
     """
     configs: list[Path] = []
     options: list[str] = []
@@ -109,8 +120,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _value(name: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
-        raise UserError(f"{name} needs a value, as in {name} ttm/demo" if name != "--ckpt_path" else
-                        "--ckpt_path needs a value: a file, `last` or `best`")  # fmt: skip
+        raise UserError(
+            f"{name} needs a value, as in {name} ttm/demo"
+            if name != "--ckpt_path"
+            else "--ckpt_path needs a value: a file, `last` or `best`"
+        )
     return rest.pop(0)
 
 
@@ -127,20 +141,30 @@ def _check_top_level(path: Path) -> None:
             raise UserError(f"unknown key '{key}' in {path}{did_you_mean(str(key), TOP_LEVEL)}")
 
 
-def _check_complete(domain: str, verb: str, configs: list[Path], ckpt_path: str | None, wants_help: bool) -> None:
+def _check_complete(
+    domain: str, verb: str, configs: list[Path], ckpt_path: str | None, wants_help: bool
+) -> None:
     spoken = domain.replace("_", "-")
     if ckpt_path is not None and ckpt_path not in SPECIAL_CHECKPOINTS and not Path(ckpt_path).exists():
         folder = Path(ckpt_path).parent
-        near = did_you_mean(Path(ckpt_path).name, [p.name for p in folder.glob("*.ckpt")] if folder.is_dir() else [])
-        raise UserError(f"checkpoint {ckpt_path} does not exist{near}; `dfm checkpoint list` shows what there is")
+        near = did_you_mean(
+            Path(ckpt_path).name, [p.name for p in folder.glob("*.ckpt")] if folder.is_dir() else []
+        )
+        raise UserError(
+            f"checkpoint {ckpt_path} does not exist{near}; `dfm checkpoint list` shows what there is"
+        )
     if wants_help or configs:
         return
     if verb == "fit":
-        raise UserError(f"`dfm {spoken} fit` needs a recipe, as in --config ttm/demo; `dfm recipes {spoken}` lists them")
+        raise UserError(
+            f"`dfm {spoken} fit` needs a recipe, as in --config ttm/demo; `dfm recipes {spoken}` lists them"
+        )
     if ckpt_path is None:
         raise UserError(f"`dfm {spoken} {verb}` needs --ckpt_path FILE, or a recipe given by --config")
     if ckpt_path in SPECIAL_CHECKPOINTS:
-        raise UserError(f"--ckpt_path {ckpt_path} needs a recipe beside it, as in --config ttm/demo, or give a file")
+        raise UserError(
+            f"--ckpt_path {ckpt_path} needs a recipe beside it, as in --config ttm/demo, or give a file"
+        )
 
 
 def program(request: Request) -> str:

@@ -1,4 +1,6 @@
-"""Finding recipes: YAML files under `configs/<domain>/<system>/<recipe>.yaml`, listed and named without torch."""
+"""Finding recipes: YAML files under `configs/<domain>/<system>/<recipe>.yaml`, listed and named without
+torch.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def all_recipes(domain: str | None = None) -> list[Recipe]:
 
 
 def find_config(domain: str, text: str) -> Path:
-    """Return the file that `--config text` means: a path as given, `<system>/<recipe>`, or `trainer/<hardware>`.
+    """Return the file that `--config text` means: a path as given, `<system>/<recipe>`, or
+    `trainer/<hardware>`.
 
     Raises:
         UserError: If there is none, with the nearest name.

@@ -1,0 +1,386 @@
+"""`dfm doctor`: versions, devices, memory, switches and optional packages; what is missing and how to get it.
+
+Package versions come from the installed metadata, which takes milliseconds; only torch is imported, because
+nothing else knows whether a device really answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["examine", "main"]
+
+SHOWN = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "lightning",
+    "timm",
+    "monai",
+    "xarray",
+    "wandb",
+    "numpy",
+    "jsonargparse",
+)
+HELP = """usage: dfm doctor [--json]
+
+Shows versions, devices, memory, CPU switches and optional packages; says what is missing and how to get it.
+  --json    one JSON object instead of lines, to attach to a report
+
+Exit code 0 if training can start here, 1 if a package of the base is missing or broken."""
+GIB = 2**30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report and return 0, or 1 if the base is not whole.
+
+    Raises:
+        UserError: An option that does not exist.
+    """
+    words = list(argv or [])
+    options = ["--json", "-h", "--help"]
+    for word in words:
+        if word not in options:
+            raise UserError(
+                f"'{word}' is no option of dfm doctor ({', '.join(options)}){did_you_mean(word, options)}"
+            )
+    if "-h" in words or "--help" in words:
+        print(HELP)
+        return 0
+    report = examine()
+    print(json.dumps(report, indent=2) if "--json" in words else _render(report))
+    return 0 if report["healthy"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """Return the report as plain containers; `advice` holds one sentence for each thing to mend."""
+    advice: list[str] = []
+    packages = _packages(advice)
+    torch = _import_torch(advice)
+    return {
+        "versions": {
+            "domainfm": _version("domainfm") or "not installed",
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            **{name: _version(name) or "missing" for name in SHOWN},
+        },
+        "devices": {
+            "cpu": _cpu(torch),
+            "cuda": _cuda(torch, advice),
+            "mps": bool(torch is not None and torch.backends.mps.is_available()),
+            "neuron": _neuron(torch, advice),
+        },
+        "memory": _memory(),
+        "disk": _disk(),
+        "switches": _switches(torch),
+        "packages": packages,
+        "tracking": _tracking(),
+        "healthy": torch is not None and not packages["base"]["missing"],
+        "advice": advice,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _import_torch(advice: list[str]) -> Any | None:
+    try:
+        return import_module("torch")
+    except (ImportError, OSError, RuntimeError) as error:  # a shared library that is missing is an OSError
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice.append(
+            f"torch cannot be imported ({first}): install it again, with `make install` in a clone."
+        )
+        return None
+
+
+# Packages
+
+
+def _packages(advice: list[str]) -> dict[str, dict[str, Any]]:
+    report = {}
+    for extra, wanted in _requirements().items():
+        states = {name: _version(name) for name in sorted(wanted, key=str.lower)}
+        missing = [name for name, version in states.items() if version is None]
+        unfit = [
+            f"{name} {v} is not {wanted[name]}"
+            for name, v in states.items()
+            if v and not _fits(v, wanted[name])
+        ]
+        report[extra] = {
+            "present": {name: version for name, version in states.items() if version},
+            "missing": missing,
+            "unfit": unfit,
+        }
+        if missing:
+            what = "The base lacks" if extra == "base" else f"For {extra} this machine lacks"
+            advice.append(f"{what} {', '.join(missing)}: {_how_to_install(extra)}.")
+        advice.extend(f"{sentence}: {_how_to_install(extra)}." for sentence in unfit)
+    return report
+
+
+def _requirements() -> dict[str, dict[str, str]]:
+    """Map `base` and each extra to its distributions and their version bounds.
+
+    In a clone the project file is newer than what was recorded when it was installed, so it is asked first.
+    """
+    from packaging.requirements import Requirement
+
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if project.is_file():
+        import tomllib
+
+        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        texts = {"base": table["dependencies"], **table["optional-dependencies"]}
+        found = {extra: [Requirement(text) for text in lines] for extra, lines in texts.items()}
+    else:
+        recorded = [Requirement(text) for text in metadata.requires("domainfm") or []]
+        found = {"base": [line for line in recorded if line.marker is None]}
+        for extra in metadata.metadata("domainfm").get_all("Provides-Extra") or []:
+            found[extra] = [
+                line for line in recorded if line.marker and line.marker.evaluate({"extra": extra})
+            ]
+    return {
+        extra: {line.name: str(line.specifier) for line in lines}
+        for extra, lines in found.items()
+        if extra not in ("all", "dev")
+    }
+
+
+def _fits(version: str, bounds: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(bounds).contains(version, prereleases=True)
+
+
+def _how_to_install(extra: str) -> str:
+    if (Path(__file__).parents[2] / "pyproject.toml").is_file():
+        return "`make install` brings everything"
+    return f"pip install 'domainfm[{extra}]'" if extra != "base" else "pip install domainfm"
+
+
+# Devices
+
+
+def _cpu(torch: Any | None) -> dict[str, Any]:
+    report: dict[str, Any] = {"model": _cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()}
+    if torch is not None:
+        report["instructions"] = torch.backends.cpu.get_cpu_capability()
+        report["torch_threads"] = torch.get_num_threads()
+        report["onednn"] = bool(torch.backends.mkldnn.is_available())
+    return report
+
+
+def _cpu_model() -> str:
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> float:
+    """Return the cores this process may use: its affinity, cut by a container's quota."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    quota = "".join(_lines("/sys/fs/cgroup/cpu.max")).split()
+    if len(quota) == 2 and quota[0] != "max":
+        cores = min(cores, int(quota[0]) / int(quota[1]))
+    return round(cores, 2)
+
+
+def _cuda(torch: Any | None, advice: list[str]) -> dict[str, Any]:
+    if torch is None:
+        return {"available": False, "devices": []}
+    available = bool(torch.cuda.is_available())
+    report: dict[str, Any] = {"available": available, "torch_built_for": torch.version.cuda, "devices": []}
+    driver = Path("/proc/driver/nvidia/version").is_file()
+    if driver and not available:
+        why = (
+            f"torch is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else "this torch is a CPU-only build"
+        )
+        advice.append(f"An NVIDIA driver is loaded but torch sees no GPU; {why}: compare it with nvidia-smi.")
+    for index in range(torch.cuda.device_count() if available else 0):
+        facts = torch.cuda.get_device_properties(index)
+        report["devices"].append(
+            {
+                "name": facts.name,
+                "memory_gib": round(facts.total_memory / GIB, 1),
+                "capability": f"{facts.major}.{facts.minor}",
+                "bf16": bool(torch.cuda.is_bf16_supported()),
+            }
+        )
+    return report
+
+
+def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
+    """Describe AWS Neuron; on the public package index `torch-neuronx` 1.0 is an empty placeholder."""
+    version = _version("torch-neuronx")
+    chips = len(list(Path("/dev").glob("neuron[0-9]*")))
+    report: dict[str, Any] = {"torch_neuronx": version, "chips": chips, "available": False}
+    where = "install it from the package index that the AWS Neuron documentation names"
+    if version is None:
+        if chips:
+            advice.append(f"This machine has {chips} Neuron chips but no torch-neuronx: {where}.")
+        return report
+    if version.split(".")[0] == "1":
+        report["placeholder"] = version in ("1.0", "1.0.0")
+        kind = (
+            "the public index's empty placeholder" if report["placeholder"] else "of the old XLA generation"
+        )
+        advice.append(
+            f"torch-neuronx {version} is {kind}, no native Neuron backend: uninstall it and {where}."
+        )
+        return report
+    installed = _version("torch") or ""
+    if version.split(".")[:2] != installed.split(".")[:2]:
+        family = ".".join(version.split(".")[:2])
+        advice.append(
+            f"torch-neuronx {version} is made for torch {family}, not {installed}: install a matching pair."
+        )
+    if _version("torch-xla"):
+        advice.append("torch-xla and torch-neuronx cannot share an environment: uninstall torch-xla.")
+    backend = getattr(torch, "neuron", None)
+    report["available"] = bool(backend is not None and backend.is_available())
+    if backend is not None and report["available"]:
+        report["devices"] = int(backend.device_count())
+    return report
+
+
+def _switches(torch: Any | None) -> dict[str, Any]:
+    """Turn every switch on, as a run on the CPU does, and tell what this machine made of it."""
+    if torch is None:
+        return {}
+    from core.accelerators import cpu
+
+    return cpu.apply(cpu.Switches())
+
+
+# Memory, disk, tracking
+
+
+def _memory() -> dict[str, float]:
+    pairs = (line.partition(":") for line in _lines("/proc/meminfo"))
+    free = {name: int(rest.split()[0]) * 1024 / GIB for name, _, rest in pairs}  # the file counts in KiB
+    if "MemTotal" in free:
+        report = {"total_gib": free["MemTotal"], "available_gib": free.get("MemAvailable", 0.0)}
+    elif hasattr(os, "sysconf"):
+        report = {"total_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB}
+    else:
+        report = {}
+    limit = "".join(_lines("/sys/fs/cgroup/memory.max")).strip()
+    if limit.isdigit():
+        report["container_limit_gib"] = int(limit) / GIB
+    return {name: round(value, 1) for name, value in report.items()}
+
+
+def _disk() -> dict[str, dict[str, Any]]:
+    import tempfile
+
+    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "data": _data_folder()}
+    report = {}
+    for name, folder in places.items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = round(shutil.disk_usage(there).free / GIB, 1)
+        report[name] = {"folder": str(folder), "exists": folder.is_dir(), "free_gib": free}
+    return report
+
+
+def _data_folder() -> Path:
+    from core.data import cards
+
+    return Path(cards.data_folder())
+
+
+def _tracking() -> dict[str, Any]:
+    """Say whether a W&B key is known, and never which."""
+    return {
+        "wandb": _version("wandb") or "missing",
+        "wandb_key": _has_wandb_key(),
+        "wandb_mode": os.environ.get("WANDB_MODE", "") or "not set",
+        "tensorboard": _version("tensorboard") or "missing",
+    }
+
+
+def _has_wandb_key() -> bool:
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts = netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any("wandb" in host for host in hosts)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+# Text
+
+
+def _render(report: Mapping[str, Any]) -> str:
+    devices, lines = report["devices"], []
+
+    def row(name: str, text: str) -> None:
+        lines.append(f"  {name:<16}{text}")
+
+    lines.append("Versions")
+    for name, version in report["versions"].items():
+        row(name, version)
+    lines.append("Devices")
+    cpu = devices["cpu"]
+    cores = f"{cpu['usable_cores']:g} of {cpu['cores']} cores usable"
+    row("cpu", ", ".join([cpu["model"], cores, *([cpu["instructions"]] if "instructions" in cpu else [])]))
+    sizes = (
+        f"{name.removesuffix('_gib').replace('_', ' ')} {size} GiB" for name, size in report["memory"].items()
+    )
+    row("memory", ", ".join(sizes))
+    for index, gpu in enumerate(devices["cuda"]["devices"]):
+        row(f"cuda:{index}", f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}")
+    if not devices["cuda"]["devices"]:
+        row("cuda", "none")
+    row("mps", "yes" if devices["mps"] else "none")
+    neuron = devices["neuron"]
+    row("neuron", f"torch-neuronx {neuron['torch_neuronx'] or 'not installed'}, {neuron['chips']} chips")
+    lines.append("Disk")
+    for name, place in report["disk"].items():
+        row(
+            name,
+            f"{place['folder']}, {place['free_gib']} GiB free{'' if place['exists'] else ', not made yet'}",
+        )
+    lines.append("CPU switches")
+    for name, state in report["switches"].items():
+        row(name, f"{state.get('value', 'on' if state['on'] else 'off')} ({state['reason']})")
+    lines.append("Packages")
+    for extra, state in report["packages"].items():
+        gaps = [*(f"{name} missing" for name in state["missing"]), *state["unfit"]]
+        row(extra, "; ".join(gaps) if gaps else f"complete ({len(state['present'])})")
+    lines.append("Tracking")
+    key = "key found" if report["tracking"]["wandb_key"] else "no key, runs are kept offline"
+    row("wandb", f"{report['tracking']['wandb']}, {key}")
+    row("tensorboard", report["tracking"]["tensorboard"])
+    lines.append("To do" if report["advice"] else "Nothing is missing.")
+    lines.extend(f"  - {sentence}" for sentence in report["advice"])
+    if sys.version_info[:2] != (3, 11):
+        lines.append("  - The pinned packages were tried with Python 3.11; this is another.")
+    return "\n".join(lines)

@@ -1,0 +1,313 @@
+"""Runs `dfm <domain> fit|validate|test|predict`: one LightningCLI without sub-commands, then the Trainer's
+method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from core.accelerators.cpu import Switches
+from core.checkpoints.files import read_checkpoint
+from core.cli.arguments import Request, program
+from core.cli.mistakes import explain
+from core.cli.runs import INHERITED, RunFolder, find_parent, locate
+from core.errors import UserError
+from core.task import Task
+from core.tracking import Tracking, quiet
+from core.trainer import Checkpoints, build_trainer, describe
+
+__all__ = ["run"]
+
+
+class DomainCLI(LightningCLI):
+    """The parser and the objects of one run; nothing is started here."""
+
+    def __init__(self, request: Request, words: list[str]) -> None:
+        self.request = request
+        self.words = words
+        self.folder: RunFolder | None = None
+        super().__init__(
+            Task,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            run=False,
+            args=words,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": program(request)},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Declare what a recipe may hold beside Lightning's own keys, and the suite's defaults for the
+        Trainer.
+        """
+        parser.add_argument(
+            "--about", type=dict, default={}, help="what the recipe reproduces; not used in training"
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="folder of the run folders")
+        parser.add_argument("--checkpoints", type=Checkpoints, default=Checkpoints())
+        parser.add_argument("--tracking", type=Tracking, default=Tracking())
+        parser.add_argument("--cpu", type=Switches, default=Switches())
+        parser.set_defaults(
+            {
+                "trainer.use_distributed_sampler": False,
+                "trainer.enable_model_summary": False,
+                "trainer.log_every_n_steps": 10,
+                "trainer.deterministic": "warn",
+                "trainer.devices": 1,
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the words given, never `sys.argv`: processes of a multi-process run re-run that unchanged."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The Trainer is built in `run`, where the run folder is known."""
+        return None  # type: ignore[return-value]
+
+    def plain_config(self) -> dict[str, Any]:
+        """Return the resolved config in plain containers; it rebuilds the run."""
+        import yaml
+
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+
+
+def run(request: Request) -> int:
+    """Run one request and return its exit code; see `core.cli.main` for the codes.
+
+    Raises:
+        UserError: For a mistake in options, recipe, data or checkpoint.
+    """
+    quiet()
+    inherited = INHERITED in os.environ
+    try:
+        return _run(request)
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        if not inherited:
+            os.environ.pop(INHERITED, None)  # a second run in this process is a run of its own
+        gc.freeze()  # the interpreter's last collection would walk torch and Lightning for a second
+
+
+def _run(request: Request) -> int:
+    checkpoint_path, folder = locate(request)
+    stored = read_checkpoint(checkpoint_path) if checkpoint_path else None
+    words, temporary = _words(request, stored)
+    try:
+        cli = _parse(request, words)
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+    if request.wants_help:
+        return 0
+    task, config = cli.model, cli.plain_config()
+    folder = folder or RunFolder.create(request, config, checkpoint_path)
+    if request.verb == "fit" and stored is not None:
+        _compare(stored, config, task)
+    task.record = describe(request.domain, request.recipe_name, config, task, stored)
+    trainer = _user_errors(
+        build_trainer,
+        cli.config_init["trainer"],
+        task=task,
+        folder=folder.path,
+        tracking=cli.config_init["tracking"],
+        checkpoints=cli.config_init["checkpoints"],
+        switches=cli.config_init["cpu"],
+        config=config,
+        verb=request.verb,
+        rows=task.product_rows(cli.datamodule),
+    )
+    if trainer.is_global_zero:
+        print(f"run folder: {folder.path}", flush=True)
+    resume = str(checkpoint_path) if checkpoint_path and stored is not None else None
+    return _start(trainer, cli, request, resume)
+
+
+def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | None) -> int:
+    from core.tracking import finish
+
+    code = 0
+    try:
+        getattr(trainer, request.verb)(
+            cli.model, datamodule=cli.datamodule, ckpt_path=resume, **_safe(request.verb)
+        )
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if (
+            request.verb == "fit"
+            and cli.config_init["about"].get("test_after_fit")
+            and not trainer.interrupted
+        ):
+            trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best or None, verbose=False)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+        raise
+    except OSError as error:
+        raise _disk_full(error) or error from error
+    finally:
+        finish(trainer, cli.config_init["tracking"], failed=code not in (0,))
+    return 0
+
+
+def _safe(verb: str) -> dict[str, Any]:
+    return {} if verb == "predict" else ({"verbose": False} if verb in ("test", "validate") else {})
+
+
+def _disk_full(error: OSError) -> UserError | None:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the disk is full ({error.filename or 'while writing'}); free some space and run it again with"
+            " --ckpt_path last"
+        )
+    return None
+
+
+def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], Path | None]:
+    """Return the parser's words: files first, then the options, so that the command line's own values always
+    win.
+    """
+    words: list[str] = []
+    temporary = None
+    if not request.configs and stored is not None:
+        import tempfile
+
+        import yaml
+
+        record = stored.get("domainfm") or {}
+        if "config" not in record:
+            raise UserError(f"{request.ckpt_path} holds no config, so it needs a recipe beside it (--config)")
+        handle, name = tempfile.mkstemp(suffix=".yaml", prefix="dfm-")
+        temporary = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            yaml.safe_dump(_without_weights(record["config"]), file)
+        words += ["--config", name]
+    for path in request.configs:
+        words += ["--config", str(path)]
+    words += _expand_data(request)
+    if request.wants_help:
+        words.append("--help")
+    return words, temporary
+
+
+def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored config without the place its run started from: the checkpoint holds the weights now."""
+    config = {
+        **config,
+        "model": {**config["model"], "init_args": dict(config["model"].get("init_args") or {})},
+    }
+    config["model"]["init_args"]["weights"] = None
+    return config
+
+
+def _expand_data(request: Request) -> list[str]:
+    """Return the options; a file named for `test` or `validate` replaces the data the recipe was trained
+    on.
+    """
+    names = {word.partition("=")[0] for word in request.options}
+    if "--data.path" in names and "--data.card" not in names and "--data.sources" not in names:
+        return ["--data.card=null", *request.options]
+    return request.options
+
+
+def _parse(request: Request, words: list[str]) -> DomainCLI:
+    try:
+        cli = DomainCLI(request, words)
+    except argparse.ArgumentError as error:
+        destinations = _destinations()
+        mistake = explain(error, destinations)
+        if mistake is None:
+            raise
+        raise mistake from error
+    except ValueError as error:
+        mistake = _user_error_within(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+    if cli.config["trainer"].get("accumulate_grad_batches", 1) == 0:
+        raise UserError("trainer.accumulate_grad_batches is 0; it must be at least 1")
+    find_parent(request, cli)
+    return cli
+
+
+def _user_error_within(error: BaseException) -> UserError | None:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _destinations() -> list[str]:
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(pl.Trainer, "trainer")
+    return [action.dest for action in parser._actions if action.dest]
+
+
+def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call what builds the Trainer: whatever it refuses there, the user asked for."""
+    try:
+        return function(*args, **kwargs)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None:
+    """Print each changed value of model and data; refuse a network of another size."""
+    before = (stored.get("domainfm") or {}).get("config") or {}
+    changed = [
+        (name, old, new)
+        for part in ("model", "data")
+        for name, old, new in _differences(before.get(part), config.get(part), part)
+        if not name.endswith(".weights")
+    ]
+    shapes = {name: tuple(value.shape) for name, value in task.network.state_dict().items()}
+    for name, value in stored["state_dict"].items():
+        short = name.removeprefix("network.")
+        if name.startswith("network.") and shapes.get(short) != tuple(value.shape):
+            names = (
+                ", ".join(f"{n} {o} -> {w}" for n, o, w in changed if ".network" in n) or "another network"
+            )
+            raise UserError(
+                f"the checkpoint's network has other sizes than the recipe's ({names}): {short} is "
+                f"{tuple(value.shape)} there and {shapes.get(short, 'absent')} here; start a new run, or take the change back"
+            )
+    for name, old, new in changed:
+        print(f"changed since the checkpoint: {name}: {old} -> {new}", file=sys.stderr)
+    if any(".optimizer" in name for name, _, _ in changed):
+        print(
+            "note: the optimiser's state, its rate and decay included, is the checkpoint's", file=sys.stderr
+        )
+
+
+def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in dict.fromkeys([*old, *new]):
+            label = name if key == "init_args" else f"{name}.{key}"
+            found += _differences(old.get(key), new.get(key), label)
+        return found
+    return [] if old == new else [(name, old, new)]

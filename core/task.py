@@ -1,0 +1,255 @@
+"""The one base class of every task: it joins a network, its weights, its adaptation, optimiser, data facts
+and figures.
+
+A domain's task holds its steps and nothing else; what is here delegates to the rooms of core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+
+from core.adaptation import Adaptation
+from core.checkpoints.weights import load_weights
+from core.data.normaliser import Normaliser
+from core.errors import UserError
+from core.optim import LRFinder, Schedule, ScheduleLR, find_learning_rate, parameter_groups
+from core.resume import RestoreBest, check_averaging, repair_loops
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Task"]
+
+
+class Task(LightningModule):
+    """A network with everything a run needs around it.
+
+    Args:
+        network: The finished network: a named size in the recipe.
+        optimizer: Builds the optimiser from parameter groups.
+        schedule: Rate as a pure function of the step; None keeps the optimiser's own rate.
+        weights: Where the network starts from: an own checkpoint, an official one (file or folder), a weights
+            card's name, or a hub id; None starts from the network's initialisation.
+        reinitialise: Patterns of parameter names that `weights` may lack or hold in another shape.
+        adaptation: What is trained; None trains everything.
+        no_decay: Which parameters have no weight decay: name patterns, and `1d` for biases and norms.
+        layer_decay: Factor of the rate from one block to the one before; None gives all the same rate.
+        monitor: The metric that chooses the best epoch.
+        mode: Whether the best is the `min` or the `max` of it.
+        patience: Validations without progress after which training stops; None never stops early.
+        restore_best: Whether the best epoch's weights are put back at the end of training.
+        ema: Decay of an exponential moving average of the weights; None keeps none.
+        lr_finder: Searches the peak rate before the first step; None takes the optimiser's.
+        skip_non_finite: Whether a step with a loss that is not finite is left out; otherwise such a loss
+            stops the run.
+
+    Raises:
+        UserError: If a value is out of its range, or weights or data do not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Schedule | None = None,
+        weights: str | None = None,
+        reinitialise: Sequence[str] = (),
+        adaptation: Adaptation | None = None,
+        no_decay: Sequence[str] = (),
+        layer_decay: float | None = None,
+        monitor: str = "val_loss",
+        mode: str = "min",
+        patience: int | None = None,
+        restore_best: bool = True,
+        ema: float | None = None,
+        lr_finder: LRFinder | None = None,
+        skip_non_finite: bool = False,
+    ) -> None:
+        super().__init__()
+        if mode not in ("min", "max"):
+            raise UserError(f"model.mode is '{mode}'; it must be min or max")
+        if ema is not None and not 0 < ema < 1:
+            raise UserError(f"model.ema is {ema}; it must lie between 0 and 1, as in 0.999")
+        if patience is not None and patience < 1:
+            raise UserError(f"model.patience is {patience}; it must be at least 1")
+        self.network = network
+        self.normaliser = Normaliser()
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.weights = weights
+        self.reinitialise = list(reinitialise)
+        self.adaptation = adaptation
+        self.no_decay = list(no_decay)
+        self.layer_decay = layer_decay
+        self.monitor, self.mode, self.patience = monitor, mode, patience
+        self.restore_best, self.ema = restore_best, ema
+        self.lr_finder = lr_finder
+        self.skip_non_finite = skip_non_finite
+        self.record: dict[str, Any] = {}  # goes into every checkpoint: config, licences, versions, switches
+        self.run_folder: Path | None = None
+        self.fused_optimizer = False
+        self._ready = False
+
+    # what a domain's task may override
+
+    def loss(self, batch: Any) -> Tensor:
+        """Return the scalar loss of one batch, for the learning-rate finder."""
+        raise TypeError(f"{type(self).__name__} defines no loss, which the learning-rate finder needs")
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuse data that does not fit the network; called in `setup` with the data module's facts.
+
+        Raises:
+            UserError: Naming both values.
+        """
+
+    def product_rows(self, datamodule: Any) -> int | None:
+        """Return the rows of the network's largest matrix product, which decide whether oneDNN gains; None if
+        unknown.
+        """
+        return None
+
+    # Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Take the data module's facts: check them against the network and keep them in the normaliser."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        facts = getattr(datamodule, "facts", None)
+        if facts:
+            self.check_facts(facts)
+            if stage == "fit":
+                self.normaliser.update(facts)
+                self._note_origin(facts)
+
+    def configure_model(self) -> None:
+        """Load the weights and freeze what stays frozen: once, and before a strategy wraps the network."""
+        if self._ready:
+            return
+        self._ready = True
+        if self.weights is not None:
+            report = load_weights(self.weights, self.network, reinitialise=self.reinitialise)
+            self._note_origin(report.metadata)
+            self.say(str(report))
+        if self.adaptation is not None:
+            self.adaptation.prepare(self.network)
+
+    def configure_optimizers(self) -> Any:
+        """Build groups that exist from the first step, the optimiser, and the schedule stepped with it."""
+        peak = self._peak_rate()
+        groups = parameter_groups(self.network, lr=peak, no_decay=self.no_decay, layer_decay=self.layer_decay)
+        optimizer = self.optimizer(groups)
+        if self.fused_optimizer and "fused" in optimizer.defaults:
+            for group in optimizer.param_groups:
+                group["fused"], group["foreach"] = True, False
+        if self.schedule is None:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = ScheduleLR(optimizer, self.schedule, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return early stopping, averaging and best-epoch restore as the arguments ask for them."""
+        from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+
+        callbacks: list[Callback] = []
+        if self.patience is not None:
+            callbacks.append(
+                EarlyStopping(self.monitor, mode=self.mode, patience=self.patience, verbose=False)
+            )
+        if self.ema is not None:
+            callbacks.append(EMAWeightAveraging(decay=self.ema))
+        if self.restore_best:
+            callbacks.append(RestoreBest())
+        return callbacks
+
+    def on_train_start(self) -> None:
+        """Set freezing for the step the run starts or resumes at."""
+        self._adapt()
+
+    def on_train_epoch_start(self) -> None:
+        """Set freezing anew for each epoch."""
+        self._adapt()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set freezing that depends on the step."""
+        self._adapt()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the resolved config, key map, licences and process switches."""
+        checkpoint["domainfm"] = self.record
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mend the loop state of a file written at an epoch's end, and carry on where the data came from."""
+        repair_loops(checkpoint)
+        before = checkpoint.get("domainfm") or {}
+        if "peak_rate" in before:
+            self.record["peak_rate"] = before["peak_rate"]
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit":
+            check_averaging(checkpoint, trainer.callbacks)
+
+    # for the steps of a domain's task
+
+    def log_scalars(self, scalars: Mapping[str, Tensor], *, batch_size: int, **options: Any) -> None:
+        """Log tensors without moving them to the host; `batch_size` weighs them in an epoch's mean."""
+        self.log_dict(dict(scalars), batch_size=batch_size, **options)
+
+    def log_figure(self, name: str, figure: Figure) -> None:
+        """Write `figure` once as PNG into the run folder and mirror it to the loggers."""
+        if self.run_folder is None or not self.trainer.is_global_zero:
+            return
+        from core.tracking import log_figure
+
+        log_figure(self.trainer.loggers, self.run_folder, name, figure, step=self.global_step)
+
+    def write_table(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows of one shape as `<name>.csv` into the run folder."""
+        if self.run_folder is None or not self.trainer.is_global_zero:
+            return
+        from core.tracking import write_table
+
+        write_table(self.run_folder / f"{name}.csv", rows)
+
+    @rank_zero_only
+    def say(self, text: str) -> None:
+        """Print for the user, from the first process only."""
+        print(text, flush=True)
+
+    def _peak_rate(self) -> float:
+        """Return the optimiser's own rate, or the one the finder picks; a resumed run keeps the one it
+        had.
+        """
+        own = self.optimizer([torch.nn.Parameter(torch.empty(0))]).defaults["lr"]
+        if self.lr_finder is None:
+            return own
+        if "peak_rate" not in self.record:
+            batches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+            result = find_learning_rate(
+                lambda batch: self.loss(batch.to(self.device)),
+                self.network,
+                self.optimizer,
+                batches,
+                **asdict(self.lr_finder),
+            )
+            self.record["peak_rate"] = result.suggestion
+            self.say(f"learning rate found: {result.suggestion:.3g}")
+        return float(self.record["peak_rate"])
+
+    def _adapt(self) -> None:
+        if self.adaptation is not None:
+            self.adaptation.apply(self.network, step=self.global_step, epoch=self.current_epoch)
+
+    def _note_origin(self, facts: Mapping[str, Any]) -> None:
+        for key in ("licences", "sources"):
+            known = self.record.setdefault(key, [])
+            known.extend(entry for entry in facts.get(key) or () if entry not in known)

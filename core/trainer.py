@@ -1,0 +1,173 @@
+"""The Lightning Trainer as the suite sets it up: safe checkpoints, exact resume, tracking and the CPU's
+switches.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities import rank_zero_only
+
+from core.accelerators.cpu import Switches
+from core.accelerators.cpu import apply as apply_switches
+from core.checkpoints.files import FORMAT, clean_leftovers
+from core.checkpoints.io import SafeCheckpointIO
+from core.data.precision import precision_plugin
+from core.errors import UserError
+from core.files import replacing
+from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
+from core.task import Task
+from core.tracking import FollowRun, Throughput, Tracking, build_loggers, progress_callbacks
+
+__all__ = ["Checkpoints", "build_trainer", "describe", "versions"]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When checkpoints are written.
+
+    Attributes:
+        every_n_steps: Optimiser steps from one to the next; None writes one at each epoch's end, after its
+            validation.
+        keep: How many of the newest are kept, beside the best; at least 1.
+    """
+
+    every_n_steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps is not None and self.every_n_steps < 1:
+            raise UserError(
+                f"checkpoints.every_n_steps is {self.every_n_steps}; it must be at least 1, or null"
+            )
+        if self.keep < 1:
+            raise UserError(
+                f"checkpoints.keep is {self.keep}; at least one checkpoint must stay to resume from"
+            )
+
+
+def build_trainer(
+    arguments: Mapping[str, Any],
+    *,
+    task: Task,
+    folder: Path,
+    tracking: Tracking,
+    checkpoints: Checkpoints,
+    switches: Switches,
+    config: Mapping[str, Any],
+    verb: str,
+    rows: int | None = None,
+) -> pl.Trainer:
+    """Build the Trainer of one run.
+
+    Args:
+        arguments: What recipe, hardware file and command line say for `trainer`.
+        task: The task; it learns its run folder and whether its optimiser may be fused.
+        folder: The run folder.
+        tracking: Loggers and report.
+        checkpoints: When to write them.
+        switches: What to turn on if the run is on the CPU.
+        config: The resolved config in plain containers: saved with the run and in every checkpoint.
+        verb: fit, validate, test or predict.
+        rows: Rows of the network's largest matrix product, if known.
+
+    Raises:
+        TypeError, ValueError, MisconfigurationException: From Lightning, for arguments it refuses.
+    """
+    arguments = dict(arguments)
+    plugins = [*(arguments.pop("plugins", None) or []), SafeCheckpointIO()]
+    plugin = precision_plugin(arguments.get("precision"))
+    if plugin is not None:
+        plugins.append(plugin)
+        arguments["precision"] = None
+    own = arguments.pop("callbacks", None) or []
+    callbacks = list(own) if isinstance(own, list) else [own]
+    fitting = verb == "fit"
+    if fitting and not arguments.get("fast_dev_run"):
+        clean_leftovers(folder / "checkpoints")
+        callbacks += [RandomState(), IsolateValidation(), NonFiniteGuard(folder, skip=task.skip_non_finite)]
+        callbacks += [Throughput(), StopGracefully(folder / "checkpoints")]
+        callbacks += checkpoint_callbacks(
+            folder / "checkpoints",
+            every_n_steps=checkpoints.every_n_steps,
+            monitor=task.monitor,
+            mode=task.mode,
+            keep=checkpoints.keep,
+        )
+    else:
+        arguments["enable_checkpointing"] = False
+    bars = progress_callbacks(arguments)
+    callbacks += [*bars, FollowRun(folder, tracking, config=config)]
+    if arguments.get("logger") in (None, True):
+        name = "-".join(folder.parts[-2:-1])
+        arguments["logger"] = build_loggers(tracking, folder, name=name, config=config)
+    trainer = pl.Trainer(
+        **{
+            **arguments,
+            "plugins": plugins,
+            "callbacks": callbacks,
+            "default_root_dir": str(folder),
+            "enable_progress_bar": bool(bars),
+        }
+    )
+    # Filling every uninitialised tensor costs more than a small step and makes no result more repeatable.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        on = apply_switches(switches, network=task.network, rows=rows)
+        task.record["switches"] = on
+        task.fused_optimizer = bool(on["fused_optimizer"]["on"])
+    task.run_folder = folder
+    if fitting:
+        save_config(config, folder)
+    return trainer
+
+
+@rank_zero_only
+def save_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the resolved config as `<folder>/config.yaml`; it runs again as a recipe."""
+    import yaml
+
+    with replacing(folder / "config.yaml") as temporary:
+        temporary.write_text(
+            yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+
+
+def describe(
+    domain: str, recipe: str | None, config: Mapping[str, Any], task: Task, stored: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what every checkpoint of the run says of itself, in plain containers."""
+    before = (stored or {}).get("domainfm") or {}
+    about = config.get("about") or {}
+    return {
+        "format": FORMAT,
+        "domain": domain,
+        "system": about.get("system") or before.get("system"),
+        "recipe": recipe or before.get("recipe"),
+        "config": dict(config),
+        "key_map": type(task.network).__module__,
+        "licences": list(before.get("licences") or []),
+        "sources": list(before.get("sources") or []),
+        "versions": versions(),
+        "switches": {},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in ("domainfm", "torch", "lightning", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
