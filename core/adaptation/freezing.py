@@ -1,0 +1,172 @@
+"""Which parameters are trained, and from when: freezing only switches `requires_grad`, never the optimizer's
+groups.
+
+What stays frozen for good is frozen in `prepare`, before a strategy wraps the network. What thaws later is
+frozen in `apply`, after the wrapping: a parameter frozen before it and thawed afterwards would drift apart
+between ranks. `apply` is a function of step and epoch alone, so a resumed run freezes what the unbroken one
+would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["Adaptation", "FreezeAtFirst", "Full", "HeadOnly"]
+
+
+class Adaptation:
+    """What is trained; subclasses are frozen dataclasses that a recipe names."""
+
+    @property
+    def needs_unused(self) -> bool:
+        """Whether distributed training needs `find_unused_parameters=True` because parameters come and go."""
+        return False
+
+    def prepare(self, network: nn.Module) -> None:
+        """Freeze what stays frozen for the whole run; called once, before a strategy wraps the network.
+
+        Raises:
+            UserError: If a pattern matches no parameter.
+        """
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Set freezing as it is at optimizer step `step` of epoch `epoch`; called on start, on resume and as
+        they advance.
+        """
+
+
+@dataclass(frozen=True)
+class Full(Adaptation):
+    """Everything is trained."""
+
+
+@dataclass(frozen=True)
+class HeadOnly(Adaptation):
+    """Only the parameters that `head` names are trained; BatchNorm in the rest keeps its statistics.
+
+    Args:
+        head: Names of modules (`head`) or patterns of parameter names (`decoder.*.weight`).
+    """
+
+    head: tuple[str, ...] = ("head",)
+    _norms: WeakKeyDictionary[nn.Module, list[nn.Module]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", _patterns(self.head, "HeadOnly: head"))
+
+    def prepare(self, network: nn.Module) -> None:
+        """Freeze all that `head` does not name."""
+        _refuse_idle(network, self.head, "HeadOnly: head")
+        for name, parameter in network.named_parameters():
+            if not _named(name, self.head):
+                parameter.requires_grad_(False)
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Keep the frozen BatchNorms in evaluation mode, which `network.train()` may have undone."""
+        norms = self._norms.get(network)
+        if norms is None:
+            norms = [m for name, m in _batch_norms(network) if not _named(f"{name}.weight", self.head)]
+            self._norms[network] = norms
+        for norm in norms:
+            if norm.training:
+                norm.eval()
+
+
+@dataclass(frozen=True)
+class FreezeAtFirst(Adaptation):
+    """Keep some parameters frozen until a step or an epoch, then train them too.
+
+    Args:
+        patterns: Names of modules (`backbone`) or patterns of parameter names.
+        until_step: They thaw at this optimizer step.
+        until_epoch: They thaw at the start of this epoch, counted from 0. Give exactly one of the two.
+    """
+
+    patterns: tuple[str, ...] = ("backbone",)
+    until_step: int | None = None
+    until_epoch: int | None = None
+    _parts: WeakKeyDictionary[nn.Module, tuple[list[nn.Parameter], list[nn.Module]]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", _patterns(self.patterns, "FreezeAtFirst: patterns"))
+        if (self.until_step is None) == (self.until_epoch is None):
+            raise UserError(
+                f"FreezeAtFirst: until_step is {self.until_step} and until_epoch {self.until_epoch}; "
+                "give exactly one of the two"
+            )
+        until = self.until_step if self.until_step is not None else self.until_epoch
+        if until is not None and until < 0:
+            raise UserError(f"FreezeAtFirst: until is {until}; it must be at least 0")
+
+    @property
+    def needs_unused(self) -> bool:
+        """True: the frozen parameters have no gradient at first."""
+        return True
+
+    def prepare(self, network: nn.Module) -> None:
+        """Find the parts once; they are frozen only by `apply`, after the strategy has wrapped the
+        network.
+        """
+        _refuse_idle(network, self.patterns, "FreezeAtFirst: patterns")
+        self._find(network)
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Freeze or thaw the named parts; parameters that were never trainable stay frozen."""
+        parameters, norms = self._parts.get(network) or self._find(network)
+        frozen = step < self.until_step if self.until_step is not None else epoch < (self.until_epoch or 0)
+        for parameter in parameters:
+            if parameter.requires_grad == frozen:
+                parameter.requires_grad_(not frozen)
+                if frozen:
+                    parameter.grad = None
+        for norm in norms:
+            if norm.training == frozen and network.training:
+                norm.train(not frozen)
+
+    def _find(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Module]]:
+        parameters = [
+            p for name, p in network.named_parameters() if p.requires_grad and _named(name, self.patterns)
+        ]
+        norms = [m for name, m in _batch_norms(network) if _named(f"{name}.weight", self.patterns)]
+        self._parts[network] = parameters, norms
+        return parameters, norms
+
+
+def _named(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a parameter's name matches a pattern or lies in a module that one names."""
+    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def _batch_norms(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm))
+
+
+def _patterns(patterns: Iterable[str], where: str) -> tuple[str, ...]:
+    result = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not result:
+        raise UserError(f"{where} is empty; name at least one module or parameter")
+    return result
+
+
+def _refuse_idle(network: nn.Module, patterns: Iterable[str], where: str) -> None:
+    """Refuse patterns that match no parameter of the network."""
+    names = [name for name, _ in network.named_parameters()]
+    for pattern in patterns:
+        if not any(_named(name, (pattern,)) for name in names):
+            modules = [name for name, _ in network.named_modules() if name]
+            raise UserError(
+                f"{where} has '{pattern}', which names no parameter of {type(network).__name__}"
+                f"{did_you_mean(pattern, modules)}"
+            )

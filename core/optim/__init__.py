@@ -1,0 +1,35 @@
+"""Schedules, parameter groups and the learning-rate finder."""
+
+from core.optim.groups import parameter_groups
+from core.optim.lr_finder import LRFinder, LRFinderResult, find_learning_rate
+from core.optim.scheduler import ScheduleLR
+from core.optim.schedules import (
+    WSD,
+    WSDS,
+    Constant,
+    Cosine,
+    FreezeOut,
+    Infinite,
+    Linear,
+    OneCycle,
+    RewarmCosine,
+    Schedule,
+)
+
+__all__ = [
+    "WSD",
+    "WSDS",
+    "Constant",
+    "Cosine",
+    "FreezeOut",
+    "Infinite",
+    "LRFinder",
+    "LRFinderResult",
+    "Linear",
+    "OneCycle",
+    "RewarmCosine",
+    "Schedule",
+    "ScheduleLR",
+    "find_learning_rate",
+    "parameter_groups",
+]

@@ -1,0 +1,100 @@
+"""Parameter groups with names, made once before the first step: rate, weight decay, layer-wise decay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from core.errors import UserError
+
+__all__ = ["parameter_groups"]
+
+
+def parameter_groups(
+    network: nn.Module,
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    no_decay: bool | Sequence[str] = (),
+    layer_decay: float | None = None,
+) -> list[dict[str, Any]]:
+    """Sort every parameter of `network`, frozen ones included, into exactly one group.
+
+    Freezing and thawing then only switch `requires_grad`; no group is ever added to a running optimizer.
+
+    Args:
+        network: The finished network; with `layer_decay` it has `blocks()`.
+        lr: Peak rate; None leaves it to the optimizer's own default (multiply that by the group's `scale`).
+        weight_decay: Weight decay of the groups that have one; None leaves it to the optimizer's own default.
+        no_decay: Which parameters have none: patterns of their names (`*.bias`), and `"1d"` (or simply True)
+            for all with at most one dimension, i.e. biases and norms.
+        layer_decay: Factor per layer: block i of n has the rate `lr · layer_decay^(n + 1 − i)`, counted from
+            1. Parameters registered before the first block are depth 0, all others outside the blocks depth n
+            + 1.
+
+    Returns:
+        Groups with `params`, `name`, `scale` (their rate relative to the peak), `lr` and `weight_decay`
+        (unless None), and with a layer-wise decay also `layer` and `layers`; names are distinct, and the
+        order depends only on the network.
+
+    Raises:
+        UserError: If a value is out of range, a pattern matches nothing, or the network has no blocks.
+    """
+    _check(lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
+    names = dict(network.named_parameters())
+    patterns = (("1d",) if no_decay else ()) if isinstance(no_decay, bool) else tuple(no_decay)
+    for pattern in patterns:
+        if pattern != "1d" and not any(fnmatchcase(name, pattern) for name in names):
+            kind = type(network).__name__
+            raise UserError(f"no_decay has '{pattern}', which matches no parameter of {kind}")
+    depth, layers = _depths(network) if layer_decay is not None else ({}, 1)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in names.items():
+        exempt = any(
+            parameter.ndim <= 1 if pattern == "1d" else fnmatchcase(name, pattern) for pattern in patterns
+        )
+        title = "no_decay" if exempt else "decay"
+        group: dict[str, Any] = {"scale": 1.0}
+        if layer_decay is not None:
+            layer = depth[name]
+            title = f"layer{layer:03d}.{title}"
+            group = {"scale": layer_decay ** (layers - 1 - layer), "layer": layer, "layers": layers}
+        if lr is not None:
+            group["lr"] = lr * group["scale"]
+        if exempt:
+            group["weight_decay"] = 0.0
+        elif weight_decay is not None:
+            group["weight_decay"] = weight_decay
+        groups.setdefault(title, {"params": [], "name": title, **group})["params"].append(parameter)
+    if not groups:
+        raise UserError(f"{type(network).__name__} has no parameters; choose a network to train")
+    return [groups[title] for title in sorted(groups)]
+
+
+def _depths(network: nn.Module) -> tuple[dict[str, int], int]:
+    """Return every parameter's depth by name, and the number of depths (blocks + 2)."""
+    blocks = getattr(network, "blocks", None)
+    if not callable(blocks):
+        raise UserError(f"layer_decay needs a network with blocks(); {type(network).__name__} has none")
+    inside = {id(p): i for i, block in enumerate(blocks(), start=1) for p in block.parameters()}
+    if not inside:
+        raise UserError(f"layer_decay needs blocks; those of {type(network).__name__} have no parameters")
+    last = max(inside.values()) + 1
+    depths: dict[str, int] = {}
+    seen = False
+    for name, parameter in network.named_parameters():
+        seen = seen or id(parameter) in inside
+        depths[name] = inside.get(id(parameter), last if seen else 0)
+    return depths, last + 1
+
+
+def _check(*, lr: float | None, weight_decay: float | None, layer_decay: float | None) -> None:
+    if lr is not None and not lr >= 0:
+        raise UserError(f"the learning rate is {lr}; it must be at least 0")
+    if weight_decay is not None and not weight_decay >= 0:
+        raise UserError(f"weight_decay is {weight_decay}; it must be at least 0")
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise UserError(f"layer_decay is {layer_decay}; it must be above 0 and at most 1")
