@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -84,6 +85,23 @@ def test_command_of_the_wheel_works_from_another_folder(installed: Path, tmp_pat
         assert done.returncode == 0, done.stderr
     version = run([sys.executable, dfm, "--version"], tmp_path, PYTHONPATH=str(installed))
     assert re.fullmatch(r"domainfm \d+\.\d+\.\d+\n", version.stdout)
+
+
+def test_doctor_of_the_wheel_knows_its_extras_from_the_metadata(
+    installed: Path, repository: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import json; from core.cli import doctor\n"
+        "print(json.dumps([doctor.requirements(), doctor.how_to_install('mri')]))"
+    )
+    of_wheel, hint = json.loads(run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed)).stdout)
+    of_checkout, _ = json.loads(
+        run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(repository)).stdout
+    )
+    assert {extra: set(wanted) for extra, wanted in of_wheel.items()} == {
+        extra: set(wanted) for extra, wanted in of_checkout.items()
+    }
+    assert hint == "pip install 'domainfm[mri]'"
 
 
 def test_wheel_finds_the_same_recipes_and_cards_as_the_checkout(

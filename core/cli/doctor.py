@@ -18,7 +18,7 @@ from typing import Any
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["examine", "main"]
+__all__ = ["examine", "how_to_install", "main", "requirements"]
 
 SHOWN = (
     "torch",
@@ -113,7 +113,7 @@ def _import_torch(advice: list[str]) -> Any | None:
 
 def _packages(advice: list[str]) -> dict[str, dict[str, Any]]:
     report = {}
-    for extra, wanted in _requirements().items():
+    for extra, wanted in requirements().items():
         states = {name: _version(name) for name in sorted(wanted, key=str.lower)}
         missing = [name for name, version in states.items() if version is None]
         unfit = [
@@ -128,12 +128,12 @@ def _packages(advice: list[str]) -> dict[str, dict[str, Any]]:
         }
         if missing:
             what = "The base lacks" if extra == "base" else f"For {extra} this machine lacks"
-            advice.append(f"{what} {', '.join(missing)}: {_how_to_install(extra)}.")
-        advice.extend(f"{sentence}: {_how_to_install(extra)}." for sentence in unfit)
+            advice.append(f"{what} {', '.join(missing)}: {how_to_install(extra)}.")
+        advice.extend(f"{sentence}: {how_to_install(extra)}." for sentence in unfit)
     return report
 
 
-def _requirements() -> dict[str, dict[str, str]]:
+def requirements() -> dict[str, dict[str, str]]:
     """Map `base` and each extra to its distributions and their version bounds.
 
     In a clone the project file is newer than what was recorded when it was installed, so it is asked first.
@@ -167,7 +167,8 @@ def _fits(version: str, bounds: str) -> bool:
     return SpecifierSet(bounds).contains(version, prereleases=True)
 
 
-def _how_to_install(extra: str) -> str:
+def how_to_install(extra: str) -> str:
+    """Return the command that brings the packages of an extra: another in a clone than beside an installed wheel."""
     if (Path(__file__).parents[2] / "pyproject.toml").is_file():
         return "`make install` brings everything"
     return f"pip install 'domainfm[{extra}]'" if extra != "base" else "pip install domainfm"
@@ -291,19 +292,13 @@ def _memory() -> dict[str, float]:
 def _disk() -> dict[str, dict[str, Any]]:
     import tempfile
 
-    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "data": _data_folder()}
+    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir())}
     report = {}
     for name, folder in places.items():
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = round(shutil.disk_usage(there).free / GIB, 1)
         report[name] = {"folder": str(folder), "exists": folder.is_dir(), "free_gib": free}
     return report
-
-
-def _data_folder() -> Path:
-    from core.data import cards
-
-    return Path(cards.data_folder())
 
 
 def _tracking() -> dict[str, Any]:
