@@ -139,6 +139,7 @@ def requirements() -> dict[str, dict[str, str]]:
     In a clone the project file is newer than what was recorded when it was installed, so it is asked first.
     """
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     project = Path(__file__).parents[2] / "pyproject.toml"
     if project.is_file():
@@ -155,7 +156,7 @@ def requirements() -> dict[str, dict[str, str]]:
                 line for line in recorded if line.marker and line.marker.evaluate({"extra": extra})
             ]
     return {
-        extra: {line.name: str(line.specifier) for line in lines}
+        extra: {canonicalize_name(line.name): str(line.specifier) for line in lines}
         for extra, lines in found.items()
         if extra not in ("all", "dev")
     }
@@ -168,7 +169,7 @@ def _fits(version: str, bounds: str) -> bool:
 
 
 def how_to_install(extra: str) -> str:
-    """Return the command that brings the packages of an extra: another in a clone than beside an installed wheel."""
+    """Return the command that brings the packages of an extra: in a clone another than for a wheel."""
     if (Path(__file__).parents[2] / "pyproject.toml").is_file():
         return "`make install` brings everything"
     return f"pip install 'domainfm[{extra}]'" if extra != "base" else "pip install domainfm"
