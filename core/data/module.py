@@ -100,7 +100,7 @@ class DataModule(LightningDataModule):
             )
         self._go_on(sampler)
         self._sampler = sampler
-        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size)
+        return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the loader of this process's part of the validation data; an empty list if there is none."""
@@ -168,11 +168,11 @@ class DataModule(LightningDataModule):
             raise UserError(
                 f"the data set has {share.length} samples for {world} processes; evaluate it on fewer devices"
             )
-        return self._loader(dataset, batch_sampler=EvaluationBatches(share, batch_size))
+        return self._loader(dataset, batch_sampler=EvaluationBatches(share, batch_size, share=share))
 
-    def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
+    def _loader(self, dataset: Dataset, *, kind: type[DataLoader] = DataLoader, **how: Any) -> DataLoader:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return kind(
             dataset,
             **how,
             num_workers=self.num_workers,
@@ -202,6 +202,16 @@ class DataModule(LightningDataModule):
                 f"{type(self).__name__} has no {what} data; check data.path and how the data is split"
             )
         return dataset
+
+
+class _TrainingLoader(DataLoader):
+    """A loader that tells Lightning it can be resumed; the position is kept in the data module's state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
 
 
 def _order(sampler: ResumableSampler) -> dict[str, int]:

@@ -130,14 +130,17 @@ class EvaluationBatches(BatchSampler):
     Only where that one batch holds a single sample (or a rank has none) do the numbers differ.
 
     Args:
-        sampler: The share.
+        sampler: Not used: Lightning builds the object anew for prediction and puts a sampler of its own here.
         batch_size: Samples of one rank in one batch.
-        drop_last: Never done; Lightning passes it when it builds the sampler anew for prediction.
+        drop_last: Not used, for the same reason; the last batch is always kept.
+        share: The part of the data set to cut into batches.
     """
 
-    def __init__(self, sampler: EvaluationShare, batch_size: int, drop_last: bool = False) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)  # type: ignore[arg-type]
-        self.share = sampler
+    def __init__(
+        self, sampler: object, batch_size: int, drop_last: bool = False, *, share: EvaluationShare
+    ) -> None:
+        super().__init__(share, batch_size, drop_last=False)  # type: ignore[arg-type]
+        self.share = share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         """Yield lists of `(0, index)`."""

@@ -12,7 +12,8 @@ from core.data.normaliser import Normaliser
 
 def test_facts_survive_a_checkpoint_read_with_weights_only(tmp_path):
     task = nn.Module()
-    task.normaliser = Normaliser({"channels": ["a", "b"], "series": {"x": {"mean": [1.0], "scale": torch.ones(3)}}})
+    series = {"x": {"mean": [1.0], "scale": torch.ones(3)}}
+    task.normaliser = Normaliser({"channels": ["a", "b"], "series": series})
     torch.save(task.state_dict(), tmp_path / "file")
     other = nn.Module()
     other.normaliser = Normaliser({"channels": ["c"], "old": 1, "series": {"y": {"scale": torch.zeros(7)}}})
