@@ -1,0 +1,178 @@
+"""Windows of scaled series, gathered per batch as views of one tensor and never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from apps.timeseries.batch import SeriesBatch
+
+__all__ = ["SeriesStore", "Windows", "gather", "impute"]
+
+
+@dataclass(frozen=True)
+class SeriesStore:
+    """All series of a run, one after the other in one tensor.
+
+    Attributes:
+        values: `(T, C)` float32 contiguous, scaled; NaN is missing. Series `i` occupies rows
+            `offsets[i]` to `offsets[i] + lengths[i]`, of which the first `pads[i]` are left padding (NaN).
+        offsets: `(S,)` int64.
+        lengths: `(S,)` int64, padding included.
+        pads: `(S,)` int64.
+        tokens: `(S,)` int64, resolution tokens.
+        categories: `(S, n)` int64 codes of the static categorical columns, or None.
+        known: `(C,)` bool, True for channels whose future may be shown: targets (labels), observable and control.
+        missing: Whether any value is NaN.
+    """
+
+    values: Tensor
+    offsets: np.ndarray
+    lengths: np.ndarray
+    pads: np.ndarray
+    tokens: np.ndarray
+    categories: Tensor | None
+    known: Tensor
+    missing: bool
+
+    def series(self, index: int) -> Tensor:
+        """Return series `index` without its padding, `(T, C)`, a view."""
+        first = int(self.offsets[index])
+        return self.values[first + int(self.pads[index]) : first + int(self.lengths[index])]
+
+
+def gather(values: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Return the windows `values[s : s + length]` for all `starts`, `(B, length, C)`, in one copy.
+
+    `values` is `(T, C)` contiguous. A strided view holds every window; only the wanted ones are copied.
+    """
+    rows, channels = values.shape
+    if length == 0 or rows < length:
+        return values.new_empty((len(starts), length, channels))
+    view = values.as_strided((rows - length + 1, length * channels), (channels, 1), values.storage_offset())
+    return view.index_select(0, starts).view(-1, length, channels)
+
+
+def impute(values: Tensor, how: str) -> Tensor:
+    """Fill NaN along time from within the window alone, so that no later value leaks into a context.
+
+    Args:
+        values: `(B, L, C)` with NaN where nothing was measured.
+        how: `"mask"` fills nothing, `"forward_fill"` repeats the last value, `"linear"` draws a line between the
+            neighbours and repeats the last value after them. What precedes the first value stays NaN.
+    """
+    if how == "mask":
+        return values
+    steps = torch.arange(values.shape[1])[None, :, None].expand(values.shape)
+    present = ~torch.isnan(values)
+    before = torch.where(present, steps, -1).cummax(1).values
+    left = values.gather(1, before.clamp_min(0))
+    filled = torch.where(before < 0, torch.nan, left)
+    if how == "forward_fill":
+        return filled
+    last = values.shape[1]
+    after = torch.where(present, steps, last).flip(1).cummin(1).values.flip(1)
+    right = values.gather(1, after.clamp_max(last - 1))
+    share = (steps - before) / (after - before).clamp_min(1)
+    between = (before >= 0) & (after < last) & ~present
+    return torch.where(between, torch.lerp(left, right, share.to(values.dtype)), filled)
+
+
+class Windows(Dataset[SeriesBatch]):
+    """Every window whose labels lie in given rows of the series of a store.
+
+    Indexed by `(epoch, index)` or by a plain index; a list of them gives the whole batch at once.
+
+    Args:
+        store: The series.
+        parts: Per series the first row of the first context and the end (exclusive) of the last labels, `(S, 2)`,
+            counted without padding: the first may be as low as `-pads`. Series without a window have `end <= first`.
+        context: L, rows of the context.
+        horizon: H, rows of labels; where the series ends before them (prediction), labels are missing.
+        stride: Step between neighbouring windows.
+        missing: How gaps in the context are filled: `"mask"`, `"forward_fill"` or `"linear"`.
+        chosen: Sorted numbers of the windows kept (few-shot), or None for all.
+        beyond: Allow labels beyond a series' end (prediction).
+    """
+
+    def __init__(
+        self,
+        store: SeriesStore,
+        parts: np.ndarray,
+        *,
+        context: int,
+        horizon: int,
+        stride: int = 1,
+        missing: str = "mask",
+        chosen: np.ndarray | None = None,
+        beyond: bool = False,
+    ) -> None:
+        self.store, self.context, self.horizon, self.stride = store, context, horizon, stride
+        self.missing, self.beyond = missing, beyond
+        parts = np.asarray(parts, dtype=np.int64).reshape(-1, 2)
+        self.first = parts[:, 0]
+        needed = context + (0 if beyond else horizon)
+        room = parts[:, 1] - parts[:, 0] - needed
+        self.counts = np.where(room >= 0, room // stride + 1, 0)
+        self.ends = np.cumsum(self.counts)
+        self.chosen = chosen
+
+    def __len__(self) -> int:
+        if self.chosen is not None:
+            return len(self.chosen)
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, index: int | tuple[int, int]) -> SeriesBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> SeriesBatch:
+        """Return the windows as one batch; an index may be a pair `(epoch, index)`, whose epoch says nothing here."""
+        series, starts = self.locate(np.array([i[1] if isinstance(i, tuple) else i for i in indices]))
+        return self.batch(series, starts)
+
+    def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the series and the first context row of each window number."""
+        index = np.where(index < 0, index + len(self), index)
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"window {index.max()} of {len(self)}")
+        if self.chosen is not None:
+            index = self.chosen[index]
+        series = np.searchsorted(self.ends, index, side="right")
+        within = index - (self.ends[series] - self.counts[series])
+        return series, self.first[series] + within * self.stride
+
+    def batch(self, series: np.ndarray, starts: np.ndarray) -> SeriesBatch:
+        """Return the windows that begin at rows `starts` (without padding) of the given series."""
+        store = self.store
+        begin = torch.from_numpy(store.offsets[series] + store.pads[series] + starts)
+        past = gather(store.values, begin, self.context)
+        if self.beyond:
+            future = past.new_full((len(past), self.horizon, past.shape[2]), torch.nan)
+        else:
+            future = gather(store.values, begin + self.context, self.horizon)
+        if store.missing or self.beyond:
+            past = impute(past, self.missing) if store.missing else past
+            past_observed, future_observed = ~torch.isnan(past), ~torch.isnan(future)
+            past, future = past.nan_to_num_(nan=0.0), future.nan_to_num_(nan=0.0)
+        else:
+            past_observed = torch.ones(past.shape, dtype=torch.bool)
+            future_observed = torch.ones(future.shape, dtype=torch.bool)
+        if not bool(store.known.all()):
+            future[..., ~store.known] = 0.0
+            future_observed[..., ~store.known] = False
+        rows = torch.from_numpy(series.astype(np.int64))
+        return SeriesBatch(
+            past_values=past,
+            past_observed=past_observed,
+            future_values=future,
+            future_observed=future_observed,
+            freq_token=torch.from_numpy(store.tokens[series]),
+            static_categories=None if store.categories is None else store.categories[rows],
+            series=rows,
+            start=torch.from_numpy(np.asarray(starts, dtype=np.int64)),
+        )
