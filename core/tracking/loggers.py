@@ -1,0 +1,107 @@
+"""The loggers of a run, built from what the recipe says, and figures handed to all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers.tensorboard import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from core.errors import UserError
+from core.tracking.figures import save_figure
+from core.tracking.metrics_csv import MetricsCSV
+from core.tracking.settings import Tracking
+from core.tracking.wandb_logger import WandbLogger, wandb_mode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["build_loggers", "finish", "log_figure"]
+
+
+def build_loggers(
+    tracking: Tracking,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+) -> list[Logger]:
+    """Return the loggers of a run: `MetricsCSV` first, always; then Weights & Biases and TensorBoard.
+
+    Nothing is written and no run begun before the first metric.
+
+    Args:
+        tracking: What was asked for.
+        folder: The run folder.
+        name: Name of the run, such as `ttm-demo`.
+        config: The resolved config in plain containers; secrets in it are not logged.
+
+    Raises:
+        UserError: If Weights & Biases is to be online and no key is known, or TensorBoard is not installed.
+    """
+    loggers: list[Logger] = [MetricsCSV(folder, name=name)]
+    if mode := wandb_mode(tracking.wandb):
+        project = tracking.project or "domainfm"
+        loggers.append(WandbLogger(folder, name=name, project=project, mode=mode, config=config))
+    if tracking.tensorboard:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError(
+                "tracking.tensorboard is true but TensorBoard is not installed; "
+                "run pip install 'domainfm[tensorboard]'"
+            )
+        # An empty name and a version of ours: Lightning would make lightning_logs/version_0 otherwise.
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False))
+    return loggers
+
+
+@rank_zero_only
+def log_figure(
+    where: Trainer | Iterable[Logger],
+    folder: str | os.PathLike[str],
+    name: str,
+    figure: Figure,
+    step: int,
+) -> Path | None:
+    """Save a figure in the run folder and mirror that one file to the loggers; on ranks above 0 do nothing.
+
+    Args:
+        where: The trainer, or its loggers.
+        folder: The run folder.
+        name: Name of the figure, such as `forecast`.
+        figure: A `matplotlib.figure.Figure`, best made by `new_figure`.
+        step: Optimiser step it shows.
+
+    Returns:
+        The PNG's path.
+    """
+    path = save_figure(figure, folder, name, step)
+    for logger in where.loggers if isinstance(where, Trainer) else where:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, path, step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, _pixels(path), step, dataformats="HWC")
+    return path
+
+
+def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
+    """Close what the loggers hold open; call it on every path out of the process."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.finish(failed=failed)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.finalize("failed" if failed else "success")
+
+
+def _pixels(path: Path) -> Any:
+    """Return a PNG as an array `(H, W, 3)` of uint8."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))

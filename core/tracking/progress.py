@@ -1,0 +1,181 @@
+"""What a person sees of a run: a bar on a terminal, one line per log interval in a pipe, no other noise."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+import warnings
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from core.tracking.throughput import size_of
+
+__all__ = ["LineProgress", "progress_callbacks", "quiet"]
+
+NOISE = (
+    ".*LeafSpec.*",  # torch 2.14 under Lightning 2.6
+    ".*smaller than the logging interval.*",
+    ".*does not have many workers.*",
+    ".*exists and is not empty.*",
+)
+
+
+def quiet() -> None:
+    """Silence Lightning's greetings, advertisements and needless warnings; real warnings stay.
+
+    Lightning sets its levels when it is imported, so that this must come after, which it sees to itself.
+    """
+    import lightning.pytorch
+
+    for name in (lightning.pytorch.__name__, "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def progress_callbacks(*, terminal: bool | None = None) -> list[Callback]:
+    """Return Lightning's rich bar for a terminal, else `LineProgress`.
+
+    Args:
+        terminal: Whether stdout is a terminal; found out by default. Give the same to the Trainer as
+            `enable_progress_bar`, which refuses a bar where it is false and adds its own where it is true.
+    """
+    if sys.stdout.isatty() if terminal is None else terminal:
+        from lightning.pytorch.callbacks import RichProgressBar
+
+        return [RichProgressBar(leave=False)]
+    return [LineProgress()]
+
+
+class LineProgress(Callback):
+    """Prints one line per log interval on stdout, for pipes and files.
+
+    `step 120/480  epoch 2/4  loss 0.412  1 234 samples/s  eta 00:42`
+
+    Metrics logged with `prog_bar=True` are shown, validation's from its first end on; without any, the
+    step's loss. The time left counts validation and checkpoints as they came so far. Testing and predicting
+    print a line every ten seconds. Rank 0 prints.
+
+    Args:
+        every_n_steps: Optimiser steps between lines; by default the trainer's `log_every_n_steps`.
+    """
+
+    def __init__(self, *, every_n_steps: int | None = None) -> None:
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self._first_step = 0
+        self._began = self._spoke = 0.0
+        self._samples = 0
+        self._idle = 0.0  # seconds of validation since the last line
+        self._stopped = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._first_step = trainer.global_step
+        self._began = self._spoke = time.perf_counter()
+        self._samples, self._idle = 0, 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of the rate."""
+        self._stopped = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the clock of the rate."""
+        self._idle += time.perf_counter() - self._stopped
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print the line of a log step, and of the last step."""
+        self._samples += size_of(batch) * trainer.world_size
+        step, total = trainer.global_step, _total_steps(trainer)
+        every = self.every_n_steps or trainer.log_every_n_steps
+        if trainer.fit_loop._should_accumulate() or (every and step % every and step != total):
+            return
+        now = time.perf_counter()
+        rate = self._samples / max(now - self._spoke - self._idle, 1e-9)
+        per_step = (now - self._began) / max(step - self._first_step, 1)
+        left = None if total is None else per_step * (total - step)
+        if trainer.is_global_zero:
+            print("  ".join(self._parts(trainer, outputs, step, total, rate, left)), flush=True)
+        self._spoke, self._samples, self._idle = time.perf_counter(), 0, 0.0
+
+    def _parts(
+        self, trainer: Trainer, outputs: Any, step: int, total: int | None, rate: float, left: float | None
+    ) -> list[str]:
+        parts = [f"step {step}" if total is None else f"step {step}/{total}"]
+        epochs = trainer.max_epochs
+        epoch = trainer.current_epoch + 1
+        parts.append(f"epoch {epoch}/{epochs}" if epochs and epochs > 0 else f"epoch {epoch}")
+        shown = {
+            name.removesuffix("_step"): value
+            for name, value in trainer.progress_bar_metrics.items()
+            if isinstance(value, int | float) and name != "v_num" and not name.endswith("_epoch")
+        }
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor) and not any("loss" in name and "val" not in name for name in shown):
+            shown = {"loss": float(loss), **shown}
+        parts += [f"{name} {value:.4g}" for name, value in shown.items()]
+        parts.append(f"{f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} samples/s".replace(",", " "))
+        if left is not None:
+            parts.append(f"eta {clock(left)}")
+        return parts
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of testing."""
+        self._spoke = time.perf_counter()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of predicting."""
+        self._spoke = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print a line every ten seconds."""
+        self._count("test", trainer, batch_idx, trainer.num_test_batches, dataloader_idx)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print a line every ten seconds."""
+        self._count("predict", trainer, batch_idx, trainer.num_predict_batches, dataloader_idx)
+
+    def _count(
+        self, word: str, trainer: Trainer, batch_idx: int, totals: list[int | float], which: int
+    ) -> None:
+        now = time.perf_counter()
+        if now - self._spoke >= 10 and trainer.is_global_zero:
+            total = totals[which] if which < len(totals) else math.inf
+            print(f"{word} batch {batch_idx + 1}" + ("" if math.isinf(total) else f"/{total}"), flush=True)
+            self._spoke = now
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as `mm:ss`, or `h:mm:ss` from an hour on."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return (f"{hours}:" if hours else "") + f"{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _total_steps(trainer: Trainer) -> int | None:
+    """Return the optimiser steps of the whole run, or None if it has no end."""
+    steps = trainer.estimated_stepping_batches
+    return None if math.isinf(steps) else int(steps)

@@ -1,0 +1,63 @@
+"""What a run is followed with, as a recipe says it, and the removal of secrets from what is logged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["Tracking", "without_secrets"]
+
+MODES = ("auto", "online", "offline", "off")
+
+_SECRET_KEY = re.compile(r"(^|[_\-.])(api_?key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a run is logged; `metrics.csv` in the run folder is always written.
+
+    Attributes:
+        wandb: `auto` (online where key and network are there, else offline), `online`, `offline`, `off`.
+        project: Weights & Biases project; null means the domain's name.
+        tensorboard: Write TensorBoard files into `<run>/tensorboard` (needs `domainfm[tensorboard]`).
+        artifact: Hand the best checkpoint to Weights & Biases when training ends.
+        report: Write `<run>/report.html` when training or testing ends.
+
+    Raises:
+        UserError: If `wandb` is none of the four words.
+    """
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    project: str | None = None
+    tensorboard: bool = False
+    artifact: bool = False
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        if self.wandb not in MODES:
+            raise UserError(
+                f"tracking.wandb is '{self.wandb}'; it must be one of {', '.join(MODES)}"
+                f"{did_you_mean(str(self.wandb), MODES)}"
+            )
+
+
+def without_secrets(value: object, *, key: str = "") -> object:
+    """Return plain containers with every secret replaced by `***`.
+
+    A secret is a text under a key that ends in api_key, token, password, secret or credentials, and the user
+    part of a URL. Numbers stay: `freq_token: 3` is no secret.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): without_secrets(item, key=str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item, key=key) for item in value]
+    if isinstance(value, str):
+        return "***" if value and _SECRET_KEY.search(key) else _USER_IN_URL.sub("***@", value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value)

@@ -1,0 +1,221 @@
+"""How fast and how steadily a run trains: samples per second, waiting for data, MFU, gradient norm."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from core.tracking.peaks import compute_dtype, peak_flops
+
+__all__ = ["Throughput", "size_of"]
+
+
+class _Step(NamedTuple):
+    samples: int
+    tokens: int | Tensor | None
+    waited: float
+    worked: float
+
+
+class Throughput(Callback):
+    """Logs a run's speed, learning rates and gradient norm, in the row of the other metrics of a log step.
+
+    - `throughput/samples_per_second`: of all processes together, over the last `window` steps;
+      `throughput/tokens_per_second` too if the batch has a field `tokens`.
+    - `throughput/data_wait`: the share of that time spent waiting for the next batch, 0 to 1.
+    - `throughput/mfu`: FLOPs done per second over the device's dense peak, if both are known. FLOPs per
+    sample
+      are the argument, or the answer of the task's method `flops_per_sample()`, asked once and only where a
+      peak is known.
+    - `throughput/samples`: samples seen since the start of the run, resumes included.
+    - `lr` or `lr/<group>`; `grad_norm` before clipping, and `grad_norm_max` since the last log step.
+
+    Validation and the writing of checkpoints are left out of the clock, and so is a process's first step,
+    which warms caches up. On an accelerator the work is queued: what the host waits for it counts as work,
+    not as waiting for data. Nothing here makes the host wait for the device but at log steps.
+
+    Args:
+        window: Steps the rates are taken over.
+        flops_per_sample: FLOPs of a training step per sample, forward and backward.
+        peak: Peak FLOP per second of one device; overrides the table.
+        gradient_norm: Compute the norm of all gradients at every step.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 50,
+        flops_per_sample: float | None = None,
+        peak: float | None = None,
+        gradient_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"window is {window}; it must be at least 1")
+        self.window = window
+        self.flops_per_sample = flops_per_sample
+        self.peak = peak
+        self.gradient_norm = gradient_norm
+        self.samples_seen = 0
+        self._steps: deque[_Step] = deque(maxlen=window)
+        self._norms: list[Tensor] = []
+        self._asked_task = False
+        self._warm = False
+        self._known_peak: float | None = None
+        self._forget_clock()
+
+    # Position: what a checkpoint keeps.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the samples seen."""
+        return {"samples_seen": self.samples_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from the checkpoint's samples."""
+        self.samples_seen = int(state_dict["samples_seen"])
+
+    # The clock.
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start anew: the first step of a process is not counted."""
+        self._steps.clear()
+        self._norms.clear()
+        self._forget_clock()
+        self._warm = False
+        self._known_peak = self.peak
+        if self.peak is None and pl_module.device.type == "cuda":
+            name = torch.cuda.get_device_name(pl_module.device)
+            self._known_peak = peak_flops(name, compute_dtype(str(trainer.precision)))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave validation out of the clock."""
+        self._forget_clock()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave validation out of the clock."""
+        self._forget_clock()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave the writing of checkpoints out of the clock."""
+        self._forget_clock()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave what happens between epochs out of the clock."""
+        self._forget_clock()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long the batch was waited for."""
+        self._began = time.perf_counter()
+        self._waited = 0.0 if self._ended is None else self._began - self._ended
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Keep the gradients' norm on the device; clipping comes after this hook, unscaling before it."""
+        if self.gradient_norm:
+            gradients = [
+                parameter.grad
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if parameter.grad is not None
+            ]
+            if gradients:
+                self._norms.append(torch.nn.utils.get_total_norm(gradients).detach())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step, and log at log steps."""
+        now = time.perf_counter()
+        samples, tokens = size_of(batch), getattr(batch, "tokens", None)
+        self.samples_seen += samples * trainer.world_size
+        if self._warm and self._began is not None:
+            self._steps.append(_Step(samples, tokens, self._waited, now - self._began))
+        self._warm = True
+        if _logs_now(trainer):
+            # Lightning rounds plain numbers to float32: 0.1 would read 0.10000000149, and counts end at 2²⁴.
+            values = self._values(trainer, pl_module)
+            exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+            pl_module.log_dict(exact, on_step=True, on_epoch=False, batch_size=1)
+        self._ended = time.perf_counter()  # logging is not waiting for data
+
+    def _values(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        values: dict[str, float] = {"throughput/samples": float(self.samples_seen)}
+        if self._steps:
+            seconds = sum(step.waited + step.worked for step in self._steps) or 1e-9
+            samples = sum(step.samples for step in self._steps)
+            values["throughput/samples_per_second"] = samples * trainer.world_size / seconds
+            values["throughput/data_wait"] = sum(step.waited for step in self._steps) / seconds
+            tokens = [int(step.tokens) for step in self._steps if step.tokens is not None]
+            if tokens:
+                values["throughput/tokens_per_second"] = sum(tokens) * trainer.world_size / seconds
+            if self._known_peak and (flops := self._flops(pl_module)):
+                values["throughput/mfu"] = flops * samples / seconds / self._known_peak
+        values |= learning_rates(trainer)
+        if self._norms:
+            norms = torch.stack([_whole(norm) for norm in self._norms]).float().tolist()
+            values |= {"grad_norm": norms[-1], "grad_norm_max": max(norms)}
+            self._norms.clear()
+        return values
+
+    def _flops(self, pl_module: LightningModule) -> float | None:
+        """Ask the task once; a network that cannot be counted costs the run its MFU and nothing else."""
+        if self.flops_per_sample is None and not self._asked_task:
+            self._asked_task = True
+            ask = getattr(pl_module, "flops_per_sample", None)
+            if callable(ask):
+                try:
+                    self.flops_per_sample = ask()
+                except (RuntimeError, NotImplementedError, TypeError, ValueError) as problem:
+                    print(f"MFU is not shown: the network's FLOPs cannot be counted ({problem})")
+        return self.flops_per_sample
+
+    def _forget_clock(self) -> None:
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._waited = 0.0
+
+
+def learning_rates(trainer: Trainer) -> dict[str, float]:
+    """Return `lr/<name or number>` for every parameter group, or just `lr` if there is one."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    if len(groups) == 1:
+        return {"lr": float(groups[0]["lr"])}
+    return {f"lr/{group.get('name', number)}": float(group["lr"]) for number, group in enumerate(groups)}
+
+
+def size_of(batch: Any) -> int:
+    """Return how many samples a batch holds: its length, or that of its first tensor."""
+    if isinstance(batch, Tensor):
+        return int(batch.shape[0]) if batch.ndim else 1
+    if isinstance(batch, Mapping):
+        return size_of(next(iter(batch.values()))) if batch else 0
+    if isinstance(batch, list | tuple):
+        return size_of(batch[0]) if batch else 0
+    return len(batch) if hasattr(batch, "__len__") else 1
+
+
+def _logs_now(trainer: Trainer) -> bool:
+    """Tell whether Lightning writes this step's metrics: an optimiser step is done, and its turn has come."""
+    loop = trainer.fit_loop
+    if not trainer.loggers or loop._should_accumulate():
+        return False
+    step, every = loop.epoch_loop._batches_that_stepped + 1, trainer.log_every_n_steps
+    return bool(trainer.fast_dev_run) or (every > 0 and step % every == 0)
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Return a sharded norm as a plain tensor."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
