@@ -45,7 +45,9 @@ CARDS: dict[str, Card] = {
     "ett_m1": Card(("ETT-small/ETTm1.csv",), "ett_m", "15min", _ETT, station="ett_1"),
     "ett_m2": Card(("ETT-small/ETTm2.csv",), "ett_m", "15min", _ETT, station="ett_2"),
     "weather": Card(("weather/weather.csv",), "fractions", "10min", "none stated", stamps=False),
-    "exchange_rate": Card(("exchange_rate/exchange_rate.csv",), "fractions", "D", "none stated", stamps=False),
+    "exchange_rate": Card(
+        ("exchange_rate/exchange_rate.csv",), "fractions", "D", "none stated", stamps=False
+    ),
     "illness": Card(("illness/national_illness.csv",), "fractions", "W", "none stated", stamps=False),
     "m4_hourly": Card(
         ("m4/Hourly-train.csv", "m4/Hourly-test.csv"), "tail", "h", "none stated", stamps=False, layout="rows"
@@ -83,7 +85,9 @@ def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
     """
     if name not in CARDS:
         known = (*CARDS, *GENERATED)
-        raise UserError(f"there is no time-series card '{name}'; known are {', '.join(known)}{did_you_mean(name, known)}")
+        raise UserError(
+            f"there is no time-series card '{name}'; known are {', '.join(known)}{did_you_mean(name, known)}"
+        )
     folder = data_root(root)
     paths = []
     for file in CARDS[name].files:
@@ -117,7 +121,9 @@ def check_leaks(training: Sequence[str], held_out: Sequence[str]) -> None:
     if found:
         first, second = found[0]
         what = f"'{first}'" if first == second else f"'{first}' (the same measurements as '{second}')"
-        raise UserError(f"{what} is among the training sources although '{second}' is held out; leave one of them out")
+        raise UserError(
+            f"{what} is among the training sources although '{second}' is held out; leave one of them out"
+        )
 
 
 def _same(first: str, second: str) -> bool:

@@ -19,6 +19,7 @@ from apps.timeseries.splits import few_shot_rows
 from apps.timeseries.store import Built, Draft, Source, Track, build
 from apps.timeseries.tables import Table, open_table
 from apps.timeseries.windows import SeriesStore, Windows
+from core.data.mixtures import Mixture
 from core.data.module import DataModule
 from core.errors import UserError, did_you_mean
 
@@ -66,6 +67,7 @@ class Series(DataModule):
         pad_short: Pad series that are too short on the left instead of leaving them out.
         univariate: Make every channel a series of its own; batches then have one channel.
         synthetic: Number of series of the card `synthetic`.
+        synthetic_length: Rows of each; None takes four times context + horizon.
         batch_size: Windows in a batch.
         eval_batch_size: The same for validation and test.
         num_workers: Loader processes; gathering is so cheap that none is fastest.
@@ -106,6 +108,7 @@ class Series(DataModule):
         pad_short: bool = False,
         univariate: bool = False,
         synthetic: int = 256,
+        synthetic_length: int | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -131,15 +134,23 @@ class Series(DataModule):
         self.sources = list(sources or [card or str(path)])
         self.weights, self.samples = weights, samples
         if weights is not None and len(weights) != len(self.sources):
-            raise UserError(f"data.weights has {len(weights)} numbers for {len(self.sources)} sources; give one each")
-        check_leaks(self.sources, held_out or [])
+            raise UserError(
+                f"data.weights has {len(weights)} numbers for {len(self.sources)} sources; give one each"
+            )
+        if weights is not None and (few_shot != 1.0 and few_shot_where == "uniform"):
+            raise UserError(
+                "data.few_shot_where is 'uniform', which does not go with data.weights; use 'first' or 'last'"
+            )
+        if sources:
+            check_leaks(self.sources, held_out or [])
         self.root, self.context, self.horizon, self.frequency = root, context, horizon, frequency
         self.borders, self.fractions = borders, tuple(fractions or (0.7, 0.1, 0.2))
         self.stride, self.eval_stride = stride, eval_stride
         self.few_shot, self.few_shot_where = few_shot, few_shot_where
         self.scaler, self.missing = scaler, missing
         self.resolutions, self.resolution_how = tuple(resolutions or ()), resolution_how
-        self.pad_short, self.univariate, self.synthetic = pad_short, univariate, synthetic
+        self.pad_short, self.univariate = pad_short, univariate
+        self.synthetic, self.synthetic_length = synthetic, synthetic_length or 4 * (context + horizon)
         self.statistics: Mapping[str, Mapping[str, Any]] = {}
         self.skipped: list[Unreadable] = []
         self.notes: list[str] = []
@@ -213,9 +224,13 @@ class Series(DataModule):
         parts = [track.split.train for track in built.tracks]
         if self.few_shot != 1.0 and self.few_shot_where != "uniform":
             parts = [
-                few_shot_rows(p, share=self.few_shot, context=self.context, where=self.few_shot_where) for p in parts
+                few_shot_rows(p, share=self.few_shot, context=self.context, where=self.few_shot_where)
+                for p in parts
             ]
-        whole = self._windows(self._rows(parts, reach=False), stride=self.stride)
+        rows = self._rows(parts, reach=False)
+        if self.weights is not None:
+            return self._mixture(rows)
+        whole = self._windows(rows, stride=self.stride)
         if self.few_shot != 1.0 and self.few_shot_where == "uniform":
             few_shot_rows((0, 1), share=self.few_shot, context=0)  # checks the share
             drawn = np.random.default_rng(self.seed).permutation(len(whole))
@@ -243,7 +258,9 @@ class Series(DataModule):
         """Return the last context of every series; its labels are missing."""
         store = self.built.store
         ends = store.lengths - store.pads
-        keep = np.array([track.factor == 1 for track in self.built.tracks]) & (ends + store.pads >= self.context)
+        keep = np.array([track.factor == 1 for track in self.built.tracks]) & (
+            ends + store.pads >= self.context
+        )
         parts = np.stack([ends - self.context, np.where(keep, ends, ends - self.context - 1)], axis=1)
         return Windows(
             store, parts, context=self.context, horizon=self.horizon, missing=self.missing, beyond=True
@@ -263,6 +280,16 @@ class Series(DataModule):
             first = np.minimum(first, rows[:, 1] - self.context - self.horizon)
         first = np.maximum(first, -pads)
         return np.stack([first, np.where(empty, first, rows[:, 1])], axis=1)
+
+    def _mixture(self, rows: np.ndarray) -> Mixture:
+        owner = np.array([track.source for track in self.built.tracks])
+        each = []
+        for number, name in enumerate(self.sources):
+            own = rows.copy()
+            own[owner != number, 1] = own[owner != number, 0]
+            each.append(self._windows(own, stride=self.stride))
+            self._refuse_empty(each[-1], f"training ({name})")
+        return Mixture(each, self.weights or [], seed=self.seed, length=self.samples, names=self.sources)
 
     def _windows(self, parts: np.ndarray, *, stride: int) -> Windows:
         return Windows(
@@ -300,19 +327,26 @@ class Series(DataModule):
         if kind == "embedded":
             from apps.timeseries import embedded
 
-            return Source(name, self._embedded(rest), self.roles, "fractions", self.frequency, True, embedded.LICENCE)
+            return Source(
+                name, self._embedded(rest), self.roles, "fractions", self.frequency, True, embedded.LICENCE
+            )
         if kind == "synthetic":
             from apps.timeseries.synthetic import frames
 
-            made = ((label, open_table(frame, name=label)) for label, frame in frames(self.synthetic, seed=self.seed))
-            return Source(name, made, Roles(), "train", None, True, "")
-        if name == str(name) and (Path(name).exists() or name.endswith((".csv", ".gz", ".parquet", ".pq", "/", ".tsv"))):
+            drawn = frames(self.synthetic, seed=self.seed, length=self.synthetic_length)
+            made = ((label, open_table(frame, name=label)) for label, frame in drawn)
+            return Source(name, made, Roles(), "fractions", None, True, "")
+        if name == str(name) and (
+            Path(name).exists() or name.endswith((".csv", ".gz", ".parquet", ".pq", "/", ".tsv"))
+        ):
             return Source(name, tables_of(name), self.roles, "fractions", self.frequency, True, "")
         card, paths = locate(name, self.root)
         roles = card.roles if self.roles == Roles() else self.roles
         rate = self.frequency or card.frequency
         if card.layout == "rows":
-            tables: Iterator[tuple[str, Table | Path]] = iter([(name, open_table(read_rows(*paths), name=name))])
+            tables: Iterator[tuple[str, Table | Path]] = iter(
+                [(name, open_table(read_rows(*paths), name=name))]
+            )
             roles = Roles(ids=("id",), targets=("value",)) if self.roles == Roles() else self.roles
         else:
             tables = iter([(name, paths[0])])
@@ -333,7 +367,9 @@ def _positive(**numbers: int) -> None:
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"data.{name} is '{value}', but must be one of {', '.join(choices)}{did_you_mean(value, choices)}")
+        raise UserError(
+            f"data.{name} is '{value}', but must be one of {', '.join(choices)}{did_you_mean(value, choices)}"
+        )
 
 
 @rank_zero_only
@@ -342,5 +378,3 @@ def _say(lines: list[str], limit: int = 12) -> None:
         print(f"data: {line}", file=sys.stderr)
     if len(lines) > limit:
         print(f"data: and {len(lines) - limit} more notes", file=sys.stderr)
-
-

@@ -42,7 +42,9 @@ def resolve(names: str) -> list[str]:
     wanted = names.split("+")
     for name in wanted:
         if name not in NAMES:
-            raise UserError(f"there is no embedded series '{name}'; known are {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
+            raise UserError(
+                f"there is no embedded series '{name}'; known are {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
+            )
     return wanted
 
 
@@ -66,7 +68,9 @@ def _load(name: str) -> pd.DataFrame:
     try:
         module = importlib.import_module(f"statsmodels.datasets.{name}")
     except ImportError as error:
-        raise UserError("the embedded series ship with statsmodels; type pip install 'domainfm[timeseries]'") from error
+        raise UserError(
+            "the embedded series ship with statsmodels; type pip install 'domainfm[timeseries]'"
+        ) from error
     return module.load_pandas().data
 
 

@@ -156,7 +156,9 @@ def _fixed(microseconds: int) -> str:
         if microseconds % _MICROSECONDS[unit] == 0:
             number = microseconds // _MICROSECONDS[unit]
             return f"{number if number > 1 else ''}{unit}"
-    raise UserError("a sampling step below one microsecond is not supported; give the series another time unit")
+    raise UserError(
+        "a sampling step below one microsecond is not supported; give the series another time unit"
+    )
 
 
 def _infer_calendar(times: pd.DatetimeIndex) -> str | None:

@@ -162,7 +162,9 @@ def tables_of(
     path = Path(source)
     if not path.is_dir():
         if path.exists() and not path.name.lower().endswith(SUFFIXES):
-            raise UserError(f"'{path.name}' is none of the kinds of file that can be read: {', '.join(SUFFIXES)}")
+            raise UserError(
+                f"'{path.name}' is none of the kinds of file that can be read: {', '.join(SUFFIXES)}"
+            )
         yield bare_name(path), path
         return
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name.lower().endswith(SUFFIXES)]
@@ -204,7 +206,9 @@ def plan(
         belongs = {n: _constant(table, c, part.rows, n, found) for n, c in static.items()}
         parts.append(replace(part, static=belongs))
     if not parts:
-        raise UserError(f"none of the {len(bad)} series of {table.name} can be used; the first: {bad[0].reason}")
+        raise UserError(
+            f"none of the {len(bad)} series of {table.name} can be used; the first: {bad[0].reason}"
+        )
     notes.extend(note for part in parts[:3] for note in part.notes)
     return roles, parts, bad, notes
 
@@ -250,7 +254,10 @@ def read_rows(*paths: str | Path) -> pd.DataFrame:
             series.setdefault(label, []).append(row[: last[-1] + 1] if len(last) else row[:0])
     long = {label: np.concatenate(pieces) for label, pieces in series.items()}
     return pd.DataFrame(
-        {"id": np.repeat(list(long), [len(v) for v in long.values()]), "value": np.concatenate(list(long.values()))}
+        {
+            "id": np.repeat(list(long), [len(v) for v in long.values()]),
+            "value": np.concatenate(list(long.values())),
+        }
     )
 
 
@@ -269,7 +276,9 @@ def read_future(
     roles = series[0].roles
     known = [name for name in roles.observable + roles.control if name in table.kinds]
     if not known:
-        wanted = ", ".join(f"'{n}'" for n in roles.observable + roles.control) or "none (no observable or control)"
+        wanted = (
+            ", ".join(f"'{n}'" for n in roles.observable + roles.control) or "none (no observable or control)"
+        )
         raise UserError(f"{table.name} has no column of known future values; expected {wanted}")
     missing = [name for name in (*roles.time, *roles.ids) if name not in table.kinds]
     if missing:
@@ -302,7 +311,9 @@ def read_future(
 
 def _series(table: Table, roles: Roles, parts: list[Part]) -> list[SeriesTable]:
     channels = list(roles.channels)
-    values = [np.empty((len(channels), part.length)).T for part in parts]  # each channel contiguous while it is filled
+    values = [
+        np.empty((len(channels), part.length)).T for part in parts
+    ]  # each channel contiguous while it is filled
     categories: dict[str, list[str]] = {}
     for number, name in enumerate(channels):
         if name in roles.categorical:
@@ -334,7 +345,9 @@ def _stamps(table: Table, roles: Roles) -> pd.DatetimeIndex:
     column = table.column(name)
     missing = np.flatnonzero(column.isna().to_numpy())
     if len(missing):
-        raise UserError(f"{table.where(int(missing[0]))} has no time stamp in column '{name}'; delete or complete it")
+        raise UserError(
+            f"{table.where(int(missing[0]))} has no time stamp in column '{name}'; delete or complete it"
+        )
     if pd.api.types.is_numeric_dtype(column.dtype):
         return _from_epoch(table, name, column)
     if not pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -356,7 +369,9 @@ def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
     bad = np.flatnonzero(single.isna().to_numpy())
     if not len(bad):
         return single
-    raise UserError(f"{table.where(int(bad[0]))}, column '{name}' holds '{text.iloc[bad[0]]}', which is not a time stamp")
+    raise UserError(
+        f"{table.where(int(bad[0]))}, column '{name}' holds '{text.iloc[bad[0]]}', which is not a time stamp"
+    )
 
 
 def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
@@ -376,7 +391,9 @@ def _whole_years(table: Table, name: str) -> bool:
     if table.kinds[name] not in ("number", "counter"):
         return False
     values = table.numbers(name)
-    return bool(np.nanmin(values) >= 1000 and np.nanmax(values) <= 2500 and (values == np.round(values)).all())
+    return bool(
+        np.nanmin(values) >= 1000 and np.nanmax(values) <= 2500 and (values == np.round(values)).all()
+    )
 
 
 def _composed(table: Table, names: Sequence[str]) -> pd.DatetimeIndex:
@@ -428,7 +445,11 @@ def _groups(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[
 
 
 def _part(
-    table: Table, identity: str, rows: np.ndarray | slice, times: pd.DatetimeIndex | None, frequency: str | None
+    table: Table,
+    identity: str,
+    rows: np.ndarray | slice,
+    times: pd.DatetimeIndex | None,
+    frequency: str | None,
 ) -> Part:
     count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
     if times is None:
@@ -441,11 +462,15 @@ def _part(
         rows = np.arange(table.rows)[rows][order]
         own = own[order]
         steps = np.diff(own.asi8)
-        notes.append(f"{table.name}: the rows of '{identity}' were not in the order of time and have been sorted")
+        notes.append(
+            f"{table.name}: the rows of '{identity}' were not in the order of time and have been sorted"
+        )
     if len(steps) and (steps == 0).any():
         again = int((steps == 0).argmax())
         place = np.arange(table.rows)[rows]
-        hint = "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
+        hint = (
+            "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
+        )
         raise UserError(
             f"the time stamp {own[again]} of series '{identity}' stands twice: {table.where(int(place[again]))} and "
             f"{table.where(int(place[again + 1]))}{hint}"
@@ -472,7 +497,9 @@ def _part(
             "coarser frequency"
         )
     if positions is not None:
-        notes.append(f"{table.name}: {length - count} stamps missing in '{identity}' at frequency '{found}' are gaps")
+        notes.append(
+            f"{table.name}: {length - count} stamps missing in '{identity}' at frequency '{found}' are gaps"
+        )
         own = _grid_times(own, found, length)
     return Part(identity, rows, positions, length, own, found, {}, notes)
 
@@ -480,7 +507,11 @@ def _part(
 def _grid_times(times: pd.DatetimeIndex, frequency: str, length: int) -> pd.DatetimeIndex:
     offset = pd.tseries.frequencies.to_offset(frequency)
     regular = pd.date_range(times[0], periods=length, freq=offset).as_unit("us")
-    return regular if regular[0] == times[0] else pd.date_range(times[0], times[-1], periods=length).as_unit("us")
+    return (
+        regular
+        if regular[0] == times[0]
+        else pd.date_range(times[0], times[-1], periods=length).as_unit("us")
+    )
 
 
 def _constant(table: Table, column: pd.Series, rows: np.ndarray | slice, name: str, identity: str) -> str:

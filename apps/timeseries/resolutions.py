@@ -20,9 +20,13 @@ def downsample(values: np.ndarray, factor: int, how: str = "average") -> np.ndar
         how: `"average"` takes the mean of what was measured in a block, `"decimate"` its last value.
     """
     if factor < 2:
-        raise UserError(f"resolutions holds {factor}; each must be a whole number of at least 2 (rows made one)")
+        raise UserError(
+            f"resolutions holds {factor}; each must be a whole number of at least 2 (rows made one)"
+        )
     if how not in HOW:
-        raise UserError(f"resolution_how is '{how}', but must be one of {', '.join(HOW)}{did_you_mean(how, HOW)}")
+        raise UserError(
+            f"resolution_how is '{how}', but must be one of {', '.join(HOW)}{did_you_mean(how, HOW)}"
+        )
     blocks = values[len(values) % factor :].reshape(-1, factor)
     if how == "decimate":
         return blocks[:, -1].copy()

@@ -57,7 +57,9 @@ class Roles:
         for name in roles:
             if name not in known:
                 raise UserError(f"'{name}' is no column role{did_you_mean(name, known)}")
-        return Roles(**{k: (v,) if isinstance(v, str) else tuple(str(x) for x in v or ()) for k, v in roles.items()})
+        return Roles(
+            **{k: (v,) if isinstance(v, str) else tuple(str(x) for x in v or ()) for k, v in roles.items()}
+        )
 
 
 def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tuple[Roles, list[str]]:
@@ -91,14 +93,18 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
     targets = stated.targets
     if not targets:
         rest = [name for name in kinds if name not in named]
-        text = [name for name in rest if kinds[name] in ("text", "time") and not (time and kinds[name] == "time")]
+        text = [
+            name for name in rest if kinds[name] in ("text", "time") and not (time and kinds[name] == "time")
+        ]
         if text:
             raise UserError(
                 f"column '{text[0]}' of {source} holds text; name it in ids, categorical or static_categorical, or "
                 "name the numeric columns in targets"
             )
         counters = [name for name in rest if kinds[name] == "counter" and _is_row_number(name)]
-        targets = tuple(name for name in rest if kinds[name] in ("number", "counter") and name not in counters)
+        targets = tuple(
+            name for name in rest if kinds[name] in ("number", "counter") and name not in counters
+        )
         for name in counters:
             notes.append(f"{source}: '{name}' only counts the rows and is left out")
         empty = [name for name in rest if kinds[name] == "empty"]
@@ -124,9 +130,14 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
                 )
             # a static category may also tell the series apart
             if name in seen and {seen[name], field.name} != {"ids", "static_categorical"}:
-                raise UserError(f"column '{name}' of {source} is named both in {seen[name]} and in {field.name}")
+                raise UserError(
+                    f"column '{name}' of {source} is named both in {seen[name]} and in {field.name}"
+                )
             seen[name] = field.name
-            if field.name in ("targets", "observable", "control", "conditional") and kinds[name] in ("text", "time"):
+            if field.name in ("targets", "observable", "control", "conditional") and kinds[name] in (
+                "text",
+                "time",
+            ):
                 raise UserError(
                     f"column '{name}' of {source}, named in {field.name}, holds text, not numbers; name it in "
                     "categorical instead"
@@ -150,7 +161,9 @@ def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
 
 
 def _is_row_number(name: str) -> bool:
-    return bool(re.fullmatch(r"(?i)(unnamed: ?\d+|no\.?|index|row|rownum|nr|#|level_0|__index_level_\d+__|)", name))
+    return bool(
+        re.fullmatch(r"(?i)(unnamed: ?\d+|no\.?|index|row|rownum|nr|#|level_0|__index_level_\d+__|)", name)
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

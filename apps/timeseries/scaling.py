@@ -27,7 +27,9 @@ def fit(values: np.ndarray, kind: str = "standard") -> dict[str, float]:
         applied before. A constant channel has scale 1, an empty one mean 0 and scale 1.
     """
     if kind not in SCALERS:
-        raise UserError(f"scaler is '{kind}', but must be one of {', '.join(SCALERS)}{did_you_mean(kind, SCALERS)}")
+        raise UserError(
+            f"scaler is '{kind}', but must be one of {', '.join(SCALERS)}{did_you_mean(kind, SCALERS)}"
+        )
     observed = values[~np.isnan(values)] if np.isnan(values).any() else values
     if kind == "none" or not len(observed):
         return {"mean": 0.0, "scale": 1.0}

@@ -75,23 +75,33 @@ def split_rows(
     if kind == "test":
         return Split((0, 0), (0, 0), (0, rows))
     if len(fractions) != 3 or any(f < 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(f"fractions are {list(fractions)}, but must be three shares of at least 0 that sum to 1")
+        raise UserError(
+            f"fractions are {list(fractions)}, but must be three shares of at least 0 that sum to 1"
+        )
     train, test = int(rows * fractions[0]), int(rows * fractions[2])
     return Split((0, train), (train, rows - test), (rows - test, rows))
 
 
-def few_shot_rows(train: tuple[int, int], *, share: float, context: int, where: str = "first") -> tuple[int, int]:
+def few_shot_rows(
+    train: tuple[int, int], *, share: float, context: int, where: str = "first"
+) -> tuple[int, int]:
     """Return the part of the training rows that a few-shot run keeps: `context + int((n - context) * share)` rows."""
     if not 0 < share <= 1:
         raise UserError(f"few_shot is {share}, but must be above 0 and at most 1 (1 keeps every row)")
     first, end = train
-    kept = min(end - first, context + int((end - first - context) * share)) if end - first > context else end - first
+    kept = (
+        min(end - first, context + int((end - first - context) * share))
+        if end - first > context
+        else end - first
+    )
     return (first, first + kept) if where == "first" else (end - kept, end)
 
 
 def _explicit(ends: Sequence[int | str], rows: int, times: pd.DatetimeIndex | None, where: str) -> Split:
     if len(ends) not in (2, 3):
-        raise UserError(f"borders are {list(ends)}, but must be two or three ends: of training, validation and test")
+        raise UserError(
+            f"borders are {list(ends)}, but must be two or three ends: of training, validation and test"
+        )
     found = [_row(end, rows, times, where) for end in ends]
     found = [*found, rows] if len(found) == 2 else found
     if not 0 < found[0] <= found[1] <= found[2] <= rows:

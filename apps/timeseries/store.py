@@ -188,7 +188,8 @@ class _Builder:
         block = np.full((wide, total) if self.draft.univariate else (total, wide), np.nan, dtype=np.float32)
         identities = [self._identity(part.id, source) for part, _ in usable]
         entries: list[list[dict[str, Any]]] = [
-            [{"mean": [], "scale": [], "frequency": f, "season": rates.season(f)} for _, _, _, f in one] for one in plans
+            [{"mean": [], "scale": [], "frequency": f, "season": rates.season(f)} for _, _, _, f in one]
+            for one in plans
         ]
         for channel, name in enumerate(names):
             if name in roles.categorical:
@@ -200,8 +201,14 @@ class _Builder:
             for (part, split), one, identity, found in zip(usable, plans, identities, entries, strict=True):
                 raw = fill_channel(column, part)
                 for (factor, length, pad, _), entry in zip(one, found, strict=True):
-                    into = block[channel, row : row + length] if self.draft.univariate else block[row : row + length, channel]
-                    self._fill(into[pad:], raw, factor, split, entry, name, identity, name in roles.categorical)
+                    into = (
+                        block[channel, row : row + length]
+                        if self.draft.univariate
+                        else block[row : row + length, channel]
+                    )
+                    self._fill(
+                        into[pad:], raw, factor, split, entry, name, identity, name in roles.categorical
+                    )
                     row += length
             del column
         self._register(number, block, usable, plans, identities, entries, names)
@@ -235,9 +242,13 @@ class _Builder:
     def _note_constant(self, train: np.ndarray, name: str, identity: str) -> None:
         observed = train[~np.isnan(train)]
         if not len(observed):
-            self.notes.append(f"channel '{name}' of '{identity}' has no value in the training rows; it is not scaled")
+            self.notes.append(
+                f"channel '{name}' of '{identity}' has no value in the training rows; it is not scaled"
+            )
         elif observed.min() == observed.max():
-            self.notes.append(f"channel '{name}' of '{identity}' is constant in the training rows; its scale is 1")
+            self.notes.append(
+                f"channel '{name}' of '{identity}' is constant in the training rows; its scale is 1"
+            )
 
     def _register(
         self, number: int, block: np.ndarray, usable: list[tuple[Part, Split]], plans: list, identities: list[str],
@@ -299,7 +310,14 @@ class _Builder:
                 if split.test[1] > split.test[0]:
                     pad = max(pad, draft.context - split.test[0], need - split.test[1])
                 pad = max(pad, draft.context - length)
-            result.append((factor, length + pad, pad, part.frequency if factor == 1 else rates.coarser(part.frequency, factor)))
+            result.append(
+                (
+                    factor,
+                    length + pad,
+                    pad,
+                    part.frequency if factor == 1 else rates.coarser(part.frequency, factor),
+                )
+            )
         return result
 
     def _identity(self, identity: str, source: Source) -> str:
@@ -315,4 +333,6 @@ class _Builder:
         for name in names:
             self.categories[name] = sorted({one.get(name, "") for one in self.static})
         place = {name: {word: i for i, word in enumerate(self.categories[name])} for name in names}
-        return torch.tensor([[place[n][one.get(n, "")] for n in names] for one in self.static], dtype=torch.int64)
+        return torch.tensor(
+            [[place[n][one.get(n, "")] for n in names] for one in self.static], dtype=torch.int64
+        )

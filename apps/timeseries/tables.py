@@ -58,7 +58,9 @@ class Table:
             bad = np.flatnonzero(numeric.isna().to_numpy() & column.notna().to_numpy())
             if len(bad):
                 cell = column.iloc[bad[0]]
-                raise UserError(f"{self.where(int(bad[0]))}, column '{name}' holds '{cell}', which is not a number")
+                raise UserError(
+                    f"{self.where(int(bad[0]))}, column '{name}' holds '{cell}', which is not a number"
+                )
             values = numeric.to_numpy(dtype=np.float64, na_value=np.nan)
         self.refuse_infinity(values, name)
         return values
@@ -93,7 +95,9 @@ class ParquetTable(Table):
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path.name} is not a Parquet file that can be read ({_first_sentence(error)})") from error
+            raise UserError(
+                f"{path.name} is not a Parquet file that can be read ({_first_sentence(error)})"
+            ) from error
         self.name, self.rows, self.notes = path.name, self._file.metadata.num_rows, []
         self._first_line = None
         self.kinds = {}
@@ -212,14 +216,18 @@ def _open_csv(path: Path) -> Table:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if found:
             want, line, saw = found.groups()
-            raise UserError(f"line {line} of {path.name} has {saw} cells, but the header has {want}") from error
+            raise UserError(
+                f"line {line} of {path.name} has {saw} cells, but the header has {want}"
+            ) from error
         raise UserError(f"{path.name} cannot be read as a CSV ({_first_sentence(error)})") from error
     except (OSError, EOFError) as error:
         raise UserError(f"{path.name} cannot be read ({_first_sentence(error)})") from error
     if frame.empty:
         raise UserError(f"{path.name} has a header but no rows")
     if not isinstance(frame.index, pd.RangeIndex):
-        raise UserError(f"the rows of {path.name} have more cells than its header; name every column in the first line")
+        raise UserError(
+            f"the rows of {path.name} have more cells than its header; name every column in the first line"
+        )
     if _looks_like_data(head):
         raise UserError(
             f"{path.name} has no header: its first line is '{separator.join(head)[:60]}'; add a first line with the "
@@ -251,7 +259,9 @@ def _look_at_csv(path: Path) -> tuple[list[str], str, str, list[str]]:
     notes, decimal = [], "."
     if separator != ",":
         shown = {"\t": "a tab"}.get(separator, f"'{separator}'")
-        if re.search(r"(^|[;\t|])\s*-?\d+,\d+\s*([;\t|]|$)", row) and not re.search(r"\d\.\d+\s*([;\t|]|$)", row):
+        if re.search(r"(^|[;\t|])\s*-?\d+,\d+\s*([;\t|]|$)", row) and not re.search(
+            r"\d\.\d+\s*([;\t|]|$)", row
+        ):
             decimal = ","
         note = f"{path.name}: columns are separated by {shown}" + (
             ", the decimal sign is ','" if decimal == "," else ""
