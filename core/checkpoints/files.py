@@ -215,7 +215,8 @@ def clean_leftovers(folder: Path_) -> list[Path]:
     """Delete the `*.tmp` files in `folder` whose writing process has ended, and return them.
 
     The name carries the writer's process id (`<name>.<pid>.tmp`). One that lives but started after the file
-    was last written is another process with the same id. A name without an id counts as left over after one hour.
+    was last written is another process with the same id. A name without an id counts as left over
+    after one hour.
     """
     removed = []
     for path in sorted(Path(folder).glob("*.tmp")):

@@ -96,6 +96,6 @@ def _refuse(obj: Any, where: str) -> Any:
     detail = f" with dtype {obj.dtype}" if isinstance(obj, np.ndarray) else ""
     raise TypeError(
         f"{where.lstrip('.') or 'the object'} is a {kind.__module__}.{kind.__qualname__}{detail}: a "
-        "checkpoint holds only numbers, text, tensors, and dicts, lists, tuples and sets of them, so convert it "
-        "before saving"
+        "checkpoint holds only numbers, text, tensors, and dicts, lists, tuples and sets of them, so convert "
+        "it before saving"
     )

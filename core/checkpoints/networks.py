@@ -1,0 +1,120 @@
+"""Building a network from what a file says about it: a class path, or an official configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["describe_network", "instantiate", "network_config", "system_module", "systems"]
+
+_OURS = ("apps.", "core.")
+
+
+def network_config(config: Any) -> dict[str, Any] | None:
+    """Return `{"class_path", "init_args"}` of the network that a resolved config holds."""
+    if not isinstance(config, Mapping):
+        return None
+    for keys in (("model", "init_args", "network"), ("model", "network"), ("network",)):
+        inner: Any = config
+        for key in keys:
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        if isinstance(inner, Mapping) and "class_path" in inner:
+            return dict(inner)
+    return None
+
+
+def instantiate(described: Mapping[str, Any], *, where: str) -> nn.Module:
+    """Call `class_path` with `init_args`, nested ones first.
+
+    A file must not be able to run any function there is: classes must be networks, functions must be ours.
+
+    Args:
+        described: `class_path` and `init_args`.
+        where: The file it stands in, for errors.
+
+    Raises:
+        UserError: If the path does not exist, is not allowed, or does not take the arguments.
+    """
+    network = _build(described, where=where)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{where} names {described['class_path']}, which makes no network")
+    return network
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """Return `class_path` and `init_args` that rebuild `network` through its system's official configuration.
+
+    Raises:
+        UserError: If its module has no official configuration.
+    """
+    module = import_module(type(network).__module__)
+    if not hasattr(module, "to_official_config"):
+        raise UserError(f"{module.__name__} has no official configuration to describe a network with")
+    return {
+        "class_path": f"{module.__name__}.from_official_config",
+        "init_args": {"config": module.to_official_config(network)},
+    }
+
+
+def systems() -> dict[str, str]:
+    """Return each system to its module, `ttm` to `apps.timeseries.models.ttm`; none is imported."""
+    root = Path(__file__).parents[2] / "apps"
+    files = sorted(root.glob("*/models/*.py"))
+    return {f.stem: f"apps.{f.parts[-3]}.models.{f.stem}" for f in files if not f.stem.startswith("_")}
+
+
+def system_module(name: str) -> ModuleType:
+    """Return the module of a system by its name (`ttm`), module path, or official `model_type` (through
+    the cards).
+
+    Raises:
+        UserError: If there is none, or it reads no official configuration.
+    """
+    from core.checkpoints.cards import modules_by_layout
+
+    known = systems()
+    path = name if name in known.values() else known.get(name) or modules_by_layout().get(name)
+    if path is None:
+        choices = ", ".join(known) or "none"
+        raise UserError(
+            f"'{name}' is no system of domainfm ({choices}){did_you_mean(name, known)}; name it with --system"
+        )
+    module = import_module(path)
+    if not hasattr(module, "from_official_config"):
+        raise UserError(f"{path} builds no network from an official configuration")
+    return module
+
+
+def _build(described: Mapping[str, Any], *, where: str) -> Any:
+    path = str(described["class_path"])
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"{where} needs {path}, which is not installed here ({error})") from error
+    is_network = isinstance(target, type) and issubclass(target, nn.Module)
+    if not is_network and not f"{getattr(target, '__module__', '')}.".startswith(_OURS):
+        raise UserError(
+            f"{where} names {path}, which is neither a network nor part of domainfm; it is not called"
+        )
+    arguments = {**(described.get("init_args") or {}), **(described.get("dict_kwargs") or {})}
+    built = {key: _nested(value, where=where) for key, value in arguments.items()}
+    try:
+        return target(**built)
+    except TypeError as error:
+        raise UserError(f"{where} names {path} with arguments that it does not take: {error}") from error
+
+
+def _nested(value: Any, *, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return _build(value, where=where) if "class_path" in value else dict(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_nested(item, where=where) for item in value)
+    return value

@@ -1,0 +1,257 @@
+"""`dfm checkpoint list|fetch|inspect|import|export`; torch is imported only by the verbs that read "
+"weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["main"]
+
+VERBS = {
+    "list": "list the checkpoints of a runs folder",
+    "fetch": "download published weights by their card",
+    "inspect": "show what a checkpoint holds and where it came from",
+    "import": "make one of our checkpoints of published weights",
+    "export": "write a checkpoint's weights as config.json and model.safetensors",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows what it takes")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `dfm checkpoint` with the words after it, and return the exit code.
+
+    Raises:
+        UserError: For every mistake of the user.
+    """
+    words = list(argv)
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise UserError(
+            f"'{words[0]}' is no verb of dfm checkpoint ({', '.join(VERBS)}){did_you_mean(words[0], VERBS)}"
+        )
+    options = _parser().parse_args(words or ["--help"])
+    run = {"list": _list, "fetch": _fetch, "inspect": _inspect, "import": _import, "export": _export}
+    return run[options.verb](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dfm checkpoint", description="Checkpoints and weights.", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    made = {name: verbs.add_parser(name, help=text, allow_abbrev=False) for name, text in VERBS.items()}
+    made["list"].add_argument(
+        "folder", nargs="?", default="runs", help="runs folder or one run (default: runs)"
+    )
+    made["fetch"].add_argument("card", nargs="*", help="names of weights cards; none lists them")
+    made["fetch"].add_argument("--out", type=Path, help="folder to put them in (default: the cache)")
+    made["inspect"].add_argument("checkpoint", help=".ckpt, .safetensors, folder, card or hub id")
+    made["inspect"].add_argument("--json", action="store_true", help="print everything as JSON")
+    made["inspect"].add_argument("--keys", action="store_true", help="list every tensor with its shape")
+    made["import"].add_argument(
+        "source", help="folder, .safetensors file, weights card or hub id owner/name[@revision]"
+    )
+    made["import"].add_argument(
+        "--system", help="the system's name, such as ttm, where the source does not tell"
+    )
+    made["import"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
+    made["export"].add_argument("checkpoint", help="the .ckpt file")
+    made["export"].add_argument("--out", type=Path, required=True, help="the folder to write")
+    made["export"].add_argument(
+        "--layout", choices=["official", "own"], default="official", help="names of the tensors"
+    )
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    folder = Path(options.folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the runs folder, or train something first")
+    paths = sorted(path for path in folder.rglob("*.ckpt") if not path.is_symlink())
+    links = {path: path.resolve() for path in folder.rglob("*.ckpt") if path.is_symlink()}
+    if not paths:
+        print(f"no checkpoints under {folder}")
+        return 0
+    from core.checkpoints.files import damage, read_unverified
+
+    rows = [("checkpoint", "step", "epoch", "metric", "valid")]
+    for path in paths:
+        wrong = damage(path)
+        names = [link.stem for link, target in links.items() if target == path.resolve()]
+        shown = str(path.relative_to(folder)) + (f" ({', '.join(names)})" if names else "")
+        content: Mapping[str, Any] = {}
+        if wrong is None:
+            try:
+                content = read_unverified(path, mmap=True)
+            except UserError:
+                wrong = "holds Python objects"
+        step, epoch = str(content.get("global_step", "-")), str(content.get("epoch", "-"))
+        rows.append((shown, step, epoch, _metric(content), "yes" if wrong is None else f"no, it {wrong}"))
+    _table(rows)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from core.checkpoints.cards import card_names, fetch_weights, load_weights_card
+
+    if not options.card:
+        rows = [("card", "source", "licence", "fits")]
+        for card in map(load_weights_card, card_names()):
+            rows.append((card.name, card.source, card.licence, card.size.class_path))
+        _table(rows)
+        return 0
+    cards = [load_weights_card(name) for name in options.card]
+    if options.out is not None and len(cards) > 1:
+        raise UserError("--out takes one card at a time; fetch them one by one, or into the cache")
+    for card in cards:
+        folder = fetch_weights(card, options.out)
+        print(f"{card.name}: {folder} (licence {card.licence}; {card.source})")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from core.checkpoints.files import damage
+    from core.checkpoints.weights import read_weights
+
+    path = Path(options.checkpoint).expanduser()
+    wrong = damage(path) if path.is_file() and path.suffix == ".ckpt" else None
+    if wrong:
+        raise UserError(
+            f"checkpoint {path} {wrong}; `dfm checkpoint list {path.parent}` shows which are valid"
+        )
+    weights = read_weights(options.checkpoint)
+    facts = _facts(weights)
+    if options.keys:
+        facts["keys"] = {name: [str(t.dtype)[6:], *t.shape] for name, t in weights.tensors.items()}
+    if options.json:
+        print(json.dumps(facts, indent=2, default=str))
+        return 0
+    keys = facts.pop("keys", {})
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            print(f"{name:<12}{_shown(value)}")
+    for name, (dtype, *shape) in keys.items():
+        print(f"  {name}  {dtype} {'x'.join(map(str, shape)) or 'scalar'}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from core.checkpoints.exchange import import_weights
+
+    path = import_weights(options.source, options.out, system=options.system)
+    print(f"wrote {path}; start from it with --model.weights {path}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from core.checkpoints.exchange import export_weights
+
+    folder = export_weights(options.checkpoint, options.out, layout=options.layout)
+    print(f"wrote {folder / 'config.json'} and {folder / 'model.safetensors'} ({options.layout} layout)")
+    return 0
+
+
+def _facts(weights: Any) -> dict[str, Any]:
+    """Return what a source of weights says about itself, in the order it is printed."""
+    from core.checkpoints.files import read_unverified
+
+    record = weights.record
+    content = (
+        read_unverified(weights.path, mmap=True) if weights.format in ("checkpoint", "state_dict") else {}
+    )
+    numbers = [tensor.numel() for tensor in weights.tensors.values()]
+    ours = weights.format == "checkpoint"
+    return {
+        "file": str(weights.path),
+        "format": f"{weights.format}, version {record.get('format', 0)}" if ours else weights.format,
+        "verified": _verified(weights.path) if weights.path.is_file() else "the safetensors header only",
+        "domain": record.get("domain"),
+        "system": record.get("system") or weights.system,
+        "recipe": record.get("recipe"),
+        "step": content.get("global_step", record.get("step")),
+        "epoch": content.get("epoch"),
+        "metric": _metric(content) if ours and "callbacks" in content else None,
+        "network": _network_line(weights),
+        "data": _data_line(record.get("config")),
+        "parameters": f"{sum(numbers):,} in {len(numbers)} tensors".replace(",", " "),
+        "layout": weights.layout or "not stated",
+        "key map": record.get("key_map"),
+        "licences": record.get("licences"),
+        "sources": record.get("sources"),
+        "switches": record.get("switches"),
+        "versions": record.get("versions"),
+    }
+
+
+def _verified(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - 75, 0))
+        tail = file.read()
+    if tail.startswith(b"DFM-SHA256:"):
+        return f"SHA-256 {tail[11:].decode()}"
+    return "every record's CRC-32" if path.suffix != ".safetensors" else "the safetensors header only"
+
+
+def _network_line(weights: Any) -> str | None:
+    if weights.network:
+        arguments = weights.network.get("init_args") or {}
+        shown = ", ".join(
+            f"{key}={value}" for key, value in arguments.items() if not isinstance(value, Mapping)
+        )
+        return f"{weights.network['class_path']}({shown})" if shown else str(weights.network["class_path"])
+    if weights.config:
+        kind = weights.config.get("model_type", "network")
+        return f"{kind} with {len(weights.config)} settings in config.json"
+    return None
+
+
+def _data_line(config: Any) -> str | None:
+    data = config.get("data") if isinstance(config, Mapping) else None
+    if not isinstance(data, Mapping):
+        return None
+    arguments = {
+        k: v for k, v in (data.get("init_args") or {}).items() if v is not None and not isinstance(v, Mapping)
+    }
+    return (
+        f"{data.get('class_path', 'data')}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+    )
+
+
+def _metric(content: Mapping[str, Any]) -> str:
+    """Return `name value` of the metric that chose the checkpoint, from the saved state of "
+    "ModelCheckpoint.
+    """
+    callbacks = content.get("callbacks")
+    for state in callbacks.values() if isinstance(callbacks, Mapping) else ():
+        if isinstance(state, Mapping) and state.get("monitor"):
+            score = state.get("current_score")
+            if score is not None:
+                return f"{state['monitor']} {float(score):.4g}"
+    return "-"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_shown(item) if isinstance(item, Mapping) else str(item) for item in value)
+    return str(value)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> None:
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
