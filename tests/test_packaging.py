@@ -186,7 +186,7 @@ def test_unreachable_index_is_named_and_an_interrupted_environment_is_made_anew(
 ) -> None:
     clone, tools = bare_machine
     (clone / ".venv").mkdir()
-    (clone / ".venv" / ".incomplete").touch()
+    (clone / ".venv" / ".incomplete").write_text("environment\n", encoding="utf-8")
     (tools / "python3").symlink_to(sys.executable)
     nowhere = {
         "PIP_CONFIG_FILE": os.devnull,
