@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from core.files import replacing
 
@@ -30,7 +30,7 @@ DPI = 160
 
 
 def _settings() -> dict[str, Any]:
-    from matplotlib import cycler
+    from cycler import cycler
 
     ink, faint = "#1F2933", "#D9DEE4"
     return {
@@ -76,7 +76,7 @@ def style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc must not change what a run leaves behind
-        matplotlib.rcParams.update(_settings())
+        matplotlib.rcParams.update(cast(Any, _settings()))
         yield
 
 

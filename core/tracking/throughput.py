@@ -70,7 +70,9 @@ class Throughput(Callback):
         self._asked_task = False
         self._warm = False
         self._known_peak: float | None = None
-        self._forget_clock()
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._waited = 0.0
 
     # Position: what a checkpoint keeps.
 
@@ -117,8 +119,9 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note how long the batch was waited for."""
-        self._began = time.perf_counter()
-        self._waited = 0.0 if self._ended is None else self._began - self._ended
+        now = time.perf_counter()
+        self._waited = 0.0 if self._ended is None else now - self._ended
+        self._began = now
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -183,9 +186,7 @@ class Throughput(Callback):
         return self.flops_per_sample
 
     def _forget_clock(self) -> None:
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._waited = 0.0
+        self._began, self._ended, self._waited = None, None, 0.0
 
 
 def learning_rates(trainer: Trainer) -> dict[str, float]:
@@ -212,8 +213,13 @@ def _logs_now(trainer: Trainer) -> bool:
     loop = trainer.fit_loop
     if not trainer.loggers or loop._should_accumulate():
         return False
-    step, every = loop.epoch_loop._batches_that_stepped + 1, trainer.log_every_n_steps
-    return bool(trainer.fast_dev_run) or (every > 0 and step % every == 0)
+    step, every = loop.epoch_loop._batches_that_stepped + 1, log_interval(trainer)
+    return bool(getattr(trainer, "fast_dev_run", False)) or (every > 0 and step % every == 0)
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Return the optimiser steps between log steps; 0 means that none is logged."""
+    return int(getattr(trainer, "log_every_n_steps", 0))  # Lightning sets it outside its class
 
 
 def _whole(norm: Tensor) -> Tensor:

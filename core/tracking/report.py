@@ -1,0 +1,212 @@
+"""A run as one page: `report.html` needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import re
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from core.files import replacing
+from core.tracking.charts import HUES, chart, short
+from core.tracking.report_style import PAGE
+from core.tracking.settings import without_secrets
+from core.tracking.tables import higher_is_better, results_table
+
+__all__ = ["write_report"]
+
+FILE = "report.html"
+PACKAGES = ("domainfm", "torch", "lightning", "numpy", "pandas", "xarray", "timm", "monai", "wandb")
+MOST_FIGURES = 24
+STAGES = ("train", "val", "validation", "test")
+HIDDEN = ("step", "epoch", "throughput/samples")
+TITLES = {
+    "throughput/samples_per_second": "samples per second",
+    "throughput/tokens_per_second": "tokens per second",
+    "throughput/data_wait": "share of time waiting for data",
+    "throughput/mfu": "model FLOPs utilisation",
+}
+
+Curves = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+def write_report(folder: str | os.PathLike[str], *, title: str | None = None) -> Path:
+    """Write `<folder>/report.html` from what the run folder holds, whole or not at all, and return its path.
+
+    Read are `metrics.csv` (curves and last values), `results*.csv` (tables; a column `model` names the model
+    or baseline), `figures/<name>-<step>.png` (the newest step of each name), and `config.yaml` (secrets
+    removed). What is not there is left out.
+
+    Args:
+        folder: The run folder.
+        title: Heading; by default the recipe's name, which the folder above carries.
+    """
+    from core.tracking.metrics_csv import read_metrics
+
+    folder = Path(folder).absolute()
+    rows = read_metrics(folder)
+    curves, lone = _curves(rows)
+    sections = [
+        _section("Results", "".join(results_table(file) for file in sorted(folder.glob("results*.csv")))),
+        _section("Figures", _figures(folder)),
+        _section("Curves", _charts(curves)),
+        _section("Last values", _pairs({name: short(value, 6) for name, value in lone.items()})),
+        _section("Config", _config(folder)),
+        _section("Versions", _pairs(_versions())),
+    ]
+    page = Template(PAGE).substitute(
+        title=escape(title or folder.parent.name or folder.name),
+        subtitle=escape(_subtitle(folder)),
+        facts=_facts(rows, curves),
+        sections="".join(sections),
+        time=escape(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
+    )
+    path = folder / FILE
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{body}</section>" if body else ""
+
+
+def _subtitle(folder: Path) -> str:
+    about = _read_config(folder).get("about")
+    words = [str(about["title"])] if isinstance(about, Mapping) and about.get("title") else []
+    return " · ".join([*words, "/".join(folder.parts[-3:])])
+
+
+def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> str:
+    """Return the row of figures on top: steps, epochs, best validation values, speed."""
+    facts: list[tuple[str, str]] = []
+    steps = [row["step"] for row in rows if "step" in row]
+    epochs = [row["epoch"] for row in rows if "epoch" in row]
+    if steps:
+        facts.append(("steps", f"{int(max(steps)) + 1:,}".replace(",", " ")))
+    if epochs:
+        facts.append(("epochs", str(int(max(epochs)) + 1)))
+    for name, series in curves.items():
+        if name == "loss" and series.get("train"):
+            facts.append(("last train loss", short(series["train"][-1][1])))
+        if values := [y for _, y in series.get("val", [])]:
+            best = max(values) if higher_is_better(name) else min(values)
+            facts.append((f"best val {name}", short(best)))
+    speed = [y for _, y in curves.get(TITLES["throughput/samples_per_second"], {}).get("", [])]
+    if speed:
+        facts.append(("samples per second", f"{statistics.median(speed):,.0f}".replace(",", " ")))
+    tiles = (f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts[:8])
+    return "".join(tiles)
+
+
+def _curves(rows: Sequence[Mapping[str, float]]) -> tuple[Curves, dict[str, float]]:
+    """Sort the metrics into charts of curves that belong together, and values that came only once.
+
+    A step written twice (a run begun again in its folder) counts as it was written last. Steps are shown as
+    steps done, one more than the column says.
+    """
+    points: dict[str, dict[float, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in HIDDEN and "step" in row:
+                points.setdefault(name, {})[row["step"] + 1] = value
+    curves: Curves = {}
+    lone: dict[str, float] = {}
+    for name, values in points.items():
+        if len(values) < 2:
+            lone[name] = next(iter(values.values()))
+        else:
+            group, label = _place(name)
+            curves.setdefault(group, {})[label] = sorted(values.items())
+    order = {"loss": 0, "gradient norm": 2, "learning rate": 3}
+    ranked = sorted(curves, key=lambda group: (order.get(group, 4 if group in TITLES.values() else 1), group))
+    return {group: curves[group] for group in ranked}, lone
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Return the chart and the label of a metric: `val/loss` is the curve `val` of the chart `loss`."""
+    if name in TITLES:
+        return TITLES[name], ""
+    if name == "lr" or name.startswith("lr/"):
+        return "learning rate", name.removeprefix("lr").removeprefix("/")
+    if name.startswith("grad_norm"):
+        return "gradient norm", "greatest since the last" if name.endswith("_max") else "at the step"
+    base = re.sub(r"_(step|epoch)$", "", name)
+    suffix = " (epoch)" if name.endswith("_epoch") else ""
+    stage, mark, rest = base.partition("/") if "/" in base else base.partition("_")
+    if not mark or stage not in STAGES:
+        return base, suffix.strip()
+    return rest, ("val" if stage == "validation" else stage) + suffix
+
+
+def _charts(curves: Curves) -> str:
+    cards = []
+    for group, series in curves.items():
+        labels = "".join(
+            f'<span><i class="key s{number % HUES}"></i>{escape(label)} <b>{short(points[-1][1])}</b></span>'
+            for number, (label, points) in enumerate(series.items())
+        )
+        legend = f'<div class="legend">{labels}</div>'
+        cards.append(f'<div class="card"><h3>{escape(group)}</h3>{legend}{chart(series)}</div>')
+    return f'<div class="grid2">{"".join(cards)}</div>' if cards else ""
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    """Return names and values as a table of two columns."""
+    cells = (f"<td>{escape(name)}</td><td>{escape(text)}</td>" for name, text in values.items())
+    lines = "".join(f"<tr>{pair}</tr>" for pair in cells)
+    return f'<div class="scroll"><table class="narrow"><tbody>{lines}</tbody></table></div>' if lines else ""
+
+
+def _figures(folder: Path) -> str:
+    newest: dict[str, tuple[int, Path]] = {}
+    for path in (folder / "figures").glob("*.png"):
+        name, _, step = path.stem.rpartition("-")
+        if name and step.isdigit() and int(step) >= newest.get(name, (-1, path))[0]:
+            newest[name] = (int(step), path)
+    cards = []
+    for name, (at, path) in sorted(newest.items())[:MOST_FIGURES]:
+        data = base64.b64encode(path.read_bytes()).decode()
+        caption = f"{escape(name)} <span>step {at}</span>"
+        picture = f'<img alt="{escape(name, quote=True)}" src="data:image/png;base64,{data}">'
+        cards.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return "".join(cards)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _config(folder: Path) -> str:
+    config = without_secrets(_read_config(folder))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else ""
+    return f"<details open><summary>config.yaml</summary><pre>{escape(text)}</pre></details>" if text else ""
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what the run was made with, and the machine's kind."""
+    found = {"Python": platform.python_version(), "System": f"{platform.system()} {platform.machine()}"}
+    found["CPUs"] = str(os.cpu_count())
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    torch = sys.modules.get("torch")  # a report is written without loading it
+    if torch is not None and torch.cuda.is_available():
+        found |= {f"GPU {k}": torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())}
+    return found
