@@ -1,0 +1,53 @@
+"""What a checkpoint needs before Lightning may resume from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+
+from core.errors import UserError
+
+__all__ = ["check_averaging", "repair_loops"]
+
+
+def repair_loops(checkpoint: dict[str, Any]) -> None:
+    """Mend the epoch counters of a checkpoint that was taken in mid-epoch, in place.
+
+    After resuming from an epoch's last batch, Lightning 2.6 does not count the next epoch as begun, and takes
+    every later checkpoint of that run for one at an epoch's end: a validation is lost and the batch index
+    wrong. In mid-epoch exactly one more epoch has begun than was finished, so the counters can be derived.
+
+    Args:
+        checkpoint: As read; one without loop state (weights alone) is left as it is.
+    """
+    loops = (checkpoint.get("loops") or {}).get("fit_loop")
+    if not loops or loops["epoch_loop.batch_progress"]["is_last_batch"]:
+        return
+    for scope in ("total", "current"):
+        counts = loops["epoch_progress"][scope]
+        counts["ready"] = counts["started"] = counts["processed"] + 1
+
+
+def check_averaging(checkpoint: Mapping[str, Any], callbacks: Iterable[Callback]) -> None:
+    """Refuse to resume an averaged run without averaging, or a plain run with it.
+
+    The file's `state_dict` is the average; without the callback training would go on from it with the
+    optimizer state of the raw weights, and nobody would notice.
+
+    Raises:
+        UserError: If only one of the two has averaging.
+    """
+    averaged = "averaging_state" in checkpoint
+    configured = any(isinstance(callback, WeightAveraging) for callback in callbacks)
+    if averaged and not configured:
+        raise UserError(
+            "the checkpoint was made with weight averaging and this run has none; "
+            "give the same model.ema to resume, or start a new run from its weights with --model.weights"
+        )
+    if configured and not averaged:
+        raise UserError(
+            "this run averages its weights and the checkpoint was made without; "
+            "leave model.ema out to resume, or start a new run from its weights with --model.weights"
+        )

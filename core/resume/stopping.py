@@ -1,0 +1,149 @@
+"""Leaving a run on SIGTERM or Ctrl-C: after a checkpoint on a step's border, with the exit code of the
+signal.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+__all__ = ["StopGracefully", "resume_command"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopGracefully(Checkpoint):
+    """On SIGTERM or Ctrl-C finish the optimizer step, write `last.ckpt`, say how to go on, and exit with 143
+    or 130.
+
+    Half-accumulated gradients are in no checkpoint, so it waits for the border of a step; in a distributed
+    run all ranks agree on the flag there and leave at the same step. At an epoch's last step it writes at
+    once and leaves after the epoch's validation, with a second checkpoint, so that no validation is lost. A
+    second signal leaves at once.
+
+    As a `Checkpoint` it runs after all other callbacks, averaging of weights included; its handlers are set
+    again when training starts, because Lightning sets its own in between.
+
+    Args:
+        folder: Where `last.ckpt` is written.
+        command: The command that resumes the run; None derives it from the command line.
+    """
+
+    def __init__(self, folder: str | Path, *, command: str | None = None) -> None:
+        self.path = Path(folder) / "last.ckpt"
+        self.command = command
+        self.hit = 0
+        self._leaving = False
+        self._before: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Watch from the start: a signal during set-up stops the run after its first step."""
+        if stage == "fit":
+            self.hit, self._leaving = 0, False
+            self._install()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the handlers back from Lightning, whose own ends the run with exit code 0."""
+        self._install()
+        trainer._signal_connector.received_sigterm = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave if a signal came and the optimizer has just stepped."""
+        loop = trainer.fit_loop
+        if loop._should_accumulate() or not self._agreed(trainer):
+            return
+        trainer.save_checkpoint(self.path)
+        if loop.epoch_loop._num_ready_batches_reached():
+            self._leaving = True  # validation and the epoch's end come first
+            return
+        self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave if a signal came by the epoch's last step."""
+        if self._leaving:
+            trainer.save_checkpoint(self.path)
+            self._leave(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the handlers back."""
+        self._remove()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the handlers back."""
+        self._remove()
+
+    def _agreed(self, trainer: pl.Trainer) -> bool:
+        """Tell whether any rank was hit; every rank asks at every step, so that all have the same answer."""
+        if trainer.world_size > 1:
+            flag = torch.tensor(self.hit, device=trainer.strategy.root_device)
+            self.hit = int(trainer.strategy.reduce(flag, reduce_op="max"))  # type: ignore[arg-type]
+        return bool(self.hit)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            name = "Ctrl-C" if self.hit == signal.SIGINT else signal.Signals(self.hit).name
+            command = self.command or resume_command(self.path)
+            print(f"stopped by {name} after step {trainer.global_step}; go on with: {command}", flush=True)
+        raise SystemExit(128 + self.hit)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.hit == signal.SIGINT == number or self._leaving:
+            raise SystemExit(128 + number)
+        self.hit = self.hit or number
+
+    def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            present = signal.getsignal(number)
+            if present != self._on_signal:
+                self._before.setdefault(number, present)
+                signal.signal(number, self._on_signal)
+
+    def _remove(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+
+def resume_command(path: str | Path, argv: Sequence[str] | None = None) -> str:
+    """Return the shell command that repeats this process's command line from the checkpoint `path`.
+
+    Args:
+        path: The checkpoint.
+        argv: The command line; None takes the process's own.
+    """
+    words = list(sys.argv if argv is None else argv)
+    program = Path(words[0]).name if words else "dfm"
+    start = ["python", "-m", "core.cli"] if program == "__main__.py" else [program]
+    if program.endswith(".py") and program != "__main__.py":
+        start = ["python", words[0]]
+    rest: list[str] = []
+    skip = False
+    for word in words[1:]:
+        if skip:
+            skip = False
+        elif word == "--ckpt_path":
+            skip = True
+        elif not word.startswith("--ckpt_path="):
+            rest.append(word)
+    target = Path(path)
+    if target.is_relative_to(Path.cwd()):
+        target = target.relative_to(Path.cwd())
+    return shlex.join([*start, *rest, "--ckpt_path", str(target)])

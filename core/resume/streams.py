@@ -1,0 +1,117 @@
+"""The random streams of a training process: kept in checkpoints, and left alone by validation."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+__all__ = ["IsolateValidation", "RandomState", "capture", "restore"]
+
+
+def capture(device: torch.device | None = None) -> dict[str, Any]:
+    """Return the state of torch's, numpy's and Python's random streams in plain containers and tensors.
+
+    Args:
+        device: The accelerator whose streams are kept beside the CPU's; of CUDA all devices that the process
+            sees.
+    """
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": {
+            "kind": str(kind),
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "gauss": float(gauss),
+        },
+        "python": random.getstate(),
+    }
+    if device is not None and device.type != "cpu":
+        module = torch.get_device_module(device.type)
+        if hasattr(module, "get_rng_state_all"):
+            state["devices"] = list(module.get_rng_state_all())
+        elif hasattr(module, "get_rng_state"):
+            state["devices"] = [module.get_rng_state()]
+    return state
+
+
+def restore(state: dict[str, Any], device: torch.device | None = None) -> None:
+    """Put back what `capture` returned; streams of devices that are not there any more are left out."""
+    torch.set_rng_state(state["torch"].cpu())
+    array = state["numpy"]
+    keys = array["keys"].cpu().numpy().astype(np.uint32)
+    np.random.set_state((array["kind"], keys, array["position"], array["has_gauss"], array["gauss"]))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kept = state.get("devices")
+    if kept and device is not None and device.type != "cpu":
+        module = torch.get_device_module(device.type)
+        if not hasattr(module, "get_rng_state_all"):
+            module.set_rng_state(kept[0].cpu())
+            return
+        for index, stream in enumerate(kept[: module.device_count()]):
+            module.set_rng_state(stream.cpu(), index)
+
+
+class RandomState(Callback):
+    """Save the random streams of every process and put them back when a resumed run starts training.
+
+    They are set in `on_train_start`: after the loader has drawn what it wants and before the first sample is
+    read.
+    """
+
+    def __init__(self) -> None:
+        self._device: torch.device | None = None
+        self._kept: list[dict[str, Any]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note the device."""
+        self._device = trainer.strategy.root_device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every rank's streams; all ranks come here when a checkpoint is made."""
+        own = capture(self._device)
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return {"ranks": [own]}
+        ranks: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the streams until training starts."""
+        self._kept = list(state_dict["ranks"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set this rank's streams, if the run is resumed with at least as many ranks as the checkpoint
+        has.
+        """
+        kept, self._kept = self._kept, []
+        if trainer.global_rank < len(kept):
+            restore(kept[trainer.global_rank], self._device)
+
+
+class IsolateValidation(Callback):
+    """Keep the training's random streams over validation, the sanity check included.
+
+    A resumed run skips the sanity check, and may validate at other times; neither may change what training
+    draws.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] | None = None
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the streams."""
+        self._kept = capture(trainer.strategy.root_device)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put them back."""
+        if self._kept is not None:
+            restore(self._kept, trainer.strategy.root_device)
+        self._kept = None
