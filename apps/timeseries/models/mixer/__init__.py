@@ -1,0 +1,1 @@
+"""The parts of mixer forecasters: layers, networks' stages, and official names."""

@@ -1,0 +1,520 @@
+"""TTM, TinyTimeMixer: a small mixer that forecasts from a scaled window (Ekambaram et al. 2024, arXiv
+2401.03955).
+
+Each network is bound to one (context, horizon) pair. It is trained on one channel at a time and may mix
+channels, read channels with a known future, and know the sampling frequency and static categories when it is
+fine-tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from apps.timeseries.models.mixer.layers import MixerBlock, Norm, TokenLinear
+from apps.timeseries.models.mixer.parts import (
+    Backbone,
+    Decoder,
+    ForecastMixer,
+    Head,
+    Positions,
+    Scaling,
+    scale_window,
+)
+from core.errors import UserError
+
+__all__ = ["TTM", "Initialisation", "Loss", "MaskedTTM", "TTMOutput"]
+
+Loss = Literal["mse", "mae", "pinball", "huber"]
+Initialisation = Literal["pytorch", "normal", "uniform", "xavier_uniform"]
+
+
+@dataclass(frozen=True)
+class TTMOutput:
+    """A forecast.
+
+    Args:
+        prediction: `(B, H, targets)` in the caller's units.
+        loss: Mean over all (observed) points in the caller's units, or None without future values or without
+            a loss.
+        loc: `(B, 1, targets)`, what was subtracted from each window.
+        scale: `(B, 1, targets)`, what it was divided by.
+    """
+
+    prediction: Tensor
+    loss: Tensor | None
+    loc: Tensor
+    scale: Tensor
+
+
+class TTM(nn.Module):
+    """The forecaster; the defaults are the released 512 -> 96 network.
+
+    Args:
+        context: Points of the past `L` that are read; of a longer past the last ones.
+        horizon: Points `H` that the head forecasts.
+        channels: Number of channels; it matters only where channels are mixed or named, otherwise any number
+            is taken.
+        patch: Points in a patch.
+        stride: Points between the starts of two patches; None is `patch`.
+        width: Features of a patch in the backbone.
+        depth: Mixer layers at each level of the backbone.
+        expansion: Hidden over outer size of every MLP.
+        levels: Patch lengths that the backbone mixes at, from the finest to `patch`; 0 is a plain stack.
+        dropout: In the backbone.
+        channel_mixing: Whether the backbone mixes channels.
+        gated: Whether the mixers have gates.
+        norm: Layer or batch normalisation.
+        norm_eps: Added to its variance.
+        self_attention: Whether patches also attend to each other.
+        heads: Heads of that attention.
+        positions: Position table of the patches, if any.
+        scaling: How each window is scaled, if at all.
+        frequency_prefix: Whether a patch made of the sampling frequency's token is put in front.
+        frequency_tokens: Size of the frequency vocabulary.
+        decoder: Whether there is a decoder between backbone and head.
+        decoder_width: Features of a patch in it.
+        decoder_depth: Mixer layers in it.
+        decoder_levels: As `levels`.
+        decoder_channel_mixing: Whether it mixes channels.
+        decoder_raw_residual: Whether it also sees the scaled patches.
+        static_categories: Vocabulary sizes of a series' static categories.
+        head_dropout: In decoder and head.
+        targets: Channels to forecast; None is all that are not exogenous.
+        exogenous: Channels whose future is known.
+        kept_horizon: Steps to keep of the forecast, the first ones; None is all.
+        forecast_mixing: Whether the forecasts are corrected from all channels' values around each step.
+        forecast_mixing_context: Steps seen before and after each step there.
+        forecast_mixing_gated: Whether that has a gate.
+        forecast_mixing_mixer: Whether it has a mixer over the channels.
+        forecast_mixing_depth: Layers of that mixer.
+        forecast_mixing_past: Whether its first windows see the past, else zeros.
+        forecast_mixing_offset: Steps at the past's end that it skips.
+        loss: What `forward` computes when it is given the future.
+        quantile: Of the pinball loss, in (0, 1).
+        huber_delta: Of the Huber loss, where it turns linear.
+        post_init: Whether weights are drawn as the next three say; else as PyTorch does.
+        init_std: Deviation of "normal" linear weights.
+        init_linear: Distribution of linear weights.
+        init_embed: Distribution of embeddings.
+
+    Raises:
+        UserError: If the settings do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: int = 512,
+        horizon: int = 96,
+        channels: int = 1,
+        patch: int = 64,
+        stride: int | None = None,
+        width: int = 192,
+        depth: int = 2,
+        expansion: int = 2,
+        levels: int = 3,
+        dropout: float = 0.2,
+        channel_mixing: bool = False,
+        gated: bool = True,
+        norm: Norm = "layer",
+        norm_eps: float = 1e-5,
+        self_attention: bool = False,
+        heads: int = 1,
+        positions: Positions | None = None,
+        scaling: Scaling | None = "std",
+        frequency_prefix: bool = False,
+        frequency_tokens: int = 10,
+        decoder: bool = True,
+        decoder_width: int = 128,
+        decoder_depth: int = 2,
+        decoder_levels: int = 0,
+        decoder_channel_mixing: bool = False,
+        decoder_raw_residual: bool = False,
+        static_categories: list[int] | None = None,
+        head_dropout: float = 0.2,
+        targets: list[int] | None = None,
+        exogenous: list[int] | None = None,
+        kept_horizon: int | None = None,
+        forecast_mixing: bool = False,
+        forecast_mixing_context: int = 1,
+        forecast_mixing_gated: bool = True,
+        forecast_mixing_mixer: bool = False,
+        forecast_mixing_depth: int = 2,
+        forecast_mixing_past: bool = True,
+        forecast_mixing_offset: int | None = None,
+        loss: Loss | None = "mse",
+        quantile: float = 0.5,
+        huber_delta: float = 1.0,
+        post_init: bool = False,
+        init_std: float = 0.02,
+        init_linear: Initialisation = "pytorch",
+        init_embed: Initialisation = "pytorch",
+    ) -> None:
+        # The settings are kept as given, under the arguments' own names, for to_official_config.
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        self.settings: dict[str, Any] = settings
+        self.context, self.horizon, self.channels = context, horizon, channels
+        self.patch, self.stride = patch, patch if stride is None else stride
+        self.kept = horizon if kept_horizon is None else kept_horizon
+        self.exogenous = sorted(exogenous or [])
+        self.targets = _targets(targets, self.exogenous, channels)
+        self.scaling, self.objective = scaling, loss
+        self.quantile, self.huber_delta = quantile, huber_delta
+        self._check()
+        length = self._encoded()
+        self.patches = (length - patch) // self.stride + 1
+        rows = self.patches + int(frequency_prefix)
+        common = {
+            "expansion": expansion,
+            "norm": norm,
+            "norm_eps": norm_eps,
+            "attention_heads": heads if self_attention else 0,
+        }
+        mixing = channels if channel_mixing else 0
+        decoder_mixing = channels if decoder_channel_mixing else 0
+        inner = {**common, "dropout": head_dropout, "gated": gated}
+        try:
+            self.backbone = Backbone(
+                patch=patch,
+                patches=self.patches,
+                width=width,
+                frequency_tokens=frequency_tokens if frequency_prefix else 0,
+                positions=positions,
+                mixer={
+                    **common,
+                    "depth": depth,
+                    "levels": levels,
+                    "channels": mixing,
+                    "dropout": dropout,
+                    "gated": gated,
+                },
+            )
+            self.decoder: Decoder | None = None
+            if decoder:
+                self.decoder = Decoder(
+                    patch=patch,
+                    patches=rows,
+                    width_in=width,
+                    width=decoder_width,
+                    raw_residual=decoder_raw_residual,
+                    categories=static_categories or (),
+                    mixer={
+                        **inner,
+                        "depth": decoder_depth,
+                        "levels": decoder_levels,
+                        "channels": decoder_mixing,
+                    },
+                )
+            self.head = Head(
+                features=rows * (decoder_width if decoder else width),
+                horizon=horizon,
+                kept=self.kept,
+                targets=self.targets,
+                dropout=head_dropout,
+                forecast_mixer=ForecastMixer(
+                    targets=channels if self.targets is None else len(self.targets),
+                    exogenous=len(self.exogenous),
+                    context=forecast_mixing_context,
+                    gated=forecast_mixing_gated,
+                    prepend_past=forecast_mixing_past,
+                    past_offset=self._past_offset(),
+                    mixer={**inner, "depth": forecast_mixing_depth, "gated": forecast_mixing_gated}
+                    if forecast_mixing_mixer
+                    else None,
+                )
+                if forecast_mixing
+                else None,
+            )
+        except ValueError as error:
+            raise UserError(f"The TTM's settings do not fit: {error}.") from None
+        if post_init:
+            self._initialise()
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the mixer layers in the order in which they act."""
+        for module in self.modules():
+            if isinstance(module, MixerBlock):
+                yield from module.stack()
+
+    def reset_parameters(self) -> None:
+        """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+        if self.settings["post_init"]:
+            self._initialise()
+
+    def forward(
+        self,
+        past_values: Tensor,
+        *,
+        past_observed: Tensor | None = None,
+        future_values: Tensor | None = None,
+        future_observed: Tensor | None = None,
+        freq_token: Tensor | None = None,
+        static_categories: Tensor | None = None,
+    ) -> TTMOutput:
+        """Forecast, and compute the loss if the future is given.
+
+        Args:
+            past_values: `(B, L', C)`, L' at least `context`; the last `context` points are read. Unobserved
+                points hold a number, usually 0.
+            past_observed: `(B, L', C)`, false or 0 where a value is missing; None is observed everywhere.
+            future_values: `(B, H, C)`, or `(B, H, targets)` where nothing is exogenous. Exogenous channels
+                hold the known future; the others only serve the loss.
+            future_observed: As `future_values`, false or 0 for points that the loss passes over.
+            freq_token: `(B,)` integers, for networks with a frequency prefix.
+            static_categories: `(B, n)` integers, for networks with static categories.
+
+        Returns:
+            Prediction `(B, kept, targets)`, loss, location and scale.
+
+        Raises:
+            UserError: If a shape does not fit, or something that this network needs is missing.
+        """
+        self._check_past(past_values, past_observed)
+        self._check_future(past_values, future_values, future_observed)
+        return self._forecast(
+            past_values, past_observed, future_values, future_observed, freq_token, static_categories
+        )
+
+    def loss(self, prediction: Tensor, target: Tensor, observed: Tensor | None = None) -> Tensor | None:
+        """Return the network's own loss of forecasts and targets of one shape, a mean over the observed
+        points.
+
+        Without any observed point it is zero; with the loss None there is none.
+        """
+        if self.objective is None:
+            return None
+        if observed is not None:
+            # Equal values at unobserved points add nothing to any of the losses; no data-dependent shape is
+            # needed.
+            seen = observed.to(torch.bool)
+            target = torch.where(seen, target, prediction.detach())
+        if self.objective == "mse":
+            points = F.mse_loss(prediction, target, reduction="none")
+        elif self.objective == "mae":
+            points = F.l1_loss(prediction, target, reduction="none")
+        elif self.objective == "huber":
+            points = F.huber_loss(prediction, target, reduction="none", delta=self.huber_delta)
+        else:
+            error = target - prediction
+            points = torch.maximum(self.quantile * error, (self.quantile - 1) * error)
+        if observed is None:
+            return points.mean()
+        return torch.where(seen, points, 0).sum() / seen.sum().clamp(min=1)
+
+    def _forecast(
+        self,
+        past: Tensor,
+        observed: Tensor | None,
+        future: Tensor | None,
+        future_observed: Tensor | None,
+        freq_token: Tensor | None,
+        static_categories: Tensor | None,
+    ) -> TTMOutput:
+        length = self._encoded()
+        past = past[:, -length:]
+        observed = None if observed is None else observed[:, -length:]
+        x, loc, scale = scale_window(past, observed, self.scaling)
+        patches = self._patchify(x)
+        features = self.backbone(patches, freq_token)
+        if self.decoder is not None:
+            features = self.decoder(features, patches, static_categories)
+        if future is not None:
+            future = future[:, : self.kept]
+            future_observed = None if future_observed is None else future_observed[:, : self.kept]
+        if self.head.forecast_mixer is None:
+            prediction = self.head(features)
+        else:
+            order = self._order(past.shape[2])
+            known = future[:, :, self.exogenous] if self.exogenous and future is not None else None
+            prediction = self.head(features, past[:, :, order], known)
+        if self.targets is not None:
+            loc, scale = loc[:, :, self.targets], scale[:, :, self.targets]
+        prediction = prediction * scale + loc
+        loss = None
+        if future is not None and self.objective is not None:
+            seen = None if future_observed is None else self._chosen(future_observed)
+            loss = self.loss(prediction, self._chosen(future), seen)
+        return TTMOutput(prediction=prediction, loss=loss, loc=loc, scale=scale)
+
+    def _patchify(self, x: Tensor) -> Tensor:
+        """Cut `(B, L, C)` into `(B, C, n, P)`, dropping the oldest points that fill no patch."""
+        used = self.patch + self.stride * (self.patches - 1)
+        x = x[:, x.shape[1] - used :].transpose(1, 2)  # B L C -> B C L
+        return x.unfold(2, self.patch, self.stride)
+
+    def _encoded(self) -> int:
+        """Return how many points the backbone reads."""
+        return self.context
+
+    def _past_offset(self) -> int:
+        """Return how many points at the end of what the backbone reads are not past."""
+        return self.settings["forecast_mixing_offset"] or 0
+
+    def _order(self, channels: int) -> list[int]:
+        """Return the channels as forecast mixing wants them: predicted, then exogenous."""
+        return [*(range(channels) if self.targets is None else self.targets), *self.exogenous]
+
+    def _chosen(self, future: Tensor) -> Tensor:
+        """Return the predicted channels of a tensor that may hold all of them."""
+        if self.targets is None or future.shape[2] == len(self.targets):
+            return future
+        return future[:, :, self.targets]
+
+    def _initialise(self) -> None:
+        """Draw linear weights and embeddings as the settings say; norms are ones and zeros already."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | TokenLinear):
+                if _draw(module.weight, self.settings["init_linear"], self.settings["init_std"]):
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                _draw(module.weight, self.settings["init_embed"], 1.0)
+        positions = self.backbone.positions
+        if positions is not None and positions.kind == "random":
+            nn.init.normal_(positions.table, std=0.1)
+
+    def _check(self) -> None:
+        """Refuse settings that do not fit each other."""
+        given = self.settings
+        if given["loss"] not in ("mse", "mae", "pinball", "huber", None):
+            raise UserError(f"The TTM's loss is {given['loss']!r}; choose mse, mae, pinball, huber or null.")
+        for name, choices in (
+            ("norm", ("layer", "batch")),
+            ("positions", ("sincos", "random", None)),
+            ("scaling", ("std", "mean", None)),
+            ("init_linear", ("pytorch", "normal", "uniform", "xavier_uniform")),
+            ("init_embed", ("pytorch", "normal", "uniform", "xavier_uniform")),
+        ):
+            if given[name] not in choices:
+                raise UserError(f"The TTM's {name} is {given[name]!r}; it must be one of {choices}.")
+        if not 0 < self.kept <= self.horizon:
+            raise UserError(f"The TTM's kept_horizon is {self.kept}; it must lie in 1 to {self.horizon}.")
+        if not 0 < self.patch < self._encoded():
+            raise UserError(f"The TTM's patch is {self.patch}; the context {self.context} must be longer.")
+        if self.stride < 1:
+            raise UserError(f"The TTM's stride is {self.stride}; it must be at least 1.")
+        named = [*self.exogenous, *(self.targets or ())]
+        if len(set(named)) != len(named) or any(not 0 <= channel < self.channels for channel in named):
+            raise UserError(
+                f"The TTM's targets {self.targets} and exogenous {self.exogenous} must be different channels "
+                f"of its {self.channels}."
+            )
+        if self.targets == []:
+            raise UserError("The TTM has no channel to forecast; name targets, or fewer exogenous channels.")
+        if given["static_categories"] and given["decoder"] and not given["decoder_channel_mixing"]:
+            raise UserError("The TTM's static_categories need decoder_channel_mixing: true.")
+
+    @property
+    def _bound(self) -> bool:
+        """Whether the number of channels is part of the network."""
+        given = self.settings
+        mixes = given["channel_mixing"] or given["forecast_mixing"]
+        mixes = mixes or (given["decoder"] and given["decoder_channel_mixing"])
+        return bool(mixes or self.targets is not None)
+
+    def _check_past(self, past: Tensor, observed: Tensor | None) -> None:
+        if past.dim() != 3:
+            raise UserError(f"past_values is {tuple(past.shape)}; its shape must be (batch, time, channel).")
+        if past.shape[1] < self.context:
+            raise UserError(
+                f"The context is {past.shape[1]} points long and this network needs {self.context}; "
+                "give a longer past, pad it, or choose a network with a shorter context."
+            )
+        if self._bound and past.shape[2] != self.channels:
+            raise UserError(f"past_values has {past.shape[2]} channels; this network has {self.channels}.")
+        if observed is not None and observed.shape != past.shape:
+            raise UserError(
+                f"past_observed has the shape {tuple(observed.shape)}; past_values has {tuple(past.shape)}."
+            )
+
+    def _check_future(self, past: Tensor, future: Tensor | None, observed: Tensor | None) -> None:
+        if future is None:
+            if self.exogenous and (self.head.forecast_mixer is not None or isinstance(self, MaskedTTM)):
+                raise UserError("This network needs the future of its exogenous channels in future_values.")
+            return
+        batch, _, channels = past.shape
+        allowed = {channels} if self.targets is None or self.exogenous else {channels, len(self.targets)}
+        if future.dim() != 3 or future.shape[0] != batch or future.shape[2] not in allowed:
+            raise UserError(
+                f"future_values has the shape {tuple(future.shape)}; "
+                f"({batch}, {self.kept}, {channels}) is expected."
+            )
+        if not (future.shape[1] == self.kept or future.shape[1] >= self.horizon):
+            raise UserError(
+                f"future_values holds {future.shape[1]} steps; this network forecasts {self.kept}"
+                + (f" of {self.horizon}." if self.kept != self.horizon else ".")
+            )
+        if observed is not None and observed.shape != future.shape:
+            raise UserError(
+                f"future_observed has the shape {tuple(observed.shape)}; "
+                f"future_values has {tuple(future.shape)}."
+            )
+
+
+class MaskedTTM(TTM):
+    """TTM that reads the horizon as masked points after the context, exogenous channels with their known
+    future.
+
+    Args:
+        mask_value: What the unknown points hold.
+        kw: Arguments of `TTM`; `forecast_mixing_offset` follows from the horizon and is not used.
+    """
+
+    def __init__(self, *, mask_value: float = 0.0, **kw: Any) -> None:
+        self.mask_value = mask_value
+        super().__init__(**kw)
+        self.settings["mask_value"] = mask_value
+
+    def _encoded(self) -> int:
+        return self.context + self.kept
+
+    def _past_offset(self) -> int:
+        return self.kept
+
+    def _forecast(
+        self,
+        past: Tensor,
+        observed: Tensor | None,
+        future: Tensor | None,
+        future_observed: Tensor | None,
+        freq_token: Tensor | None,
+        static_categories: Tensor | None,
+    ) -> TTMOutput:
+        batch, _, channels = past.shape
+        appended = past.new_full((batch, self.kept, channels), self.mask_value)
+        if self.exogenous and future is not None:
+            appended[:, :, self.exogenous] = future[:, : self.kept, self.exogenous].to(past.dtype)
+        mask = torch.ones_like(past) if observed is None else observed.to(past.dtype)
+        mask = torch.cat([mask, torch.ones_like(appended)], dim=1)
+        # As published: the head's whole horizon is unobserved, also where fewer steps are kept and appended.
+        unknown = [channel for channel in range(channels) if channel not in self.exogenous]
+        mask[:, -self.horizon :, unknown] = 0
+        past = torch.cat([past, appended], dim=1)
+        return super()._forecast(past, mask, future, future_observed, freq_token, static_categories)
+
+
+def _targets(targets: Sequence[int] | None, exogenous: Sequence[int], channels: int) -> list[int] | None:
+    if targets is not None:
+        return sorted(targets)
+    return [channel for channel in range(channels) if channel not in exogenous] if exogenous else None
+
+
+def _draw(weight: Tensor, kind: Initialisation, std: float) -> bool:
+    """Draw a weight and tell whether anything but PyTorch's own distribution was asked."""
+    if kind == "normal":
+        nn.init.normal_(weight, std=std)
+    elif kind == "uniform":
+        nn.init.uniform_(weight)
+    elif kind == "xavier_uniform":
+        nn.init.xavier_uniform_(weight)
+    return kind != "pytorch"

@@ -1,0 +1,285 @@
+"""TTM, TinyTimeMixer: named sizes, official names and configs (Ekambaram et al. 2024, arXiv 2401.03955).
+
+The network stands in `mixer/network.py`. Each released network is bound to one (context, horizon) pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apps.timeseries.models.mixer import official
+from apps.timeseries.models.mixer.network import TTM, MaskedTTM, TTMOutput
+
+__all__ = [
+    "KEY_MAP",
+    "TTM",
+    "MaskedTTM",
+    "TTMOutput",
+    "from_official_config",
+    "to_official_config",
+    "ttm_512_96",
+    "ttm_512_96_prefix",
+    "ttm_512_192",
+    "ttm_512_336",
+    "ttm_512_720",
+    "ttm_1024_96",
+    "ttm_1024_96_r1",
+    "ttm_1024_192",
+    "ttm_1024_336",
+    "ttm_1024_720",
+    "ttm_1536_96",
+    "ttm_1536_192",
+    "ttm_1536_336",
+    "ttm_1536_720",
+    "ttm_large",
+    "ttm_medium",
+    "ttm_small",
+]
+
+KEY_MAP = official.KEY_MAP
+
+
+def from_official_config(config: Mapping[str, Any]) -> TTM | MaskedTTM:
+    """Build the network that an official config.json describes.
+
+    Args:
+        config: Its fields; what is not listed has the official default. `architectures` tells the masked
+            variant.
+
+    Raises:
+        UserError: If it asks for something that this network does not have.
+    """
+    name, arguments = official.arguments(config)
+    return MaskedTTM(**arguments) if name == official.MASKED else TTM(**arguments)
+
+
+def to_official_config(network: TTM) -> dict[str, Any]:
+    """Return the official config.json of a network, every field spelt out."""
+    name = official.MASKED if isinstance(network, MaskedTTM) else official.PLAIN
+    return official.config(name, {**network.settings, "stride": network.stride})
+
+
+def ttm_512_96(context: int = 512, horizon: int = 96, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
+    """512 -> 96, releases 1 and 2: 805 280 parameters."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+
+
+def ttm_512_96_prefix(
+    context: int = 512,
+    horizon: int = 96,
+    frequency_prefix: bool = True,
+    frequency_tokens: int = 10,
+    **kw: Any,
+) -> TTM:
+    """512 -> 96 with the frequency prefix: 855 100 parameters."""
+    return TTM(
+        context=context,
+        horizon=horizon,
+        frequency_prefix=frequency_prefix,
+        frequency_tokens=frequency_tokens,
+        **kw,
+    )
+
+
+def ttm_512_192(context: int = 512, horizon: int = 192, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
+    """512 -> 192, release 2."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+
+
+def ttm_512_336(context: int = 512, horizon: int = 336, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
+    """512 -> 336, release 2."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+
+
+def ttm_512_720(context: int = 512, horizon: int = 720, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
+    """512 -> 720, release 2."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+
+
+def ttm_1024_96_r1(
+    context: int = 1024,
+    horizon: int = 96,
+    patch: int = 64,
+    width: int = 192,
+    **kw: Any,
+) -> TTM:
+    """1024 -> 96, release 1, patches of 64: 946 336 parameters."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+
+
+def ttm_1024_96(
+    context: int = 1024,
+    horizon: int = 96,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1024 -> 96, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1024_192(
+    context: int = 1024,
+    horizon: int = 192,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1024 -> 192, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1024_336(
+    context: int = 1024,
+    horizon: int = 336,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1024 -> 336, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1024_720(
+    context: int = 1024,
+    horizon: int = 720,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1024 -> 720, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1536_96(
+    context: int = 1536,
+    horizon: int = 96,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1536 -> 96, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1536_192(
+    context: int = 1536,
+    horizon: int = 192,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1536 -> 192, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1536_336(
+    context: int = 1536,
+    horizon: int = 336,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1536 -> 336, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_1536_720(
+    context: int = 1536,
+    horizon: int = 720,
+    patch: int = 128,
+    width: int = 384,
+    decoder_width: int = 256,
+    **kw: Any,
+) -> TTM:
+    """1536 -> 720, release 2, patches of 128."""
+    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+
+
+def ttm_small(
+    context: int = 512,
+    horizon: int = 96,
+    patch: int | None = None,
+    width: int | None = None,
+    depth: int = 3,
+    levels: int = 0,
+    decoder_width: int | None = None,
+    **kw: Any,
+) -> TTM:
+    """Small network for training from scratch: one patch length, two patches wide; a context is made even."""
+    return TTM(
+        context=_even(context),
+        horizon=horizon,
+        patch=_patch(context) if patch is None else patch,
+        width=2 * _patch(context) if width is None else width,
+        depth=depth,
+        levels=levels,
+        decoder_width=2 * _patch(context) if decoder_width is None else decoder_width,
+        **kw,
+    )
+
+
+def ttm_medium(
+    context: int = 512,
+    horizon: int = 96,
+    patch: int | None = None,
+    width: int = 128,
+    depth: int = 3,
+    levels: int = 3,
+    decoder_width: int = 128,
+    **kw: Any,
+) -> TTM:
+    """Medium network for training from scratch: three levels, width 128."""
+    return TTM(
+        context=_even(context),
+        horizon=horizon,
+        patch=_patch(context) if patch is None else patch,
+        width=width,
+        depth=depth,
+        levels=levels,
+        decoder_width=decoder_width,
+        **kw,
+    )
+
+
+def ttm_large(
+    context: int = 512,
+    horizon: int = 96,
+    patch: int | None = None,
+    width: int = 512,
+    depth: int = 5,
+    levels: int = 5,
+    decoder_width: int = 512,
+    **kw: Any,
+) -> TTM:
+    """Large network for training from scratch: five levels, width 512."""
+    return TTM(
+        context=_even(context),
+        horizon=horizon,
+        patch=_patch(context) if patch is None else patch,
+        width=width,
+        depth=depth,
+        levels=levels,
+        decoder_width=decoder_width,
+        **kw,
+    )
+
+
+def _even(context: int) -> int:
+    return context - context % 2
+
+
+def _patch(context: int) -> int:
+    """Return the largest power of two, at least 2, that divides the context and leaves eight patches."""
+    context, patch = _even(context), 2
+    while context % (2 * patch) == 0 and context // (2 * patch) >= 8:
+        patch *= 2
+    return patch

@@ -1,0 +1,73 @@
+"""Dropout whose masks are drawn in wide words: several times faster on CPUs than one draw per element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Dropout"]
+
+_LANES = 65536  # a 16-bit lane decides one element, so the rate is a multiple of 1 / 65536
+
+
+class Dropout(nn.Module):
+    """Zero each element with probability `p` in training and scale the others by `1 / (1 - p)`.
+
+    On a CPU `torch.nn.functional.dropout` draws one number per element, one after the other, on all but
+    Intel's processors, which takes almost half of a small mixer's training step. Here one 64-bit draw decides
+    four elements. The rate is `round(p * 65536) / 65536` and the scale is the inverse of that real rate, so
+    the mean is kept exactly. Masks follow torch's global generator, are the same for any number of threads,
+    and differ from those of `torch.nn.functional.dropout` for the same seed. On other devices, and with
+    `fast` off, torch's own is used.
+
+    Args:
+        p: Probability of a zero, in [0, 1].
+        fast: Whether to draw wide words on the CPU.
+
+    Raises:
+        ValueError: If `p` lies outside [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5, *, fast: bool = True) -> None:
+        super().__init__()
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"p is {p}; a probability must lie in [0, 1]")
+        self.p = p
+        self.fast = fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any shape to the same shape."""
+        if not self.training or self.p == 0.0:
+            return x
+        lanes = round(self.p * _LANES)
+        wide = self.fast and x.device.type == "cpu" and 0 < lanes < _LANES and x.is_floating_point()
+        if not wide or torch.compiler.is_compiling():  # the compiler fuses its own random draws
+            return F.dropout(x, self.p, training=True)
+        return _WideDropout.apply(x, lanes)
+
+    def extra_repr(self) -> str:
+        """Show the settings in the module's printed form."""
+        return f"p={self.p}, fast={self.fast}"
+
+
+class _WideDropout(torch.autograd.Function):
+    """Keeps one byte per element for the backward pass, as torch's own does with its mask."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lanes: int) -> Tensor:
+        n = x.numel()
+        # The full range is named: random_() without it never sets the sign bit, and every fourth lane would
+        # be biased.
+        words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        keep = (words.view(torch.int16)[:n] >= lanes - _LANES // 2).view(x.shape)
+        ctx.save_for_backward(keep)
+        ctx.scale = _LANES / (_LANES - lanes)
+        return keep.to(x.dtype).mul_(ctx.scale).mul_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        return ctx.saved_tensors[0].to(grad.dtype).mul_(ctx.scale).mul_(grad), None

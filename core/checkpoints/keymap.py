@@ -1,0 +1,220 @@
+"""Two-way tables between the parameter names and shapes of official checkpoints and ours.
+
+A `KeyMap` is a list of rules that are read in order from official to ours and in reverse order back, so that
+one table serves import and export and the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["KeyMap", "Rename", "Reshape"]
+
+_SHOWN = 12  # keys listed in a message; the rest are counted
+
+
+@dataclass(frozen=True)
+class Rename:
+    """One renaming, valid in both directions.
+
+    A template is a whole dotted name; `{i}` stands for one part of it, `{rest*}` for one or more parts. Both
+    templates must hold the same placeholders. A rule whose two sides are equal declares a name that both
+    layouts share.
+
+    Args:
+        official: Template of the official name (or of what the rules before this one made of it).
+        ours: Template of our name.
+
+    Raises:
+        ValueError: If a placeholder stands on one side only.
+    """
+
+    official: str
+    ours: str
+
+    def __post_init__(self) -> None:
+        if _placeholders(self.official) != _placeholders(self.ours):
+            raise ValueError(f"'{self.official}' and '{self.ours}' must hold the same placeholders")
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        return _pattern(self.official), _pattern(self.ours)
+
+    def forward(self, key: str) -> str | None:
+        """Return our name for `key`, or None where the rule does not apply."""
+        found = self._patterns[0].fullmatch(key)
+        return _filled(self.ours, found) if found else None
+
+    def backward(self, key: str) -> str | None:
+        """Return the official name for `key`, or None where the rule does not apply."""
+        found = self._patterns[1].fullmatch(key)
+        return _filled(self.official, found) if found else None
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """A pair of layout changes for the tensors whose (our) name fits a template; each must undo the other
+    exactly.
+
+    Args:
+        ours: Template of our names, as in `Rename`.
+        to_ours: Changes the official tensor's layout into ours (a transpose, a reshape, a flip).
+        to_official: The exact inverse.
+    """
+
+    ours: str
+    to_ours: Callable[[Tensor], Tensor]
+    to_official: Callable[[Tensor], Tensor]
+
+    def fits(self, key: str) -> bool:
+        """Tell whether our name `key` is one of those meant."""
+        return _pattern(self.ours).fullmatch(key) is not None
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """The table of one system: renaming rules in order, then layout changes.
+
+    Args:
+        renames: Applied one after the other, each at most once to a name; a name that no rule knows is an
+            error.
+        reshapes: At most one fits any name.
+    """
+
+    renames: tuple[Rename, ...] = ()
+    reshapes: tuple[Reshape, ...] = ()
+
+    def our_name(self, official: str) -> str | None:
+        """Return our name of an official parameter, or None if no rule knows it."""
+        return _walk(official, [rule.forward for rule in self.renames])
+
+    def official_name(self, ours: str) -> str | None:
+        """Return the official name of one of our parameters, or None if no rule knows it."""
+        return _walk(ours, [rule.backward for rule in reversed(self.renames)])
+
+    def from_official(
+        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return official weights under our names and in our layouts.
+
+        Args:
+            state: Official name to tensor.
+            expected: Our network's own names; given, every one must come and no other may.
+
+        Raises:
+            UserError: If names are unknown to the table, collide, or differ from `expected`; all are listed.
+        """
+        named = _renamed(state, self.our_name, "official checkpoint")
+        for key in named:
+            if (rule := self._reshape(key)) is not None:
+                named[key] = rule.to_ours(named[key])
+        if expected is not None:
+            _compare(set(named), set(expected))
+        return named
+
+    def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return our weights under the official names and in the official layouts, the inverse of
+        `from_official`.
+
+        Raises:
+            UserError: If names are unknown to the table or collide; all are listed.
+        """
+        changed = {}
+        for key, tensor in state.items():
+            rule = self._reshape(key)
+            changed[key] = tensor if rule is None else rule.to_official(tensor)
+        return _renamed(changed, self.official_name, "network")
+
+    def load(self, network: nn.Module, official: Mapping[str, Tensor]) -> None:
+        """Fill `network` with official weights, strictly: every tensor used, none missing, every shape equal.
+
+        Raises:
+            UserError: If names or shapes differ; all are listed.
+        """
+        own = network.state_dict()
+        state = self.from_official(official, expected=own)
+        wrong = [
+            f"{key} is {tuple(tensor.shape)} and must be {tuple(own[key].shape)}"
+            for key, tensor in state.items()
+            if tensor.shape != own[key].shape
+        ]
+        if wrong:
+            raise UserError(f"The weights have other shapes than the network: {_listed(wrong)}.")
+        network.load_state_dict(state)
+
+    def _reshape(self, key: str) -> Reshape | None:
+        fitting = [rule for rule in self.reshapes if rule.fits(key)]
+        if len(fitting) > 1:
+            raise ValueError(f"{len(fitting)} layout changes fit '{key}'; at most one may")
+        return fitting[0] if fitting else None
+
+
+def _walk(key: str, steps: Iterable[Callable[[str], str | None]]) -> str | None:
+    known = False
+    for step in steps:
+        new = step(key)
+        if new is not None:
+            key, known = new, True
+    return key if known else None
+
+
+def _renamed(
+    state: Mapping[str, Tensor], rename: Callable[[str], str | None], where: str
+) -> dict[str, Tensor]:
+    names = {key: rename(key) for key in state}
+    unknown = sorted(key for key, new in names.items() if new is None)
+    if unknown:
+        raise UserError(f"The {where} holds {len(unknown)} unknown parameters: {_listed(unknown)}.")
+    result: dict[str, Tensor] = {}
+    for key, new in names.items():
+        assert new is not None
+        if new in result:
+            raise UserError(f"Two parameters of the {where} would both be named '{new}' (one is '{key}').")
+        result[new] = state[key]
+    return result
+
+
+def _compare(found: set[str], expected: set[str]) -> None:
+    unknown, missing = sorted(found - expected), sorted(expected - found)
+    parts = []
+    if unknown:
+        parts.append(f"{len(unknown)} that the network does not have: {_listed(unknown)}")
+    if missing:
+        parts.append(f"{len(missing)} missing: {_listed(missing)}")
+    if parts:
+        raise UserError(f"The checkpoint's parameters do not fit the network; {'; '.join(parts)}.")
+
+
+def _listed(words: list[str]) -> str:
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
+
+
+_PLACEHOLDER = re.compile(r"\{(\w+)(\*?)\}")
+
+
+def _placeholders(template: str) -> list[str]:
+    return sorted(match.group(0) for match in _PLACEHOLDER.finditer(template))
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts, last = [], 0
+    for match in _PLACEHOLDER.finditer(template):
+        parts.append(re.escape(template[last : match.start()]))
+        inner = r"[^.]+(?:\.[^.]+)*" if match.group(2) else r"[^.]+"
+        parts.append(f"(?P<{match.group(1)}>{inner})")
+        last = match.end()
+    return re.compile("".join(parts) + re.escape(template[last:]))
+
+
+def _filled(template: str, found: re.Match[str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: found[match.group(1)], template)

@@ -1,0 +1,402 @@
+"""Running recorded cases: this machine, with these settings, against the reference implementations.
+
+A case is a JSON head beside a safetensors file of inputs, weights and results (a few are JSON alone). A room
+that can run some lists them in its own `parity.py` as `CASES`: (system, kind) to a function from the `Case`
+to its named tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Case", "CaseReport", "Check", "known_cases", "load_case", "main", "run_case"]
+
+_FORMAT = "parity-1"
+# what a case is run from; everything else in it is a result to compare
+_GIVEN = ("state/", "input/", "target/")
+_DEFAULT = {
+    "output": {"rtol": 1e-4, "atol": 1e-5},
+    "loss": {"rtol": 1e-4, "atol": 1e-6},
+    "grad": {"rtol": 1e-3, "atol": 1e-5},
+}
+
+
+@dataclass
+class Case:
+    """One recorded case.
+
+    Args:
+        path: The head's file.
+        head: The head as read.
+        tensors: Every recorded tensor by its full name, `state/…`, `input/…`, `output/…` and so on, on
+            `device`.
+        device: Where the case is to run.
+    """
+
+    path: Path
+    head: dict[str, Any]
+    tensors: dict[str, Tensor]
+    device: str = "cpu"
+
+    @property
+    def system(self) -> str:
+        """Which model family."""
+        return str(self.head["system"])
+
+    @property
+    def kind(self) -> str:
+        """Which part of it."""
+        return str(self.head["kind"])
+
+    @property
+    def name(self) -> str:
+        """The case's own name."""
+        return str(self.head["case"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Hyper-parameters under their official names."""
+        return dict(self.head.get("config") or {})
+
+    @property
+    def training(self) -> bool:
+        """Whether the case was recorded in training mode."""
+        return str(self.head.get("mode", "eval")).startswith("train")
+
+    def group(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of one group (`input`, `target`, `grad`, …) without its name in front."""
+        return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights under their official names, complex ones as complex tensors."""
+        import torch
+
+        weights = self.group("state")
+        for key in self.head.get("complex_state") or ():
+            weights[key] = torch.view_as_complex(weights[key].contiguous())
+        return weights
+
+    def expect(self, name: str, value: Any) -> None:
+        """Add a result that stands in the head and not among the tensors, such as `output/cuts`."""
+        import torch
+
+        self.tensors[name] = torch.as_tensor(value)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One compared tensor: `|x - ref| <= atol + rtol * max|ref|` everywhere; integers and booleans exactly.
+
+    Args:
+        name: Full name, such as `output/prediction_outputs`.
+        largest: Largest absolute error (for integers, the number of elements that differ).
+        relative: The same, divided by the largest magnitude of the reference.
+        rtol: Relative tolerance, or None where equality is asked.
+        atol: Absolute tolerance, or None where equality is asked.
+        passed: Whether it holds.
+        remark: What else is wrong, such as another shape.
+    """
+
+    name: str
+    largest: float
+    relative: float
+    rtol: float | None
+    atol: float | None
+    passed: bool
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What one case gave.
+
+    Args:
+        system: Model family.
+        kind: Part of it.
+        case: Its name.
+        checks: One for every recorded result.
+    """
+
+    system: str
+    kind: str
+    case: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was something to compare and all of it holds."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+Handler = Callable[[Case], "Mapping[str, Any]"]
+
+
+def known_cases() -> dict[tuple[str, str], Handler]:
+    """Return what can be run: the `CASES` of every `parity.py` in a room of core or a domain of apps.
+
+    Raises:
+        ValueError: If two rooms claim the same (system, kind).
+    """
+    root = Path(__file__).parents[1]
+    found: dict[tuple[str, str], Handler] = {}
+    for package in ("core", "apps"):
+        for file in sorted((root / package).glob("*/parity.py")):
+            module = importlib.import_module(f"{package}.{file.parent.name}.parity")
+            for key, handler in module.CASES.items():
+                if key in found:
+                    raise ValueError(f"{module.__name__} claims {key}, which another room has")
+                found[key] = handler
+    return found
+
+
+def load_case(path: str | Path, *, device: str = "cpu") -> Case:
+    """Read a head and the tensors beside it.
+
+    Raises:
+        UserError: If a file is missing, unreadable, or not a recorded case of a format we know.
+    """
+    head = _head(Path(path))
+    tensors: dict[str, Tensor] = {}
+    beside = Path(path).with_suffix(".safetensors")
+    if beside.is_file():
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(beside, device=device)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"The tensors '{beside}' cannot be read ({error}); copy the file anew.") from None
+    elif head.get("tensors"):
+        raise UserError(f"The case '{path}' has no tensors beside it: '{beside}' is missing.")
+    short = sorted(set(head.get("tensors") or {}) - set(tensors))
+    if short:
+        raise UserError(f"The tensors '{beside}' lack {', '.join(short[:5])}; copy the file anew.")
+    return Case(path=Path(path), head=head, tensors=tensors, device=device)
+
+
+def run_case(path: str | Path, *, device: str = "cpu") -> CaseReport:
+    """Run one case and compare every recorded result.
+
+    Raises:
+        UserError: If the case cannot be read, or no room knows its (system, kind).
+    """
+    case = load_case(path, device=device)
+    return _run(case, known_cases())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dfm parity`; return 0 if all pass, 1 if any fails, 2 for a mistake or an unknown case."""
+    try:
+        return _main(argv)
+    except UserError as error:
+        print(f"dfm parity: {error}", file=sys.stderr)
+        return 2
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    paths = [file for given in options.cases for file in _files(Path(given))]
+    heads = {path: _head(path) for path in paths}  # before torch is imported: mistakes answer at once
+
+    if options.cpu is not None and options.device == "cpu":
+        from dataclasses import replace
+
+        from core.accelerators.cpu import Switches, apply
+
+        on = options.cpu == "all-on"
+        # Without a network nothing is asked about its size: the small products of a case take oneDNN's way
+        # too.
+        switches = Switches(allocator=on, onednn_matmul=on, fast_dropout=on, fused_optimizer=on)
+        state = apply(replace(switches, threads=options.threads))
+        print("cpu switches: " + ", ".join(f"{k} {'on' if v['on'] else 'off'}" for k, v in state.items()))
+    known = known_cases()
+    unknown: dict[tuple[str, str], Path] = {}
+    reports = []
+    for path, head in heads.items():
+        key = (str(head["system"]), str(head["kind"]))
+        if key not in known:
+            unknown.setdefault(key, path)
+            continue
+        report = _run(load_case(path, device=options.device), known)
+        _print(report)
+        reports.append(report)
+    failed = sum(not report.passed for report in reports)
+    if reports:
+        print(f"{len(reports) - failed} of {len(reports)} cases passed")
+    if unknown:
+        print(f"dfm parity: {_unknown(unknown, known)}", file=sys.stderr)
+    return 1 if failed else 2 if unknown else 0
+
+
+def _run(case: Case, known: Mapping[tuple[str, str], Handler]) -> CaseReport:
+    key = (case.system, case.kind)
+    if key not in known:
+        raise UserError(_unknown({key: case.path}, known))
+    produced = known[key](case)
+    recorded = {name: ref for name, ref in case.tensors.items() if not name.startswith(_GIVEN)}
+    checks = tuple(_compare(name, ref, produced.get(name), case.head) for name, ref in recorded.items())
+    return CaseReport(system=case.system, kind=case.kind, case=case.name, checks=checks)
+
+
+def _compare(name: str, reference: Tensor, value: Any, head: Mapping[str, Any]) -> Check:
+    import torch
+
+    exact = not (reference.is_floating_point() or reference.is_complex())
+    rtol, atol = (None, None) if exact else _tolerance(name, head)
+
+    def wrong(remark: str) -> Check:
+        return Check(name, math.inf, math.inf, rtol, atol, False, remark)
+
+    if value is None:
+        return wrong("not computed")
+    value, reference = torch.as_tensor(value).detach().cpu(), reference.detach().cpu()
+    if value.is_complex() and not reference.is_complex():
+        value = torch.view_as_real(value)  # recorded as real views, last axis (real, imaginary)
+    if value.shape != reference.shape:
+        return wrong(f"shape {tuple(value.shape)}, recorded {tuple(reference.shape)}")
+    if exact or rtol is None or atol is None:
+        different = int((value != reference).sum())
+        return Check(name, different, different / max(reference.numel(), 1), None, None, different == 0)
+    wide = torch.complex128 if reference.is_complex() else torch.float64
+    value, reference = value.to(wide), reference.to(wide)
+    # Where the reference is not a finite number the value must be the same one.
+    odd = ~torch.isfinite(reference)
+    same = (value == reference) | (value.isnan() & reference.isnan())
+    if not bool(same[odd].all()):
+        return wrong("differs where the reference is not finite")
+    difference, size = (value - reference)[~odd].abs(), reference[~odd].abs()
+    largest = float(difference.max()) if difference.numel() else 0.0
+    most = float(size.max()) if size.numel() else 0.0
+    relative = largest / most if most else (0.0 if largest == 0 else math.inf)
+    return Check(name, largest, relative, rtol, atol, largest <= atol + rtol * most)
+
+
+def _tolerance(name: str, head: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return (rtol, atol) of one result: its group's, loosened where the case's note says so."""
+    group, _, bare = name.partition("/")
+    family = next((known for known in _DEFAULT if group.startswith(known)), "output")
+    rule = {**_DEFAULT[family], **(head["tolerance"].get(family) or {})}
+    rtol, atol = float(rule["rtol"]), float(rule["atol"])
+    note = head.get("tolerance_note")
+    if not isinstance(note, dict):
+        return rtol, atol
+    for key, entry in note.items():
+        stem, _, which = key.rpartition("_")
+        named = key == bare
+        if which in ("rel", "abs") and not named:
+            named = stem == bare or stem in (family, f"{family}s") or bare.startswith(f"{stem}_")
+        else:
+            which = "abs"
+        if isinstance(entry, str) and entry.endswith(" relative"):
+            entry, which = _number(entry.removesuffix(" relative")), "rel"
+        if not named or isinstance(entry, bool) or not isinstance(entry, int | float):
+            continue
+        rtol, atol = (max(rtol, entry), atol) if which == "rel" else (rtol, max(atol, entry))
+    return rtol, atol
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _files(given: Path) -> Iterator[Path]:
+    if given.is_dir():
+        heads = [path for path in sorted(given.rglob("*.json")) if _marked(path)]
+        if not heads:
+            raise UserError(f"The folder '{given}' holds no recorded case ({_FORMAT} JSON files).")
+        yield from heads
+    elif given.suffix == ".safetensors":
+        yield given.with_suffix(".json")
+    else:
+        yield given
+
+
+def _marked(path: Path) -> bool:
+    """Tell whether a JSON file in a folder means to be a case; a folder may hold other JSON files."""
+    try:
+        return '"parity-' in path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _head(path: Path) -> dict[str, Any]:
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = did_you_mean(path.name, (p.name for p in path.parent.glob("*.json")))
+        hint = near or "; give a JSON file or a folder of them."
+        raise UserError(f"There is no case '{path}'{hint}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"The case '{path}' cannot be read ({error}); copy the file anew.") from None
+    if not isinstance(head, dict) or "format" not in head:
+        raise UserError(f"'{path}' is no recorded case: its head must be a JSON object with a 'format'.")
+    if head["format"] != _FORMAT:
+        raise UserError(f"The case '{path}' has the format '{head['format']}'; only '{_FORMAT}' is known.")
+    missing = [key for key in ("system", "kind", "case", "tolerance") if key not in head]
+    if missing:
+        raise UserError(f"The head of the case '{path}' lacks {', '.join(missing)}; copy the file anew.")
+    return head
+
+
+def _unknown(cases: Mapping[tuple[str, str], Path], known: Mapping[tuple[str, str], Handler]) -> str:
+    def names(keys: Any) -> str:
+        return ", ".join(f"({system}, {kind})" for system, kind in sorted(keys))
+
+    more = f" (for instance '{next(iter(cases.values()))}')"
+    return f"No room runs the (system, kind) {names(cases)}{more}; known are {names(known)}."
+
+
+def _print(report: CaseReport) -> None:
+    title = f"{report.system}/{report.case} ({report.kind})"
+    print(f"{title}: {'PASS' if report.passed else 'FAIL'}")
+    if not report.checks:
+        print("  nothing to compare: the case holds no outputs, losses or gradients")
+    width = max((len(check.name) for check in report.checks), default=0)
+    for check in report.checks:
+        if check.remark:
+            errors = check.remark
+        elif check.rtol is None or check.atol is None:
+            errors = f"{check.largest:.0f} differ  tolerance exact"
+        else:
+            errors = (
+                f"abs {check.largest:.2e}  rel {check.relative:.2e}  "
+                f"tolerance {check.atol:.0e} + {check.rtol:.0e}*max|ref|"
+            )
+        verdict = "PASS" if check.passed else "FAIL"
+        print(f"  {report.system} {report.case} {check.name:<{width}}  {errors}  {verdict}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see dfm parity --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dfm parity", description="Run recorded cases and compare every result.")
+    parser.add_argument("cases", nargs="+", metavar="CASE", help="a case's JSON file, or a folder of cases")
+    parser.add_argument(
+        "--cpu", choices=("all-on", "all-off"), help="turn every CPU switch on or off first"
+    )
+    parser.add_argument("--threads", type=int, help="threads within an operation, with --cpu")
+    parser.add_argument("--device", default="cpu", help="where to run: cpu, cuda, neuron (default: cpu)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
