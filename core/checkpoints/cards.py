@@ -57,7 +57,7 @@ class WeightsCard(BaseModel):
         hub: Repository of the hub.
         revision: Branch, tag or commit of it.
         files: What is fetched.
-        size: The named size the weights fit.
+        size: The named size the weights fit; null where only their `config.json` tells.
         context: Steps of the past the network reads, for series.
         horizon: Steps it predicts, for series.
         prefix_tuned: Whether it reads a frequency token.
@@ -78,7 +78,7 @@ class WeightsCard(BaseModel):
     hub: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str = "main"
     files: tuple[WeightsFile, ...]
-    size: NetworkSize
+    size: NetworkSize | None = None
     context: int | None = None
     horizon: int | None = None
     prefix_tuned: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch import nn
 
 from core.checkpoints.files import FORMAT, write_checkpoint
 from core.checkpoints.huggingface import export_state, write_folder
-from core.checkpoints.networks import describe_network
+from core.checkpoints.networks import describe_network, home_of
 from core.checkpoints.weights import Weights, network_from, read_weights
 from core.errors import UserError
 
@@ -63,7 +62,7 @@ def import_weights(
         raise UserError(f"--out {out} must end in .ckpt")
     weights = read_weights(source)
     network = network_from(weights, system=system)
-    module = type(network).__module__
+    module = home_of(network).__name__
     described = describe_network(network)
     parts = module.split(".")
     record = {
@@ -92,7 +91,7 @@ def import_weights(
 def _in_layout(
     network: nn.Module, weights: Weights, layout: Literal["official", "own"] | str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    module = sys.modules[type(network).__module__]
+    module = home_of(network)
     tensors = export_state(network)
     notes: dict[str, Any] = {"format": FORMAT, "layout": layout, "key_map": module.__name__}
     notes |= {

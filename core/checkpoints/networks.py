@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["describe_network", "instantiate", "network_config", "system_module", "systems"]
+__all__ = ["describe_network", "home_of", "instantiate", "network_config", "system_module", "systems"]
 
 _OURS = ("apps.", "core.")
 
@@ -54,13 +55,31 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: If its module has no official configuration.
     """
-    module = import_module(type(network).__module__)
+    module = home_of(network)
     if not hasattr(module, "to_official_config"):
         raise UserError(f"{module.__name__} has no official configuration to describe a network with")
     return {
         "class_path": f"{module.__name__}.from_official_config",
         "init_args": {"config": module.to_official_config(network)},
     }
+
+
+def home_of(network: nn.Module) -> ModuleType:
+    """Return the module that exports the network's class with its key map: its own, or its system's.
+
+    Without one it is the module that defines the class.
+    """
+    kind = type(network)
+    own = sys.modules[kind.__module__]
+    if hasattr(own, "KEY_MAP"):
+        return own
+    domain = ".".join(kind.__module__.split(".")[:3])
+    for path in systems().values():
+        if path.startswith(f"{domain}."):
+            module = import_module(path)
+            if getattr(module, kind.__name__, None) is kind and hasattr(module, "KEY_MAP"):
+                return module
+    return own
 
 
 def systems() -> dict[str, str]:

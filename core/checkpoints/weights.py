@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from core.checkpoints.files import read_checkpoint
 from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
-from core.checkpoints.networks import instantiate, network_config, system_module
+from core.checkpoints.networks import home_of, instantiate, network_config, system_module
 from core.errors import UserError, did_you_mean
 
 __all__ = ["Weights", "WeightsReport", "load_weights", "network_from", "read_weights"]
@@ -269,7 +268,7 @@ def _in_own_names(
     weights: Weights, network: nn.Module, own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors under our names, the layout they had, and the names that the key map lacks."""
-    key_map = getattr(sys.modules[type(network).__module__], "KEY_MAP", None)
+    key_map = getattr(home_of(network), "KEY_MAP", None)
     layout = weights.layout
     if layout is None:
         shared = len(set(weights.tensors) & set(own))

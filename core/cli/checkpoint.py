@@ -108,7 +108,8 @@ def _fetch(options: argparse.Namespace) -> int:
     if not options.card:
         rows = [("card", "source", "licence", "fits")]
         for card in map(load_weights_card, card_names()):
-            rows.append((card.name, card.source, card.licence, card.size.class_path))
+            fits = card.size.class_path if card.size else "its config.json"
+            rows.append((card.name, card.source, card.licence, fits))
         _table(rows)
         return 0
     cards = [load_weights_card(name) for name in options.card]

@@ -1,0 +1,271 @@
+"""The hub's folder layout, and the way from official weights to our checkpoints and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from apps.timeseries.models.ttm import TTM, to_official_config
+from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
+from core.checkpoints.exchange import export_weights, import_weights
+from core.checkpoints.files import read_checkpoint
+from core.checkpoints.huggingface import export_state, fetch_hub, read_folder, write_folder
+from core.checkpoints.networks import describe_network, instantiate, system_module, systems
+from core.checkpoints.weights import load_weights, network_from, read_weights
+from core.errors import UserError
+
+
+def small_ttm(**more) -> TTM:
+    return TTM(
+        context=32, horizon=8, patch=8, width=16, depth=1, levels=2, decoder_width=8, decoder_depth=1, **more
+    )
+
+
+@pytest.fixture
+def official_folder(tmp_path: Path) -> Path:
+    """A folder as the system's authors publish it, of a small network."""
+    from apps.timeseries.models.ttm import KEY_MAP
+
+    torch.manual_seed(1)
+    network = small_ttm()
+    write_folder(
+        tmp_path / "published", KEY_MAP.to_official(network.state_dict()), to_official_config(network)
+    )
+    return tmp_path / "published"
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_official_weights_survive_import_and_export_bit_for_bit(tmp_path, official_folder):
+    made = import_weights(official_folder, tmp_path / "x.ckpt")
+    export_weights(made, tmp_path / "out")
+
+    before, config_before, _ = read_folder(official_folder)
+    after, config_after, metadata = read_folder(tmp_path / "out")
+    assert same(before, after)
+    assert config_before == config_after
+    assert metadata["format"] == "pt", "the transformers library asks for this key"
+
+
+def test_the_own_layout_survives_too(tmp_path, official_folder):
+    made = import_weights(official_folder, tmp_path / "x.ckpt")
+    export_weights(made, tmp_path / "own", layout="own")
+    again = import_weights(tmp_path / "own", tmp_path / "y.ckpt")
+
+    assert same(read_checkpoint(made)["state_dict"], read_checkpoint(again)["state_dict"])
+
+
+def test_an_imported_checkpoint_says_where_it_came_from(tmp_path, official_folder):
+    made = read_checkpoint(import_weights(official_folder, tmp_path / "x.ckpt"))
+
+    record = made["domainfm"]
+    assert (record["domain"], record["system"], record["key_map"]) == (
+        "timeseries",
+        "ttm",
+        "apps.timeseries.models.ttm",
+    )
+    assert record["sources"] == [str(official_folder)]
+    assert made["global_step"] == 0
+    assert all(name.startswith("network.") for name in made["state_dict"])
+
+
+def test_an_imported_network_predicts_what_the_official_weights_predict(tmp_path, official_folder):
+    made = import_weights(official_folder, tmp_path / "x.ckpt")
+    past = torch.randn(2, 32, 3, generator=torch.Generator().manual_seed(0))
+
+    direct, through = network_from(official_folder).eval(), network_from(made).eval()
+
+    assert torch.equal(direct(past).prediction, through(past).prediction)
+
+
+def test_a_changed_network_loads_with_what_is_new_named(official_folder):
+    network = small_ttm(channels=3, decoder_channel_mixing=True)
+
+    with pytest.raises(UserError, match=r"parameters are missing there \(decoder\.mixer"):
+        load_weights(official_folder, network)
+    report = load_weights(official_folder, network, reinitialise=["decoder.mixer.*channel_mixer.*"])
+
+    assert report.initialised
+    assert all("channel_mixer" in name for name in report.initialised)
+
+
+def test_a_single_file_of_an_export_carries_its_own_description(tmp_path, official_folder):
+    made = import_weights(official_folder, tmp_path / "x.ckpt")
+    export_weights(made, tmp_path / "out")
+    alone = (tmp_path / "out" / "model.safetensors").rename(tmp_path / "alone.safetensors")
+
+    assert same(network_from(alone).state_dict(), network_from(made).state_dict())
+
+
+def test_shards_with_an_index_are_joined(official_folder):
+    tensors, _, _ = read_folder(official_folder)
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, official_folder / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (official_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (official_folder / "model.safetensors").unlink()
+
+    assert same(read_folder(official_folder)[0], tensors)
+
+    (official_folder / "b.safetensors").unlink()
+    with pytest.raises(UserError, match=r"b\.safetensors do not exist"):
+        read_folder(official_folder)
+
+
+def test_an_index_cannot_name_files_elsewhere(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+
+    with pytest.raises(UserError, match="outside of the folder"):
+        read_folder(tmp_path)
+
+
+def test_a_truncated_weights_file_is_refused(official_folder):
+    path = official_folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(UserError, match="damaged or no safetensors file"):
+        read_folder(official_folder)
+
+
+def test_a_folder_without_weights_says_what_it_lacks(tmp_path):
+    with pytest.raises(
+        UserError, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"
+    ):
+        read_weights(tmp_path)
+
+
+class Tied(nn.Module):
+    """An embedding whose matrix is also the output's."""
+
+    def __init__(self, listed: bool) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.out.weight = self.embed.weight
+        if listed:
+            self.tied_parameters = ["out.weight"]
+
+
+def test_tied_weights_are_written_once_and_come_back_tied(tmp_path):
+    source, target = Tied(listed=True), Tied(listed=True)
+    write_folder(tmp_path, export_state(source), {})
+
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert list(file.keys()) == ["embed.weight"]
+    load_weights(tmp_path, target)
+
+    assert torch.equal(target.out.weight, source.embed.weight)
+    assert target.out.weight is target.embed.weight
+
+
+def test_shared_memory_that_is_not_listed_is_named():
+    with pytest.raises(
+        ValueError, match=r"embed\.weight and out\.weight share memory; .*Tied\.tied_parameters"
+    ):
+        export_state(Tied(listed=False))
+
+
+def test_tensors_of_any_stride_are_written(tmp_path):
+    tensor = torch.arange(6.0).reshape(2, 3).T
+
+    write_folder(tmp_path, {"w": tensor}, {})
+
+    assert torch.equal(read_folder(tmp_path)[0]["w"], tensor)
+
+
+def test_a_full_folder_is_not_overwritten(tmp_path, official_folder):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(UserError, match="holds other things already"):
+        export_weights(official_folder, tmp_path / "mine")
+
+
+def test_an_unknown_hub_repository_offline_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(
+        UserError, match=r"^hub repository someone/model@v2 is not on this machine .* connect, or copy"
+    ):
+        read_weights("someone/model@v2")
+
+
+def test_a_cached_hub_repository_is_read_offline(monkeypatch, tmp_path, official_folder):
+    commit = "0" * 40
+    snapshot = tmp_path / "models--someone--model" / "snapshots" / commit
+    snapshot.parent.mkdir(parents=True)
+    official_folder.rename(snapshot)
+    (tmp_path / "models--someone--model" / "refs").mkdir()
+    (tmp_path / "models--someone--model" / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+
+    weights = read_weights("someone/model")
+
+    assert fetch_hub("someone/model") == snapshot
+    assert weights.record["sources"] == ["someone/model"]
+    assert isinstance(network_from(weights), TTM)
+
+
+def test_a_fetched_card_is_a_source_with_its_licence(monkeypatch, tmp_path, official_folder):
+    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    official_folder.rename(tmp_path / "weights" / "ttm-r2-512-192")
+    network = small_ttm()
+
+    report = load_weights("ttm-r2-512-192", network)
+
+    assert report.metadata["licences"] == ["apache-2.0"]
+    assert report.metadata["sources"] == ["ibm-granite/granite-timeseries-ttm-r2@512-192-r2"]
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_every_weights_card_is_valid_and_names_a_size_that_makes_its_network(name):
+    card = load_weights_card(name)
+
+    assert card.name == name
+    assert card.module == "apps.timeseries.models.ttm"
+    assert system_module(card.layout).__name__ == card.module
+    if card.size is not None:
+        with torch.device("meta"):
+            network = instantiate(card.size.model_dump(), where=name)
+        config = to_official_config(network)
+        assert (config["context_length"], config["prediction_length"]) == (card.context, card.horizon)
+        assert config["resolution_prefix_tuning"] == card.prefix_tuned
+
+
+def test_a_missing_file_of_a_card_counts_as_not_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path))
+    folder = tmp_path / "weights" / "ttm-r2-512-96"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+
+    with pytest.raises(UserError, match="dfm checkpoint fetch ttm-r2-512-96"):
+        fetched_folder(load_weights_card("ttm-r2-512-96"))
+
+
+def test_systems_are_found_by_name_module_and_official_type():
+    assert systems()["ttm"] == "apps.timeseries.models.ttm"
+    assert {
+        system_module(word).__name__ for word in ("ttm", "apps.timeseries.models.ttm", "tinytimemixer")
+    } == {"apps.timeseries.models.ttm"}
+    with pytest.raises(UserError, match=r"'tmm' is no system of domainfm .*did you mean 'ttm'\?"):
+        system_module("tmm")
+
+
+def test_a_network_is_described_so_that_it_can_be_rebuilt():
+    network = small_ttm(dropout=0.4)
+
+    again = instantiate(describe_network(network), where="here")
+
+    assert to_official_config(again) == to_official_config(network)
