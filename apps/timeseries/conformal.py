@@ -10,14 +10,15 @@ tensors, inside the normaliser.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["GRID", "Conformal", "Residuals", "conformal_quantiles"]
+__all__ = ["GRID", "Conformal", "Residuals", "conformal_quantiles", "context_conformal"]
 
 #: Probability levels whose offsets are stored: 0.005, 0.010, …, 0.995.
 GRID = tuple(round(0.005 * i, 3) for i in range(1, 200))
@@ -216,6 +217,59 @@ def conformal_quantiles(residuals: Tensor, levels: Sequence[float], *, symmetric
             offset = offset * (0.0 if level == 0.5 else math.copysign(1.0, level - 0.5))
         rows.append(torch.where(count > 0, offset, torch.zeros_like(offset)))
     return torch.stack(rows)
+
+
+def context_conformal(
+    history: np.ndarray,
+    predict: Callable[[list[int], int], np.ndarray],
+    *,
+    horizon: int,
+    context: int,
+    season: int = 1,
+    channels: Sequence[str],
+    windows: int = 20,
+) -> Conformal | None:
+    """Return offsets from a series' own history, for a forecaster without validation residuals.
+
+    The model is run from up to `windows` earlier ends of the history, each with at least half of the
+    context before it. Where fewer than 8 such windows fit, the differences between values one season apart
+    stand in: those of step h are the differences times the root of the seasons that h spans, as for a
+    seasonal naive forecast.
+
+    Args:
+        history: `(T, C)` in scaled units, NaN where missing.
+        predict: Takes ends (rows before the first forecast step) and a number of steps; returns `(N, steps,
+            C)`.
+        horizon: Steps of the forecast that is to come.
+        context: Steps the model looks at.
+        season: Steps per season.
+        channels: Names of the C channels.
+        windows: Most ends to forecast from.
+
+    Returns:
+        None where the history is too short for either.
+    """
+    rows = len(history)
+    first = max(8, min(context, rows // 2))
+    steps = min(horizon, max((rows - first) // 4, 1))
+    ends = list(range(rows - steps, first - 1, -max(1, min(steps // 2, (rows - steps - first) // windows))))[
+        :windows
+    ]
+    if len(ends) >= 8:
+        truth = np.stack([history[end : end + steps] for end in ends])
+        residuals = torch.from_numpy(truth - predict(ends, steps))
+        if bool(torch.isfinite(residuals).any()):
+            source = f"backtest of the model on {len(ends)} windows of the history"
+            return Conformal.from_residuals(residuals, channels=channels, source=source)
+    lag = season if rows >= season + 8 else 1
+    differences = history[lag:] - history[:-lag] if rows > lag else history[:0]
+    if np.isfinite(differences).sum() < 8:
+        return None
+    spanned = np.ceil(np.arange(1, horizon + 1) / lag)
+    residuals = torch.from_numpy(differences[:, None, :] * np.sqrt(spanned)[None, :, None])
+    return Conformal.from_residuals(
+        residuals, channels=channels, source="seasonal differences of the history"
+    )
 
 
 def _grid_row(level: float) -> int:

@@ -1,0 +1,247 @@
+"""What people in the field look at: forecasts with their bands, error by horizon, comparison with
+baselines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.tracking.figures import NEUTRAL, PALETTE, new_figure, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["comparison_figure", "error_figure", "forecast_figure", "learning_rate_figure"]
+
+_MODEL, _BASELINES = PALETTE[0], PALETTE[1:]
+
+
+def forecast_figure(
+    panels: Sequence[Mapping[str, Any]], *, title: str = "", unit: str = "", note: str = "", columns: int = 1
+) -> Figure:
+    """Draw one panel per series or channel: context, truth, forecast with bands, baselines.
+
+    Args:
+        panels: Each with `title`; `past` `(L,)`; `prediction` `(H,)`; and where known `past_times` and
+            `times` (stamps, else steps are counted with 0 at the last known one), `truth` `(H,)`,
+            `quantiles` (level to `(H,)`), `baselines` (name to `(H,)`), `unit`.
+        title: Above all panels.
+        unit: Of the values, where a panel names none.
+        note: Small print under the panels, such as where the bands come from.
+        columns: Panels side by side.
+    """
+    with style():
+        columns = min(columns, len(panels))
+        rows = -(-len(panels) // columns)
+        figure, axes = new_figure(rows, columns, width=8.5, height=0.9 + 2.5 * rows)
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            _draw_forecast(axis, panel, unit=str(panel.get("unit", unit)))
+        for axis in list(axes.flat)[len(panels) :]:
+            axis.set_axis_off()
+        entries: dict[str, Any] = {}
+        for axis in axes.flat:
+            handles, labels = axis.get_legend_handles_labels()
+            entries.update(zip(labels, handles, strict=True))
+        first = [name for name in ("history", "truth", "forecast") if name in entries]
+        names = first + [name for name in entries if name not in first]
+        handles = [entries[name] for name in names]
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+        if note:
+            # below the last row's axis, so that the layout makes room for it
+            axes[-1, 0].annotate(
+                note, (0, 0), (0, -30), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8,
+                color=NEUTRAL, annotation_clip=False,
+            )  # fmt: skip
+    return figure
+
+
+def error_figure(
+    errors: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    metric: str = "MAE",
+    unit: str = "scaled units",
+    title: str = "",
+) -> Figure:
+    """Draw the error at each step of the horizon, one line per forecaster; the first is the model.
+
+    Args:
+        errors: Name to `(H,)`.
+        metric: Name of the error.
+        unit: Of the error; empty where it has none.
+        title: Above the panel.
+    """
+    with style():
+        figure, axes = new_figure(width=7.5, height=3.6)
+        axis = axes[0, 0]
+        ends = []
+        for number, (name, values) in enumerate(errors.items()):
+            values = np.asarray(values, dtype=float)
+            steps = np.arange(1, len(values) + 1)
+            colour, width, order = _look(number)
+            axis.plot(steps, values, color=colour, linewidth=width, zorder=order, label=name)
+            ends.append((float(values[-1]), name, colour, number == 0))
+        axis.set_xlim(1, max(len(values) for values in errors.values()))
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("step of the horizon")
+        axis.set_ylabel(f"{metric} [{unit}]" if unit else metric)
+        axis.set_title(title or f"{metric} by step of the horizon")
+        _label_ends(axis, ends)
+    return figure
+
+
+def comparison_figure(
+    table: pd.DataFrame, *, metrics: Sequence[str] = ("MASE", "MSE"), title: str = ""
+) -> Figure:
+    """Draw one bar per forecaster and metric with its value written beside it: a table that shows its
+    sizes.
+
+    Args:
+        table: Rows are forecasters, the first of them the model; columns hold the metrics.
+        metrics: Columns to draw.
+        title: Above all panels.
+    """
+    shown = [metric for metric in metrics if metric in table.columns]
+    with style():
+        figure, axes = new_figure(
+            1, len(shown), width=4.2 * max(len(shown), 1) + 0.6, height=1.2 + 0.34 * len(table)
+        )
+        names = [str(name) for name in table.index]
+        for position, metric in enumerate(shown):
+            axis = axes[0, position]
+            values = table[metric].to_numpy(dtype=float)
+            finite = values[np.isfinite(values)]
+            top = float(finite.max()) if len(finite) else 1.0
+            best = int(np.nanargmin(values)) if len(finite) else -1
+            colours = [_MODEL if row == 0 else "#B8C1CB" for row in range(len(values))]
+            axis.barh(range(len(values)), np.nan_to_num(values), color=colours, height=0.68)
+            for row, value in enumerate(values):
+                text = f"{value:#.3g}".rstrip(".") if np.isfinite(value) else "not evaluated"
+                axis.text(
+                    (value if np.isfinite(value) else 0) + 0.015 * top, row, text, va="center", fontsize=9,
+                    fontweight="bold" if row == best else "normal",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                )  # fmt: skip
+            axis.set_xlim(0, top * 1.2)
+            axis.set_yticks(range(len(values)), names if position == 0 else [""] * len(names))
+            axis.invert_yaxis()
+            axis.grid(axis="y", visible=False)
+            axis.tick_params(axis="y", length=0)
+            axis.set_title(f"{metric} (lower is better)")
+            if metric == "MASE":
+                axis.axvline(1, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)))
+                axis.set_xlabel("1 = seasonal naive within the history")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    return figure
+
+
+def learning_rate_figure(
+    rates: Sequence[float] | np.ndarray, losses: Sequence[float] | np.ndarray, chosen: float | None = None
+) -> Figure:
+    """Draw the search for a learning rate: smoothed loss over the rate, and the one that was chosen."""
+    rates, losses = np.asarray(rates, dtype=float), np.asarray(losses, dtype=float)
+    with style():
+        figure, axes = new_figure(width=6.5, height=3.4)
+        axis = axes[0, 0]
+        axis.plot(rates, losses, color=_MODEL)
+        axis.set_xscale("log")
+        finite = losses[np.isfinite(losses)]
+        if len(finite):
+            # a search ends where the loss explodes: the valley, not the explosion, is what is looked at
+            low = float(finite.min())
+            usual = float(np.median(finite[: max(len(finite) // 2, 1)]))
+            axis.set_ylim(low - 0.1 * max(usual - low, 1e-12), usual + 1.2 * max(usual - low, 1e-12))
+        if chosen is not None:
+            axis.axvline(chosen, color=PALETTE[1], linewidth=1.2, linestyle=(0, (4, 3)))
+            nearest = int(np.argmin(np.abs(np.log(rates) - np.log(chosen))))
+            axis.plot([chosen], [losses[nearest]], "o", color=PALETTE[1], markersize=6)
+            axis.annotate(
+                f"chosen: {chosen:.2g}", (chosen, 0.94), xycoords=("data", "axes fraction"), xytext=(6, 0),
+                textcoords="offset points", color=PALETTE[1], fontsize=9,
+            )  # fmt: skip
+        axis.set_xlabel("learning rate")
+        axis.set_ylabel("smoothed training loss")
+        axis.set_title("Learning-rate finder")
+    return figure
+
+
+def _draw_forecast(axis: Axes, panel: Mapping[str, Any], *, unit: str) -> None:
+    past, prediction = np.asarray(panel["past"], dtype=float), np.asarray(panel["prediction"], dtype=float)
+    times, past_times = panel.get("times"), panel.get("past_times")
+    dated = times is not None and past_times is not None
+    before = np.asarray(past_times) if dated else np.arange(1 - len(past), 1)
+    after = np.asarray(times) if dated else np.arange(1, len(prediction) + 1)
+    bands = sorted(
+        (float(level), np.asarray(values, dtype=float))
+        for level, values in panel.get("quantiles", {}).items()
+    )
+    low = [(level, values) for level, values in bands if level < 0.5]
+    for number, (level, values) in enumerate(low):
+        upper = next((v for other, v in bands if abs(other + level - 1) < 1e-9), None)
+        if upper is not None and number in (
+            0,
+            len(low) // 2,
+        ):  # an outer and an inner band are enough to read
+            alpha = 0.16 if number == 0 else 0.24
+            axis.fill_between(
+                after,
+                values,
+                upper,
+                color=_MODEL,
+                alpha=alpha,
+                linewidth=0,
+                label=f"{round(100 * (1 - 2 * level))} % band",
+            )
+    axis.plot(before, past, color=NEUTRAL, linewidth=1.1, label="history")
+    joined, start = np.concatenate([before[-1:], after]), past[-1:]
+    for number, (name, values) in enumerate(panel.get("baselines", {}).items()):
+        colour = _BASELINES[number % len(_BASELINES)]
+        axis.plot(after, values, color=colour, linewidth=1.1, linestyle=(0, (4, 2)), label=name)
+    if panel.get("truth") is not None:
+        truth = np.asarray(panel["truth"], dtype=float)
+        axis.plot(
+            joined[: len(truth) + 1],
+            np.concatenate([start, truth]),
+            color="#1F2933",
+            linewidth=1.2,
+            label="truth",
+        )
+    axis.plot(after, prediction, color=_MODEL, linewidth=1.8, label="forecast")
+    axis.axvline(before[-1], color=NEUTRAL, linewidth=0.8, linestyle=(0, (1, 2)))
+    axis.set_title(str(panel.get("title", "")))
+    axis.set_ylabel(unit)
+    axis.margins(x=0.01)
+    if dated:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=4, maxticks=9)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
+        axis.set_xlabel("steps from the last observation")
+
+
+def _look(number: int) -> tuple[str, float, int]:
+    """Return colour, width and order of the n-th line: the model stands out, baselines follow."""
+    return (_MODEL, 2.2, 5) if number == 0 else (_BASELINES[(number - 1) % len(_BASELINES)], 1.3, 3)
+
+
+def _label_ends(axis: Axes, ends: list[tuple[float, str, str, bool]]) -> None:
+    """Write the lines' names at their right ends, moved apart where they would overlap."""
+    low, high = axis.get_ylim()
+    gap = 0.065 * (high - low)
+    placed: list[float] = []
+    for value, name, colour, strong in sorted(ends):
+        at = max(value, placed[-1] + gap) if placed else value
+        placed.append(at)
+        axis.annotate(
+            name, (1, at), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center",
+            color=colour, fontsize=9, fontweight="bold" if strong else "normal", annotation_clip=False,
+        )  # fmt: skip

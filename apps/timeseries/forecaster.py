@@ -1,0 +1,562 @@
+"""From a table to its forecast in three lines of Python, without Lightning:
+`Forecaster.from_checkpoint(path).forecast(df)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apps.timeseries import frequency as rates
+from apps.timeseries import scaling
+from apps.timeseries.conformal import Conformal, context_conformal
+from apps.timeseries.readers import SeriesTable, Unreadable, read_collection, read_future
+from apps.timeseries.roles import Roles
+from apps.timeseries.rolling import Contexts, forecast_scaled, mixes_channels
+from apps.timeseries.windows import impute
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DECILES", "Forecast", "Forecaster", "SeriesForecast"]
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class SeriesForecast:
+    """The forecast of one series, in its own units.
+
+    Args:
+        table: The series it was made for.
+        targets: Names of the forecast channels.
+        times: Stamps of the steps, or None where the series has none.
+        point: `(H, targets)`.
+        quantiles: `(levels, H, targets)`.
+        source: What the quantiles come from.
+    """
+
+    table: SeriesTable
+    targets: list[str]
+    times: pd.DatetimeIndex | None
+    point: np.ndarray
+    quantiles: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecasts of many series, and what could not be forecast.
+
+    Args:
+        series: In the order of the source.
+        levels: Quantile levels.
+        skipped: Series, files or channels left out, each with a sentence that says why.
+        notes: What was decided or mended for the user.
+    """
+
+    series: list[SeriesForecast]
+    levels: tuple[float, ...]
+    skipped: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def frame(self, *, wide: bool = False) -> pd.DataFrame:
+        """Return a row per series, channel and step; with `wide` a row per series and step.
+
+        Columns: the id (by its own name, else `id`), the time (else `step`), `target`, `prediction`, one
+            per quantile level such as `0.1`, and `quantiles_from`. Wide: `<target>_prediction`,
+            `<target>_prediction_q0.1`, …. `.attrs` holds `not_forecast` and `notes`.
+        """
+        import pandas as pd
+
+        parts = [self._part(one, wide=wide) for one in self.series]
+        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        frame.attrs["not_forecast"] = [{"id": one.id, "reason": one.reason} for one in self.skipped]
+        frame.attrs["notes"] = list(self.notes)
+        return frame
+
+    def _part(self, one: SeriesForecast, *, wide: bool) -> pd.DataFrame:
+        import pandas as pd
+
+        roles, horizon = one.table.roles, len(one.point)
+        dated = all(other.times is not None for other in self.series)
+        key = roles.ids[0] if len(roles.ids) == 1 else "id"
+        when = (roles.time[0] if len(roles.time) == 1 else "time") if dated else "step"
+        clock: Any = one.times if dated else np.arange(1, horizon + 1)
+        if wide:
+            columns: dict[str, Any] = {key: [one.table.id] * horizon, when: clock}
+            for number, target in enumerate(one.targets):
+                columns[f"{target}_prediction"] = one.point[:, number]
+                for row, level in enumerate(self.levels):
+                    columns[f"{target}_prediction_q{level:g}"] = one.quantiles[row, :, number]
+            return pd.DataFrame({**columns, "quantiles_from": one.source})
+        return pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        key: [one.table.id] * horizon,
+                        when: clock,
+                        "target": target,
+                        "prediction": one.point[:, number],
+                        **{
+                            f"{level:g}": one.quantiles[row, :, number]
+                            for row, level in enumerate(self.levels)
+                        },
+                        "quantiles_from": one.source,
+                    }
+                )
+                for number, target in enumerate(one.targets)
+            ],
+            ignore_index=True,
+        )
+
+
+class Forecaster:
+    """A trained network with everything it needs to forecast a table in physical units.
+
+    Args:
+        network: Called as `network(past_values, past_observed=…, …)`; forecasts `horizon` steps from
+            `context`.
+        context: Steps it looks at.
+        horizon: Steps it forecasts at once; other horizons are cut or rolled.
+        facts: What the data module of its training knew (`Series.facts`, and `conformal`).
+        device: Where to compute.
+        batch_size: Windows per call; the result does not depend on it.
+        minimum_history: Observed values that a series must have, at least 1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        context: int,
+        horizon: int,
+        facts: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        batch_size: int = 256,
+        minimum_history: int = 8,
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.context, self.horizon = context, horizon
+        self.facts: dict[str, Any] = dict(facts or {})
+        self.device, self.batch_size = device, batch_size
+        self.minimum_history = max(1, minimum_history)
+        self.mixes_channels = mixes_channels(network) and not self.facts.get("univariate", False)
+        stored = self.facts.get("conformal")
+        self.conformal = Conformal.from_state(stored) if stored else None
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, device: str | torch.device = "cpu", batch_size: int = 256
+    ) -> Forecaster:
+        """Return the forecaster of one of our checkpoints, a folder in the hub's layout, a card's name or a
+        hub id.
+
+        Raises:
+            UserError: If it is missing or damaged, or does not say which network it belongs to.
+        """
+        from core.checkpoints.weights import network_from
+
+        facts: Mapping[str, Any] = {}
+        if str(path).endswith(".ckpt"):
+            from core.checkpoints.files import read_checkpoint
+
+            facts = read_checkpoint(Path(path)).get("state_dict", {}).get("normaliser._extra_state") or {}
+        network = network_from(str(path))
+        context, horizon = _sizes(network, facts, where=str(path))
+        return cls(
+            network, context=context, horizon=horizon, facts=facts, device=device, batch_size=batch_size
+        )
+
+    def forecast(
+        self,
+        source: pd.DataFrame | str | Path | Sequence[pd.DataFrame],
+        *,
+        horizon: int | None = None,
+        known_future: pd.DataFrame | str | Path | None = None,
+        quantiles: Sequence[float] = DECILES,
+        time: str | Sequence[str] | None = None,
+        ids: str | Sequence[str] | None = None,
+        targets: str | Sequence[str] | None = None,
+        frequency: str | None = None,
+        wide: bool = False,
+        **roles: str | Sequence[str] | None,
+    ) -> pd.DataFrame:
+        """Forecast every series of a frame, a file or a folder.
+
+        Args:
+            source: A table in the long or wide layout, or where it lies.
+            horizon: Steps to forecast, any number; by default what the network forecasts at once.
+            known_future: Rows after the series' end with the observable and control columns.
+            quantiles: Levels between 0 and 1.
+            time: Column of time stamps; found where it is not named.
+            ids: Column, or columns, that tell series apart.
+            targets: Columns to forecast; by default every numeric one.
+            frequency: Sampling rate; inferred from the stamps where it is not given.
+            wide: One row per step instead of one per step and target.
+            **roles: Further roles by name: `observable`, `control`, `conditional`, `categorical`,
+            `static_categorical`.
+
+        Returns:
+            See `Forecast.frame`; `.attrs["not_forecast"]` lists what was left out, and why.
+
+        Raises:
+            UserError: If nothing can be forecast, or what the network needs is missing.
+        """
+        result = self.run(
+            source,
+            horizon=horizon,
+            known_future=known_future,
+            quantiles=quantiles,
+            frequency=frequency,
+            roles=Roles.of(time=time, ids=ids, targets=targets, **roles),
+        )
+        return result.frame(wide=wide)
+
+    def run(
+        self,
+        source: pd.DataFrame | str | Path | Sequence[pd.DataFrame],
+        *,
+        horizon: int | None = None,
+        known_future: pd.DataFrame | str | Path | None = None,
+        quantiles: Sequence[float] = DECILES,
+        roles: Roles | None = None,
+        frequency: str | None = None,
+    ) -> Forecast:
+        """Do what `forecast` does and return the forecasts with their series, for figures and writers."""
+        collection = read_collection(source, self._roles(roles or Roles(), source), frequency=frequency)
+        future = None
+        steps = self._check(horizon, quantiles)
+        if known_future is not None:
+            future = read_future(known_future, collection.series, horizon=steps)
+        made = self.forecast_series(collection.series, horizon=steps, quantiles=quantiles, future=future)
+        return replace(
+            made, skipped=[*collection.unreadable, *made.skipped], notes=[*collection.notes, *made.notes]
+        )
+
+    def forecast_series(
+        self,
+        series: Sequence[SeriesTable],
+        *,
+        horizon: int | None = None,
+        quantiles: Sequence[float] = DECILES,
+        future: Mapping[str, np.ndarray] | None = None,
+    ) -> Forecast:
+        """Forecast series that were read already; `future` is `(H, C)` by id, in their units.
+
+        Raises:
+            UserError: If none of them can be forecast.
+        """
+        steps = self._check(horizon, quantiles)
+        levels = tuple(sorted(float(level) for level in quantiles))
+        usable: list[SeriesTable] = []
+        skipped: list[Unreadable] = []
+        for table in series:
+            reason = self._refusal(table, future)
+            if reason:
+                skipped.append(Unreadable(table.id, reason))
+            else:
+                usable.append(table)
+        if not usable:
+            first = skipped[0].reason if skipped else "there is no series"
+            raise UserError(f"none of the {len(skipped)} series can be forecast: {first}")
+        scalers = [self.scalers(table) for table in usable]
+        scaled = [self.scale(table, scaler) for table, scaler in zip(usable, scalers, strict=True)]
+        knowns = [self._known(t, s, future, steps) for t, s in zip(usable, scalers, strict=True)]
+        points = self.predict_scaled(usable, scaled, horizon=steps, future=knowns)
+        made = []
+        for table, scaler, values, point in zip(usable, scalers, scaled, points, strict=True):
+            targets = self.targets(table)
+            offsets, source = self.offsets(table, values, levels, steps)
+            bands = point[None] + offsets
+            made.append(
+                SeriesForecast(
+                    table=table,
+                    targets=targets,
+                    times=_future_times(table, steps),
+                    point=scaling.invert_channels(point, scaler),
+                    quantiles=scaling.invert_channels(bands, scaler),
+                    source=source,
+                )
+            )
+        notes = []
+        if steps > self.horizon:
+            notes.append(
+                f"horizon {steps} is rolled in chunks of {self.horizon}, what the network forecasts at once"
+            )
+        short = sum(len(table.values) < self.context for table in usable)
+        if short:
+            notes.append(f"{short} series are shorter than the context of {self.context} and were padded")
+        return Forecast(made, levels, skipped, notes)
+
+    # what a backtest and the writers use as well
+
+    def scalers(self, table: SeriesTable, rows: int | None = None) -> dict[str, Any]:
+        """Return mean, scale (and power) of each channel: the stored ones of a known id, else from its own
+        history.
+
+        Args:
+            table: The series.
+            rows: Only the first so many rows count for statistics computed anew.
+        """
+        names = (
+            list(Roles(**{k: tuple(v) for k, v in self.facts["roles"].items()}).channels)
+            if "roles" in self.facts
+            else []
+        )
+        known = (self.facts.get("series") or {}).get(table.id)
+        if known and len(known["mean"]) == len(table.channels) and names == table.channels:
+            return {key: list(known[key]) for key in ("mean", "scale", "power") if known.get(key) is not None}
+        kind = self.facts.get("scaler", "standard")
+        fitted = [
+            {"mean": 0.0, "scale": 1.0}
+            if name in table.categories
+            else scaling.fit(table.values[:rows, channel], kind)
+            for channel, name in enumerate(table.channels)
+        ]
+        facts: dict[str, Any] = {key: [one[key] for one in fitted] for key in ("mean", "scale")}
+        if kind == "power":
+            facts["power"] = [one.get("power") for one in fitted]
+        return facts
+
+    def scale(
+        self, table: SeriesTable, scaler: Mapping[str, Any], values: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the values `(T, C)` in scaled units, NaN where missing."""
+        raw = table.values if values is None else values
+        power = scaler.get("power") or [None] * raw.shape[1]
+        columns = []
+        for channel in range(raw.shape[1]):
+            one = {"mean": scaler["mean"][channel], "scale": scaler["scale"][channel]}
+            if power[channel] is not None:
+                one["power"] = power[channel]
+            columns.append(scaling.apply(raw[:, channel], one))
+        return np.stack(columns, 1)
+
+    def predict_scaled(
+        self,
+        tables: Sequence[SeriesTable],
+        histories: Sequence[np.ndarray],
+        *,
+        horizon: int,
+        future: Sequence[np.ndarray | None] | None = None,
+    ) -> list[np.ndarray]:
+        """Return forecasts `(horizon, targets)` in scaled units from histories `(T, C)`, one table each
+        (repeats allowed).
+        """
+        contexts, owners = self._contexts(tables, histories, future)
+        made = (
+            forecast_scaled(
+                self.network,
+                contexts,
+                horizon=horizon,
+                chunk=self.horizon,
+                batch_size=self.batch_size,
+                device=self.device,
+            )
+            .double()
+            .numpy()
+        )
+        if self.mixes_channels:
+            return [one[:, : len(self.targets(table))] for one, table in zip(made, tables, strict=True)]
+        return [np.stack([made[row, :, 0] for row in rows], 1) for rows in owners]
+
+    def predict_from(
+        self, table: SeriesTable, scaled: np.ndarray, ends: Sequence[int], *, horizon: int
+    ) -> np.ndarray:
+        """Return forecasts `(N, horizon, targets)` in scaled units from earlier ends of one series'
+        history.
+
+        What comes after an end is hidden, but for the channels whose future is known.
+        """
+        future: list[np.ndarray | None] | None = None
+        if self.mixes_channels and self.facts.get("exogenous"):
+            hidden = np.ones(scaled.shape[1], dtype=bool)
+            hidden[self.facts["exogenous"]] = False
+            future = []
+            for end in ends:
+                known = np.full((horizon, scaled.shape[1]), np.nan)
+                part = scaled[end : end + horizon]
+                known[: len(part)] = np.where(hidden, np.nan, part)
+                future.append(known)
+        histories = [scaled[max(0, end - self.context) : end] for end in ends]
+        return np.stack(self.predict_scaled([table] * len(ends), histories, horizon=horizon, future=future))
+
+    def targets(self, table: SeriesTable) -> list[str]:
+        """Return the names of the channels that are forecast, the first ones of the table."""
+        return list(table.roles.targets or table.channels)
+
+    def offsets(
+        self, table: SeriesTable, scaled: np.ndarray, levels: Sequence[float], horizon: int
+    ) -> tuple[np.ndarray, str]:
+        """Return quantile offsets `(levels, horizon, targets)` in scaled units, and where they come
+        from.
+        """
+        targets = self.targets(table)
+        conformal = self.conformal
+        if conformal is None:
+            conformal = context_conformal(
+                scaled[:, : len(targets)],
+                lambda ends, steps: self.predict_from(table, scaled, ends, horizon=steps),
+                horizon=horizon,
+                context=self.context,
+                season=rates.season(table.frequency),
+                channels=targets,
+            )
+        if conformal is None:
+            return np.full((len(levels), horizon, len(targets)), np.nan), "none: the history is too short"
+        return conformal.at(levels, horizon=horizon, channels=targets).double().numpy(), conformal.described(
+            horizon
+        )
+
+    # helpers
+
+    def _roles(self, stated: Roles, source: Any) -> Roles:
+        """Complete what the user named by what the network was trained on, where it is bound to its
+        channels.
+        """
+        if not self.mixes_channels or "roles" not in self.facts:
+            return stated
+        trained = Roles(**{name: tuple(value) for name, value in self.facts["roles"].items()})
+        kept = {name: value for name, value in vars(stated).items() if value}
+        inherited = {name: value for name, value in vars(trained).items() if name not in ("time", "ids")}
+        return replace(trained, **{"time": (), "ids": (), **inherited, **kept})
+
+    def _check(self, horizon: int | None, quantiles: Sequence[float]) -> int:
+        steps = self.horizon if horizon is None else int(horizon)
+        if steps < 1:
+            raise UserError(f"the horizon is {horizon}; it must be at least 1")
+        wrong = [level for level in quantiles if not 0 < level < 1]
+        if wrong:
+            raise UserError(f"quantiles names {wrong[0]}; levels must lie between 0 and 1, as in 0.1")
+        return steps
+
+    def _refusal(self, table: SeriesTable, future: Mapping[str, np.ndarray] | None) -> str:
+        """Return why a series cannot be forecast, empty where it can."""
+        for name in self.targets(table):
+            seen = int(np.isfinite(table.values[:, table.channels.index(name)]).sum())
+            if seen < self.minimum_history:
+                return (
+                    f"series '{table.id}' has {seen} observed values in '{name}', at least {self.minimum_history}"
+                    " are needed"
+                )
+            recent = table.values[-self.context :, table.channels.index(name)]
+            if not np.isfinite(recent).any():
+                return f"series '{table.id}' has no value of '{name}' in its last {self.context} rows"
+        wanted = self.facts.get("channels")
+        if self.mixes_channels and wanted and len(wanted) != len(table.channels):
+            return (
+                f"series '{table.id}' has {len(table.channels)} channels, the network was trained on {len(wanted)}"
+                f" ({', '.join(wanted[:8])})"
+            )
+        exogenous = (
+            [table.channels[i] for i in self.facts.get("exogenous") or []] if self.mixes_channels else []
+        )
+        if exogenous and (future is None or table.id not in future):
+            return (
+                f"series '{table.id}' needs the known future of {', '.join(exogenous)};"
+                " give known_future, a table with these columns after the series' end"
+            )
+        return ""
+
+    def _known(
+        self,
+        table: SeriesTable,
+        scaler: Mapping[str, Any],
+        future: Mapping[str, np.ndarray] | None,
+        steps: int,
+    ) -> np.ndarray | None:
+        if not self.mixes_channels or not future or table.id not in future:
+            return None
+        return self.scale(table, scaler, future[table.id][:steps])
+
+    def _contexts(
+        self,
+        tables: Sequence[SeriesTable],
+        histories: Sequence[np.ndarray],
+        future: Sequence[np.ndarray | None] | None,
+    ) -> tuple[Contexts, list[range]]:
+        """Return the last `context` rows of each history; a network without channel mixing gets a row per
+        target.
+        """
+        values, owners, first = [], [], 0
+        for table, history in zip(tables, histories, strict=True):
+            wanted = len(table.channels) if self.mixes_channels else len(self.targets(table))
+            block = np.full((self.context, wanted), np.nan, dtype=np.float32)
+            recent = history[-self.context :, :wanted]
+            block[self.context - len(recent) :] = recent
+            rows = (
+                [block]
+                if self.mixes_channels
+                else [block[:, channel : channel + 1] for channel in range(wanted)]
+            )
+            values.extend(rows)
+            owners.append(range(first, first + len(rows)))
+            first += len(rows)
+        past = impute(torch.from_numpy(np.stack(values)), self.facts.get("missing") or "mask")
+        observed = ~torch.isnan(past)
+        vocabulary = getattr(self.network, "settings", {}).get("frequency_tokens", len(rates.TOKENS))
+        known_rates = {table.frequency: rates.token(table.frequency) for table in tables}
+        tokens = [
+            known_rates[table.frequency] if known_rates[table.frequency] < vocabulary else rates.TOKENS["oov"]
+            for table, rows in zip(tables, owners, strict=True)
+            for _ in rows
+        ]
+        known = known_observed = None
+        if (
+            future is not None
+            and all(one is not None for one in future)
+            and self.mixes_channels
+            and len(future)
+        ):
+            stacked = torch.from_numpy(np.stack([one for one in future if one is not None])).float()
+            known_observed = ~torch.isnan(stacked)
+            known = stacked.nan_to_num(0.0)
+        contexts = Contexts(
+            values=past.nan_to_num(0.0),
+            observed=observed,
+            future=known,
+            future_observed=known_observed,
+            freq_token=torch.tensor(tokens, dtype=torch.int64),
+            static_categories=self._static(tables) if self.mixes_channels else None,
+        )
+        return contexts, owners
+
+    def _static(self, tables: Sequence[SeriesTable]) -> Tensor | None:
+        """Return the codes of the static categories, in training's numbering."""
+        trained = self.facts.get("roles", {}).get("static_categorical") or []
+        if not trained:
+            return None
+        words = self.facts["categories"]
+        for table in tables:
+            for name in trained:
+                if table.static.get(name) not in words[name]:
+                    raise UserError(
+                        f"series '{table.id}' has '{table.static.get(name)}' in '{name}', which training never saw"
+                        f" ({', '.join(words[name][:8])})"
+                    )
+        return torch.tensor(
+            [[words[n].index(table.static[n]) for n in trained] for table in tables], dtype=torch.int64
+        )
+
+
+def _future_times(table: SeriesTable, horizon: int) -> pd.DatetimeIndex | None:
+    if table.times is None or not table.frequency:
+        return None
+    return rates.future_times(table.times[-1], table.frequency, horizon)
+
+
+def _sizes(network: nn.Module, facts: Mapping[str, Any], *, where: str) -> tuple[int, int]:
+    """Return context and horizon of a network: its own, or what the facts say."""
+    context = getattr(network, "context", None) or facts.get("context")
+    horizon = getattr(network, "kept", None) or getattr(network, "horizon", None) or facts.get("horizon")
+    if not context or not horizon:
+        raise UserError(f"{where} does not say how long its context and horizon are; it is no forecaster")
+    return int(context), int(horizon)
