@@ -304,24 +304,14 @@ def _disk() -> dict[str, dict[str, Any]]:
 
 def _tracking() -> dict[str, Any]:
     """Say whether a W&B key is known, and never which."""
+    from core.tracking.account import key_is_known
+
     return {
         "wandb": _version("wandb") or "missing",
-        "wandb_key": _has_wandb_key(),
+        "wandb_key": key_is_known(),
         "wandb_mode": os.environ.get("WANDB_MODE", "") or "not set",
         "tensorboard": _version("tensorboard") or "missing",
     }
-
-
-def _has_wandb_key() -> bool:
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        hosts = netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any("wandb" in host for host in hosts)
 
 
 def _lines(path: str) -> list[str]:

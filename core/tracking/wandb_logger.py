@@ -6,7 +6,7 @@ import os
 import secrets
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from core.errors import UserError
 from core.files import replacing
+from core.tracking.account import key_is_known, server
 from core.tracking.settings import without_secrets
 
 __all__ = ["WandbLogger", "wandb_mode"]
@@ -184,32 +185,13 @@ def wandb_mode(wish: str) -> Literal["online", "offline"] | None:
     if wish == "off":
         return None
     if wish == "online":
-        if not _key_is_known():
+        if not key_is_known():
             raise UserError(
                 "tracking.wandb is online but no key for Weights & Biases was found; "
                 "run 'wandb login', set WANDB_API_KEY, or set tracking.wandb to offline"
             )
         return "online"
-    return "online" if wish == "auto" and _key_is_known() and _server_answers() else "offline"
-
-
-def _server() -> str:
-    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-
-
-def _key_is_known() -> bool:
-    """Look where wandb itself looks, without importing it and without keeping the key."""
-    import netrc
-    from urllib.parse import urlparse
-
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    named = os.environ.get("NETRC")
-    for file in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        with suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(str(file)).authenticators(urlparse(_server()).hostname or ""):
-                return True
-    return False
+    return "online" if wish == "auto" and key_is_known() and _server_answers() else "offline"
 
 
 def _server_answers() -> bool:
@@ -217,7 +199,7 @@ def _server_answers() -> bool:
     import requests
 
     try:
-        requests.head(_server(), timeout=3)
+        requests.head(server(), timeout=3)
     except requests.RequestException:
         return False
     return True
