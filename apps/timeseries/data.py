@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
@@ -17,9 +18,8 @@ from apps.timeseries.readers import Unreadable, read_rows, tables_of
 from apps.timeseries.roles import Roles
 from apps.timeseries.splits import few_shot_rows
 from apps.timeseries.store import Built, Draft, Source, Track, build
-from apps.timeseries.tables import Table, open_table
-from apps.timeseries.windows import SeriesStore, Windows
-from core.data.mixtures import Mixture
+from apps.timeseries.tables import SUFFIXES, Table, open_table
+from apps.timeseries.windows import MixedWindows, SeriesStore, Windows
 from core.data.module import DataModule
 from core.errors import UserError, did_you_mean
 
@@ -131,7 +131,7 @@ class Series(DataModule):
         _positive(context=context, horizon=horizon, stride=stride, eval_stride=eval_stride)
         _one_of("missing", missing, _MISSING)
         _one_of("few_shot_where", few_shot_where, _WHERE)
-        self.sources = list(sources or [card or str(path)])
+        self.path, self.sources = path, list(sources or [card or str(path)])
         self.weights, self.samples = weights, samples
         if weights is not None and len(weights) != len(self.sources):
             raise UserError(
@@ -154,8 +154,22 @@ class Series(DataModule):
         self.statistics: Mapping[str, Mapping[str, Any]] = {}
         self.skipped: list[Unreadable] = []
         self.notes: list[str] = []
+        self._frame: pd.DataFrame | None = None
         self._built: Built | None = None
         self._licences: list[str] = []
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, *, name: str = "series", **arguments: Any) -> Series:
+        """Return the data module of a DataFrame; it is read in place and not changed.
+
+        Args:
+            frame: Long or wide, with a column or an index of time stamps.
+            name: Id of the series, where no id column tells several apart.
+            **arguments: Those of `Series`, but for `path`, `card` and `sources`.
+        """
+        made = cls(path=name, **arguments)
+        made._frame = frame
+        return made
 
     # --- what tasks, baselines and figures ask for ---
 
@@ -281,7 +295,7 @@ class Series(DataModule):
         first = np.maximum(first, -pads)
         return np.stack([first, np.where(empty, first, rows[:, 1])], axis=1)
 
-    def _mixture(self, rows: np.ndarray) -> Mixture:
+    def _mixture(self, rows: np.ndarray) -> MixedWindows:
         owner = np.array([track.source for track in self.built.tracks])
         each = []
         for number, name in enumerate(self.sources):
@@ -289,7 +303,7 @@ class Series(DataModule):
             own[owner != number, 1] = own[owner != number, 0]
             each.append(self._windows(own, stride=self.stride))
             self._refuse_empty(each[-1], f"training ({name})")
-        return Mixture(each, self.weights or [], seed=self.seed, length=self.samples, names=self.sources)
+        return MixedWindows(each, self.weights or [], seed=self.seed, length=self.samples, names=self.sources)
 
     def _windows(self, parts: np.ndarray, *, stride: int) -> Windows:
         return Windows(
@@ -328,18 +342,19 @@ class Series(DataModule):
             from apps.timeseries import embedded
 
             return Source(
-                name, self._embedded(rest), self.roles, "fractions", self.frequency, True, embedded.LICENCE
+                name, self._embedded(rest), self.roles, "fractions", self.frequency, True, embedded.LICENCE, quiet=True, lenient=True
             )
         if kind == "synthetic":
             from apps.timeseries.synthetic import frames
 
             drawn = frames(self.synthetic, seed=self.seed, length=self.synthetic_length)
             made = ((label, open_table(frame, name=label)) for label, frame in drawn)
-            return Source(name, made, Roles(), "fractions", None, True, "")
-        if name == str(name) and (
-            Path(name).exists() or name.endswith((".csv", ".gz", ".parquet", ".pq", "/", ".tsv"))
-        ):
-            return Source(name, tables_of(name), self.roles, "fractions", self.frequency, True, "")
+            return Source(name, made, Roles(targets=("value",)), "fractions", None, False, "", quiet=True, lenient=True)
+        looks_like_path = name == self.path or "/" in name or name.lower().endswith(SUFFIXES)
+        if self._frame is not None or looks_like_path or Path(name).exists():
+            tables = tables_of(name) if self._frame is None else tables_of(self._frame, name=name)
+            folder = Path(name).is_dir()
+            return Source(name, tables, self.roles, "fractions", self.frequency, True, "", lenient=folder)
         card, paths = locate(name, self.root)
         roles = card.roles if self.roles == Roles() else self.roles
         rate = self.frequency or card.frequency
@@ -350,7 +365,7 @@ class Series(DataModule):
             roles = Roles(ids=("id",), targets=("value",)) if self.roles == Roles() else self.roles
         else:
             tables = iter([(name, paths[0])])
-        return Source(name, tables, roles, card.borders, rate, card.stamps, card.licence)
+        return Source(name, tables, roles, card.borders, rate, card.stamps, card.licence, quiet=True)
 
     def _embedded(self, names: str) -> Iterator[tuple[str, Table]]:
         from apps.timeseries import embedded

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.errors import UserError
 
-__all__ = ["TOKENS", "canonical", "coarser", "future_times", "grid", "infer", "season", "token"]
+__all__ = ["TOKENS", "anchored", "canonical", "coarser", "beside_grid", "future_times", "grid", "infer", "season", "smallest_step", "token"]
 
 TOKENS: dict[str, int] = {
     "oov": 0, "min": 1, "2min": 2, "5min": 3, "10min": 4, "15min": 5, "30min": 6, "h": 7, "D": 8, "W": 9,
@@ -30,6 +30,8 @@ _MICROSECONDS = {
 _MONTHS = {"ME": 1, "MS": 1, "QE": 3, "QS": 3, "YE": 12, "YS": 12}
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTH_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_SAMPLE = 1 << 17  # stamps that show which step is the commonest
+_PIECE = 1 << 18  # long columns are looked at in pieces: no second copy of them
 _UNITS = (*_MICROSECONDS, *_MONTHS, "B", "BME", "BMS", "BQE", "BQS", "ns")
 
 
@@ -83,8 +85,13 @@ def coarser(frequency: str, factor: int) -> str:
 
 def future_times(last: pd.Timestamp, frequency: str, horizon: int) -> pd.DatetimeIndex:
     """Return the `horizon` stamps that follow `last` at the given frequency."""
+    number, unit = _split(canonical(frequency))
+    if unit in _MICROSECONDS:  # weeks too: a bare "W" would make pandas jump to the next Sunday
+        step = np.timedelta64(number * _MICROSECONDS[unit], "us")
+        return pd.DatetimeIndex(np.datetime64(last, "us") + step * np.arange(1, horizon + 1))
     offset = pd.tseries.frequencies.to_offset(canonical(frequency))
-    return pd.date_range(last, periods=horizon + 1, freq=offset)[1:]
+    times = pd.date_range(last, periods=horizon + 1, freq=offset)
+    return (times[1:] if times[0] == last else times[:horizon]).as_unit("us")
 
 
 def infer(times: pd.DatetimeIndex) -> str | None:
@@ -95,24 +102,38 @@ def infer(times: pd.DatetimeIndex) -> str | None:
     if len(times) < 3:
         return None
     ticks = times.as_unit("us").asi8
-    steps, counts = np.unique(np.diff(ticks), return_counts=True)
+    steps, counts = np.unique(np.diff(ticks[:_SAMPLE]), return_counts=True)
     step = int(steps[counts.argmax()])
     if step >= 28 * _MICROSECONDS["D"]:
         calendar = _infer_calendar(times)
         if calendar:
             return calendar
-    if step == _MICROSECONDS["D"] and len(steps) > 1 and not (times.dayofweek >= 5).any():
+    if step == _MICROSECONDS["D"] and len(steps) > 1 and not (times.day_of_week >= 5).any():
         expected = len(pd.bdate_range(times[0], times[-1]))
         if len(times) >= 0.8 * expected and len(times) >= 8:
             return "B"
-    if ((ticks - ticks[0]) % step).any():
+    if beside_grid(ticks, step) is not None:
         return None
     if len(ticks) < 0.5 * ((ticks[-1] - ticks[0]) // step + 1):
         return None
     if step % _MICROSECONDS["W"] == 0 and (times[0].normalize() == times[0]):
         number = step // _MICROSECONDS["W"]
-        return f"{number if number > 1 else ''}W-{_WEEKDAYS[times[0].dayofweek]}"
+        return f"{number if number > 1 else ''}W-{_WEEKDAYS[times[0].day_of_week]}"
     return _fixed(step)
+
+
+def anchored(frequency: str, times: pd.DatetimeIndex) -> str:
+    """Return a stated frequency with the anchor that the stamps show: the weekday, or the month's first or last day."""
+    number, unit = _split(frequency)
+    many = str(number) if number > 1 else ""
+    if "-" in frequency or not len(times):
+        return frequency
+    if unit == "W" and times[0].normalize() == times[0]:
+        return f"{many}W-{_WEEKDAYS[times[0].day_of_week]}"
+    if unit in _MONTHS:
+        letter = "E" if times.is_month_end.all() else "S" if times.is_month_start.all() else unit[1]
+        return f"{many}{unit[0]}{letter}{_anchor(unit[0] + letter, times[0].month)}"
+    return frequency
 
 
 def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, int]:
@@ -127,9 +148,11 @@ def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, in
     if unit in _MICROSECONDS:
         step = number * _MICROSECONDS[unit]
         ticks = times.as_unit("us").asi8
-        away, beside = np.divmod(ticks - ticks[0], step)
-        if beside.any():
-            raise ValueError(int(np.flatnonzero(beside)[0]))
+        if (row := beside_grid(ticks, step)) is not None:
+            raise ValueError(row)
+        if ticks[-1] - ticks[0] == step * (len(ticks) - 1) and smallest_step(ticks)[0] > 0:
+            return None, len(ticks)  # rising, on the grid, and as many as the grid has
+        away = (ticks - ticks[0]) // step
     elif unit in _MONTHS:
         months = np.asarray(times.year, dtype=np.int64) * 12 + np.asarray(times.month, dtype=np.int64)
         away, beside = np.divmod(months - months[0], number * _MONTHS[unit])
@@ -144,6 +167,26 @@ def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, in
         raise ValueError(int(np.flatnonzero(np.diff(away) < 1)[0]) + 1)
     length = int(away[-1]) + 1
     return (None if length == len(times) else away), length
+
+
+def smallest_step(ticks: np.ndarray) -> tuple[int, int]:
+    """Return the smallest difference of neighbouring stamps and the row before it, without a copy of the column."""
+    best, place = np.iinfo(np.int64).max, 0
+    for first in range(0, len(ticks) - 1, _PIECE):
+        steps = np.diff(ticks[first : first + _PIECE + 1])
+        lowest = int(steps.argmin())
+        if steps[lowest] < best:
+            best, place = int(steps[lowest]), first + lowest
+    return best, place
+
+
+def beside_grid(ticks: np.ndarray, step: int) -> int | None:
+    """Return the first row whose stamp is no multiple of `step` after the first one, or None."""
+    for first in range(0, len(ticks), _PIECE):
+        beside = (ticks[first : first + _PIECE] - ticks[0]) % step != 0
+        if beside.any():
+            return first + int(beside.argmax())
+    return None
 
 
 def _split(frequency: str) -> tuple[int, str]:
@@ -177,5 +220,12 @@ def _infer_calendar(times: pd.DatetimeIndex) -> str | None:
         number, unit = step // 3, f"Q{letter}"
     else:
         number, unit = step, f"M{letter}"
-    anchor = "" if unit[0] == "M" else f"-{_MONTH_NAMES[times[0].month - 1]}"
-    return f"{number if number > 1 else ''}{unit}{anchor}"
+    return f"{number if number > 1 else ''}{unit}{_anchor(unit, times[0].month)}"
+
+
+def _anchor(unit: str, month: int) -> str:
+    if unit[0] == "M":
+        return ""
+    if unit[0] == "Q":  # four months of the year mean the same: pandas' own choice of name
+        month = (month - 1) % 3 + 1 if unit == "QS" else {0: 12, 1: 1, 2: 2}[month % 3]
+    return f"-{_MONTH_NAMES[month - 1]}"

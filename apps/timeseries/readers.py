@@ -186,6 +186,7 @@ def plan(
         UserError: For mistakes of the whole table, or if it holds a single series that cannot be read.
     """
     roles, notes = infer_roles(table.kinds, stated, source=table.name)
+    frequency = frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None
     times = _stamps(table, roles) if roles.time and stamps else None
     if times is None and stamps:
@@ -456,17 +457,16 @@ def _part(
         return Part(identity, rows, None, count, None, frequency or "", {}, [])
     notes: list[str] = []
     own = times[rows]
-    steps = np.diff(own.asi8)
-    if len(steps) and (steps < 0).any():
+    least, again = rates.smallest_step(own.asi8)
+    if least < 0:
         order = np.argsort(own.asi8, kind="stable")
         rows = np.arange(table.rows)[rows][order]
         own = own[order]
-        steps = np.diff(own.asi8)
+        least, again = rates.smallest_step(own.asi8)
         notes.append(
             f"{table.name}: the rows of '{identity}' were not in the order of time and have been sorted"
         )
-    if len(steps) and (steps == 0).any():
-        again = int((steps == 0).argmax())
+    if least == 0:
         place = np.arange(table.rows)[rows]
         hint = (
             "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
@@ -475,13 +475,13 @@ def _part(
             f"the time stamp {own[again]} of series '{identity}' stands twice: {table.where(int(place[again]))} and "
             f"{table.where(int(place[again + 1]))}{hint}"
         )
-    found = frequency or rates.infer(own)
+    found = rates.anchored(frequency, own) if frequency else rates.infer(own)
     if found is None:
         if count < 3:
             return Part(identity, rows, None, count, own, "", {}, notes)
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
-            f"{_words(steps.min())} to {_words(steps.max())}); resample it, or state frequency"
+            f"{_words(least)} to {_words(np.diff(own.asi8).max())}); resample it, or state frequency"
         )
     try:
         positions, length = rates.grid(own, found)
@@ -505,13 +505,8 @@ def _part(
 
 
 def _grid_times(times: pd.DatetimeIndex, frequency: str, length: int) -> pd.DatetimeIndex:
-    offset = pd.tseries.frequencies.to_offset(frequency)
-    regular = pd.date_range(times[0], periods=length, freq=offset).as_unit("us")
-    return (
-        regular
-        if regular[0] == times[0]
-        else pd.date_range(times[0], times[-1], periods=length).as_unit("us")
-    )
+    rest = rates.future_times(times[0], frequency, length - 1)
+    return pd.DatetimeIndex(np.concatenate([times[:1].to_numpy(), rest.to_numpy()])).as_unit("us")
 
 
 def _constant(table: Table, column: pd.Series, rows: np.ndarray | slice, name: str, identity: str) -> str:

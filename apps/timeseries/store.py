@@ -36,6 +36,8 @@ class Source:
         frequency: Stated sampling rate, or None to infer it.
         stamps: Whether time stamps are read.
         licence: Of the data, "" if not known.
+        quiet: Do not say which roles were inferred: the table is not the user's.
+        lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Source:
     frequency: str | None
     stamps: bool
     licence: str
+    quiet: bool = False
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,20 @@ class _Builder:
         self.categories: dict[str, list[str]] = {}
 
     def run(self, sources: Sequence[Source]) -> Built:
-        reasons: list[UserError] = []
-        tables = 0
         for number, source in enumerate(sources):
             for place, (label, opened) in enumerate(source.tables):
-                tables += 1
                 before = len(self.notes)
                 try:
                     self._add(number, source, label, opened)
                 except UserError as error:
-                    reasons.append(error)
+                    if not source.lenient:
+                        raise
                     self.unreadable.append(Unreadable(label, str(error)))
                 if place:
                     del self.notes[before:]  # a folder of like files says the same of each: once is enough
         if not self.tracks:
-            if tables == 1 and reasons:
-                raise reasons[0]
+            if len(self.unreadable) == 1:
+                raise UserError(self.unreadable[0].reason)
             first = f"; the first: {self.unreadable[0].reason}" if self.unreadable else ""
             raise UserError(f"none of the {len(self.unreadable)} series can be used{first}")
         assert self.roles is not None
@@ -168,7 +170,7 @@ class _Builder:
             table, source.roles, frequency=source.frequency, label=label, stamps=source.stamps
         )
         self.unreadable.extend(bad)
-        self.notes.extend([*table.notes, *notes])
+        self.notes.extend([] if source.quiet else [*table.notes, *notes])
         names = roles.channels
         if self.draft.univariate:
             names = roles.targets + roles.observable + roles.control + roles.conditional
@@ -180,7 +182,7 @@ class _Builder:
         self.roles = self.roles or roles
         usable = [(part, split) for part in parts if (split := self._split(part, source, table)) is not None]
         if not usable:
-            raise UserError(self.unreadable[-1].reason)
+            return
         plans = [self._layout(part, split) for part, split in usable]
         total = sum(length for one in plans for _, length, _, _ in one)
         wide = len(names)

@@ -39,7 +39,6 @@ RATES: dict[str, tuple[int, ...]] = {
 """Sampling rates drawn, with their natural seasonal periods in rows."""
 
 _ODDS = (0.3, 0.1, 0.05, 0.05, 0.2, 0.1, 0.15, 0.05)
-_START = pd.Timestamp("2000-01-03")  # a Monday
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,12 @@ def generate(seed: int, index: int, length: int = 1024) -> SyntheticSeries:
 
 
 def frames(count: int, *, seed: int, length: int = 1024) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield `(label, frame)` for the first `count` series; a frame has the columns `time` and `value`."""
+    """Yield `(label, frame)` for the first `count` series: one column, `value`, and `attrs["frequency"]`."""
     for index in range(count):
         made = generate(seed, index, length)
-        time = pd.date_range(_START, periods=length, freq=made.frequency, unit="s")
-        yield f"synthetic/{index}", pd.DataFrame({"time": time, "value": made.values})
+        frame = pd.DataFrame({"value": made.values})
+        frame.attrs["frequency"] = made.frequency
+        yield f"synthetic/{index}", frame
 
 
 def _seasons(

@@ -29,7 +29,10 @@ class Table:
         rows: Number of rows.
         kinds: Column name to `"number"`, `"time"`, `"text"`, `"counter"` or `"empty"`.
         notes: What was decided while opening it.
+        frequency: Sampling rate, where whoever made the table knows it (a DataFrame's `attrs["frequency"]`).
     """
+
+    frequency: str | None = None
 
     def __init__(self, frame: pd.DataFrame, *, name: str, first_line: int | None = None) -> None:
         self.name, self.rows, self.notes = name, len(frame), []
@@ -51,7 +54,9 @@ class Table:
             UserError: If a cell holds text or infinity, with its line.
         """
         column = self.column(name)
-        if column.dtype == bool or str(column.dtype) == "boolean" or column.dtype.kind in "iuf":
+        if column.dtype == np.float64:
+            values = column.to_numpy()  # a view: the frame is the only copy
+        elif column.dtype == bool or str(column.dtype) == "boolean" or column.dtype.kind in "iuf":
             values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             numeric = pd.to_numeric(column, errors="coerce")
@@ -148,7 +153,9 @@ def open_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
     if isinstance(source, pd.DataFrame):
         if source.empty:
             raise UserError(f"{name or 'the DataFrame'} is empty; give at least one row and one column")
-        return Table(source, name=name or "the DataFrame")
+        made = Table(source, name=name or "the DataFrame")
+        made.frequency = source.attrs.get("frequency")
+        return made
     path = Path(source)
     if not path.is_file():
         raise UserError(f"there is no file '{path}'{_neighbour(path)}")
@@ -197,11 +204,9 @@ def _reads_as_stamps(sample: pd.Series) -> bool:
     words = [str(value) for value in sample.iloc[:5]]
     if not all(re.search(r"\d{1,4}[-/.:]\d|\d{4}Q[1-4]|\d{8}", word) for word in words):
         return False
-    try:
-        pd.to_datetime(pd.Series(words), format="mixed")
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return True
+    # one wrong stamp among the first does not make the column text: reading it names the line
+    read = pd.to_datetime(pd.Series(words), format="mixed", errors="coerce", utc=True)
+    return bool(read.notna().mean() > 0.5)
 
 
 def _open_csv(path: Path) -> Table:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from apps.timeseries.batch import SeriesBatch
+from core.data.mixtures import Mixture
 
-__all__ = ["SeriesStore", "Windows", "gather", "impute"]
+__all__ = ["MixedWindows", "SeriesStore", "Windows", "gather", "impute"]
 
 
 @dataclass(frozen=True)
@@ -176,3 +177,18 @@ class Windows(Dataset[SeriesBatch]):
             series=rows,
             start=torch.from_numpy(np.asarray(starts, dtype=np.int64)),
         )
+
+
+class MixedWindows(Mixture):
+    """Windows of several sources with given shares, gathered at once because all lie in one store."""
+
+    sources: list[Windows]
+
+    def __getitems__(self, where: Sequence[tuple[int, int]]) -> SeriesBatch:
+        """Return a batch of the mixture's samples."""
+        found = np.array([self.locate(epoch, index) for epoch, index in where], dtype=np.int64).reshape(-1, 3)
+        series, starts = np.empty(len(found), dtype=np.int64), np.empty(len(found), dtype=np.int64)
+        for number in np.unique(found[:, 0]):
+            own = found[:, 0] == number
+            series[own], starts[own] = self.sources[number].locate(found[own, 2])
+        return self.sources[0].batch(series, starts)
