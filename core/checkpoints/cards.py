@@ -18,6 +18,7 @@ __all__ = [
     "card_names",
     "fetch_weights",
     "fetched_folder",
+    "is_fetched",
     "load_weights_card",
     "modules_by_layout",
     "weights_cache",
@@ -140,6 +141,11 @@ def weights_cache() -> Path:
     return (base if root else base / "domainfm") / "weights"
 
 
+def is_fetched(card: WeightsCard) -> bool:
+    """Return whether all of the card's files lie in the cache."""
+    return all((weights_cache() / card.name / file.name).is_file() for file in card.files)
+
+
 def fetched_folder(card: WeightsCard) -> Path:
     """Return the folder with the card's files.
 
@@ -147,7 +153,7 @@ def fetched_folder(card: WeightsCard) -> Path:
         UserError: If they were not fetched; the sentence names the command.
     """
     folder = weights_cache() / card.name
-    if all((folder / file.name).is_file() for file in card.files):
+    if is_fetched(card):
         return folder
     raise UserError(
         f"the weights {card.name} ({card.source}) are not in {folder}: run `dfm checkpoint fetch "

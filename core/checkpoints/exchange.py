@@ -63,14 +63,14 @@ def import_weights(
     weights = read_weights(source)
     network = network_from(weights, system=system)
     module = home_of(network).__name__
-    described = describe_network(network)
+    described = weights.network or describe_network(network)
     parts = module.split(".")
     record = {
         "format": FORMAT,
         "domain": parts[1] if parts[0] == "apps" and len(parts) > 1 else None,
         "system": parts[-1],
         "recipe": weights.record.get("recipe"),
-        "config": {"model": {"init_args": {"network": described}}},
+        "network": described,  # and no "config": a run needs a recipe beside it, which says what to do
         "key_map": module,
         "licences": list(weights.record.get("licences") or []),
         "sources": list(weights.record.get("sources") or [weights.source]),
@@ -100,6 +100,8 @@ def _in_layout(
         if weights.record.get(key)
     }
     if layout == "official":
+        if not hasattr(module, "KEY_MAP") or not hasattr(module, "to_official_config"):
+            raise UserError(f"{module.__name__} has no official layout; export it with --layout own")
         config = module.to_official_config(network)
         return module.KEY_MAP.to_official(tensors), config, {**notes, "config": config}
     if layout != "own":

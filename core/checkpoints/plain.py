@@ -77,7 +77,7 @@ def _tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _array(array: np.ndarray, where: str) -> Any:
-    if array.dtype.kind in "biufc":
+    if array.dtype.kind in "biufc" and array.dtype.itemsize <= 16 and array.dtype.char not in "gG":
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if array.dtype.kind in "US":
         return array.tolist()

@@ -218,7 +218,7 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
     inside = {_stripped(key, prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if inside:
         record = {**record, "step": content.get("global_step", 0)}
-        network = network_config(record.get("config"))
+        network = network_config(record.get("config")) or network_config(record)
         system = record.get("key_map")
         return Weights(name, path, "checkpoint", "own", inside, network=network, system=system, record=record)
     if not tensors:
@@ -285,15 +285,15 @@ def _refuse_misfits(
 ) -> None:
     wrong = []
     if missing:
-        wrong.append(f"{len(missing)} parameters are missing there ({_listed(missing)})")
+        wrong.append(f"{len(missing)} missing there ({_listed(missing)})")
     if unknown:
-        wrong.append(f"{len(unknown)} are unknown here ({_listed(unknown)})")
+        wrong.append(f"{len(unknown)} unknown here ({_listed(unknown)})")
     if shapes:
-        wrong.append(f"{len(shapes)} have another shape ({_listed(shapes)})")
+        wrong.append(f"{len(shapes)} of another shape ({_listed(shapes)})")
     if wrong:
         raise UserError(
-            f"weights {weights.source} do not fit {type(network).__name__}: {', '.join(wrong)}; choose the "
-            "network's matching size, or name what shall start anew by pattern under model.reinitialise"
+            f"weights {weights.source} do not fit {type(network).__name__}, parameters {', '.join(wrong)}; "
+            "choose the matching size, or name what shall start anew by pattern under model.reinitialise"
         )
 
 

@@ -103,13 +103,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from core.checkpoints.cards import card_names, fetch_weights, load_weights_card
+    from core.checkpoints.cards import card_names, fetch_weights, is_fetched, load_weights_card
 
     if not options.card:
-        rows = [("card", "source", "licence", "fits")]
+        rows = [("card", "fetched", "source", "licence", "fits")]
         for card in map(load_weights_card, card_names()):
             fits = card.size.class_path if card.size else "its config.json"
-            rows.append((card.name, card.source, card.licence, fits))
+            rows.append((card.name, "yes" if is_fetched(card) else "no", card.source, card.licence, fits))
         _table(rows)
         return 0
     cards = [load_weights_card(name) for name in options.card]

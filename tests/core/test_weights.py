@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from core.checkpoints.exchange import export_weights
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.checkpoints.weights import load_weights, network_from, read_weights
@@ -142,8 +143,8 @@ def test_missing_unknown_and_misshapen_parameters_are_listed_in_one_sentence(tmp
         load_weights(saved(tmp_path, wrong), network)
 
     text = str(refused.value)
-    assert "1 parameters are missing there (mean)" in text
-    assert "1 are unknown here (extra.weight)" in text
+    assert "1 missing there (mean)" in text
+    assert "1 unknown here (extra.weight)" in text
     assert "head.weight is (5, 4) there and (2, 4) here" in text
     assert "model.reinitialise" in text
     assert torch.equal(network.body.weight, before.body.weight), "a refused source must change nothing"
@@ -169,7 +170,7 @@ def test_reinitialise_keeps_the_networks_own_start(tmp_path):
 def test_a_long_list_of_names_is_shortened(tmp_path):
     many = official() | {f"layer{i}.weight": torch.zeros(1) for i in range(30)}
 
-    with pytest.raises(UserError, match=r"30 are unknown here \(layer0.*and 22 more\)"):
+    with pytest.raises(UserError, match=r"30 unknown here \(layer0.*and 22 more\)"):
         load_weights(saved(tmp_path, many), Small())
 
 
@@ -269,3 +270,20 @@ def test_arguments_that_a_class_does_not_take_are_a_users_mistake(tmp_path):
 
     with pytest.raises(UserError, match=r"torch\.nn\.Linear with arguments that it does not take"):
         network_from(own_checkpoint(tmp_path / "a.ckpt", nn.Linear(1, 1), config=config))
+
+
+def test_a_network_without_an_official_layout_is_exported_in_ours(tmp_path):
+    config = {
+        "network": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": 2}}
+    }
+    path = own_checkpoint(tmp_path / "a.ckpt", nn.Linear(3, 2), config=config)
+
+    with pytest.raises(UserError, match="has no official layout; export it with --layout own"):
+        export_weights(path, tmp_path / "out")
+    export_weights(path, tmp_path / "out", layout="own")
+
+    state = network_from(path).state_dict()
+    assert all(
+        torch.equal(state[name], tensor)
+        for name, tensor in network_from(tmp_path / "out").state_dict().items()
+    )
