@@ -21,7 +21,7 @@ from core.accelerators.cpu import Switches
 from core.accelerators.cpu import apply as apply_switches
 from core.checkpoints.files import FORMAT, clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
-from core.data.precision import precision_plugin
+from core.precision import precision_plugin
 from core.errors import UserError
 from core.files import replacing
 from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
@@ -95,7 +95,8 @@ def build_trainer(
     if fitting and not arguments.get("fast_dev_run"):
         clean_leftovers(folder / "checkpoints")
         callbacks += [RandomState(), IsolateValidation(), NonFiniteGuard(folder, skip=task.skip_non_finite)]
-        callbacks += [Throughput(), StopGracefully(folder / "checkpoints")]
+        callbacks += [Throughput()]
+        # The best checkpoint's callback comes first: Lightning takes the first for `trainer.checkpoint_callback`.
         callbacks += checkpoint_callbacks(
             folder / "checkpoints",
             every_n_steps=checkpoints.every_n_steps,
@@ -103,12 +104,16 @@ def build_trainer(
             mode=task.mode,
             keep=checkpoints.keep,
         )
+        callbacks += [StopGracefully(folder / "checkpoints")]
     else:
         arguments["enable_checkpointing"] = False
-    bars = progress_callbacks(arguments)
-    callbacks += [*bars, FollowRun(folder, tracking, config=config)]
+    bar = arguments.pop("enable_progress_bar", None)
+    terminal = sys.stdout.isatty()
+    if bar is not False:
+        callbacks += progress_callbacks(terminal=terminal)
+    callbacks.append(FollowRun(folder, tracking))
     if arguments.get("logger") in (None, True):
-        name = "-".join(folder.parts[-2:-1])
+        name = folder.parent.name
         arguments["logger"] = build_loggers(tracking, folder, name=name, config=config)
     trainer = pl.Trainer(
         **{
@@ -116,7 +121,7 @@ def build_trainer(
             "plugins": plugins,
             "callbacks": callbacks,
             "default_root_dir": str(folder),
-            "enable_progress_bar": bool(bars),
+            "enable_progress_bar": terminal and bar is not False,
         }
     )
     # Filling every uninitialised tensor costs more than a small step and makes no result more repeatable.

@@ -46,7 +46,7 @@ class NonFiniteGuard(Callback):
         self.skip, self.every, self.limit = skip, every, limit
         self.skipped = 0
         self._row = 0
-        self._bad = False
+        self._bad = self._undo = False
         self._batch: tuple[Any, int] | None = None
         self._recent: deque[tuple[Tensor, dict[str, Any]]] = deque()
         self._statistics: list[tuple[Tensor, Tensor]] = []
@@ -75,6 +75,13 @@ class NonFiniteGuard(Callback):
         self._recent.append((torch.where(finite, 0.0, loss.detach()), _identity(trainer, batch, index)))
         if len(self._recent) >= self.every:
             self._look()
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put running statistics back; the backward pass still needed what the forward pass left."""
+        if self._undo:
+            self._undo = False
+            for buffer, before in self._statistics:
+                buffer.copy_(before)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -114,9 +121,7 @@ class NonFiniteGuard(Callback):
         self._note(record)
         if not self.skip:
             self._stop(record)
-        self._bad = True
-        for buffer, before in self._statistics:
-            buffer.copy_(before)
+        self._bad = self._undo = True
 
     def _look(self) -> None:
         """Read the losses kept on the device; the only wait for it."""

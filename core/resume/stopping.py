@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -27,9 +27,9 @@ class StopGracefully(Checkpoint):
     or 130.
 
     Half-accumulated gradients are in no checkpoint, so it waits for the border of a step; in a distributed
-    run all ranks agree on the flag there and leave at the same step. At an epoch's last step it writes at
-    once and leaves after the epoch's validation, with a second checkpoint, so that no validation is lost. A
-    second signal leaves at once.
+    run all ranks agree on the flag there and leave at the same step. Where a validation follows the step it
+    writes at once and leaves after that validation, with a second checkpoint: a run resumed from the first
+    would never do it. A second signal then leaves at once.
 
     As a `Checkpoint` it runs after all other callbacks, averaging of weights included; its handlers are set
     again when training starts, because Lightning sets its own in between.
@@ -43,13 +43,13 @@ class StopGracefully(Checkpoint):
         self.path = Path(folder) / "last.ckpt"
         self.command = command
         self.hit = 0
-        self._leaving = False
+        self._leaving: Literal["", "epoch", "validation"] = ""
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Watch from the start: a signal during set-up stops the run after its first step."""
         if stage == "fit":
-            self.hit, self._leaving = 0, False
+            self.hit, self._leaving = 0, ""
             self._install()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,13 +66,21 @@ class StopGracefully(Checkpoint):
             return
         trainer.save_checkpoint(self.path)
         if loop.epoch_loop._num_ready_batches_reached():
-            self._leaving = True  # validation and the epoch's end come first
-            return
-        self._leave(trainer)
+            self._leaving = "epoch"
+        elif loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            self._leaving = "validation"
+        else:
+            self._leave(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave if a signal came by the step before this validation in mid-epoch."""
+        if self._leaving == "validation":
+            trainer.save_checkpoint(self.path)
+            self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave if a signal came by the epoch's last step."""
-        if self._leaving:
+        if self._leaving == "epoch":
             trainer.save_checkpoint(self.path)
             self._leave(trainer)
 
@@ -80,11 +88,11 @@ class StopGracefully(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Give the handlers back."""
-        self._remove()
+        self._remove(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the handlers back."""
-        self._remove()
+        self._remove(trainer)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:
         """Tell whether any rank was hit; every rank asks at every step, so that all have the same answer."""
@@ -114,11 +122,15 @@ class StopGracefully(Checkpoint):
                 self._before.setdefault(number, present)
                 signal.signal(number, self._on_signal)
 
-    def _remove(self) -> None:
+    def _remove(self, trainer: pl.Trainer) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            handler = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, handler)
+            # after an exception Lightning puts back what it found, which was ours
+            if number in trainer._signal_connector._original_handlers:
+                trainer._signal_connector._original_handlers[number] = handler  # type: ignore[index]
         self._before = {}
 
 

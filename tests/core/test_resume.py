@@ -33,7 +33,8 @@ def differences(a, b, where: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for k in a.keys() | b.keys() for d in differences(a.get(k), b.get(k), f"{where}.{k}")]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")]
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}[{i}]")]
     return [] if a == b else [f"{where}: {a} and {b}"]
 
 
@@ -81,16 +82,23 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_chain_of_signals_equals_unbroken_run(tiny, unbroken, tmp_path, name):
-    # 7 micro-batches an epoch: 6 and 13 are an epoch's last, 3 is odd under accumulation.
+    # 7 micro-batches an epoch: 6 and 13 are its last; under accumulation 9 is the first half of a step.
     chain(tiny, tmp_path, [3, 6, 9, 13], "SIGTERM", **OPTIONS[name])
     assert_same(tmp_path, unbroken(**OPTIONS[name]))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_chain_of_kills_equals_unbroken_run(tiny, unbroken, tmp_path, name):
-    # Struck at the start of micro-batch k, so the newest checkpoint is of step k: 7 and 14 are an epoch's first.
+    # Struck at the start of micro-batch k: the newest checkpoint is of step k; 7 and 14 begin an epoch.
     chain(tiny, tmp_path, [4, 7, 10, 14, 20], "kill", every=1, **OPTIONS[name])
     assert_same(tmp_path, unbroken(**OPTIONS[name]))
+
+
+def test_a_run_resumed_from_its_best_file_equals_unbroken_run(tiny, unbroken, tmp_path):
+    with pytest.raises(tiny.Killed):
+        tiny.run(tmp_path, at=15, how="kill")
+    tiny.run(tmp_path, resume=str(tmp_path / "checkpoints" / "best.ckpt"))
+    assert_same(tmp_path, unbroken())
 
 
 @pytest.mark.slow

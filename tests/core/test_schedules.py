@@ -82,17 +82,29 @@ def test_one_cycle_equals_torch(total, warmup, linear, three_phase, divisor, fin
     theirs, ours = adamw(), adamw()
     try:
         reference = torch.optim.lr_scheduler.OneCycleLR(
-            theirs, max_lr=0.1, total_steps=total, pct_start=warmup,
-            div_factor=divisor, final_div_factor=final, anneal_strategy="linear" if linear else "cos", three_phase=three_phase,
-            base_momentum=momenta[0], max_momentum=momenta[1],
-        )  # fmt: skip
+            theirs,
+            max_lr=0.1,
+            total_steps=total,
+            pct_start=warmup,
+            anneal_strategy="linear" if linear else "cos",
+            base_momentum=momenta[0],
+            max_momentum=momenta[1],
+            div_factor=divisor,
+            final_div_factor=final,
+            three_phase=three_phase,
+        )
         expected = follow(theirs, reference, total)
     except ZeroDivisionError:  # torch divides by an empty phase
         return
     schedule = OneCycle(
-        warmup=warmup, shape="linear" if linear else "cosine", divisor=divisor, final_divisor=final,
-        three_phase=three_phase, base_momentum=momenta[0], max_momentum=momenta[1],
-    )  # fmt: skip
+        warmup=warmup,
+        shape="linear" if linear else "cosine",
+        divisor=divisor,
+        final_divisor=final,
+        three_phase=three_phase,
+        base_momentum=momenta[0],
+        max_momentum=momenta[1],
+    )
     assert follow(ours, ScheduleLR(ours, schedule, total), total) == [
         (pytest.approx(rate, rel=1e-9, abs=1e-13), pytest.approx(beta, rel=1e-9, abs=1e-12))
         for rate, beta in expected

@@ -1,4 +1,4 @@
-"""A small training run with everything that is hard to resume, for tests, in this process or as a script of its own."""
+"""A small training run with everything that is hard to resume, in this process or as a script of its own."""
 
 from __future__ import annotations
 
@@ -125,23 +125,25 @@ class TinyTask(pl.LightningModule):
     def training_step(self, batch: Points, batch_idx: int) -> Tensor:
         noise = random.random() + float(np.random.rand())
         loss = ((self.network(batch.x + 0.01 * noise) - batch.y) ** 2).mean()
-        self.note("train", step=self.global_step, batch=batch_idx, ids=batch.index.tolist(), loss=float(loss))
+        self.note("train", batch, batch_idx, loss)
         return loss
 
     def validation_step(self, batch: Points, batch_idx: int) -> None:
         torch.rand(3), random.random(), np.random.rand()
         loss = ((self.network(batch.x) - batch.y) ** 2).mean()
         if not self.trainer.sanity_checking:
-            self.note("val", step=self.global_step, batch=batch_idx, ids=batch.index.tolist(), loss=float(loss))
+            self.note("val", batch, batch_idx, loss)
         self.log("val_loss", loss, batch_size=len(batch))
 
-    def note(self, stage: str, **what) -> None:
+    def note(self, stage: str, batch: Points, batch_idx: int, loss: Tensor) -> None:
+        row = {"stage": stage, "step": self.global_step, "batch": batch_idx}
+        row |= {"ids": batch.index.tolist(), "loss": float(loss)}
         with self.record.open("a") as file:
-            file.write(json.dumps({"stage": stage, **what}) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 class Strike(Callback):
-    """At the start of a micro-batch of the whole run, counted from 0, end it: by a signal, or like kill -9."""
+    """End the run at the start of a micro-batch, counted from 0 over all epochs: by a signal, or like kill -9."""
 
     def __init__(self, at: int | None, how: str) -> None:
         self.at, self.how = at, how
@@ -160,7 +162,7 @@ def run(
     *,
     at: int | None = None,
     how: str = "SIGTERM",
-    resume: bool = False,
+    resume: bool | str = False,
     every: int | None = None,
     ema: bool = False,
     bad: tuple[int, ...] = (),
@@ -201,7 +203,7 @@ def run(
             **trainer_options,
         }
     )
-    path = newest_valid(checkpoints) if resume else None
+    path = newest_valid(checkpoints) if resume is True else (resume or None)
     trainer.fit(task, datamodule=Data(bad, num_workers=workers), ckpt_path=path)
     return task, trainer
 

@@ -1,0 +1,114 @@
+"""Real signals to real processes: exit codes, checkpoints, and what is printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.checkpoints.io import newest_valid, read_checkpoint
+from core.resume import StopGracefully, resume_command
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: Path, *words: str) -> tuple[int, str]:
+    process = start(folder, *words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def assert_same_weights_and_moments(folder: Path, reference: Path) -> None:
+    ends = [read_checkpoint(newest_valid(f / "checkpoints")) for f in (folder, reference)]
+    for name, tensor in ends[1]["state_dict"].items():
+        assert torch.equal(ends[0]["state_dict"][name], tensor), f"{name} differs"
+    moments = [end["optimizer_states"][0]["state"] for end in ends]
+    for index, state in moments[1].items():
+        assert all(torch.equal(moments[0][index][key], value) for key, value in state.items())
+    assert ends[0]["global_step"] == ends[1]["global_step"]
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_at_an_odd_micro_batch_leaves_after_a_checkpoint_that_resumes_exactly(
+    tiny, tmp_path, how, code
+):
+    found, said = finish(tmp_path / "run", "--at", "2", "--how", how, "--accumulate", "2")
+    assert found == code, said
+    assert len([line for line in said.splitlines() if "go on with:" in line]) == 1
+    assert f"--ckpt_path {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}" in said
+    stopped = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert stopped["global_step"] == 2, "micro-batch 2 is the first half of step 2 and may not be saved alone"
+    tiny.run(tmp_path / "run", resume=True, accumulate_grad_batches=2)
+    tiny.run(tmp_path / "unbroken", accumulate_grad_batches=2)
+    assert_same_weights_and_moments(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_workers_resumes_exactly(tiny, tmp_path):
+    for number, at in enumerate(["4", "7", "12"]):
+        words = ["--at", at, "--how", "SIGKILL", "--every", "1", "--workers", "2"]
+        resume = ["--ckpt_path", "last"] if number else []
+        assert finish(tmp_path / "run", *words, *resume)[0] == -signal.SIGKILL
+    tiny.run(tmp_path / "run", resume=True)
+    tiny.run(tmp_path / "unbroken")
+    assert_same_weights_and_moments(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_signal_from_outside_stops_a_running_process(tmp_path):
+    process = start(tmp_path / "run", "--every", "1")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "record.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, out + err
+
+
+def test_handlers_are_given_back(tiny, tmp_path):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    tiny.run(tmp_path / "whole", max_epochs=1)
+    assert {number: signal.getsignal(number) for number in before} == before
+    with pytest.raises(SystemExit):
+        tiny.run(tmp_path / "stopped", at=2)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    stop = StopGracefully(tmp_path)
+    stop._on_signal(signal.SIGINT, None)
+    with pytest.raises(SystemExit) as leaving:
+        stop._on_signal(signal.SIGINT, None)
+    assert leaving.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/bin/dfm", "pde", "fit", "--config", "a b"], "dfm pde fit --config 'a b' --ckpt_path x.ckpt"),
+        (["/x/core/cli/__main__.py", "pde", "fit"], "python -m core.cli pde fit --ckpt_path x.ckpt"),
+        (["dfm", "fit", "--ckpt_path", "last", "-v"], "dfm fit -v --ckpt_path x.ckpt"),
+        (["dfm", "fit", "--ckpt_path=last"], "dfm fit --ckpt_path x.ckpt"),
+        (["go.py", "fit"], "python go.py fit --ckpt_path x.ckpt"),
+    ],
+)
+def test_the_command_to_go_on_repeats_the_command_line(argv, command):
+    assert resume_command("x.ckpt", argv) == command
