@@ -11,8 +11,8 @@ __all__ = ["UserError", "did_you_mean"]
 class UserError(Exception):
     """A mistake the user can mend: one sentence that says what is wrong, where, and what to do.
 
-    The command line prints it without a traceback and exits with code 2. It lives in a module of its own: defined in an
-    entry script it would exist twice and not be caught.
+    The command line prints it without a traceback and exits with code 2. It lives in a module of its own:
+    defined in an entry script it would exist twice and not be caught.
     """
 
 

@@ -22,10 +22,10 @@ def cards_folder() -> Path:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success fsync it and rename it onto `path`, on error remove it.
+    """Yield a temporary path beside `path`: on success it is fsynced and renamed to `path`, on error removed.
 
-    The temporary file lies in the same folder, so that the rename is atomic, and ends in `.tmp`, so that no search by
-    suffix finds it.
+    The temporary file lies in the same folder, so that the rename is atomic, and ends in `.tmp`, so that no
+    search by suffix finds it.
 
     Raises:
         OSError: What the writing raised; `path` then holds what it held before.

@@ -1,4 +1,4 @@
-"""Fixtures for every test; one thread is set before torch is imported, or two workers fight over two cores."""
+"""Fixtures for every test; one thread is set before torch is imported, or two workers fight for two cores."""
 
 from __future__ import annotations
 
