@@ -158,10 +158,13 @@ def backtest(
     season = rates.season(cases[0].table.frequency)
     fitted, notes = _fit(baselines, cases, context=forecaster.context, horizon=steps, season=season)
     pieces: dict[str, list[Rows]] = {name: [], **{baseline.name: [] for baseline in fitted}}
-    for case in cases:
-        scaled = forecaster.predict_from(case.table, case.scaled, case.ends, horizon=steps)
-        offsets, _ = forecaster.offsets(case.table, case.scaled[: case.ends[0]], levels, steps)
-        pieces[name].append(_rows(scaled, offsets, case))
+    made_by_model = iter(
+        forecaster.predict_from([(c.table, c.scaled, end) for c in cases for end in c.ends], horizon=steps)
+    )
+    histories = [case.scaled[: case.ends[0]] for case in cases]
+    bands = forecaster.offsets([case.table for case in cases], histories, levels=levels, horizon=steps)
+    for case, (offsets, _) in zip(cases, bands, strict=True):
+        pieces[name].append(_rows(np.stack([next(made_by_model) for _ in case.ends]), offsets, case))
         past = torch.from_numpy(case.contexts(case.ends, forecaster.context))
         for baseline in fitted:
             made = baseline.predict(past).double().numpy()

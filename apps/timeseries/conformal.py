@@ -10,15 +10,15 @@ tensors, inside the normaliser.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["GRID", "Conformal", "Residuals", "conformal_quantiles", "context_conformal"]
+__all__ = ["GRID", "Conformal", "ContextWindows", "Residuals", "conformal_quantiles", "context_conformal"]
 
 #: Probability levels whose offsets are stored: 0.005, 0.010, …, 0.995.
 GRID = tuple(round(0.005 * i, 3) for i in range(1, 200))
@@ -29,12 +29,13 @@ class Conformal:
     """Offsets of the quantiles from a point forecast, in scaled units.
 
     Args:
-        offsets: `(len(GRID), H, C)` float32, ascending along the first axis; with `symmetric` the middle
+        offsets: `(len(levels), H, C)` float32, ascending along the first axis; with `symmetric` the middle
             one is 0.
         windows: Windows that stand behind every offset (the fewest, where values were missing).
         channels: Names of the C channels, or `("*",)` where one set of offsets serves any channel.
         source: What the residuals come from, as the output says it: `validation`, `context backtest`, ….
         symmetric: Whether the offsets were made from absolute residuals.
+        levels: Probability levels of the offsets, ascending.
     """
 
     offsets: Tensor
@@ -42,6 +43,7 @@ class Conformal:
     channels: tuple[str, ...]
     source: str
     symmetric: bool = False
+    levels: tuple[float, ...] = GRID
 
     @classmethod
     def from_residuals(
@@ -51,6 +53,7 @@ class Conformal:
         channels: Sequence[str] | None = None,
         source: str = "validation",
         symmetric: bool = False,
+        levels: Sequence[float] = GRID,
     ) -> Conformal:
         """Make offsets from residuals `(N, H, C)`, NaN where the truth is missing.
 
@@ -67,9 +70,9 @@ class Conformal:
             residuals = residuals.transpose(1, 2).reshape(-1, residuals.shape[1], 1)  # N H C -> N*C H 1
         elif len(channels) != residuals.shape[2]:
             raise ValueError(f"{len(channels)} channel names for {residuals.shape[2]} channels of residuals")
-        offsets = conformal_quantiles(residuals, GRID, symmetric=symmetric)
+        offsets = conformal_quantiles(residuals, levels, symmetric=symmetric)
         fewest = int(torch.isfinite(residuals).sum(0).min())
-        return cls(offsets.float(), fewest, tuple(channels or ("*",)), source, symmetric)
+        return cls(offsets.float(), fewest, tuple(channels or ("*",)), source, symmetric, tuple(levels))
 
     def at(self, levels: Sequence[float], *, horizon: int, channels: Sequence[str]) -> Tensor:
         """Return offsets `(len(levels), horizon, len(channels))`.
@@ -78,7 +81,7 @@ class Conformal:
         offsets of all that are. Beyond the stored horizon the last step's offsets grow with the square root
         of the step, as errors of a random walk do; `described` says so.
         """
-        rows = self.offsets[[_grid_row(level) for level in levels]]
+        rows = self.offsets[[self._row(level) for level in levels]]
         columns = [
             rows[:, :, self.channels.index(name)] if name in self.channels else rows.mean(2)
             for name in channels
@@ -105,6 +108,7 @@ class Conformal:
             "channels": list(self.channels),
             "source": self.source,
             "symmetric": self.symmetric,
+            "levels": list(self.levels),
         }
 
     @classmethod
@@ -116,11 +120,18 @@ class Conformal:
             channels=tuple(state["channels"]),
             source=str(state["source"]),
             symmetric=bool(state["symmetric"]),
+            levels=tuple(state["levels"]),
         )
 
-    def renamed(self, source: str) -> Conformal:
-        """Return the same offsets under another source."""
-        return replace(self, source=source)
+    def _row(self, level: float) -> int:
+        """Return the row of a level: its own, else the next one further from one half, else the
+        outermost.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"a quantile level must lie between 0 and 1; found {level}")
+        if level > 0.5:
+            return next((i for i, own in enumerate(self.levels) if own >= level - 1e-9), len(self.levels) - 1)
+        return next((i for i in reversed(range(len(self.levels))) if self.levels[i] <= level + 1e-9), 0)
 
 
 class Residuals:
@@ -195,87 +206,86 @@ def conformal_quantiles(residuals: Tensor, levels: Sequence[float], *, symmetric
     """
     values = residuals.abs() if symmetric else residuals
     ordered = values.sort(0).values  # NaN is sorted to the end
-    count = torch.isfinite(residuals).sum(0)
-    rows = []
-    for level in levels:
-        share = abs(2 * level - 1) if symmetric else level
-        # a tolerance below any real level spacing keeps 0.9 * 10 = 9.000000000000002 at 9
-        exact = (count + 1).double() * share
-        upper, lower = (exact - 1e-9).ceil(), (exact + 1e-9).floor()
-        if symmetric or level > 0.5:
-            picks = (upper,)
-        elif level < 0.5:
-            picks = (lower,)
-        else:
-            picks = (upper, lower)
-        found = [
-            ordered.gather(0, (pick.long() - 1).clamp(min=0).minimum((count - 1).clamp(min=0))[None])[0]
-            for pick in picks
-        ]
-        offset = torch.stack(found).mean(0)
-        if symmetric:
-            offset = offset * (0.0 if level == 0.5 else math.copysign(1.0, level - 0.5))
-        rows.append(torch.where(count > 0, offset, torch.zeros_like(offset)))
-    return torch.stack(rows)
+    count = torch.isfinite(residuals).sum(0)[None]
+    level = torch.tensor(levels, dtype=torch.float64).reshape(-1, *[1] * (residuals.ndim - 1))
+    # a tolerance below any real spacing of levels keeps 0.9 * 10 = 9.000000000000002 at 9
+    exact = (count + 1) * ((2 * level - 1).abs() if symmetric else level)
+    upper, lower = (exact - 1e-9).ceil().long(), (exact + 1e-9).floor().long()
+
+    def ranked(rank: Tensor) -> Tensor:
+        return ordered.gather(0, (rank - 1).clamp(min=0).minimum((count - 1).clamp(min=0)))
+
+    if symmetric:
+        offsets = ranked(upper) * torch.sign(level - 0.5).to(ordered.dtype)
+    else:
+        above, below = ranked(upper), ranked(lower)
+        offsets = torch.where(level > 0.5, above, torch.where(level < 0.5, below, (above + below) / 2))
+    return torch.where(count > 0, offsets, torch.zeros_like(offsets))
+
+
+@dataclass(frozen=True)
+class ContextWindows:
+    """Earlier ends of one history from which a model can be asked what it would have forecast.
+
+    Args:
+        ends: Rows before the first step of each window; none where the history is too short for 8 of them.
+        steps: Steps of each window.
+    """
+
+    ends: list[int]
+    steps: int
+
+    @classmethod
+    def of(cls, rows: int, *, horizon: int, context: int, windows: int = 20) -> ContextWindows:
+        """Return up to `windows` ends, each with at least half of the context, or of the history, before
+        it.
+        """
+        first = max(8, min(context, rows // 2))
+        steps = min(horizon, max((rows - first) // 4, 1))
+        stride = max(1, min(steps // 2, (rows - steps - first) // windows))
+        ends = list(range(rows - steps, first - 1, -stride))[:windows]
+        return cls(ends if len(ends) >= 8 else [], steps)
 
 
 def context_conformal(
     history: np.ndarray,
-    predict: Callable[[list[int], int], np.ndarray],
+    windows: ContextWindows,
+    forecasts: np.ndarray | None,
     *,
     horizon: int,
-    context: int,
     season: int = 1,
     channels: Sequence[str],
-    windows: int = 20,
+    levels: Sequence[float] = GRID,
 ) -> Conformal | None:
     """Return offsets from a series' own history, for a forecaster without validation residuals.
 
-    The model is run from up to `windows` earlier ends of the history, each with at least half of the
-    context before it. Where fewer than 8 such windows fit, the differences between values one season apart
-    stand in: those of step h are the differences times the root of the seasons that h spans, as for a
-    seasonal naive forecast.
+    They come from the model's forecasts from earlier ends of the history. Without such windows the
+    differences between values one season apart stand in: those of step h are the differences times the root
+    of the seasons that h spans, as for a seasonal naive forecast.
 
     Args:
         history: `(T, C)` in scaled units, NaN where missing.
-        predict: Takes ends (rows before the first forecast step) and a number of steps; returns `(N, steps,
-            C)`.
+        windows: Ends of the history that were forecast from.
+        forecasts: `(len(windows.ends), windows.steps, C)`, or None where there are no ends.
         horizon: Steps of the forecast that is to come.
-        context: Steps the model looks at.
         season: Steps per season.
         channels: Names of the C channels.
-        windows: Most ends to forecast from.
+        levels: Levels to keep.
 
     Returns:
         None where the history is too short for either.
     """
-    rows = len(history)
-    first = max(8, min(context, rows // 2))
-    steps = min(horizon, max((rows - first) // 4, 1))
-    ends = list(range(rows - steps, first - 1, -max(1, min(steps // 2, (rows - steps - first) // windows))))[
-        :windows
-    ]
-    if len(ends) >= 8:
-        truth = np.stack([history[end : end + steps] for end in ends])
-        residuals = torch.from_numpy(truth - predict(ends, steps))
-        if bool(torch.isfinite(residuals).any()):
-            source = f"backtest of the model on {len(ends)} windows of the history"
-            return Conformal.from_residuals(residuals, channels=channels, source=source)
-    lag = season if rows >= season + 8 else 1
-    differences = history[lag:] - history[:-lag] if rows > lag else history[:0]
+    if windows.ends and forecasts is not None:
+        truth = np.stack([history[end : end + windows.steps] for end in windows.ends])
+        residuals = torch.from_numpy(truth - forecasts)
+        if bool(torch.isfinite(residuals).any(0).all()):
+            source = f"backtest of the model on {len(windows.ends)} windows of the history"
+            return Conformal.from_residuals(residuals, channels=channels, source=source, levels=levels)
+    lag = season if len(history) >= season + 8 else 1
+    differences = history[lag:] - history[:-lag] if len(history) > lag else history[:0]
     if np.isfinite(differences).sum() < 8:
         return None
     spanned = np.ceil(np.arange(1, horizon + 1) / lag)
     residuals = torch.from_numpy(differences[:, None, :] * np.sqrt(spanned)[None, :, None])
-    return Conformal.from_residuals(
-        residuals, channels=channels, source="seasonal differences of the history"
-    )
-
-
-def _grid_row(level: float) -> int:
-    """Return the row of the grid for a level: the same, or the next one further from one half."""
-    if not 0 < level < 1:
-        raise ValueError(f"a quantile level must lie between 0 and 1; found {level}")
-    position = level / 0.005 - 1
-    row = math.ceil(position - 1e-6) if level > 0.5 else math.floor(position + 1e-6)
-    return min(max(row, 0), len(GRID) - 1)
+    source = "seasonal differences of the history"
+    return Conformal.from_residuals(residuals, channels=channels, source=source, levels=levels)

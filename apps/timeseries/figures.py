@@ -32,7 +32,7 @@ def forecast_figure(
             `quantiles` (level to `(H,)`), `baselines` (name to `(H,)`), `unit`.
         title: Above all panels.
         unit: Of the values, where a panel names none.
-        note: Small print under the panels, such as where the bands come from.
+        note: Small print above the legend, such as where the bands come from.
         columns: Panels side by side.
     """
     with style():
@@ -50,15 +50,12 @@ def forecast_figure(
         first = [name for name in ("history", "truth", "forecast") if name in entries]
         names = first + [name for name in entries if name not in first]
         handles = [entries[name] for name in names]
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+        legend = figure.legend(
+            handles, names, loc="outside lower center", ncols=min(len(names), 6), title=note or None
+        )
+        legend.get_title().set(fontsize=8.5, color=NEUTRAL)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
-        if note:
-            # below the last row's axis, so that the layout makes room for it
-            axes[-1, 0].annotate(
-                note, (0, 0), (0, -30), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8,
-                color=NEUTRAL, annotation_clip=False,
-            )  # fmt: skip
     return figure
 
 
@@ -242,6 +239,7 @@ def _label_ends(axis: Axes, ends: list[tuple[float, str, str, bool]]) -> None:
         at = max(value, placed[-1] + gap) if placed else value
         placed.append(at)
         axis.annotate(
-            name, (1, at), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center",
-            color=colour, fontsize=9, fontweight="bold" if strong else "normal", annotation_clip=False,
+            name, (1, at), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+            va="center", color=colour, fontsize=9, fontweight="bold" if strong else "normal",
+            annotation_clip=False,
         )  # fmt: skip

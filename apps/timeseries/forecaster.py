@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from apps.timeseries import frequency as rates
 from apps.timeseries import scaling
-from apps.timeseries.conformal import Conformal, context_conformal
+from apps.timeseries.conformal import Conformal, ContextWindows, context_conformal
 from apps.timeseries.readers import SeriesTable, Unreadable, read_collection, read_future
 from apps.timeseries.roles import Roles
 from apps.timeseries.rolling import Contexts, forecast_scaled, mixes_channels
@@ -76,46 +76,41 @@ class Forecast:
         """
         import pandas as pd
 
-        parts = [self._part(one, wide=wide) for one in self.series]
-        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        parts = [part for one in self.series for part in self._parts(one, wide=wide)]
+        names = list(dict.fromkeys(name for part in parts for name in part))
+        frame = pd.DataFrame({name: _column(name, parts) for name in names})
         frame.attrs["not_forecast"] = [{"id": one.id, "reason": one.reason} for one in self.skipped]
         frame.attrs["notes"] = list(self.notes)
         return frame
 
-    def _part(self, one: SeriesForecast, *, wide: bool) -> pd.DataFrame:
-        import pandas as pd
-
+    def _parts(self, one: SeriesForecast, *, wide: bool) -> list[dict[str, Any]]:
+        """Return the columns of one series, in parts that stand below each other."""
         roles, horizon = one.table.roles, len(one.point)
         dated = all(other.times is not None for other in self.series)
         key = roles.ids[0] if len(roles.ids) == 1 else "id"
         when = (roles.time[0] if len(roles.time) == 1 else "time") if dated else "step"
         clock: Any = one.times if dated else np.arange(1, horizon + 1)
+        shared = {key: np.full(horizon, one.table.id, dtype=object), when: np.asarray(clock)}
+        source = {"quantiles_from": np.full(horizon, one.source, dtype=object)}
+        levels = list(enumerate(f"{level:g}" for level in self.levels))
         if wide:
-            columns: dict[str, Any] = {key: [one.table.id] * horizon, when: clock}
+            columns: dict[str, Any] = {}
             for number, target in enumerate(one.targets):
                 columns[f"{target}_prediction"] = one.point[:, number]
-                for row, level in enumerate(self.levels):
-                    columns[f"{target}_prediction_q{level:g}"] = one.quantiles[row, :, number]
-            return pd.DataFrame({**columns, "quantiles_from": one.source})
-        return pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        key: [one.table.id] * horizon,
-                        when: clock,
-                        "target": target,
-                        "prediction": one.point[:, number],
-                        **{
-                            f"{level:g}": one.quantiles[row, :, number]
-                            for row, level in enumerate(self.levels)
-                        },
-                        "quantiles_from": one.source,
-                    }
-                )
-                for number, target in enumerate(one.targets)
-            ],
-            ignore_index=True,
-        )
+                columns |= {
+                    f"{target}_prediction_q{name}": one.quantiles[row, :, number] for row, name in levels
+                }
+            return [{**shared, **columns, **source}]
+        return [
+            {
+                **shared,
+                "target": np.full(horizon, target, dtype=object),
+                "prediction": one.point[:, number],
+                **{name: one.quantiles[row, :, number] for row, name in levels},
+                **source,
+            }
+            for number, target in enumerate(one.targets)
+        ]
 
 
 class Forecaster:
@@ -272,9 +267,9 @@ class Forecaster:
         knowns = [self._known(t, s, future, steps) for t, s in zip(usable, scalers, strict=True)]
         points = self.predict_scaled(usable, scaled, horizon=steps, future=knowns)
         made = []
-        for table, scaler, values, point in zip(usable, scalers, scaled, points, strict=True):
+        offsets_of = self.offsets(usable, scaled, levels=levels, horizon=steps)
+        for table, scaler, point, (offsets, source) in zip(usable, scalers, points, offsets_of, strict=True):
             targets = self.targets(table)
-            offsets, source = self.offsets(table, values, levels, steps)
             bands = point[None] + offsets
             made.append(
                 SeriesForecast(
@@ -369,52 +364,54 @@ class Forecaster:
         return [np.stack([made[row, :, 0] for row in rows], 1) for rows in owners]
 
     def predict_from(
-        self, table: SeriesTable, scaled: np.ndarray, ends: Sequence[int], *, horizon: int
-    ) -> np.ndarray:
-        """Return forecasts `(N, horizon, targets)` in scaled units from earlier ends of one series'
-        history.
+        self, asked: Sequence[tuple[SeriesTable, np.ndarray, int]], *, horizon: int
+    ) -> list[np.ndarray]:
+        """Return forecasts `(horizon, targets)` in scaled units from earlier ends of histories.
 
-        What comes after an end is hidden, but for the channels whose future is known.
+        Args:
+            asked: Series, its scaled values `(T, C)`, and how many of its rows come before the first step.
+                What comes after is hidden, but for the channels whose future is known.
+            horizon: Steps.
         """
         future: list[np.ndarray | None] | None = None
         if self.mixes_channels and self.facts.get("exogenous"):
-            hidden = np.ones(scaled.shape[1], dtype=bool)
-            hidden[self.facts["exogenous"]] = False
             future = []
-            for end in ends:
+            for _, scaled, end in asked:
                 known = np.full((horizon, scaled.shape[1]), np.nan)
                 part = scaled[end : end + horizon]
-                known[: len(part)] = np.where(hidden, np.nan, part)
+                for channel in self.facts["exogenous"]:
+                    known[: len(part), channel] = part[:, channel]
                 future.append(known)
-        histories = [scaled[max(0, end - self.context) : end] for end in ends]
-        return np.stack(self.predict_scaled([table] * len(ends), histories, horizon=horizon, future=future))
+        histories = [scaled[max(0, end - self.context) : end] for _, scaled, end in asked]
+        return self.predict_scaled(
+            [table for table, _, _ in asked], histories, horizon=horizon, future=future
+        )
 
     def targets(self, table: SeriesTable) -> list[str]:
         """Return the names of the channels that are forecast, the first ones of the table."""
         return list(table.roles.targets or table.channels)
 
     def offsets(
-        self, table: SeriesTable, scaled: np.ndarray, levels: Sequence[float], horizon: int
-    ) -> tuple[np.ndarray, str]:
-        """Return quantile offsets `(levels, horizon, targets)` in scaled units, and where they come
-        from.
+        self,
+        tables: Sequence[SeriesTable],
+        histories: Sequence[np.ndarray],
+        *,
+        levels: Sequence[float],
+        horizon: int,
+    ) -> list[tuple[np.ndarray, str]]:
+        """Return each series' quantile offsets `(levels, horizon, targets)` in scaled units, and what they
+        come from.
+
+        They come from the validation residuals of the checkpoint; without any, from forecasts of each
+        history's own end; NaN where it is too short for those too.
         """
-        targets = self.targets(table)
-        conformal = self.conformal
-        if conformal is None:
-            conformal = context_conformal(
-                scaled[:, : len(targets)],
-                lambda ends, steps: self.predict_from(table, scaled, ends, horizon=steps),
-                horizon=horizon,
-                context=self.context,
-                season=rates.season(table.frequency),
-                channels=targets,
-            )
-        if conformal is None:
-            return np.full((len(levels), horizon, len(targets)), np.nan), "none: the history is too short"
-        return conformal.at(levels, horizon=horizon, channels=targets).double().numpy(), conformal.described(
-            horizon
-        )
+        found = []
+        for first in range(
+            0, len(tables), 128
+        ):  # so many at once that the windows stay small beside the tables
+            part = list(zip(tables[first : first + 128], histories[first : first + 128], strict=True))
+            found += self._offsets(part, levels, horizon)
+        return found
 
     # helpers
 
@@ -444,8 +441,8 @@ class Forecaster:
             seen = int(np.isfinite(table.values[:, table.channels.index(name)]).sum())
             if seen < self.minimum_history:
                 return (
-                    f"series '{table.id}' has {seen} observed values in '{name}', at least {self.minimum_history}"
-                    " are needed"
+                    f"series '{table.id}' has {seen} observed values in '{name}',"
+                    f" at least {self.minimum_history} are needed"
                 )
             recent = table.values[-self.context :, table.channels.index(name)]
             if not np.isfinite(recent).any():
@@ -453,8 +450,8 @@ class Forecaster:
         wanted = self.facts.get("channels")
         if self.mixes_channels and wanted and len(wanted) != len(table.channels):
             return (
-                f"series '{table.id}' has {len(table.channels)} channels, the network was trained on {len(wanted)}"
-                f" ({', '.join(wanted[:8])})"
+                f"series '{table.id}' has {len(table.channels)} channels,"
+                f" the network was trained on {len(wanted)} ({', '.join(wanted[:8])})"
             )
         exogenous = (
             [table.channels[i] for i in self.facts.get("exogenous") or []] if self.mixes_channels else []
@@ -539,12 +536,56 @@ class Forecaster:
             for name in trained:
                 if table.static.get(name) not in words[name]:
                     raise UserError(
-                        f"series '{table.id}' has '{table.static.get(name)}' in '{name}', which training never saw"
-                        f" ({', '.join(words[name][:8])})"
+                        f"series '{table.id}' has '{table.static.get(name)}' in '{name}',"
+                        f" which training never saw ({', '.join(words[name][:8])})"
                     )
         return torch.tensor(
             [[words[n].index(table.static[n]) for n in trained] for table in tables], dtype=torch.int64
         )
+
+    def _offsets(
+        self, cases: Sequence[tuple[SeriesTable, np.ndarray]], levels: Sequence[float], horizon: int
+    ) -> list[tuple[np.ndarray, str]]:
+        plans = [
+            ContextWindows.of(len(history), horizon=horizon, context=self.context)
+            if self.conformal is None
+            else ContextWindows([], horizon)
+            for _, history in cases
+        ]
+        forecasts: list[np.ndarray | None] = [None] * len(cases)
+        for steps in {plan.steps for plan in plans if plan.ends}:
+            chosen = [i for i, plan in enumerate(plans) if plan.ends and plan.steps == steps]
+            asked = [(cases[i][0], cases[i][1], end) for i in chosen for end in plans[i].ends]
+            made = iter(self.predict_from(asked, horizon=steps))
+            for i in chosen:
+                forecasts[i] = np.stack([next(made) for _ in plans[i].ends])
+        found = []
+        for (table, history), plan, made_before in zip(cases, plans, forecasts, strict=True):
+            targets = self.targets(table)
+            conformal = self.conformal or context_conformal(
+                history[:, : len(targets)],
+                plan,
+                made_before,
+                horizon=horizon,
+                season=rates.season(table.frequency),
+                channels=targets,
+                levels=sorted({*levels, 0.5}),
+            )
+            if conformal is None:
+                unknown = np.full((len(levels), horizon, len(targets)), np.nan)
+                found.append((unknown, "none: the history is too short"))
+                continue
+            offsets = conformal.at(levels, horizon=horizon, channels=targets).double().numpy()
+            found.append((offsets, conformal.described(horizon)))
+        return found
+
+
+def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Join a column of all parts; a part that lacks it (wide, with other targets) holds NaN there."""
+    lengths = [len(next(iter(part.values()))) for part in parts]
+    return np.concatenate(
+        [part.get(name, np.full(n, np.nan)) for part, n in zip(parts, lengths, strict=True)]
+    )
 
 
 def _future_times(table: SeriesTable, horizon: int) -> pd.DatetimeIndex | None:

@@ -62,15 +62,14 @@ def forecast_scaled(
     exogenous channels with their known future, channels of which neither is known as missing.
 
     Args:
-        network: Called as `network(past_values, past_observed=…, future_values=…, …)`; returns
-            `.prediction`.
+        network: In evaluation mode; called as `network(past_values, past_observed=…, future_values=…, …)`;
+            returns `.prediction`.
         contexts: Any number of rows.
         horizon: Steps wanted.
         chunk: Steps that the network forecasts at once.
         batch_size: Rows per call.
         device: Where the network lies.
     """
-    network.eval()
     parts = []
     for first in range(0, len(contexts), batch_size):
         batch = contexts.rows(slice(first, first + batch_size)).to(device)

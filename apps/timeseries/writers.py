@@ -1,4 +1,6 @@
-"""Forecasts to disk: CSV or Parquet whole or not at all, and a PNG beside it; what `dfm timeseries predict` writes."""
+"""Forecasts to disk: CSV or Parquet whole or not at all, and a PNG beside it; what `dfm timeseries predict`
+writes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from apps.timeseries.forecaster import Forecast, Forecaster
 
-__all__ = ["predict_to", "summary", "write_forecast"]
+__all__ = ["draw", "predict_to", "summary", "write_forecast"]
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
@@ -35,7 +37,8 @@ def predict_to(
     panels: int = 4,
     **columns: Any,
 ) -> list[Path]:
-    """Forecast a source and write the table, a PNG of the first series, and the list of what was not forecast.
+    """Forecast a source and write the table, a PNG of the first series, and the list of what was not
+    forecast.
 
     Args:
         out: A `.csv`, `.csv.gz` or `.parquet` file, or a folder, which gets `forecast.csv`.
@@ -50,7 +53,8 @@ def predict_to(
         **columns: `frequency`, and roles of columns: `time`, `ids`, `targets`, `observable`, `control`, ….
 
     Returns:
-        The files that were written: the table first, then the PNG, then `<name>.skipped.csv` where there is one.
+        The files that were written: the table first, then the PNG, then `<name>.skipped.csv` where there is
+        one.
 
     Raises:
         UserError: If nothing can be forecast, or `out` cannot be written.
@@ -86,7 +90,8 @@ def predict_to(
 
 
 def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
-    """Write a table to CSV (plain or gzip) or Parquet, by the suffix, atomically; a folder gets `forecast.csv`.
+    """Write a table to CSV (plain or gzip) or Parquet, by the suffix, atomically; a folder gets
+    `forecast.csv`.
 
     Raises:
         UserError: If the suffix is none of these, or the disk refuses.
@@ -107,7 +112,9 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
 
 
 def draw(forecast: Forecast, *, panels: int = 4, history: int | None = None) -> Figure:
-    """Draw the first series and channels: history (three horizons of it), forecast, outer and inner band."""
+    """Draw the first series and channels: history (three horizons of it), forecast, outer and inner
+    band.
+    """
     from apps.timeseries.figures import forecast_figure
 
     drawn = []
@@ -141,9 +148,8 @@ def summary(forecast: Forecast, *, limit: int = 5) -> list[str]:
     """Return what to tell the user: how many series, where the quantiles come from, what was left out."""
     sources = list(dict.fromkeys(one.source for one in forecast.series))
     steps = len(forecast.series[0].point) if forecast.series else 0
-    lines = [
-        f"{len(forecast.series)} series forecast, {steps} steps each; quantiles from: {'; '.join(sources[:3])}"
-    ]
+    made = f"{len(forecast.series)} series forecast, {steps} steps each"
+    lines = [f"{made}; quantiles from: {'; '.join(sources[:3])}"]
     lines += forecast.notes[:limit]
     if forecast.skipped:
         lines.append(f"{len(forecast.skipped)} not forecast:")

@@ -1,0 +1,368 @@
+"""From a checkpoint and a table to a forecast: stamps, units, gaps, any horizon, quantiles, many series."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from apps.timeseries.backtest import METRICS, backtest
+from apps.timeseries.conformal import Conformal
+from apps.timeseries.forecaster import Forecaster
+from apps.timeseries.models.ttm import TTM
+from apps.timeseries.readers import read_series
+from apps.timeseries.rolling import Contexts, forecast_scaled
+from apps.timeseries.writers import predict_to, summary, write_forecast
+from core.checkpoints.files import write_checkpoint
+from core.errors import UserError
+
+SIZES = {"context": 96, "horizon": 24, "patch": 12, "width": 24, "levels": 2, "decoder_width": 16}
+
+
+class Shift(torch.nn.Module):
+    """Forecasts the last `horizon` values of the context: exact on a series with that period."""
+
+    channels_bound = False
+    exogenous: tuple[int, ...] = ()
+
+    def __init__(self, context: int, horizon: int) -> None:
+        super().__init__()
+        self.context, self.horizon = context, horizon
+
+    def forward(self, past_values: torch.Tensor, **_: object) -> torch.Tensor:
+        return past_values[:, -self.horizon :]
+
+
+class FollowCovariate(torch.nn.Module):
+    """Forecasts channel 0 as the known future of channel 1."""
+
+    channels_bound = True
+    exogenous = (1,)
+
+    def forward(self, past_values: torch.Tensor, *, future_values: torch.Tensor, **_: object) -> torch.Tensor:
+        return future_values[..., 1:2]
+
+
+def daily(rows: int, *, level: float = 10.0, size: float = 3.0) -> np.ndarray:
+    """Return an hourly series with a clean daily cycle."""
+    return level + size * np.sin(np.arange(rows) * 2 * np.pi / 24)
+
+
+def frame(rows: int = 300, names: tuple[str, ...] = ("a",), **columns: np.ndarray) -> pd.DataFrame:
+    """Return a long frame of hourly series with ids."""
+    stamps = pd.date_range("2024-01-01", periods=rows, freq="h")
+    values = columns or {"y": daily(rows)}
+    return pd.concat(
+        [pd.DataFrame({"id": name, "date": stamps, **values}) for name in names], ignore_index=True
+    )
+
+
+@pytest.fixture
+def shift() -> Forecaster:
+    """A forecaster that is exact on daily cycles."""
+    return Forecaster(Shift(48, 24), context=48, horizon=24)
+
+
+@pytest.fixture(scope="module")
+def network() -> TTM:
+    torch.manual_seed(0)
+    return TTM(**SIZES)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network: TTM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as a run writes it, with facts of one series and residuals of validation."""
+    residuals = torch.randn(99, 24, 1, generator=torch.Generator().manual_seed(0))
+    facts = {
+        "context": 96,
+        "horizon": 24,
+        "channels": ["y"],
+        "targets": 1,
+        "exogenous": [],
+        "scaler": "standard",
+        "roles": {"time": ["date"], "ids": ["id"], "targets": ["y"]},
+        "series": {"known": {"mean": [100.0], "scale": [5.0]}},
+        "conformal": Conformal.from_residuals(residuals, channels=("y",)).state(),
+    }
+    described = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": SIZES}
+    path = tmp_path_factory.mktemp("run") / "last.ckpt"
+    write_checkpoint(
+        {
+            "state_dict": {
+                **{f"network.{name}": value for name, value in network.state_dict().items()},
+                "normaliser._extra_state": facts,
+            },
+            "global_step": 7,
+            "domainfm": {
+                "format": 1,
+                "domain": "timeseries",
+                "system": "ttm",
+                "config": {"model": {"init_args": {"network": described}}},
+                "key_map": "apps.timeseries.models.ttm",
+            },
+        },
+        path,
+    )
+    return path
+
+
+def test_a_forecast_has_future_stamps_physical_units_and_ordered_quantiles(shift: Forecaster) -> None:
+    made = shift.forecast(frame(), quantiles=(0.9, 0.1, 0.5))
+    assert list(made.columns) == ["id", "date", "target", "prediction", "0.1", "0.5", "0.9", "quantiles_from"]
+    assert made["date"].iloc[0] == pd.Timestamp("2024-01-13 12:00")
+    assert (made["date"].diff().dropna() == pd.Timedelta("1h")).all()
+    assert made["prediction"].to_numpy() == pytest.approx(daily(324)[300:], abs=1e-4)
+    assert (made["0.1"] <= made["0.9"]).all()
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 24, 25, 100])
+def test_any_horizon_is_cut_or_rolled(shift: Forecaster, horizon: int) -> None:
+    made = shift.forecast(frame(), horizon=horizon)
+    assert made["prediction"].to_numpy() == pytest.approx(daily(300 + horizon)[300:], abs=1e-3)
+    assert ("rolled in chunks of 24" in str(made.attrs["notes"])) == (horizon > 24)
+
+
+def test_the_wide_form_has_a_row_per_step(shift: Forecaster) -> None:
+    made = shift.forecast(frame(y=daily(300), z=2 * daily(300)), horizon=5, wide=True, quantiles=(0.1,))
+    assert len(made) == 5
+    assert {"y_prediction", "z_prediction", "y_prediction_q0.1", "z_prediction_q0.1"} <= set(made.columns)
+
+
+def test_a_series_without_stamps_is_counted_in_steps(shift: Forecaster) -> None:
+    made = shift.forecast(pd.DataFrame({"y": daily(300)}), horizon=3)
+    assert made["step"].tolist() == [1, 2, 3]
+
+
+def test_two_channels_of_one_network_are_forecast_in_their_own_units(shift: Forecaster) -> None:
+    made = shift.forecast(frame(y=daily(300), z=1000 * daily(300)), horizon=24).set_index("target")
+    assert made.loc["z", "prediction"].to_numpy() == pytest.approx(
+        1000 * made.loc["y", "prediction"].to_numpy()
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_the_result_does_not_depend_on_the_batch_size(network: TTM, batch_size: int) -> None:
+    table = frame(names=tuple("abcde"), y=daily(300) + np.random.default_rng(0).normal(size=300))
+    whole = Forecaster(network, context=96, horizon=24).forecast(table, horizon=60)
+    parts = Forecaster(network, context=96, horizon=24, batch_size=batch_size).forecast(table, horizon=60)
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
+
+
+def test_a_series_forecast_alone_equals_the_same_among_many(network: TTM) -> None:
+    forecaster = Forecaster(network, context=96, horizon=24)
+    many = forecaster.forecast(frame(names=("a", "b", "c")))
+    alone = forecaster.forecast(frame(names=("b",)))
+    pd.testing.assert_frame_equal(many[many["id"] == "b"].reset_index(drop=True), alone, rtol=1e-4)
+
+
+def test_gaps_and_missing_stamps_still_give_a_forecast(shift: Forecaster) -> None:
+    table = frame(500)
+    table.loc[100:110, "y"] = np.nan
+    made = shift.forecast(table.drop(index=range(200, 230)), horizon=24)
+    assert made["prediction"].to_numpy() == pytest.approx(daily(524)[500:], abs=0.2)
+    assert "stamps missing" in str(made.attrs["notes"])
+
+
+def test_what_cannot_be_forecast_is_reported_with_its_reason(shift: Forecaster) -> None:
+    short = frame(5, names=("short",))
+    late = frame(300, names=("late",))
+    late.loc[200:, "y"] = np.nan
+    made = shift.forecast(pd.concat([frame(), short, late], ignore_index=True))
+    reasons = {one["id"]: one["reason"] for one in made.attrs["not_forecast"]}
+    assert set(made["id"]) == {"a"}
+    assert "has 5 observed values in 'y', at least 8 are needed" in reasons["short"]
+    assert "no value of 'y' in its last 48 rows" in reasons["late"]
+
+
+def test_nothing_to_forecast_is_one_sentence(shift: Forecaster) -> None:
+    with pytest.raises(UserError, match="none of the 1 series can be forecast"):
+        shift.forecast(frame(5))
+
+
+def test_a_series_shorter_than_the_context_is_padded(shift: Forecaster) -> None:
+    made = shift.forecast(frame(30), horizon=24)
+    assert made["prediction"].to_numpy() == pytest.approx(daily(54)[30:], abs=1e-4)
+    assert "1 series are shorter than the context of 48 and were padded" in made.attrs["notes"]
+
+
+def test_a_constant_series_stays_constant(shift: Forecaster) -> None:
+    made = shift.forecast(frame(y=np.full(300, 7.0)))
+    assert (made[["prediction", "0.1", "0.9"]] == 7.0).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": 0}, "horizon is 0; it must be at least 1"),
+        ({"quantiles": (0.5, 1.5)}, "levels must lie between 0 and 1"),
+        ({"targets": "x"}, "has no column 'x'"),
+        ({"observabel": "x"}, "did you mean 'observable'"),
+    ],
+)
+def test_mistakes_are_one_sentence(shift: Forecaster, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        shift.forecast(frame(), **options)
+
+
+def test_known_futures_reach_the_network_through_a_rolled_horizon() -> None:
+    facts = {
+        "roles": {"targets": ["y"], "observable": ["x"]},
+        "channels": ["y", "x"],
+        "targets": 1,
+        "exogenous": [1],
+    }
+    forecaster = Forecaster(FollowCovariate(), context=48, horizon=10, facts=facts)
+    table = frame(y=daily(300), x=daily(300))
+    future = pd.DataFrame(
+        {"id": "a", "date": pd.date_range("2024-01-13 12:00", periods=25, freq="h"), "x": np.arange(25.0)}
+    )
+    made = forecaster.forecast(table, horizon=25, known_future=future, ids="id")
+    assert made["prediction"].to_numpy() == pytest.approx(np.arange(25.0), abs=1e-4)
+    with pytest.raises(UserError, match="needs the known future of x; give known_future"):
+        forecaster.forecast(table, horizon=25, ids="id")
+
+
+def test_rolling_marks_channels_of_unknown_future_as_missing() -> None:
+    seen = []
+
+    class Watch(torch.nn.Module):
+        exogenous = ()
+
+        def forward(self, past_values, *, past_observed, **_):
+            seen.append(past_observed[:, -4:].clone())
+            return past_values[:, -4:, :1]
+
+    contexts = Contexts(torch.ones(2, 8, 3), torch.ones(2, 8, 3, dtype=torch.bool))
+    assert forecast_scaled(Watch(), contexts, horizon=6, chunk=4).shape == (2, 6, 1)
+    assert seen[1][0, 0].tolist() == [True, False, False]
+
+
+def test_a_checkpoint_gives_the_same_forecast_as_its_network(checkpoint: Path, network: TTM) -> None:
+    loaded = Forecaster.from_checkpoint(checkpoint)
+    fresh = Forecaster(network, context=96, horizon=24)
+    ours, theirs = loaded.forecast(frame()), fresh.forecast(frame())
+    assert ours["prediction"].to_numpy() == pytest.approx(theirs["prediction"].to_numpy(), rel=1e-6)
+    assert set(ours["quantiles_from"]) == {"validation"}
+    assert set(theirs["quantiles_from"]) == {"backtest of the model on 20 windows of the history"}
+
+
+def test_statistics_are_stored_ones_for_a_known_id_and_new_ones_for_another(checkpoint: Path) -> None:
+    forecaster = Forecaster.from_checkpoint(checkpoint)
+    known, new = read_series(frame(names=("known", "new")))
+    assert forecaster.scalers(known) == {"mean": [100.0], "scale": [5.0]}
+    assert forecaster.scalers(new)["mean"][0] == pytest.approx(np.mean(daily(300)))
+
+
+def test_quantiles_beyond_the_stored_horizon_say_so(checkpoint: Path) -> None:
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(), horizon=48)
+    assert set(made["quantiles_from"]) == {"validation, extrapolated beyond step 24"}
+
+
+def test_an_exported_folder_is_a_forecaster_too(checkpoint: Path, tmp_path: Path) -> None:
+    from core.checkpoints.exchange import export_weights
+
+    folder = export_weights(checkpoint, tmp_path / "exported")
+    ours, theirs = Forecaster.from_checkpoint(folder), Forecaster.from_checkpoint(checkpoint)
+    assert (ours.context, ours.horizon) == (96, 24)
+    first, second = ours.forecast(frame())["prediction"], theirs.forecast(frame())["prediction"]
+    assert first.to_numpy() == pytest.approx(second.to_numpy(), rel=1e-5)
+
+
+def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.ckpt"):
+        Forecaster.from_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_a_first_forecast_from_a_fresh_process_is_quick_and_loads_no_trainer(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    csv = tmp_path / "my.csv"
+    frame().to_csv(csv, index=False)
+    code = (
+        "import sys\n"
+        "from apps.timeseries.forecaster import Forecaster\n"
+        f"made = Forecaster.from_checkpoint({str(checkpoint)!r}).forecast({str(csv)!r}, horizon=96)\n"
+        "assert len(made) == 96\n"
+        "found = {'lightning', 'torchvision', 'torchaudio', 'monai', 'wandb', 'matplotlib'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3]
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        time.monotonic() - start < 15
+    )  # about 3 s on an idle machine; the limit only catches a heavy import
+
+
+def test_a_backtest_scores_the_model_and_the_baselines_on_the_same_windows(shift: Forecaster) -> None:
+    noise = np.random.default_rng(1).normal(scale=0.3, size=(2, 800))
+    tables = read_series(
+        pd.concat(
+            [frame(800, names=(f"s{i}",), y=daily(800) + noise[i]) for i in range(2)], ignore_index=True
+        )
+    )
+    made = backtest(shift, tables, origins=6, baselines="naive")
+    table = made.table()
+    assert list(table.columns) == [*METRICS, "windows"]
+    assert set(table["windows"]) == {12}
+    # the model repeats the last day, as the seasonal naive forecast does
+    assert table.loc["model", "MSE"] == pytest.approx(table.loc["seasonal naive", "MSE"], rel=1e-4)
+    assert table.loc["model", "MASE"] < table.loc["last value", "MASE"]
+    assert table.loc["model", "WQL"] < table.loc["last value", "WQL"]
+    assert len(made.by_step()) == 24 * len(table)
+    assert made.by_series().loc[("model", "s0"), "windows"] == 6
+    assert made.by_step().loc["model", "MSE"].mean() == pytest.approx(table.loc["model", "MSE"], rel=1e-6)
+
+
+def test_a_backtest_fits_trained_baselines_before_its_first_origin_only(shift: Forecaster) -> None:
+    values = daily(600)
+    values[-72:] = 1e6  # what comes later must not reach anyone's statistics
+    (table,) = read_series(frame(600, y=values))
+    made = backtest(shift, [table], origins=3, baselines="all")
+    assert {"ridge", "DLinear", "ETS"} <= set(made.table().index)
+    assert made.target.abs().min() > 1e4
+
+
+def test_a_backtest_of_too_short_series_says_what_it_needs(shift: Forecaster) -> None:
+    with pytest.raises(UserError, match="has 20 rows, a backtest needs 34"):
+        backtest(shift, read_series(frame(20)))
+
+
+def test_predictions_are_written_with_a_picture_and_a_report(shift: Forecaster, tmp_path: Path) -> None:
+    table = pd.concat([frame(), frame(5, names=("short",))], ignore_index=True)
+    written = predict_to(tmp_path / "out.csv", shift, table, horizon=12)
+    assert [path.name for path in written] == ["out.csv", "out.png", "out.skipped.csv"]
+    assert len(pd.read_csv(written[0])) == 12
+    assert written[1].read_bytes()[:4] == b"\x89PNG"
+    assert pd.read_csv(written[2])["id"].tolist() == ["short"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.png", "out.skipped.csv"]
+
+
+@pytest.mark.parametrize("name", ["f.csv", "f.csv.gz", "f.parquet"])
+def test_every_format_keeps_the_numbers(shift: Forecaster, tmp_path: Path, name: str) -> None:
+    made = shift.forecast(frame(), horizon=6)
+    path = write_forecast(made, tmp_path / name)
+    back = pd.read_parquet(path) if name.endswith("parquet") else pd.read_csv(path, parse_dates=["date"])
+    assert back["prediction"].to_numpy() == pytest.approx(made["prediction"].to_numpy())
+    assert (back["date"] == made["date"]).all()
+
+
+def test_another_suffix_is_refused(shift: Forecaster, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"must end in \.csv"):
+        predict_to(tmp_path / "out.xlsx", shift, frame())
+
+
+def test_the_summary_counts_and_names_what_was_left_out(shift: Forecaster) -> None:
+    result = shift.run(pd.concat([frame(), frame(5, names=("short",))], ignore_index=True))
+    lines = summary(replace(result, notes=[]))
+    assert lines[0].startswith("1 series forecast, 24 steps each; quantiles from: backtest of the model")
+    assert "1 not forecast:" in lines
