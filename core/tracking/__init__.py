@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.tracking.progress import LineProgress, progress_callbacks, quiet
     from core.tracking.report import write_report
     from core.tracking.settings import Tracking
+    from core.tracking.tables import write_table
     from core.tracking.throughput import Throughput
     from core.tracking.wandb_logger import WandbLogger
 
@@ -41,6 +42,7 @@ _HOMES = {
     "save_figure": "figures",
     "style": "figures",
     "write_report": "report",
+    "write_table": "tables",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "save_figure",
     "style",
     "write_report",
+    "write_table",
 ]
 
 

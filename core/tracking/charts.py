@@ -16,17 +16,21 @@ HUES = 8
 Points = Sequence[tuple[float, float]]
 
 
-def chart(series: Mapping[str, Points], *, x_label: str = "step") -> str:
+def chart(series: Mapping[str, Points], *, x_label: str = "step", logarithmic_from: float = 10) -> str:
     """Return one SVG of curves `{label: [(x, y), ...]}` with axes and tool tips.
 
-    The y axis is logarithmic where all values are positive and span more than a factor of 50. Values that are
-    not finite leave a gap. The k-th curve has the class `s<k>`, which the page colours.
+    Values that are not finite leave a gap. The k-th curve has the class `s<k>`, which the page colours.
+
+    Args:
+        series: The curves; more than 240 points are drawn as means with a band from least to greatest.
+        x_label: What x is.
+        logarithmic_from: The y axis is logarithmic if all values are positive and span more than this factor.
     """
     finite = [(x, y) for points in series.values() for x, y in points if math.isfinite(y)]
     if not finite:
         return '<p class="note">No finite values.</p>'
     low, high = min(y for _, y in finite), max(y for _, y in finite)
-    logarithmic = low > 0 and high / low > 50
+    logarithmic = low > 0 and high / low > logarithmic_from
     y_ticks = _decades(low, high) if logarithmic else nice_ticks(low, high, 5)
     x_ends = min(x for x, _ in finite), max(x for x, _ in finite)
     across = _scale(*x_ends, LEFT, WIDTH - RIGHT)

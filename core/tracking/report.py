@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import platform
 import re
@@ -45,9 +46,9 @@ Curves = dict[str, dict[str, list[tuple[float, float]]]]
 def write_report(folder: str | os.PathLike[str], *, title: str | None = None) -> Path:
     """Write `<folder>/report.html` from what the run folder holds, whole or not at all, and return its path.
 
-    Read are `metrics.csv` (curves and last values), `results*.csv` (tables; a column `model` names the model
-    or baseline), `figures/<name>-<step>.png` (the newest step of each name), and `config.yaml` (secrets
-    removed). What is not there is left out.
+    Read are `metrics.csv` (curves and last values), `results*.csv` and `by_*.csv` (tables; a column `model`
+    names the model or baseline), `figures/<name>-<step>.png` (the newest step of each name), and `config.yaml`
+    (secrets removed). What is not there is left out.
 
     Args:
         folder: The run folder.
@@ -59,7 +60,7 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     rows = read_metrics(folder)
     curves, lone = _curves(rows)
     sections = [
-        _section("Results", "".join(results_table(file) for file in sorted(folder.glob("results*.csv")))),
+        _section("Results", _tables(folder)),
         _section("Figures", _figures(folder)),
         _section("Curves", _charts(curves)),
         _section("Last values", _pairs({name: short(value, 6) for name, value in lone.items()})),
@@ -83,6 +84,13 @@ def _section(heading: str, body: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{body}</section>" if body else ""
 
 
+def _tables(folder: Path) -> str:
+    """Return the tables of results, the one without a name of its own first."""
+    found = [*folder.glob("results*.csv"), *folder.glob("by_*.csv")]
+    files = sorted(found, key=lambda path: (path.stem != "results", path.name))
+    return "".join(results_table(file) for file in files)
+
+
 def _subtitle(folder: Path) -> str:
     about = _read_config(folder).get("about")
     words = [str(about["title"])] if isinstance(about, Mapping) and about.get("title") else []
@@ -92,8 +100,10 @@ def _subtitle(folder: Path) -> str:
 def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> str:
     """Return the row of figures on top: steps, epochs, best validation values, speed."""
     facts: list[tuple[str, str]] = []
-    steps = [row["step"] for row in rows if "step" in row]
-    epochs = [row["epoch"] for row in rows if "epoch" in row]
+    # A test after training is logged one step and one epoch further.
+    trained = [row for row in rows if any(name not in HIDDEN and not name.startswith("test") for name in row)]
+    steps = [row["step"] for row in trained if "step" in row]
+    epochs = [row["epoch"] for row in trained if "epoch" in row]
     if steps:
         facts.append(("steps", f"{int(max(steps)) + 1:,}".replace(",", " ")))
     if epochs:
@@ -142,7 +152,7 @@ def _place(name: str) -> tuple[str, str]:
     if name == "lr" or name.startswith("lr/"):
         return "learning rate", name.removeprefix("lr").removeprefix("/")
     if name.startswith("grad_norm"):
-        return "gradient norm", "greatest since the last" if name.endswith("_max") else "at the step"
+        return "gradient norm", "greatest between log steps" if name.endswith("_max") else "at the step"
     base = re.sub(r"_(step|epoch)$", "", name)
     suffix = " (epoch)" if name.endswith("_epoch") else ""
     stage, mark, rest = base.partition("/") if "/" in base else base.partition("_")
@@ -159,7 +169,10 @@ def _charts(curves: Curves) -> str:
             for number, (label, points) in enumerate(series.items())
         )
         legend = f'<div class="legend">{labels}</div>'
-        cards.append(f'<div class="card"><h3>{escape(group)}</h3>{legend}{chart(series)}</div>')
+        # A rate's shape is read on a straight scale; losses and norms fall by factors.
+        straight = group == "learning rate" or group in TITLES.values()
+        picture = chart(series, logarithmic_from=math.inf if straight else 10)
+        cards.append(f'<div class="card"><h3>{escape(group)}</h3>{legend}{picture}</div>')
     return f'<div class="grid2">{"".join(cards)}</div>' if cards else ""
 
 

@@ -46,24 +46,27 @@ figcaption { margin-top: 8px; font-size: .9rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; min-height: 1.5em; font-size: .85rem;
   color: var(--soft); }
 .legend b { color: var(--ink); font-variant-numeric: tabular-nums; }
-.key { background: var(--hue); display: inline-block; width: 14px; height: 3px; border-radius: 2px;
+.key { background: currentColor; display: inline-block; width: 14px; height: 3px; border-radius: 2px;
   margin-right: 6px; vertical-align: middle; }
 svg { display: block; width: 100%; height: auto; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .axis { stroke: var(--soft); stroke-width: 1; }
 .tick { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
-.s0 { --hue: var(--s0); }
-.s1 { --hue: var(--s1); }
-.s2 { --hue: var(--s2); }
-.s3 { --hue: var(--s3); }
-.s4 { --hue: var(--s4); }
-.s5 { --hue: var(--s5); }
-.s6 { --hue: var(--s6); }
-.s7 { --hue: var(--s7); }
-.line { fill: none; stroke: var(--hue); stroke-width: 2; stroke-linejoin: round; }
-.band { fill: var(--hue); fill-opacity: .18; }
+.s0 { color: var(--s0); }
+.s1 { color: var(--s1); }
+.s2 { color: var(--s2); }
+.s3 { color: var(--s3); }
+.s4 { color: var(--s4); }
+.s5 { color: var(--s5); }
+.s6 { color: var(--s6); }
+.s7 { color: var(--s7); }
+.line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
+.band { fill: currentColor; fill-opacity: .18; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   margin-bottom: 16px; }
+/* Long tables scroll in themselves below a head that stays. */
+.tall { max-height: 520px; overflow-y: auto; }
+.tall thead th { position: sticky; top: 0; background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 table.narrow td:first-child { color: var(--soft); width: 40%; }
 caption { text-align: left; padding: 10px 14px 4px; font-weight: 600; }
@@ -75,10 +78,10 @@ table.narrow tr:first-child td { border-top: 0; }
 .best { font-weight: 700; color: var(--good); background: var(--mark); }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 summary { cursor: pointer; color: var(--soft); }
-pre { margin: 10px 0 0; overflow-x: auto; font: .84rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu
-  Sans Mono", monospace; }
+pre { margin: 10px 0 0; overflow-x: auto;
+  font: .84rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 footer { margin-top: 32px; font-size: .85rem; }
-.dot { fill: var(--hue); }
+.dot { fill: currentColor; }
 @media print {
   body { background: #fff; }
   .card, figure, details { break-inside: avoid; }

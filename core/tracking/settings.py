@@ -23,7 +23,7 @@ class Tracking:
 
     Attributes:
         wandb: `auto` (online where key and network are there, else offline), `online`, `offline`, `off`.
-        project: Weights & Biases project; null means the domain's name.
+        project: Weights & Biases project; null means domainfm.
         tensorboard: Write TensorBoard files into `<run>/tensorboard` (needs `domainfm[tensorboard]`).
         artifact: Hand the best checkpoint to Weights & Biases when training ends.
         report: Write `<run>/report.html` when training or testing ends.
