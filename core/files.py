@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["cards_folder", "configs_folder", "fsync_folder", "replacing"]
+__all__ = ["cards_folder", "configs_folder", "data_folder", "fsync_folder", "replacing"]
 
 
 def configs_folder() -> Path:
@@ -18,6 +18,13 @@ def configs_folder() -> Path:
 def cards_folder() -> Path:
     """Return the folder of data cards: right in a clone, an editable install and a wheel alike."""
     return Path(__file__).parents[1] / "data_cards"
+
+
+def data_folder() -> Path:
+    """Return the folder of fetched data: `$DFM_DATA`, else `domainfm/data` under the user's cache folder."""
+    if os.environ.get("DFM_DATA"):
+        return Path(os.environ["DFM_DATA"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "domainfm" / "data"
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.timeseries.roles import Roles
 from core.errors import UserError, did_you_mean
+from core.files import data_folder
 
 __all__ = ["CARDS", "Card", "check_leaks", "data_root", "leaks", "locate"]
 
@@ -70,11 +70,7 @@ GENERATED = ("embedded", "synthetic")
 
 def data_root(root: str | None) -> Path:
     """Return the data folder: the one given, else `DFM_DATA`, else the cache that `dfm data fetch` fills."""
-    if root:
-        return Path(root).expanduser()
-    if os.environ.get("DFM_DATA"):
-        return Path(os.environ["DFM_DATA"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "domainfm" / "data"
+    return Path(root).expanduser() if root else data_folder()
 
 
 def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:

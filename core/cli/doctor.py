@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, did_you_mean
+from core.files import data_folder
 
 __all__ = ["examine", "how_to_install", "main", "requirements"]
 
@@ -293,7 +294,7 @@ def _memory() -> dict[str, float]:
 def _disk() -> dict[str, dict[str, Any]]:
     import tempfile
 
-    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir())}
+    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "data": data_folder()}
     report = {}
     for name, folder in places.items():
         there = next(path for path in (folder, *folder.parents) if path.exists())

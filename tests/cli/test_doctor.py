@@ -115,6 +115,14 @@ def test_absent_key_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert doctor.examine()["tracking"]["wandb_key"] is False
 
 
+def test_data_folder_is_the_one_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFM_DATA", str(tmp_path / "data"))
+    place = doctor.examine()["disk"]["data"]
+    assert place["folder"] == str(tmp_path / "data")
+    assert place["exists"] is False
+    assert place["free_gib"] > 0
+
+
 def test_printed_page_shows_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
