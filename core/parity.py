@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,14 +188,28 @@ def load_case(path: str | Path, *, device: str = "cpu") -> Case:
     return Case(path=Path(path), head=head, tensors=tensors, device=device)
 
 
-def run_case(path: str | Path, *, device: str = "cpu") -> CaseReport:
+def run_case(
+    path: str | Path, *, device: str = "cpu", known: Mapping[tuple[str, str], Handler] | None = None
+) -> CaseReport:
     """Run one case and compare every recorded result.
+
+    Args:
+        path: The head's file.
+        device: Where to run it.
+        known: What can be run; None is what `known_cases` finds.
 
     Raises:
         UserError: If the case cannot be read, or no room knows its (system, kind).
     """
     case = load_case(path, device=device)
-    return _run(case, known_cases())
+    known = known_cases() if known is None else known
+    key = (case.system, case.kind)
+    if key not in known:
+        raise UserError(_unknown({key: case.path}, known))
+    produced = known[key](case)
+    recorded = {name: ref for name, ref in case.tensors.items() if not name.startswith(_GIVEN)}
+    checks = tuple(_compare(name, ref, produced.get(name), case.head) for name, ref in recorded.items())
+    return CaseReport(system=case.system, kind=case.kind, case=case.name, checks=checks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,31 +239,30 @@ def _main(argv: Sequence[str] | None) -> int:
         print("cpu switches: " + ", ".join(f"{k} {'on' if v['on'] else 'off'}" for k, v in state.items()))
     known = known_cases()
     unknown: dict[tuple[str, str], Path] = {}
-    reports = []
+    passed = failed = mistakes = 0
     for path, head in heads.items():
         key = (str(head["system"]), str(head["kind"]))
         if key not in known:
             unknown.setdefault(key, path)
             continue
-        report = _run(load_case(path, device=options.device), known)
-        _print(report)
-        reports.append(report)
-    failed = sum(not report.passed for report in reports)
-    if reports:
-        print(f"{len(reports) - failed} of {len(reports)} cases passed")
+        # One case that breaks does not keep the others from running.
+        try:
+            report = run_case(path, device=options.device, known=known)
+        except UserError as error:
+            print(f"dfm parity: {error}", file=sys.stderr)
+            mistakes += 1
+        except Exception:
+            traceback.print_exc()
+            print(f"{head['system']}/{head['case']} ({head['kind']}): FAIL")
+            failed += 1
+        else:
+            _print(report)
+            passed, failed = passed + report.passed, failed + (not report.passed)
+    if passed or failed:
+        print(f"{passed} of {passed + failed} cases passed")
     if unknown:
         print(f"dfm parity: {_unknown(unknown, known)}", file=sys.stderr)
-    return 1 if failed else 2 if unknown else 0
-
-
-def _run(case: Case, known: Mapping[tuple[str, str], Handler]) -> CaseReport:
-    key = (case.system, case.kind)
-    if key not in known:
-        raise UserError(_unknown({key: case.path}, known))
-    produced = known[key](case)
-    recorded = {name: ref for name, ref in case.tensors.items() if not name.startswith(_GIVEN)}
-    checks = tuple(_compare(name, ref, produced.get(name), case.head) for name, ref in recorded.items())
-    return CaseReport(system=case.system, kind=case.kind, case=case.name, checks=checks)
+    return 1 if failed else 2 if unknown or mistakes else 0
 
 
 def _compare(name: str, reference: Tensor, value: Any, head: Mapping[str, Any]) -> Check:
