@@ -125,9 +125,9 @@ class Mixture(Dataset):
         worst = max(seen, key=lambda name: seen[name])
         if seen[worst] > self.limit and not self.allow_repeats:
             raise UserError(
-                f"{worst} would be seen {seen[worst]:.1f} times in {n_epochs:g} epochs of the mixture, more than "
-                f"the limit of {self.limit:g}; lower its weight, train for fewer epochs, or set allow_repeats to "
-                "true"
+                f"{worst} would be seen {seen[worst]:.1f} times in {n_epochs:g} epochs of the mixture, more "
+                f"than the limit of {self.limit:g}; lower its weight, train for fewer epochs, or set "
+                "allow_repeats to true"
             )
         return seen
 
