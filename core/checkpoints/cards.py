@@ -33,7 +33,6 @@ class WeightsFile(BaseModel):
     name: str = Field(pattern=r"^[\w.-]+$")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
-    url: str | None = None
 
 
 class NetworkSize(BaseModel):
@@ -133,12 +132,10 @@ def modules_by_layout() -> dict[str, str]:
 
 
 def weights_cache() -> Path:
-    """Return the folder of fetched weights: `$DOMAINFM_CACHE/weights`, else under the user's cache folder."""
-    root = os.environ.get("DOMAINFM_CACHE")
-    base = (
-        Path(root).expanduser() if root else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    )
-    return (base if root else base / "domainfm") / "weights"
+    """Return where fetched weights lie: `$DFM_WEIGHTS`, else `domainfm/weights` in the user cache."""
+    if named := os.environ.get("DFM_WEIGHTS"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "domainfm" / "weights"
 
 
 def is_fetched(card: WeightsCard) -> bool:
@@ -162,7 +159,7 @@ def fetched_folder(card: WeightsCard) -> Path:
 
 
 def fetch_weights(card: WeightsCard, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Download the card's files, verify the hashes it knows, and return their folder.
+    """Download the card's files from the hub, verify the hashes it knows, and return their folder.
 
     Args:
         card: What to fetch; a file that is there with the right hash is not fetched again.
@@ -178,6 +175,6 @@ def fetch_weights(card: WeightsCard, folder: str | os.PathLike[str] | None = Non
     target = Path(folder) if folder is not None else weights_cache() / card.name
     endpoint = os.environ.get("HF_ENDPOINT") or None
     for file in card.files:
-        url = file.url or hf_hub_url(card.hub, file.name, revision=card.revision, endpoint=endpoint)
-        download([url], target / file.name, sha256=file.sha256)
+        url = hf_hub_url(card.hub, file.name, revision=card.revision, endpoint=endpoint)
+        download(url, target / file.name, sha256=file.sha256, size=file.bytes)
     return target

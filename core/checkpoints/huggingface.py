@@ -177,8 +177,7 @@ def export_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def fetch_hub(repo: str, *, revision: str | None = None) -> Path:
-    """Return the local folder of a hub repository's configuration and weights, fetched if they are not
-    there yet.
+    """Return the local folder of a hub repository's configuration and weights, fetched if not there yet.
 
     Raises:
         UserError: If the repository, the revision or the connection is missing; one sentence with what to do.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -183,23 +182,31 @@ def test_fetch_without_names_lists_the_cards(capsys):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch, network):
-    """A server with the hub's addresses, holding one published network, and the folder it serves."""
-    card = load_weights_card("ttm-r2-512-192")
-    folder = tmp_path / "hub" / card.hub / "resolve" / card.revision
-    write_folder(folder, KEY_MAP.to_official(network.state_dict()), to_official_config(network))
+    """A server that answers as the hub does, with one published network under any revision; its folder."""
+    published = tmp_path / "published"
+    write_folder(published, KEY_MAP.to_official(network.state_dict()), to_official_config(network))
+    repository = load_weights_card("ttm-r2-512-192").hub
 
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments, **options) -> None:
-            super().__init__(*arguments, directory=str(tmp_path / "hub"), **options)
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = published / Path(self.path).name
+            if not self.path.startswith(f"/{repository}/resolve/") or not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *arguments) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path / "cache"))
-    yield folder
+    monkeypatch.setenv("DFM_WEIGHTS", str(tmp_path / "cache"))
+    yield published
     server.shutdown()
     server.server_close()
 
@@ -211,21 +218,25 @@ def test_fetch_puts_a_cards_files_where_weights_finds_them(tmp_path, hub, networ
     printed = capsys.readouterr().out
     assert "licence apache-2.0" in printed
     assert "ibm-granite/granite-timeseries-ttm-r2@512-192-r2" in printed
-    fetched = tmp_path / "cache" / "weights" / "ttm-r2-512-192" / "model.safetensors"
+    fetched = tmp_path / "cache" / "ttm-r2-512-192" / "model.safetensors"
     assert fetched.read_bytes() == (hub / "model.safetensors").read_bytes()
 
 
-def test_fetch_refuses_a_file_with_another_hash_than_the_cards(tmp_path, hub, monkeypatch):
-    card = load_weights_card("ttm-r2-512-96")
-    wrong = tmp_path / "hub" / card.hub / "resolve" / card.revision
-    hub.rename(wrong)
-    digest = hashlib.sha256((wrong / "model.safetensors").read_bytes()).hexdigest()
-
-    with pytest.raises(UserError) as refused:
+def test_fetch_keeps_no_file_with_another_hash_than_the_cards(tmp_path, hub):
+    with pytest.raises(UserError, match=r"model\.safetensors .*SHA-256 is \w{64} instead of a706726a"):
         main(["fetch", "ttm-r2-512-96"])
 
-    assert digest[:8] in str(refused.value) or "SHA-256" in str(refused.value)
-    assert not (tmp_path / "cache" / "weights" / "ttm-r2-512-96" / "model.safetensors").exists()
+    assert [path.name for path in (tmp_path / "cache" / "ttm-r2-512-96").iterdir()] == ["config.json"]
+
+
+def test_fetch_of_what_the_hub_does_not_have_is_one_sentence(hub, capsys):
+    (hub / "config.json").unlink()
+
+    assert dfm(["checkpoint", "fetch", "ttm-r2-512-192"]) == 2
+
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "resolve/512-192-r2/config.json: the server answers 404" in error
 
 
 def test_the_help_needs_no_torch():

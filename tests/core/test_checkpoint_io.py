@@ -270,7 +270,10 @@ def test_plain_converts_what_weights_only_refuses(tmp_path):
     assert type(read["metric"]) is float
 
 
-@pytest.mark.parametrize("thing", [torch.nn.ReLU(), slice(1), np.datetime64(1, "ns"), np.ones(2, np.longdouble), open])
+@pytest.mark.parametrize(
+    "thing",
+    [torch.nn.ReLU(), slice(1), np.datetime64(1, "ns"), np.array([None]), np.ones(2, np.longdouble), open],
+)
 def test_what_cannot_be_plain_is_refused_with_its_path(thing):
     with pytest.raises(TypeError, match=r"^checkpoint\['callbacks'\]\[1\]\.state is a .*: a checkpoint"):
         plain({"callbacks": [0, SimpleNamespace(state=thing)]}, "checkpoint")

@@ -218,9 +218,8 @@ def test_a_cached_hub_repository_is_read_offline(monkeypatch, tmp_path, official
 
 
 def test_a_fetched_card_is_a_source_with_its_licence(monkeypatch, tmp_path, official_folder):
-    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path))
-    (tmp_path / "weights").mkdir()
-    official_folder.rename(tmp_path / "weights" / "ttm-r2-512-192")
+    monkeypatch.setenv("DFM_WEIGHTS", str(tmp_path))
+    official_folder.rename(tmp_path / "ttm-r2-512-192")
     network = small_ttm()
 
     report = load_weights("ttm-r2-512-192", network)
@@ -245,8 +244,8 @@ def test_every_weights_card_is_valid_and_names_a_size_that_makes_its_network(nam
 
 
 def test_a_missing_file_of_a_card_counts_as_not_fetched(monkeypatch, tmp_path):
-    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path))
-    folder = tmp_path / "weights" / "ttm-r2-512-96"
+    monkeypatch.setenv("DFM_WEIGHTS", str(tmp_path))
+    folder = tmp_path / "ttm-r2-512-96"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
 

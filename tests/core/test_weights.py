@@ -228,7 +228,7 @@ def test_a_source_that_is_not_there_is_refused_in_one_sentence(source, sentence)
 
 
 def test_a_card_that_was_not_fetched_says_how(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOMAINFM_CACHE", str(tmp_path))
+    monkeypatch.setenv("DFM_WEIGHTS", str(tmp_path))
 
     with pytest.raises(UserError, match="run `dfm checkpoint fetch ttm-r2-512-96`"):
         read_weights("ttm-r2-512-96")
