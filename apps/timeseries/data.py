@@ -191,6 +191,7 @@ class Series(DataModule):
             "freq_token": rates.token(rate),
             "season": rates.season(rate),
             "scaler": self.scaler,
+            "missing": self.missing,
             "roles": {k: list(v) for k, v in vars(roles).items()},
             "categories": built.categories,
             "series": built.facts,
