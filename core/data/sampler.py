@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch.utils.data import BatchSampler, Sampler
@@ -68,10 +69,12 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             self.epoch, self.start = epoch, 0
 
     def order(self, epoch: int) -> torch.Tensor:
-        """Return the global order of an epoch, int64 `(length,)`."""
+        """Return the global order of an epoch, whole numbers `(length,)`."""
         if not self.shuffle:
             return torch.arange(self.length)
-        return torch.randperm(self.length, generator=generator(self.seed, epoch, 0, "order"))
+        # half the memory: ten million windows are ten million numbers
+        dtype = torch.int32 if self.length < 2**31 else torch.int64
+        return torch.randperm(self.length, generator=generator(self.seed, epoch, 0, "order"), dtype=dtype)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield this rank's `(epoch, index)` from `start` to the end of the epoch."""
@@ -144,12 +147,12 @@ class EvaluationBatches(BatchSampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         """Yield lists of `(0, index)`."""
-        pairs = list(self.share)
-        batches = [pairs[first : first + self.batch_size] for first in range(0, len(pairs), self.batch_size)]
-        if len(batches) < len(self) and batches:
-            last = batches.pop()
-            batches += [last[:-1], last[-1:]]
-        yield from batches
+        share = self.share
+        cuts = [*range(share.first, share.last, self.batch_size), share.last]
+        if 0 < len(cuts) - 1 < len(self):
+            cuts.insert(-1, share.last - 1)
+        for first, end in pairwise(cuts):  # a list of a million pairs would be 100 MB
+            yield [(0, index) for index in range(first, end)]
 
     def __len__(self) -> int:
         """Return the number of batches."""
