@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from core.errors import UserError
-from core.files import fsync_folder
+from core.files import data_folder, fsync_folder
 
 if TYPE_CHECKING:
     from requests import Response
@@ -31,13 +31,6 @@ class _TryAgain(Exception):
 
 class _GiveUp(Exception):
     """The address will not give the file: another mirror may."""
-
-
-def data_folder() -> Path:
-    """Return where fetched data lies: `$DFM_DATA`, else `domainfm/data` in the user's cache folder."""
-    if named := os.environ.get("DFM_DATA"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "domainfm" / "data"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
