@@ -4,7 +4,7 @@ writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ def predict_to(
     wide: bool = False,
     figure: bool = True,
     panels: int = 4,
+    say: Callable[[str], None] | None = None,
     **columns: Any,
 ) -> list[Path]:
     """Forecast a source and write the table, a PNG of the first series, and the list of what was not
@@ -50,6 +51,7 @@ def predict_to(
         wide: One row per step.
         figure: Whether to draw.
         panels: Series and channels in the figure at most.
+        say: Called with each line of `summary`.
         **columns: `frequency`, and roles of columns: `time`, `ids`, `targets`, `observable`, `control`, ….
 
     Returns:
@@ -72,6 +74,8 @@ def predict_to(
         roles=Roles.of(**columns),
         frequency=frequency,
     )
+    for line in summary(forecast) if say is not None else ():
+        say(line)
     written = [write_forecast(forecast.frame(wide=wide), path)]
     if figure:
         from core.tracking.figures import style

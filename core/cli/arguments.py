@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from core.cli.recipes import find_config
+from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
 __all__ = ["Request", "prepare"]
@@ -27,6 +28,12 @@ TOP_LEVEL = (
     "tracking",
     "trainer",
 )
+TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
+GROUPS = {
+    "checkpoints": "core.trainer.Checkpoints",
+    "cpu": "core.accelerators.cpu.Switches",
+    "tracking": "core.tracking.settings.Tracking",
+}
 SPECIAL_CHECKPOINTS = ("last", "best")
 
 
@@ -93,7 +100,8 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
     if ckpt_path in ("", "null", "None"):
         ckpt_path = None
     for path in configs:
-        _check_top_level(path)
+        _check_file(path)
+    _check_keys(configs, options)
     _check_complete(domain, verb, configs, ckpt_path, wants_help)
     return Request(domain, verb, configs, options, ckpt_path, wants_help)
 
@@ -135,10 +143,56 @@ def _check_option(name: str) -> None:
         raise UserError(f"unknown option {name}{did_you_mean(first, TOP_LEVEL)}")
 
 
-def _check_top_level(path: Path) -> None:
-    for key in read_yaml(path):
+def _check_file(path: Path) -> None:
+    content = read_yaml(path)
+    for key in content:
         if key not in TOP_LEVEL:
             raise UserError(f"unknown key '{key}' in {path}{did_you_mean(str(key), TOP_LEVEL)}")
+    for key, place in (("trainer", TRAINER), *((name, path_) for name, path_ in GROUPS.items())):
+        section = content.get(key)
+        if isinstance(section, dict):
+            _check_names(place, section, path)
+    for key in ("model", "data"):
+        _check_nested(content.get(key), path)
+
+
+def _check_nested(value: Any, path: Path) -> None:
+    """Refuse an unknown key of any class or function that a recipe names, as far as its source tells."""
+    if isinstance(value, list):
+        for item in value:
+            _check_nested(item, path)
+    if not isinstance(value, dict):
+        return
+    arguments = value.get("init_args")
+    if isinstance(value.get("class_path"), str) and isinstance(arguments, dict):
+        _check_names(value["class_path"], arguments, path)
+    for item in value.values():
+        _check_nested(item, path)
+
+
+def _check_names(place: str, given: Iterable[str], where: Path | None) -> None:
+    known = parameters(place)
+    for name in given:
+        name = str(name).rstrip("+")
+        if known is not None and name not in known:
+            file = f" in {where}" if where else ""
+            raise UserError(f"unknown key '{name}' of {place}{file}{did_you_mean(name, known)}")
+
+
+def _check_keys(configs: Sequence[Path], options: Sequence[str]) -> None:
+    """Refuse an unknown key in `--trainer.X`, `--model.X` or `--data.X`; deeper ones are the parser's business."""
+    contents = [read_yaml(path) for path in configs]
+    for word in options:
+        keys = word.partition("=")[0].lstrip("-").split(".")
+        if len(keys) < 2 or not word.startswith("--"):
+            continue
+        section, name = keys[0], keys[1]
+        if section == "trainer" or section in GROUPS:
+            _check_names(TRAINER if section == "trainer" else GROUPS[section], [name], None)
+        if section in ("model", "data") and name not in ("class_path", "init_args", "dict_kwargs", "help"):
+            classes = [c[section].get("class_path") for c in contents if isinstance(c.get(section), dict)]
+            if classes and isinstance(classes[-1], str):
+                _check_names(classes[-1], [name], None)
 
 
 def _check_complete(

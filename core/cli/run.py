@@ -166,7 +166,7 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     except OSError as error:
         raise _disk_full(error) or error from error
     finally:
-        finish(trainer, cli.config_init["tracking"], failed=code not in (0,))
+        finish(trainer.loggers, failed=code != 0)
     return 0
 
 

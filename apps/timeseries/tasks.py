@@ -1,0 +1,260 @@
+"""The forecasting task: a window in, the horizon out, scored beside the baselines on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.timeseries.baselines import Baseline, default_baselines
+from apps.timeseries.batch import SeriesBatch
+from apps.timeseries.conformal import Conformal, Residuals
+from apps.timeseries.evaluation import LEVELS, Evaluation, panel, target_tables
+from core.errors import UserError
+from core.task import Task
+
+__all__ = ["Forecasting"]
+
+
+class Forecasting(Task):
+    """Trains a point forecaster and keeps what its quantiles are made of.
+
+    Losses are in the units of the external scaler (each series' training rows have mean 0 and deviation 1),
+    as in the field's benchmarks. After each validation the residuals of its windows give conformal quantiles,
+    which travel in the normaliser; `test` scores the network and the baselines on the same windows and writes
+    `results.csv`, `by_horizon.csv` and `by_channel.csv`.
+
+    Args:
+        network: Maps `SeriesBatch` fields to an output with `prediction (B, H, C')` and `loss`.
+        baselines: Whether `test` scores the baselines too.
+        trained_baselines: Whether those that are fitted on the training rows (DLinear, ridge) are among them.
+        examples: Forecasts drawn in the figure of `test`.
+        task: See `core.task.Task`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        baselines: bool = True,
+        trained_baselines: bool = True,
+        examples: int = 3,
+        **task: Any,
+    ) -> None:
+        super().__init__(network, **task)
+        self.baselines, self.trained_baselines, self.examples = baselines, trained_baselines, examples
+        self._residuals = Residuals()
+        self._evaluation: Evaluation | None = None
+        self._fitted: list[Baseline] = []
+        self._drawn: list[dict[str, Any]] = []
+        self._shown: set[int] = set()
+        self._offsets: Tensor | None = None
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuse windows of other sizes than the network's.
+
+        Raises:
+            UserError: Naming both values.
+        """
+        network = self.network
+        for name, own, given in (
+            ("context", getattr(network, "context", None), facts["context"]),
+            ("horizon", getattr(network, "kept", None), facts["horizon"]),
+        ):
+            wrong = own is not None and (given < own if name == "context" else given != own)
+            if wrong:
+                raise UserError(
+                    f"the network's {name} is {own} and data.{name} is {given};"
+                    f" give --data.{name}={own}, or a network of that size"
+                )
+        settings = getattr(network, "settings", {})
+        bound = any(settings.get(name) for name in _BOUND)
+        if bound and network.channels != len(facts["channels"]):
+            raise UserError(
+                f"the network is built for {network.channels} channels and the data has "
+                f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels to the data's number"
+            )
+
+    def product_rows(self, datamodule: Any) -> int | None:
+        """Return batch size times patches (for one channel): the rows of the network's linear maps."""
+        patches = getattr(self.network, "patches", None)
+        return None if patches is None else datamodule.batch_size * patches
+
+    def forecast(self, batch: SeriesBatch) -> Tensor:
+        """Return `(B, H, targets)` in scaled units; no label is looked at."""
+        return self.network(**self._inputs(batch, labels=False)).prediction[..., : self._targets]
+
+    def loss(self, batch: SeriesBatch) -> Tensor:
+        """Return the network's own loss on a batch."""
+        return self.network(**self._inputs(batch, labels=True)).loss
+
+    def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.loss(batch)
+        self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the residuals of the epoch before."""
+        self._residuals.reset()
+
+    def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
+        """Log loss and errors, and keep the residuals."""
+        output = self.network(**self._inputs(batch, labels=True))
+        prediction = output.prediction[..., : self._targets]
+        target, observed = self._labels(batch, prediction)
+        error = (prediction - target).masked_fill(~observed, 0.0)
+        count = observed.sum().clamp(min=1)
+        scalars = {
+            "val_loss": output.loss,
+            "val_mse": error.square().sum() / count,
+            "val_mae": error.abs().sum() / count,
+        }
+        self.log_scalars(scalars, batch_size=len(batch), prog_bar=False, sync_dist=True)
+        self._residuals.update(prediction, target, observed)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the quantiles of the residuals, per step of the horizon, where prediction finds them."""
+        if len(self._residuals) and not self.trainer.sanity_checking:
+            facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+            names = facts["channels"][: facts["targets"]]
+            self.normaliser.update({"conformal": self._residuals.conformal(channels=names).state()})
+        self._residuals.reset()
+
+    def on_test_start(self) -> None:
+        """Fit the baselines on the training rows, once."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        facts = data.facts
+        loaders = self.trainer.test_dataloaders
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        self._evaluation = Evaluation(data, windows=sum(len(loader.dataset) for loader in loaders))
+        self._offsets = None
+        stored = self.normaliser.get("conformal")
+        if stored is not None:
+            conformal = Conformal.from_state(stored)
+            self._offsets = conformal.at(LEVELS, horizon=facts["horizon"], channels=self._evaluation.channels)
+        self._fitted, self._drawn, self._shown = [], [], set()
+        if not self.baselines:
+            return
+        train, validation = target_tables(data, "train"), target_tables(data, "val")
+        whole = any(len(table) >= facts["context"] + facts["horizon"] for table in train)
+        chosen = default_baselines(
+            context=facts["context"],
+            horizon=facts["horizon"],
+            season=facts["season"],
+            trained=self.trained_baselines and whole,
+        )
+        with torch.inference_mode(False), torch.enable_grad():  # DLinear is trained, in the midst of a test
+            self._fitted = [baseline.fit(train, validation=validation) for baseline in chosen]
+
+    def test_step(self, batch: SeriesBatch, batch_idx: int) -> None:
+        """Score the network and every baseline on the same windows."""
+        evaluation = self._evaluation
+        assert evaluation is not None
+        prediction = self.forecast(batch)
+        target, observed = self._labels(batch, prediction)
+        past = batch.past_values[..., : self._targets]
+        seen = batch.past_observed[..., : self._targets]
+        offsets = self._offsets
+        evaluation.update(self.title, prediction, target, observed, batch.series, offsets=offsets)
+        for baseline in self._fitted:
+            first = evaluation.late(baseline.last_windows, size=len(batch))
+            if first == len(batch):
+                continue
+            label = (target[first:], observed[first:], batch.series[first:])
+            if baseline.last_windows is None:
+                evaluation.update(baseline.name, baseline.predict(past, seen), *label)
+                continue
+            note = f"last {baseline.last_windows} windows"
+            evaluation.update(f"{self.title} ({note})", prediction[first:], *label, offsets=offsets)
+            guess = baseline.predict(past[first:], seen[first:])
+            evaluation.update(f"{baseline.name} ({note})", guess, *label)
+        evaluation.advance(len(batch))
+        self._keep_examples(batch, prediction, target, past, seen)
+
+    def on_test_epoch_end(self) -> None:
+        """Write the tables and figures, and log the network's own scores."""
+        evaluation = self._evaluation
+        assert evaluation is not None
+        evaluation.reduce()
+        results = evaluation.results()
+        scores = {f"test_{name.lower()}": float(results[0][name]) for name in _LOGGED if name in results[0]}
+        self.log_dict(scores, rank_zero_only=True)
+        self.write_table("results", results)
+        self.write_table("by_step", evaluation.by_step())
+        self.write_table("by_channel", evaluation.by_channel())
+        self.say(evaluation.text())
+        if not self.trainer.is_global_zero:
+            return
+        from apps.timeseries.figures import comparison_figure, error_figure, forecast_figure
+
+        whole = evaluation.frame()
+        whole = whole[~whole.index.str.contains(r"\(last")]
+        self.log_figure("comparison", comparison_figure(whole, title=f"{self.title} and the baselines"))
+        curves = {name: values for name, values in evaluation.curves("mae").items() if "(last" not in name}
+        self.log_figure("error_by_step", error_figure(curves, metric="MAE"))
+        if self._drawn:
+            self.log_figure("forecast", forecast_figure(self._drawn, title="Forecasts of test windows"))
+
+    def predict_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
+        """Return `(B, H, targets)` in scaled units."""
+        return self.forecast(batch)
+
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return str(self.record.get("system") or type(self.network).__name__).upper()
+
+    @property
+    def _targets(self) -> int:
+        return int(self.trainer.datamodule.facts["targets"])  # type: ignore[attr-defined]
+
+    def _inputs(self, batch: SeriesBatch, *, labels: bool) -> dict[str, Tensor | None]:
+        known = labels or bool(getattr(self.network, "exogenous", ()))
+        return {
+            "past_values": batch.past_values,
+            "past_observed": batch.past_observed,
+            "future_values": batch.future_values if known else None,
+            "future_observed": batch.future_observed if known else None,
+            "freq_token": batch.freq_token,
+            "static_categories": batch.static_categories,
+        }
+
+    def _labels(self, batch: SeriesBatch, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        steps, channels = prediction.shape[1:]
+        return batch.future_values[:, :steps, :channels], batch.future_observed[:, :steps, :channels]
+
+    def _keep_examples(
+        self, batch: SeriesBatch, prediction: Tensor, target: Tensor, past: Tensor, seen: Tensor
+    ) -> None:
+        """Keep windows for the figure: the first of each series, until there are enough."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        wanted = min(self.examples, len(data.tracks))
+        if len(self._drawn) >= wanted or not self.trainer.is_global_zero:
+            return
+        naive = next((baseline for baseline in self._fitted if baseline.name == "seasonal naive"), None)
+        for row, number in enumerate(batch.series.tolist()):
+            if number in self._shown or len(self._drawn) >= wanted:
+                continue
+            self._shown.add(number)
+            one = slice(row, row + 1)
+            guesses = {} if naive is None else {naive.name: naive.predict(past[one], seen[one])[0, :, 0]}
+            self._drawn.append(
+                panel(
+                    data,
+                    number,
+                    int(batch.start[row]),
+                    past=past[row, :, 0],
+                    prediction=prediction[row, :, 0],
+                    truth=target[row, :, 0],
+                    baselines=guesses,
+                    conformal=self.normaliser.get("conformal"),
+                )
+            )
+
+
+_LOGGED = ("MSE", "MAE", "MASE", "sMAPE", "WQL")
+# settings of a network that bind it to a number of channels
+_BOUND = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
