@@ -47,8 +47,8 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     """Write `<folder>/report.html` from what the run folder holds, whole or not at all, and return its path.
 
     Read are `metrics.csv` (curves and last values), `results*.csv` and `by_*.csv` (tables; a column `model`
-    names the model or baseline), `figures/<name>-<step>.png` (the newest step of each name), and `config.yaml`
-    (secrets removed). What is not there is left out.
+    names the model or baseline), `figures/<name>-<step>.png` (the newest step of each name), and
+    `config.yaml` (secrets removed). What is not there is left out.
 
     Args:
         folder: The run folder.
