@@ -71,7 +71,7 @@ def test_a_good_zip_is_unpacked(tmp_path):
 def test_a_tar_that_tries_to_leave_is_refused_before_anything_is_written(tmp_path, member):
     archive = make_tar(tmp_path / "a.tar.gz", entry("good"), member)
 
-    with pytest.raises(UserError, match=re.escape(f"is refused: its member '{member.name}'")):
+    with pytest.raises(UserError, match=re.escape(f"member {member.name!r}")):
         extract(archive, tmp_path / "in" / "set")
 
     assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "in"]

@@ -1,0 +1,131 @@
+"""`dfm data list|show|fetch|verify`: what data there is, where it comes from, and whether it is whole."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["main"]
+
+VERBS = {
+    "list": "list the data cards of all domains, or of one",
+    "show": "show a card: source, licence, files, splits",
+    "fetch": "download a card's files and check them",
+    "verify": "compare the files that are there with their hashes",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows what it takes")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `dfm data` with the words after it, and return the exit code.
+
+    Raises:
+        UserError: For every mistake of the user.
+    """
+    words = list(argv)
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        near = did_you_mean(words[0], VERBS)
+        raise UserError(f"'{words[0]}' is no verb of dfm data ({', '.join(VERBS)}){near}")
+    options = _parser().parse_args(words or ["--help"])
+    run = {"list": _list, "show": _show, "fetch": _fetch, "verify": _verify}
+    return run[options.verb](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dfm data", description="Data sets and their cards.", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    made = {name: verbs.add_parser(name, help=text, allow_abbrev=False) for name, text in VERBS.items()}
+    made["list"].add_argument("domain", nargs="?", help="only this domain")
+    made["show"].add_argument("card", help="name of a data card")
+    made["fetch"].add_argument("card", nargs="+", help="names of data cards")
+    made["fetch"].add_argument("--quiet", action="store_true", help="draw no progress bar")
+    made["verify"].add_argument("card", nargs="*", help="names of data cards (default: all that are there)")
+    for name in ("fetch", "verify"):
+        made[name].add_argument("--folder", type=Path, help="data folder (default: DFM_DATA, else the cache)")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    from core.data.cards import list_cards
+
+    cards = list_cards(options.domain)
+    wide = max(len(card.name) for card in cards)
+    for card in cards:
+        size = _size(card.bytes) if card.files else f"in {card.package}"
+        print(f"{card.domain:<12} {card.name:<{wide}}  {size:>14}  {card.licence:<24}  {card.title}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from core.data.cards import load_card
+
+    card = load_card(options.card)
+    print(f"{card.name}: {card.title}")
+    told_of = ("domain", "source", "licence", "citation", "layout", "frequency", "normalisation", "package")
+    for name in told_of:
+        if value := getattr(card, name):
+            print(f"  {name + ':':<15} {value}")
+    parts = {name: getattr(card.splits, name) for name in ("train", "val", "test")}
+    told = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+    print(f"  {'splits:':<15} {card.splits.kind}{' (' + told + ')' if told else ''}")
+    if card.time:
+        print(f"  {'time:':<15} {', '.join(card.time)}")
+    for name, meaning in card.columns.items():
+        print(f"  {'column:':<15} {name}: {meaning}")
+    for note in card.notes:
+        print(f"  {'note:':<15} {note}")
+    for file in card.files:
+        print(f"  {'file:':<15} {file.path} ({_size(file.bytes)}, sha256 {file.sha256})")
+        for url in file.urls:
+            print(f"  {'':<15} {url}{f' : {file.member}' if file.member else ''}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from core.data.cards import fetch, load_card
+
+    cards = [load_card(name) for name in options.card]  # a mistyped name is said before anything is fetched
+    for card in cards:
+        if not card.files:
+            print(f"{card.name}: nothing to fetch, it ships with {card.package}")
+        for path in fetch(card, options.folder, progress=not options.quiet):
+            print(path)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from core.data.cards import list_cards, load_card, verify
+
+    named = [load_card(name) for name in options.card]
+    bad, seen = [], 0
+    for card in named or list_cards():
+        states = verify(card, options.folder)
+        if not named and all(state.state == "missing" for state in states):
+            continue
+        for state in states:
+            seen += 1
+            print(f"{state.state:<8} {card.name:<16} {state.path}")
+            if state.state != "good" and card.name not in bad:
+                bad.append(card.name)
+    if bad:
+        command = f"dfm data fetch {' '.join(bad)}"
+        raise UserError(f"files of {', '.join(bad)} are missing or damaged; `{command}` gets them")
+    if not seen:
+        print("no data has been fetched")
+    return 0
+
+
+def _size(count: int) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
