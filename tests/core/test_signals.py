@@ -83,6 +83,20 @@ def test_a_signal_from_outside_stops_a_running_process(tmp_path):
     assert process.returncode == 143, out + err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--until_epoch", "1"]])
+def test_two_ranks_leave_at_the_same_step_when_one_is_hit_and_resume_exactly(tmp_path, more):
+    many = ["--devices", "2", *more]
+    code, said = finish(tmp_path / "run", *many, "--at", "1", "--rank", "1")
+    assert code in (143, 1), said
+    stopped = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert stopped["global_step"] == 2
+    assert len(stopped["callbacks"]["RandomState"]["ranks"]) == 2
+    assert finish(tmp_path / "run", *many, "--ckpt_path", "last")[0] == 0
+    assert finish(tmp_path / "unbroken", *many)[0] == 0
+    assert_same_weights_and_moments(tmp_path / "run", tmp_path / "unbroken")
+
+
 def test_handlers_are_given_back(tiny, tmp_path):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     tiny.run(tmp_path / "whole", max_epochs=1)

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from core.adaptation import FreezeAtFirst
 from core.checkpoints.io import SafeCheckpointIO, newest_valid
 from core.data.batch import Batch
 from core.data.module import DataModule
@@ -114,6 +115,11 @@ class TinyTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.adapt()
 
+    def on_train_end(self) -> None:
+        own = torch.stack([p.detach().double().sum() for p in self.parameters()])
+        every = self.all_gather(own).reshape(-1, len(own))
+        assert all(torch.equal(every[0], other) for other in every), "the ranks drifted apart"
+
     def adapt(self) -> None:
         if self.adaptation is not None:
             self.adaptation.apply(self.network, self.global_step, self.current_epoch)
@@ -143,13 +149,14 @@ class TinyTask(pl.LightningModule):
 
 
 class Strike(Callback):
-    """End the run at the start of a micro-batch, counted from 0 over all epochs: by a signal, or like kill -9."""
+    """End the run at the start of a micro-batch, counted over all epochs: by a signal, or like kill -9."""
 
-    def __init__(self, at: int | None, how: str) -> None:
-        self.at, self.how = at, how
+    def __init__(self, at: int | None, how: str, rank: int = 0) -> None:
+        self.at, self.how, self.rank = at, how, rank
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1 != self.at:
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+        if done != self.at or trainer.global_rank != self.rank:
             return
         if self.how == "kill":
             raise Killed
@@ -162,6 +169,7 @@ def run(
     *,
     at: int | None = None,
     how: str = "SIGTERM",
+    rank: int = 0,
     resume: bool | str = False,
     every: int | None = None,
     ema: bool = False,
@@ -194,7 +202,7 @@ def run(
                 RandomState(),
                 IsolateValidation(),
                 NonFiniteGuard(folder, skip=skip),
-                Strike(at, how),
+                Strike(at, how, rank),
                 *([EMAWeightAveraging(decay=0.9)] if ema else []),
                 *([RestoreBest()] if best else []),
                 *checkpoint_callbacks(checkpoints, every_n_steps=every, monitor=monitor),
@@ -204,7 +212,8 @@ def run(
         }
     )
     path = newest_valid(checkpoints) if resume is True else (resume or None)
-    trainer.fit(task, datamodule=Data(bad, num_workers=workers), ckpt_path=path)
+    data = Data(bad, num_workers=workers, drop_last=trainer.world_size > 1)  # BatchNorm refuses one sample
+    trainer.fit(task, datamodule=data, ckpt_path=path)
     return task, trainer
 
 
@@ -216,15 +225,23 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--until_epoch", type=int)
     parser.add_argument("--ckpt_path")
     words = parser.parse_args()
+    scheduled = words.until_epoch is not None
+    many = {"devices": words.devices, "strategy": "ddp_find_unused_parameters_true" if scheduled else "ddp"}
     torch.set_num_threads(1)
     run(
         words.folder,
         at=words.at,
         how=words.how,
+        rank=words.rank,
         resume=words.ckpt_path is not None,
         every=words.every,
         workers=words.workers,
+        adaptation=FreezeAtFirst(until_epoch=words.until_epoch) if scheduled else None,
         accumulate_grad_batches=words.accumulate,
+        **(many if words.devices > 1 else {}),
     )
