@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -57,9 +56,7 @@ class HeadOnly(Adaptation):
     """
 
     head: tuple[str, ...] = ("head",)
-    _norms: WeakKeyDictionary[nn.Module, list[nn.Module]] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
+    _found: list[_Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", _patterns(self.head, "HeadOnly: head"))
@@ -73,11 +70,10 @@ class HeadOnly(Adaptation):
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep the frozen BatchNorms in evaluation mode, which `network.train()` may have undone."""
-        norms = self._norms.get(network)
-        if norms is None:
+        if not self._found or self._found[0].network is not network:
             norms = [m for name, m in _batch_norms(network) if not _named(f"{name}.weight", self.head)]
-            self._norms[network] = norms
-        for norm in norms:
+            self._found[:] = [_Parts(network, [], norms)]
+        for norm in self._found[0].norms:
             if norm.training:
                 norm.eval()
 
@@ -95,9 +91,7 @@ class FreezeAtFirst(Adaptation):
     patterns: tuple[str, ...] = ("backbone",)
     until_step: int | None = None
     until_epoch: int | None = None
-    _parts: WeakKeyDictionary[nn.Module, tuple[list[nn.Parameter], list[nn.Module]]] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
+    _found: list[_Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns(self.patterns, "FreezeAtFirst: patterns"))
@@ -124,24 +118,36 @@ class FreezeAtFirst(Adaptation):
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Freeze or thaw the named parts; parameters that were never trainable stay frozen."""
-        parameters, norms = self._parts.get(network) or self._find(network)
+        if not self._found or self._found[0].network is not network:
+            self._find(network)
+        parts = self._found[0]
         frozen = step < self.until_step if self.until_step is not None else epoch < (self.until_epoch or 0)
-        for parameter in parameters:
+        for parameter in parts.parameters:
             if parameter.requires_grad == frozen:
                 parameter.requires_grad_(not frozen)
                 if frozen:
                     parameter.grad = None
-        for norm in norms:
+        for norm in parts.norms:
             if norm.training == frozen and network.training:
                 norm.train(not frozen)
 
-    def _find(self, network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Module]]:
+    def _find(self, network: nn.Module) -> None:
         parameters = [
             p for name, p in network.named_parameters() if p.requires_grad and _named(name, self.patterns)
         ]
         norms = [m for name, m in _batch_norms(network) if _named(f"{name}.weight", self.patterns)]
-        self._parts[network] = parameters, norms
-        return parameters, norms
+        self._found[:] = [_Parts(network, parameters, norms)]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What an adaptation switches in a network, found once: walking it at every step would cost more than a
+    step may.
+    """
+
+    network: nn.Module
+    parameters: list[nn.Parameter]
+    norms: list[nn.Module]
 
 
 def _named(name: str, patterns: Iterable[str]) -> bool:

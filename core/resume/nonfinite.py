@@ -37,13 +37,23 @@ class NonFiniteGuard(Callback):
         skip: Leave the step out instead of stopping the run.
         every: Batches between two looks where the test stays on the device.
         limit: Skipped steps in a row after which the run stops all the same.
+        deferred: Whether the test stays on the device; None does so everywhere but on the CPU. Skipping never
+            does.
     """
 
-    def __init__(self, folder: str | Path, *, skip: bool = False, every: int = 10, limit: int = 20) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        skip: bool = False,
+        every: int = 10,
+        limit: int = 20,
+        deferred: bool | None = None,
+    ) -> None:
         if every < 1 or limit < 1:
             raise UserError(f"NonFiniteGuard: every is {every} and limit {limit}; both must be at least 1")
         self.path = Path(folder) / "nonfinite.jsonl"
-        self.skip, self.every, self.limit = skip, every, limit
+        self.skip, self.every, self.limit, self.deferred = skip, every, limit, deferred
         self.skipped = 0
         self._row = 0
         self._bad = self._undo = False
@@ -67,7 +77,8 @@ class NonFiniteGuard(Callback):
             UserError: If it is not finite and such losses stop the run.
         """
         finite = torch.isfinite(loss.detach()).all()
-        if self.skip or finite.device.type == "cpu":
+        deferred = finite.device.type != "cpu" if self.deferred is None else self.deferred
+        if self.skip or not deferred:
             if self._any(trainer, not bool(finite)):
                 self._found(trainer, loss.detach())
             return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 
-from core.adaptation import FreezeAtFirst, Full, HeadOnly
+from core.adaptation import Adaptation, FreezeAtFirst, Full, HeadOnly
 from core.errors import UserError
-from core.optim import parameter_groups
+from core.optim import WSDS, Schedule, parameter_groups
 
 
 class Net(nn.Module):
@@ -129,3 +131,32 @@ def test_thawed_parameters_train_in_the_groups_they_always_had():
 def test_mistakes_are_refused(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+@pytest.mark.parametrize("adaptation", [HeadOnly(), FreezeAtFirst(until_step=5), Full()])
+def test_an_adaptation_is_copied_and_pickled_with_its_network(adaptation):
+    network = Net()
+    adaptation.prepare(network)
+    adaptation.apply(network, 0, 0)
+    for make in (copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))):
+        other, same = make((network, adaptation))
+        assert same == adaptation
+        same.apply(other, 9, 9)
+        assert trained(network) == (HEAD | BODY if isinstance(adaptation, Full) else HEAD)
+        assert trained(other) == (HEAD if isinstance(adaptation, HeadOnly) else HEAD | BODY)
+
+
+def test_schedules_and_adaptations_are_named_in_a_recipe():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--schedule", type=Schedule | None, default=None)
+    parser.add_argument("--adaptation", type=Adaptation | None, default=None)
+    config = parser.parse_object(
+        {
+            "schedule": {"class_path": "core.optim.WSDS", "init_args": {"ends": [100, 1.0], "warmup": 5}},
+            "adaptation": {"class_path": "core.adaptation.HeadOnly", "init_args": {"head": ["decoder"]}},
+        }
+    )
+    again = parser.parse_string(parser.dump(config))
+    built = parser.instantiate_classes(again)
+    assert built.schedule == WSDS(ends=(100, 1.0), warmup=5)
+    assert built.adaptation == HeadOnly(head=("decoder",))

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from core.adaptation import FreezeAtFirst
 from core.checkpoints.io import newest_valid, read_checkpoint
 from core.errors import UserError
-from core.resume import check_averaging, checkpoint_callbacks, repair_loops
+from core.resume import NonFiniteGuard, check_averaging, checkpoint_callbacks, repair_loops
 
 
 def final(folder: Path) -> dict:
@@ -122,6 +122,11 @@ def test_resumed_run_equals_unbroken_run_while_parts_are_frozen(tiny, tmp_path):
     assert_same(tmp_path / "chain", tmp_path / "unbroken")
 
 
+def test_averaging_goes_with_scheduled_freezing(tiny, tmp_path):
+    _, trainer = tiny.run(tmp_path, ema=True, adaptation=FreezeAtFirst(until_step=5))
+    assert trainer.global_step == 21
+
+
 def test_resumed_early_stopping_stops_at_the_same_epoch(tiny, tmp_path):
     def early() -> dict:
         return {"callbacks": (EarlyStopping("val_loss", patience=1, min_delta=100.0),), "max_epochs": 5}
@@ -146,8 +151,9 @@ def test_newest_checkpoints_are_kept_with_a_link_to_the_last_and_the_best(tiny, 
     assert (folder / "last.ckpt").resolve().name == "step00000021.ckpt"
 
 
-def test_best_weights_are_in_memory_after_the_fit(tiny, tmp_path):
-    task, trainer = tiny.run(tmp_path, best=True, max_epochs=2)
+@pytest.mark.parametrize("ema", [False, True])
+def test_best_weights_are_in_memory_after_the_fit(tiny, tmp_path, ema):
+    task, trainer = tiny.run(tmp_path, best=True, max_epochs=2, ema=ema)
     best = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     assert differences(dict(task.state_dict()), dict(best["state_dict"])) == []
     assert trainer.checkpoint_callback.best_model_path.endswith("best.ckpt")
@@ -186,6 +192,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_batch_written_down(tin
     noted = json.loads((tmp_path / "nonfinite.jsonl").read_text())
     assert 11 in noted["index"]
     assert {"loss", "step", "epoch", "batch", "rank"} <= noted.keys()
+
+
+def test_a_loss_looked_at_later_leaves_no_checkpoint_behind_it(tiny, tmp_path):
+    guard = NonFiniteGuard(tmp_path / "later", every=100, deferred=True)
+    with pytest.raises(UserError, match="the loss is nan at step"):
+        tiny.run(tmp_path, bad=(11,), callbacks=(guard,), skip=True, every=1)
+    noted = json.loads((tmp_path / "later" / "nonfinite.jsonl").read_text())
+    assert 11 in noted["index"]
+    written = read_checkpoint(newest_valid(tmp_path / "checkpoints"))
+    assert written["global_step"] == noted["step"]
 
 
 def test_a_skipped_step_leaves_weights_moments_and_statistics_alone(tiny, tmp_path):
