@@ -13,6 +13,9 @@ from torch import Tensor, nn
 __all__ = ["Contexts", "forecast_scaled", "mixes_channels"]
 
 
+_BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
+
+
 @dataclass(frozen=True)
 class Contexts:
     """Contexts to forecast from, in scaled units, missing values 0.
@@ -80,10 +83,15 @@ def forecast_scaled(
 
 
 def mixes_channels(network: nn.Module) -> bool:
-    """Say whether a network is bound to its channels' number and order; one that does not tell counts as
-    bound.
+    """Say whether a network is bound to its channels' number and order.
+
+    A network says so itself (`channels_bound`), or its settings do; one that does not tell counts as bound.
     """
-    return bool(getattr(network, "channels_bound", getattr(network, "_bound", True)))
+    stated = getattr(network, "channels_bound", None)
+    settings = getattr(network, "settings", None)
+    if stated is not None or settings is None:
+        return stated is not False
+    return any(settings.get(name) for name in _BINDING)
 
 
 def _call(network: nn.Module, state: Contexts) -> Tensor:
