@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["describe_network", "home_of", "instantiate", "network_config", "system_module", "systems"]
+__all__ = [
+    "chosen_arguments",
+    "describe_network",
+    "home_of",
+    "instantiate",
+    "network_config",
+    "system_module",
+    "systems",
+]
 
 _OURS = ("apps.", "core.")
 
@@ -47,6 +56,29 @@ def instantiate(described: Mapping[str, Any], *, where: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(f"{where} names {described['class_path']}, which makes no network")
     return network
+
+
+def chosen_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `init_args` that differ from the defaults of the class or named size, for a short line.
+
+    A resolved config spells every argument. Those that a named size sets are kept: they say what it is. All
+    are returned where the class path is not installed.
+    """
+    arguments = dict(described.get("init_args") or {})
+    module, _, name = str(described["class_path"]).rpartition(".")
+    try:
+        target = getattr(import_module(module), name)
+        made = target if isinstance(target, type) else get_type_hints(target).get("return")
+        spelt = inspect.signature(made).parameters.values() if made else ()
+        own = set() if isinstance(target, type) else set(inspect.signature(target).parameters)
+    except (ImportError, ValueError, AttributeError, NameError, TypeError):
+        return arguments
+    defaults = {parameter.name: parameter.default for parameter in spelt}
+    return {
+        key: value
+        for key, value in arguments.items()
+        if key in own or key not in defaults or defaults[key] != value
+    }
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,4 @@
-"""`dfm checkpoint list|fetch|inspect|import|export`; torch is imported only by the verbs that read "
-"weights.
-"""
+"""`dfm checkpoint list|fetch|inspect|import|export`; only the verbs that read weights import torch."""
 
 from __future__ import annotations
 
@@ -182,7 +180,7 @@ def _facts(weights: Any) -> dict[str, Any]:
         "recipe": record.get("recipe"),
         "step": content.get("global_step", record.get("step")),
         "epoch": content.get("epoch"),
-        "metric": _metric(content) if ours and "callbacks" in content else None,
+        "metric": _metric(content).removesuffix("-"),
         "network": _network_line(weights),
         "data": _data_line(record.get("config")),
         "parameters": f"{sum(numbers):,} in {len(numbers)} tensors".replace(",", " "),
@@ -205,11 +203,11 @@ def _verified(path: Path) -> str:
 
 
 def _network_line(weights: Any) -> str | None:
+    from core.checkpoints.networks import chosen_arguments
+
     if weights.network:
-        arguments = weights.network.get("init_args") or {}
-        shown = ", ".join(
-            f"{key}={value}" for key, value in arguments.items() if not isinstance(value, Mapping)
-        )
+        arguments = chosen_arguments(weights.network)
+        shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items() if value is not None)
         return f"{weights.network['class_path']}({shown})" if shown else str(weights.network["class_path"])
     if weights.config:
         kind = weights.config.get("model_type", "network")
@@ -230,21 +228,26 @@ def _data_line(config: Any) -> str | None:
 
 
 def _metric(content: Mapping[str, Any]) -> str:
-    """Return `name value` of the metric that chose the checkpoint, from the saved state of "
-    "ModelCheckpoint.
-    """
+    """Return `name value` of the metric that chooses the best checkpoint, from its callback's state."""
     callbacks = content.get("callbacks")
     for state in callbacks.values() if isinstance(callbacks, Mapping) else ():
-        if isinstance(state, Mapping) and state.get("monitor"):
+        if isinstance(state, Mapping) and state.get("monitor") not in (None, "step", "epoch"):
             score = state.get("current_score")
             if score is not None:
                 return f"{state['monitor']} {float(score):.4g}"
     return "-"
 
 
+def _short(value: Any) -> str:
+    return f"{len(value)} settings" if isinstance(value, Mapping) else str(value)
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping) and "on" in value:  # a process switch
+        reason = value.get("reason")
+        return ("on" if value["on"] else "off") + (f" ({reason})" if reason else "")
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return "; ".join(_shown(item) if isinstance(item, Mapping) else str(item) for item in value)
     return str(value)

@@ -16,7 +16,13 @@ from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
 from core.checkpoints.exchange import export_weights, import_weights
 from core.checkpoints.files import read_checkpoint
 from core.checkpoints.huggingface import export_state, fetch_hub, read_folder, write_folder
-from core.checkpoints.networks import describe_network, instantiate, system_module, systems
+from core.checkpoints.networks import (
+    chosen_arguments,
+    describe_network,
+    instantiate,
+    system_module,
+    systems,
+)
 from core.checkpoints.weights import load_weights, network_from, read_weights
 from core.errors import UserError
 
@@ -308,3 +314,14 @@ def test_an_imported_network_gives_the_recorded_forecast(tmp_path, recorded):
     found = network(tensors["input/past_values"], past_observed=tensors["input/past_observed_mask"].bool())
 
     torch.testing.assert_close(found.prediction, tensors["output/prediction_outputs"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_short_line_shows_only_the_arguments_that_were_chosen():
+    arguments = {"context": 512, "dropout": 0.2}
+    size = {"class_path": "apps.timeseries.models.ttm.ttm_512_96", "init_args": arguments}
+    other = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": {"dropout": 0.4, "gated": True}}
+    gone = {"class_path": "apps.gone.Net", "init_args": {"width": 3}}
+
+    assert chosen_arguments(size) == {"context": 512}
+    assert chosen_arguments(other) == {"dropout": 0.4}
+    assert chosen_arguments(gone) == {"width": 3}
