@@ -21,8 +21,8 @@ class SeriesBatch(Batch):
     Attributes:
         past_values: `(B, L, C)` float32, the context.
         past_observed: `(B, L, C)` bool, True where the context was measured.
-        future_values: `(B, H, C)` float32, the labels of the targets and the known future of observable and control
-            channels; 0 in channels whose future nobody knows (conditional, categorical).
+        future_values: `(B, H, C)` float32, the labels of the targets and the known future of observable and
+            control channels; 0 in channels whose future nobody knows (conditional, categorical).
         future_observed: `(B, H, C)` bool, False where `future_values` says nothing.
         freq_token: `(B,)` int64, the resolution's token (`apps.timeseries.frequency.token`), or None.
         static_categories: `(B, n)` int64, codes of the static categorical columns, or None.

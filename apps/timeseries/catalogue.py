@@ -92,8 +92,8 @@ def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
         found = [p for place in places for p in (place, place.with_name(place.name + ".gz")) if p.is_file()]
         if not found:
             raise UserError(
-                f"the data of card '{name}' ({file}) is not in '{folder}'; type 'dfm data fetch {name}', or name the "
-                "folder that holds it in data.root or DFM_DATA"
+                f"the data of card '{name}' ({file}) is not in '{folder}'; type 'dfm data fetch {name}', "
+                "or name the folder that holds it in data.root or DFM_DATA"
             )
         paths.append(found[0])
     return CARDS[name], paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ class Series(DataModule):
         sources: Several cards or paths at once, for pre-training; needs equal channels or `univariate`.
         weights: Share of training samples of each source; without them every window counts once.
         samples: Training samples in an epoch with `weights`; else as many as there are windows.
-        held_out: Cards or paths that must not be among the training sources (nor another view of the same data).
+        test_sources: Cards or paths that only the test sees, with all their rows (which scale them); without
+            them the test rows of the data above are tested.
+        held_out: Cards or paths that must not be among the training sources (nor another view of the same
+            data).
         context: Rows the network sees.
         horizon: Rows it forecasts.
         time: Column of time stamps, or the columns year, month, day, … that make one.
@@ -53,8 +57,8 @@ class Series(DataModule):
         categorical: Changing categories.
         static_categorical: Categories of a whole series.
         frequency: Sampling rate as pandas writes it; inferred if left out.
-        borders: `"auto"` (the card's own, else fractions), `"ett"`, `"fractions"`, `"tail"`, `"train"`, `"test"`, or
-            two or three row numbers or dates where training, validation (and test) end.
+        borders: `"auto"` (the card's own, else fractions), `"ett"`, `"fractions"`, `"tail"`, `"train"`,
+            `"test"`, or two or three row numbers or dates where training, validation (and test) end.
         fractions: Shares of training, validation and test rows.
         stride: Step between training windows.
         eval_stride: Step between validation and test windows.
@@ -83,6 +87,7 @@ class Series(DataModule):
         sources: list[str] | None = None,
         weights: list[float] | None = None,
         samples: int | None = None,
+        test_sources: list[str] | None = None,
         held_out: list[str] | None = None,
         context: int = 512,
         horizon: int = 96,
@@ -125,8 +130,8 @@ class Series(DataModule):
                 else "no data is named; give data.path (a file or folder), data.card or data.sources"
             )
         self.roles = Roles.of(
-            time=time, ids=ids, targets=targets, observable=observable, control=control, conditional=conditional,
-            categorical=categorical, static_categorical=static_categorical,
+            time=time, ids=ids, targets=targets, observable=observable, control=control,
+            conditional=conditional, categorical=categorical, static_categorical=static_categorical,
         )  # fmt: skip
         _positive(context=context, horizon=horizon, stride=stride, eval_stride=eval_stride)
         _one_of("missing", missing, _MISSING)
@@ -141,8 +146,8 @@ class Series(DataModule):
             raise UserError(
                 "data.few_shot_where is 'uniform', which does not go with data.weights; use 'first' or 'last'"
             )
-        if sources:
-            check_leaks(self.sources, held_out or [])
+        self.test_sources = list(test_sources or [])
+        check_leaks(self.sources, [*(held_out or []), *self.test_sources])
         self.root, self.context, self.horizon, self.frequency = root, context, horizon, frequency
         self.borders, self.fractions = borders, tuple(fractions or (0.7, 0.1, 0.2))
         self.stride, self.eval_stride = stride, eval_stride
@@ -255,7 +260,7 @@ class Series(DataModule):
         return whole
 
     def val_set(self) -> Dataset | None:
-        """Return the validation windows, whose labels begin where training ends, or None if there are none."""
+        """Return the validation windows, whose labels begin where training ends; None if there are none."""
         windows = self._windows(
             self._rows([t.split.val for t in self.built.tracks], reach=True), stride=self.eval_stride
         )
@@ -263,9 +268,9 @@ class Series(DataModule):
 
     def test_set(self) -> Dataset:
         """Return the test windows."""
-        windows = self._windows(
-            self._rows([t.split.test for t in self.built.tracks], reach=True), stride=self.eval_stride
-        )
+        first = len(self.sources) if self.test_sources else 0
+        parts = [t.split.test if t.source >= first else (0, 0) for t in self.built.tracks]
+        windows = self._windows(self._rows(parts, reach=True), stride=self.eval_stride)
         self._refuse_empty(windows, "test")
         return windows
 
@@ -284,7 +289,10 @@ class Series(DataModule):
     # --- helpers ---
 
     def _rows(self, parts: list[tuple[int, int]], *, reach: bool) -> np.ndarray:
-        """Return `(first context row, end of labels)` of each series; `reach` lets contexts begin before the part."""
+        """Return `(first context row, end of labels)` of each series.
+
+        With `reach`, contexts begin before the part.
+        """
         rows = np.array(parts, dtype=np.int64).reshape(-1, 2)
         empty = rows[:, 1] <= rows[:, 0]
         pads = self.built.store.pads
@@ -322,16 +330,19 @@ class Series(DataModule):
         longest = max(int(n) for n in self.built.store.lengths - self.built.store.pads)
         raise UserError(
             f"there is no {what} window of context {self.context} and horizon {self.horizon} in "
-            f"{', '.join(self.sources[:3])} (longest series: {longest} rows); shorten them, or change borders or few_shot"
+            f"{', '.join(self.sources[:3])} (longest series: {longest} rows); "
+            "shorten them, or change borders or few_shot"
         )
 
     def _build(self) -> None:
         draft = Draft(
             context=self.context, horizon=self.horizon, fractions=self.fractions, borders=self.borders,
-            scaler=self.scaler, univariate=self.univariate, pad_short=self.pad_short, resolutions=self.resolutions,
-            resolution_how=self.resolution_how, known_statistics=self.statistics,
+            scaler=self.scaler, univariate=self.univariate, pad_short=self.pad_short,
+            resolutions=self.resolutions, resolution_how=self.resolution_how,
+            known_statistics=self.statistics,
         )  # fmt: skip
         sources = [self._source(name) for name in self.sources]
+        sources += [replace(self._source(name), tested=True) for name in self.test_sources]
         self._built = build(sources, draft)
         self.skipped, self.notes = self._built.unreadable, self._built.notes
         self._licences = sorted({source.licence for source in sources if source.licence})
@@ -343,14 +354,24 @@ class Series(DataModule):
             from apps.timeseries import embedded
 
             return Source(
-                name, self._embedded(rest), self.roles, "fractions", self.frequency, True, embedded.LICENCE, quiet=True, lenient=True
+                name,
+                self._embedded(rest),
+                self.roles,
+                "fractions",
+                self.frequency,
+                True,
+                embedded.LICENCE,
+                quiet=True,
+                lenient=True,
             )
         if kind == "synthetic":
             from apps.timeseries.synthetic import frames
 
             drawn = frames(self.synthetic, seed=self.seed, length=self.synthetic_length)
             made = ((label, open_table(frame, name=label)) for label, frame in drawn)
-            return Source(name, made, Roles(targets=("value",)), "fractions", None, False, "", quiet=True, lenient=True)
+            return Source(
+                name, made, Roles(targets=("value",)), "fractions", None, False, "", quiet=True, lenient=True
+            )
         looks_like_path = name == self.path or "/" in name or name.lower().endswith(SUFFIXES)
         if self._frame is not None or looks_like_path or Path(name).exists():
             tables = tables_of(name) if self._frame is None else tables_of(self._frame, name=name)
@@ -365,8 +386,10 @@ class Series(DataModule):
             )
             roles = Roles(ids=("id",), targets=("value",)) if self.roles == Roles() else self.roles
         else:
-            tables = iter([(name, paths[0])])
-        return Source(name, tables, roles, card.borders, rate, card.stamps, card.licence, quiet=True)
+            opened = paths[0]
+        return Source(
+            name, iter([(name, opened)]), roles, card.borders, rate, card.stamps, card.licence, quiet=True
+        )
 
     def _embedded(self, names: str) -> Iterator[tuple[str, Table]]:
         from apps.timeseries import embedded

@@ -20,15 +20,16 @@ NAMES: dict[str, str] = {
     "macrodata": "QS",
     "danish_data": "QS",
 }
-"""Series and their sampling rates: weekly CO2 at Mauna Loa (59 gaps), yearly sunspots and Nile flow, monthly sea
-temperature and turnover of electrical equipment, quarterly macro-economy of the USA (12 channels) and Denmark (5)."""
+"""Series and their sampling rates: weekly CO2 at Mauna Loa (59 gaps), yearly sunspots and Nile flow, monthly
+sea temperature and turnover of electrical equipment, quarterly macro-economy of the USA (12 channels) and
+Denmark (5)."""
 
 UNSEEN = ("elec_equip", "nile")
 """Series that the demo holds out of training."""
 
 
 def resolve(names: str) -> list[str]:
-    """Return the names in `"co2+nile"`; `""` and `"all"` mean every series, `"train"` and `"unseen"` the demo's parts.
+    """Return the names in `"co2+nile"`; `""` and `"all"` mean all, `"train"` and `"unseen"` the demo's parts.
 
     Raises:
         UserError: For a name that does not exist.
@@ -43,7 +44,8 @@ def resolve(names: str) -> list[str]:
     for name in wanted:
         if name not in NAMES:
             raise UserError(
-                f"there is no embedded series '{name}'; known are {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
+                f"there is no embedded series '{name}'; known are {', '.join(NAMES)}"
+                f"{did_you_mean(name, NAMES)}"
             )
     return wanted
 

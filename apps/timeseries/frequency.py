@@ -1,4 +1,4 @@
-"""Sampling rates of time series: pandas aliases old and new, inference from stamps, tokens, seasons, future stamps."""
+"""Sampling rates: pandas aliases old and new, inference from stamps, tokens, seasons, future stamps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import pandas as pd
 
 from core.errors import UserError
 
-__all__ = ["TOKENS", "anchored", "canonical", "coarser", "beside_grid", "future_times", "grid", "infer", "season", "smallest_step", "token"]
+__all__ = [
+    "TOKENS",
+    "anchored",
+    "beside_grid",
+    "canonical",
+    "coarser",
+    "future_times",
+    "grid",
+    "in_microseconds",
+    "infer",
+    "season",
+    "smallest_step",
+    "token",
+]
 
 TOKENS: dict[str, int] = {
     "oov": 0, "min": 1, "2min": 2, "5min": 3, "10min": 4, "15min": 5, "30min": 6, "h": 7, "D": 8, "W": 9,
@@ -18,14 +31,16 @@ TOKENS: dict[str, int] = {
 
 _SEASONS = {"s": 3600, "min": 1440, "h": 24, "D": 1, "W": 1, "B": 5, "ME": 12, "MS": 12, "QE": 4, "QS": 4}
 _OLD = {
-    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "A": "YE", "Y": "YE",
-    "AS": "YS", "BM": "BME", "BQ": "BQE", "d": "D", "w": "W", "b": "B", "m": "ME",
-    "hour": "h", "hours": "h", "hourly": "h", "minute": "min", "minutes": "min", "day": "D", "days": "D", "daily": "D",
+    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "A": "YE",
+    "Y": "YE",     "AS": "YS", "BM": "BME", "BQ": "BQE", "d": "D", "w": "W", "b": "B", "m": "ME",
+    "hour": "h", "hours": "h", "hourly": "h", "minute": "min", "minutes": "min",
+    "day": "D", "days": "D", "daily": "D",
     "week": "W", "weekly": "W", "month": "ME", "monthly": "ME", "quarter": "QE", "quarterly": "QE",
     "year": "YE", "yearly": "YE", "second": "s", "seconds": "s",
 }  # fmt: skip
 _MICROSECONDS = {
-    "us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "D": 86400 * 10**6, "W": 7 * 86400 * 10**6,
+    "us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "D": 86400 * 10**6,
+    "W": 7 * 86400 * 10**6,
 }  # fmt: skip
 _MONTHS = {"ME": 1, "MS": 1, "QE": 3, "QS": 3, "YE": 12, "YS": 12}
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -38,7 +53,8 @@ _UNITS = (*_MICROSECONDS, *_MONTHS, "B", "BME", "BMS", "BQE", "BQS", "ns")
 def canonical(alias: str) -> str:
     """Return the present pandas alias of a frequency written in any of the usual ways.
 
-    `"H"` gives `"h"`, `"15T"` `"15min"`, `"60min"` `"h"`, `"M"` `"ME"`, `"7D"` `"W"`; anchors (`W-SUN`) are kept.
+    `"H"` gives `"h"`, `"15T"` `"15min"`, `"60min"` `"h"`, `"M"` `"ME"`, `"7D"` `"W"`; anchors (`W-SUN`) are
+    kept.
 
     Raises:
         UserError: If the alias is none that pandas knows.
@@ -48,7 +64,8 @@ def canonical(alias: str) -> str:
     unit = unit if unit in _UNITS else _OLD.get(unit, _OLD.get(unit.lower(), ""))
     if unit not in _UNITS or number == "0" or (number and int(number) < 1):
         raise UserError(
-            f"the frequency '{alias}' is not known; write it as pandas does: s, min, 15min, h, D, B, W, ME, QE or YE"
+            f"the frequency '{alias}' is not known; write it as pandas does: "
+            "s, min, 15min, h, D, B, W, ME, QE or YE"
         )
     n = int(number or 1)
     if unit in _MICROSECONDS and anchor is None:
@@ -64,7 +81,7 @@ def token(frequency: str) -> int:
 
 
 def season(frequency: str) -> int:
-    """Return the seasonal period in steps that the field's metrics use: 24 for h, 96 for 15min, 12 for ME, else 1."""
+    """Return the period in steps that the field's metrics use: 24 for h, 96 for 15min, 12 for ME, else 1."""
     if not frequency:
         return 1
     number, unit = _split(canonical(frequency))
@@ -101,7 +118,7 @@ def infer(times: pd.DatetimeIndex) -> str | None:
     """
     if len(times) < 3:
         return None
-    ticks = times.as_unit("us").asi8
+    ticks = in_microseconds(times).asi8
     steps, counts = np.unique(np.diff(ticks[:_SAMPLE]), return_counts=True)
     step = int(steps[counts.argmax()])
     if step >= 28 * _MICROSECONDS["D"]:
@@ -123,7 +140,7 @@ def infer(times: pd.DatetimeIndex) -> str | None:
 
 
 def anchored(frequency: str, times: pd.DatetimeIndex) -> str:
-    """Return a stated frequency with the anchor that the stamps show: the weekday, or the month's first or last day."""
+    """Return a stated frequency with the anchor its stamps show: weekday, or month's first or last day."""
     number, unit = _split(frequency)
     many = str(number) if number > 1 else ""
     if "-" in frequency or not len(times):
@@ -137,7 +154,7 @@ def anchored(frequency: str, times: pd.DatetimeIndex) -> str:
 
 
 def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, int]:
-    """Return `(positions, length)`: the place of every sorted stamp on the regular grid that begins at the first one.
+    """Return `(positions, length)`: where every sorted stamp stands on the regular grid from the first one.
 
     Positions are None where no stamp is missing.
 
@@ -147,7 +164,7 @@ def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, in
     number, unit = _split(frequency)
     if unit in _MICROSECONDS:
         step = number * _MICROSECONDS[unit]
-        ticks = times.as_unit("us").asi8
+        ticks = in_microseconds(times).asi8
         if (row := beside_grid(ticks, step)) is not None:
             raise ValueError(row)
         if ticks[-1] - ticks[0] == step * (len(ticks) - 1) and smallest_step(ticks)[0] > 0:
@@ -169,8 +186,13 @@ def grid(times: pd.DatetimeIndex, frequency: str) -> tuple[np.ndarray | None, in
     return (None if length == len(times) else away), length
 
 
+def in_microseconds(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Return the stamps in microseconds, the same object where they are already (pandas would copy it)."""
+    return times if times.unit == "us" else times.as_unit("us")
+
+
 def smallest_step(ticks: np.ndarray) -> tuple[int, int]:
-    """Return the smallest difference of neighbouring stamps and the row before it, without a copy of the column."""
+    """Return the smallest difference of neighbouring stamps and the row before it, copying nothing long."""
     best, place = np.iinfo(np.int64).max, 0
     for first in range(0, len(ticks) - 1, _PIECE):
         steps = np.diff(ticks[first : first + _PIECE + 1])

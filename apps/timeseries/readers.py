@@ -1,4 +1,4 @@
-"""Series from tables: stamps checked and put on a regular grid, one series an id, every mistake named with its line."""
+"""Series from tables: stamps checked and put on a regular grid, every mistake named with its line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from apps.timeseries import frequency as rates
 from apps.timeseries.roles import Roles, infer_roles
+from apps.timeseries.stamps import read_stamps
 from apps.timeseries.tables import SUFFIXES, Table, bare_name, open_table
 from core.errors import UserError
 
@@ -98,8 +99,8 @@ def read_series(
 
     Args:
         source: `.csv`, `.csv.gz`, `.parquet`, a folder of these (each file a series), or a frame.
-        roles: Roles of the columns; those not stated are inferred: the first column that reads as stamps is the time,
-            every other numeric column a target.
+        roles: Roles of the columns; those not stated are inferred: the first column that reads as stamps is
+            the time, every other numeric column a target.
         frequency: Sampling rate; inferred from the stamps where None.
         name: Id of the single series of a DataFrame.
 
@@ -180,7 +181,8 @@ def plan(
 ) -> tuple[Roles, list[Part], list[Unreadable], list[str]]:
     """Return the roles of a table's columns, its series, those left out, and notes for the user.
 
-    Without `stamps` the column of time is found but not read: the rows stand as they are, as benchmarks count them.
+    Without `stamps` the column of time is found but not read: the rows stand as they are, as benchmarks count
+    them.
 
     Raises:
         UserError: For mistakes of the whole table, or if it holds a single series that cannot be read.
@@ -188,7 +190,7 @@ def plan(
     roles, notes = infer_roles(table.kinds, stated, source=table.name)
     frequency = frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None
-    times = _stamps(table, roles) if roles.time and stamps else None
+    times = read_stamps(table, roles) if roles.time and stamps else None
     if times is None and stamps:
         notes.append(f"{table.name} has no column of time stamps; rows are taken as equally spaced")
     groups, ids = _groups(table, roles)
@@ -215,7 +217,7 @@ def plan(
 
 
 def fill_channel(values: np.ndarray, part: Part) -> np.ndarray:
-    """Return the channel `(length,)` of one series from a table's column: in order of time, NaN where a stamp lacks."""
+    """Return a channel `(length,)` of one series: in order of time, NaN at missing stamps."""
     own = values[part.rows]
     if part.positions is None:
         return own
@@ -225,7 +227,7 @@ def fill_channel(values: np.ndarray, part: Part) -> np.ndarray:
 
 
 def codes(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
-    """Return a categorical column as codes (float64, NaN where empty) and the words they stand for, sorted."""
+    """Return a categorical column as codes (float64, NaN where empty) and their words, sorted."""
     column = table.column(name)
     words = sorted({str(w) for w in column.dropna().unique()})
     place = {w: float(i) for i, w in enumerate(words)}
@@ -233,7 +235,7 @@ def codes(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
 
 
 def read_rows(*paths: str | Path) -> pd.DataFrame:
-    """Return the M4 layout (one series a row: id, then values, right-padded with empty cells) as a long frame.
+    """Return the M4 layout (one series a row: id, values, empty cells to the right) as a long frame.
 
     Later files continue the series of the first one, row by row.
 
@@ -267,8 +269,8 @@ def read_future(
 ) -> dict[str, np.ndarray]:
     """Return the known future of the observable and control channels per series id, `(horizon, C)`.
 
-    Rows are matched by time stamp where the series have stamps, else by order. Targets, conditional channels and
-    stamps that the table lacks are NaN.
+    Rows are matched by time stamp where the series have stamps, else by order. Targets, conditional channels
+    and stamps that the table lacks are NaN.
 
     Raises:
         UserError: If the table has none of the known channels, or no row at the wanted stamps.
@@ -285,7 +287,7 @@ def read_future(
     if missing:
         raise UserError(f"{table.name} has no column '{missing[0]}', which tells its rows' series or time")
     mine = Roles(time=roles.time, ids=roles.ids, targets=tuple(known))
-    times = _stamps(table, mine) if roles.time else None
+    times = read_stamps(table, mine) if roles.time else None
     groups, ids = _groups(table, mine)
     columns = {name: table.numbers(name) for name in known}
     by_id = dict(zip(ids, groups, strict=True))
@@ -301,7 +303,8 @@ def read_future(
                 places = wanted_times.as_unit("us").get_indexer(times[taken])
                 if not (places >= 0).any():
                     raise UserError(
-                        f"{table.name} has no row for the {horizon} steps of series '{one.id}' after {one.times[-1]}"
+                        f"{table.name} has no row for the {horizon} steps of series '{one.id}' after "
+                        f"{one.times[-1]}"
                     )
             inside = (places >= 0) & (places < horizon)
             for name, values in columns.items():
@@ -339,91 +342,8 @@ def _series(table: Table, roles: Roles, parts: list[Part]) -> list[SeriesTable]:
     ]
 
 
-def _stamps(table: Table, roles: Roles) -> pd.DatetimeIndex:
-    if len(roles.time) > 1 or _whole_years(table, roles.time[0]):
-        return _composed(table, roles.time)
-    name = roles.time[0]
-    column = table.column(name)
-    missing = np.flatnonzero(column.isna().to_numpy())
-    if len(missing):
-        raise UserError(
-            f"{table.where(int(missing[0]))} has no time stamp in column '{name}'; delete or complete it"
-        )
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return _from_epoch(table, name, column)
-    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
-        column = _parse(table, name, column)
-    index = pd.DatetimeIndex(column)
-    if index.tz is not None:
-        index = index.tz_convert("UTC").tz_localize(None)
-    return index.as_unit("us")
-
-
-def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
-    text = column.astype(str).str.strip()
-    for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}, {"utc": True}):
-        try:
-            return pd.to_datetime(text, **options)
-        except (ValueError, TypeError, OverflowError):
-            continue
-    single = pd.to_datetime(text, errors="coerce", format="mixed")
-    bad = np.flatnonzero(single.isna().to_numpy())
-    if not len(bad):
-        return single
-    raise UserError(
-        f"{table.where(int(bad[0]))}, column '{name}' holds '{text.iloc[bad[0]]}', which is not a time stamp"
-    )
-
-
-def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
-    values = column.to_numpy(dtype=np.float64)
-    size = float(np.abs(values).max())
-    for limit, unit in ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns")):
-        if 1e8 <= size < limit:
-            table.notes.append(f"{table.name}: '{name}' is read as {unit} since 1970")
-            return pd.DatetimeIndex(pd.to_datetime(column, unit=unit)).as_unit("us")
-    raise UserError(
-        f"column '{name}' of {table.name}, named as time, holds numbers up to {size:g}, which are neither dates nor "
-        "seconds since 1970; leave time out if the rows are equally spaced"
-    )
-
-
-def _whole_years(table: Table, name: str) -> bool:
-    if table.kinds[name] not in ("number", "counter"):
-        return False
-    values = table.numbers(name)
-    return bool(
-        np.nanmin(values) >= 1000 and np.nanmax(values) <= 2500 and (values == np.round(values)).all()
-    )
-
-
-def _composed(table: Table, names: Sequence[str]) -> pd.DatetimeIndex:
-    lower = [name.lower() for name in names]
-    if len(names) == 1:
-        lower = ["year"]
-    units = ["year", "month", "day", "hour", "minute", "second"]
-    wrong = [name for name, low in zip(names, lower, strict=True) if low not in units]
-    if wrong or "year" not in lower:
-        raise UserError(
-            f"time names {len(names)} columns of {table.name}; several must be called {', '.join(units)}"
-            + (f", not '{wrong[0]}'" if wrong else "")
-        )
-    parts = {low: table.numbers(name) for name, low in zip(names, lower, strict=True)}
-    empty = next(((n, int(np.isnan(v).argmax())) for n, v in parts.items() if np.isnan(v).any()), None)
-    if empty:
-        raise UserError(f"{table.where(empty[1])} has no {empty[0]}; delete the row or complete its time")
-    for unit in ("month", "day"):
-        parts.setdefault(unit, np.ones(table.rows))
-    try:
-        return pd.DatetimeIndex(pd.to_datetime(pd.DataFrame(parts))).as_unit("us")
-    except ValueError as error:
-        found = pd.to_datetime(pd.DataFrame(parts), errors="coerce")
-        row = int(found.isna().to_numpy().argmax())
-        raise UserError(f"{table.where(row)}: {', '.join(names)} are no date") from error
-
-
 def _groups(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[str]]:
-    """Return the rows of each series in the file's order, and the series' ids ("" for a table with a single one)."""
+    """Return the rows of each series in the file's order, and the series' ids ("" if there is one only)."""
     if not roles.ids:
         return [slice(0, table.rows)], [""]
     labels: pd.Series | None = None
@@ -472,8 +392,8 @@ def _part(
             "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
         )
         raise UserError(
-            f"the time stamp {own[again]} of series '{identity}' stands twice: {table.where(int(place[again]))} and "
-            f"{table.where(int(place[again + 1]))}{hint}"
+            f"the time stamp {own[again]} of series '{identity}' stands twice: "
+            f"{table.where(int(place[again]))} and {table.where(int(place[again + 1]))}{hint}"
         )
     found = rates.anchored(frequency, own) if frequency else rates.infer(own)
     if found is None:
@@ -488,13 +408,13 @@ def _part(
     except ValueError as error:
         place = int(np.arange(table.rows)[rows][error.args[0]])
         raise UserError(
-            f"the time stamp {own[error.args[0]]} in {table.where(place)} does not lie on the grid of frequency "
-            f"'{found}' that begins at {own[0]}"
+            f"the time stamp {own[error.args[0]]} in {table.where(place)} does not lie on the grid of "
+            f"frequency '{found}' that begins at {own[0]}"
         ) from error
     if length > 20 * count + 1000:
         raise UserError(
-            f"series '{identity}' in {table.name} has {count} of {length} stamps at frequency '{found}'; state a "
-            "coarser frequency"
+            f"series '{identity}' in {table.name} has {count} of {length} stamps at frequency '{found}'; "
+            "state a coarser frequency"
         )
     if positions is not None:
         notes.append(

@@ -1,4 +1,4 @@
-"""Diverse-resolution sampling: coarser copies of a series as further training series (TTM, arXiv 2401.03955, 3.1)."""
+"""Diverse-resolution sampling: coarser copies of a series train too (TTM, arXiv 2401.03955, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOW = ("average", "decimate")
 
 
 def downsample(values: np.ndarray, factor: int, how: str = "average") -> np.ndarray:
-    """Return one channel at a resolution coarser by `factor`, `(T // factor,)`; the oldest incomplete block is dropped.
+    """Return one channel at a resolution coarser by `factor`, `(T // factor,)`; the oldest odd rows drop.
 
     Args:
         values: `(T,)` float64, NaN where nothing was measured.

@@ -66,13 +66,14 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
     """Return the complete roles of a table and what was decided for the user.
 
     Args:
-        kinds: Column name to kind: `"number"`, `"time"` (stamps or text that reads as stamps), `"text"`, `"counter"`
-            (whole numbers rising by one) or `"empty"`, in the order of the file.
+        kinds: Column name to kind: `"number"`, `"time"` (stamps or text that reads as stamps), `"text"`,
+            `"counter"` (whole numbers rising by one) or `"empty"`, in the order of the file.
         stated: What the user named.
         source: What messages call the table.
 
     Raises:
-        UserError: For an unknown column, one named twice, a text column that nobody named, or no numeric column left.
+        UserError: For an unknown column, one named twice, a text column that nobody named, or no numeric
+            column left.
     """
     _check(kinds, stated, source)
     notes: list[str] = []
@@ -98,8 +99,8 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
         ]
         if text:
             raise UserError(
-                f"column '{text[0]}' of {source} holds text; name it in ids, categorical or static_categorical, or "
-                "name the numeric columns in targets"
+                f"column '{text[0]}' of {source} holds text; name it in ids, categorical or "
+                "static_categorical, or name the numeric columns in targets"
             )
         counters = [name for name in rest if kinds[name] == "counter" and _is_row_number(name)]
         targets = tuple(
@@ -112,7 +113,8 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
             notes.append(f"{source}: {_listed(empty)} empty and left out")
         if not targets:
             raise UserError(
-                f"{source} has no numeric column to forecast among its columns {_some(list(kinds))}; name one in targets"
+                f"{source} has no numeric column to forecast among its columns {_some(list(kinds))}; "
+                "name one in targets"
             )
         if len(targets) > 1 or stated == Roles():
             notes.append(f"{source}: targets are {_some(list(targets))}")
@@ -139,8 +141,8 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
                 "time",
             ):
                 raise UserError(
-                    f"column '{name}' of {source}, named in {field.name}, holds text, not numbers; name it in "
-                    "categorical instead"
+                    f"column '{name}' of {source}, named in {field.name}, holds text, not numbers; name "
+                    "it in categorical instead"
                 )
 
 

@@ -1,4 +1,4 @@
-"""The external scaler of a series' channels; its parameters are plain numbers, so that a checkpoint alone is enough."""
+"""The external scaler of a series' channels; its parameters are plain numbers that a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def fit(values: np.ndarray, kind: str = "standard") -> dict[str, float]:
 
     Args:
         values: `(T,)` float64.
-        kind: `"standard"` (mean, population standard deviation), `"minmax"` (to 0..1), `"power"` (Yeo and Johnson
-            2000, then standard) or `"none"`.
+        kind: `"standard"` (mean, population standard deviation), `"minmax"` (to 0..1), `"power"` (Yeo and
+            Johnson 2000, then standard) or `"none"`.
 
     Returns:
-        `mean` and `scale`, so that scaled = (x - mean) / scale, and for `"power"` also `power`, the exponent that is
-        applied before. A constant channel has scale 1, an empty one mean 0 and scale 1.
+        `mean` and `scale`, so that scaled = (x - mean) / scale, and for `"power"` also `power`, the exponent
+        that is applied before. A constant channel has scale 1, an empty one mean 0 and scale 1.
     """
     if kind not in SCALERS:
         raise UserError(
@@ -64,9 +64,10 @@ def invert(values: np.ndarray, scaler: Mapping[str, float]) -> np.ndarray:
 
 
 def invert_channels(values: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
-    """Return `(..., C)` values in the data's own units; `facts` is one series' entry in `Series.facts["series"]`.
+    """Return `(..., C)` values in the data's own units.
 
-    Only the first channels may be given (targets stand first): `values.shape[-1] <= C`.
+    `facts` is one series' entry in `Series.facts["series"]`. Only the first channels may be given (targets
+    stand first): `values.shape[-1] <= C`.
     """
     count = values.shape[-1]
     raw = values * np.asarray(facts["scale"][:count]) + np.asarray(facts["mean"][:count])
@@ -97,7 +98,7 @@ def _unpower(values: np.ndarray, exponent: float) -> np.ndarray:
     negative = np.clip(values, None, 0)
     rest = 2 - exponent
     with np.errstate(invalid="ignore", divide="ignore"):
-        # outside the transform's range (possible for a forecast) the inverse does not exist: infinity is its limit
+        # a forecast may lie outside the transform's range, where there is no inverse: infinity is its limit
         up = (
             np.expm1(positive)
             if abs(exponent) < 1e-12

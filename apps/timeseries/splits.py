@@ -1,4 +1,4 @@
-"""Where the training, validation and test rows of a series begin and end, as the field's benchmark draws them."""
+"""Where training, validation and test rows of a series begin and end, as the field's benchmark draws them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MONTH = 30 * 24
 
 @dataclass(frozen=True)
 class Split:
-    """Rows (end exclusive) whose values may be forecast in each part; a context may reach back before its part."""
+    """Rows (end exclusive) whose values may be forecast in each part; a context may reach back before it."""
 
     train: tuple[int, int]
     val: tuple[int, int]
@@ -37,10 +37,11 @@ def split_rows(
     """Return the three parts of a series of `rows` rows.
 
     Args:
-        kind: `"ett_h"`, `"ett_m"` (12, 4 and 4 months of 30 days; the rest unused), `"ett"` (one of the two, by the
-            frequency), `"fractions"` (the first and last part rounded down, the middle takes the rest), `"tail"` (the
-            last `horizon` rows are the test, as many before them the validation), `"train"` (every row trains),
-            `"test"` (every row is tested), or two or three explicit ends, as row numbers or dates.
+        kind: `"ett_h"`, `"ett_m"` (12, 4 and 4 months of 30 days; the rest unused), `"ett"` (one of the two,
+            by the frequency), `"fractions"` (the first and last part rounded down, the middle takes the
+            rest), `"tail"` (the last `horizon` rows are the test, as many before them the validation),
+            `"train"` (every row trains), `"test"` (every row is tested), or two or three explicit ends, as
+            row numbers or dates.
         rows: Length of the series.
         fractions: Shares of train, validation and test for `"fractions"`.
         horizon: Steps forecast, for `"tail"`.
@@ -64,7 +65,8 @@ def split_rows(
         month = _MONTH * (4 if kind == "ett_m" else 1)
         if rows < 20 * month:
             raise UserError(
-                f"{where} has {rows} rows, but the borders '{kind}' need {20 * month}; set borders to 'fractions'"
+                f"{where} has {rows} rows, but the borders '{kind}' need {20 * month}; set borders to "
+                "'fractions'"
             )
         return Split((0, 12 * month), (12 * month, 16 * month), (16 * month, 20 * month))
     if kind == "tail":
@@ -85,7 +87,7 @@ def split_rows(
 def few_shot_rows(
     train: tuple[int, int], *, share: float, context: int, where: str = "first"
 ) -> tuple[int, int]:
-    """Return the part of the training rows that a few-shot run keeps: `context + int((n - context) * share)` rows."""
+    """Return the training rows that a few-shot run keeps: `context + int((n - context) * share)` of them."""
     if not 0 < share <= 1:
         raise UserError(f"few_shot is {share}, but must be above 0 and at most 1 (1 keeps every row)")
     first, end = train

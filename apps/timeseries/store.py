@@ -38,6 +38,7 @@ class Source:
         licence: Of the data, "" if not known.
         quiet: Do not say which roles were inferred: the table is not the user's.
         lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
+        tested: Every row belongs to the test.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Source:
     licence: str
     quiet: bool = False
     lenient: bool = False
+    tested: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,8 +255,8 @@ class _Builder:
             )
 
     def _register(
-        self, number: int, block: np.ndarray, usable: list[tuple[Part, Split]], plans: list, identities: list[str],
-        entries: list[list[dict[str, Any]]], names: Sequence[str],
+        self, number: int, block: np.ndarray, usable: list[tuple[Part, Split]], plans: list,
+        identities: list[str], entries: list[list[dict[str, Any]]], names: Sequence[str],
     ) -> None:  # fmt: skip
         for channel in names if self.draft.univariate else (None,):
             for (part, split), one, identity, found in zip(usable, plans, identities, entries, strict=True):
@@ -275,7 +277,11 @@ class _Builder:
         """Return a series' parts, or None (and say why) if it has no window at all."""
         draft = self.draft
         split = split_rows(
-            draft.borders if draft.borders not in (None, "auto") else source.borders,
+            "test"
+            if source.tested
+            else draft.borders
+            if draft.borders not in (None, "auto")
+            else source.borders,
             part.length,
             fractions=draft.fractions,
             horizon=draft.horizon,

@@ -1,13 +1,16 @@
-"""Synthetic series: sums of trends, seasons, smooth kernels, noise, shifts and events; a pure function of (seed, index).
+"""Synthetic series of trends, seasons, kernels, noise, shifts, events; a pure function of (seed, index).
 
-The recipe follows the idea of mixing simple kernels (KernelSynth, arXiv 2403.07815, appendix A) and of composing
-trend, season and noise (ForecastPFN, arXiv 2311.01933); the ranges are this project's own. Every series draws:
+The recipe follows the idea of mixing simple kernels (KernelSynth, arXiv 2403.07815, appendix A) and of
+composing trend, season and noise (ForecastPFN, arXiv 2311.01933); the ranges are this project's own. Every
+series draws:
 
 1. a sampling rate, which brings its natural seasons (`RATES`);
 2. a level and a trend: none, a line, a line with one or two kinks, a logistic rise or a damped exponential;
-3. one to three seasons: natural ones, sometimes a free period, each a Fourier series with falling coefficients, a slowly
-   changing strength, and on working-day rates a weekly pattern through the natural periods;
-4. a smooth part, drawn from a Gaussian process with a squared-exponential kernel through random Fourier features;
+3. one to three seasons: natural ones, sometimes a free period, each a Fourier series with falling
+   coefficients, a slowly changing strength, and on working-day rates a weekly pattern through the natural
+   periods;
+4. a smooth part, drawn from a Gaussian process with a squared-exponential kernel through random Fourier
+   features;
 5. noise: white, autoregressive (order 1 or 2), or with a variance that follows the season;
 6. level shifts, events (pulses with a decay) and outliers, each rare;
 7. one of: added up, multiplied (positive series such as sales), or intermittent (zero but for bursts).

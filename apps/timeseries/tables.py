@@ -1,4 +1,4 @@
-"""Tables of columns from CSV, Parquet or pandas, each column read on demand so that a large file never lies in memory twice."""
+"""Tables from CSV, Parquet or pandas, each column read on demand: a large file never lies in memory twice."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Table:
             if infinite.any():
                 row = first + int(infinite.argmax())
                 raise UserError(
-                    f"{self.where(row)}, column '{name}' holds an infinite value; leave the cell empty if it is missing"
+                    f"{self.where(row)}, column '{name}' holds an infinite value; leave the cell empty if it "
+                    "is missing"
                 )
 
     def where(self, row: int) -> str:
@@ -113,29 +114,40 @@ class ParquetTable(Table):
                 self.kinds[field.name] = "number"
             elif pa.types.is_nested(field.type):
                 raise UserError(
-                    f"column '{field.name}' of {path.name} holds lists or structures; give one number a row and column"
+                    f"column '{field.name}' of {path.name} holds lists or structures; give one number a row "
+                    "and column"
                 )
             else:  # whole numbers may count the rows, text may be stamps: a sample tells
                 self.kinds[field.name] = kind_of(self._head(field.name), total=self.rows)
 
     def column(self, name: str) -> pd.Series:
         """Return a column as pandas holds it."""
-        return self._file.read(columns=[name]).column(0).to_pandas()
+        import pyarrow as pa
+
+        kind = self._file.schema_arrow.field(name).type
+        if not (pa.types.is_timestamp(kind) and kind.tz is None):
+            return self._file.read(columns=[name]).column(0).to_pandas()
+        return pd.Series(self._gather(name, np.dtype(f"datetime64[{kind.unit}]")), copy=False)
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column as float64, NaN where a cell is empty; no second copy of the column is made."""
-        kind = self._file.schema_arrow.field(name).type
         import pyarrow as pa
 
+        kind = self._file.schema_arrow.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             return super().numbers(name)
-        values = np.empty(self.rows, dtype=np.float64)
+        values = self._gather(name, np.dtype(np.float64))
+        self.refuse_infinity(values, name)
+        return values
+
+    def _gather(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """Return a column in one array, filled batch by batch, so that it never lies in memory twice."""
+        values = np.empty(self.rows, dtype=dtype)
         done = 0
         for batch in self._file.iter_batches(batch_size=1 << 17, columns=[name], use_threads=False):
             piece = batch.column(0).to_numpy(zero_copy_only=False)
             values[done : done + len(piece)] = piece
             done += len(piece)
-        self.refuse_infinity(values, name)
         return values
 
     def _head(self, name: str) -> pd.Series:
@@ -235,8 +247,8 @@ def _open_csv(path: Path) -> Table:
         )
     if _looks_like_data(head):
         raise UserError(
-            f"{path.name} has no header: its first line is '{separator.join(head)[:60]}'; add a first line with the "
-            "columns' names"
+            f"{path.name} has no header: its first line is '{separator.join(head)[:60]}'; add a "
+            "first line with the columns' names"
         )
     table = Table(frame, name=path.name, first_line=2)
     table.notes += quirks

@@ -28,7 +28,8 @@ class SeriesStore:
         pads: `(S,)` int64.
         tokens: `(S,)` int64, resolution tokens.
         categories: `(S, n)` int64 codes of the static categorical columns, or None.
-        known: `(C,)` bool, True for channels whose future may be shown: targets (labels), observable and control.
+        known: `(C,)` bool, True for channels whose future may be shown: targets (labels), observable and
+            control.
         missing: Whether any value is NaN.
     """
 
@@ -64,8 +65,8 @@ def impute(values: Tensor, how: str) -> Tensor:
 
     Args:
         values: `(B, L, C)` with NaN where nothing was measured.
-        how: `"mask"` fills nothing, `"forward_fill"` repeats the last value, `"linear"` draws a line between the
-            neighbours and repeats the last value after them. What precedes the first value stays NaN.
+        how: `"mask"` fills nothing, `"forward_fill"` repeats the last value, `"linear"` draws a line between
+            the neighbours and repeats the last value after them. What precedes the first value stays NaN.
     """
     if how == "mask":
         return values
@@ -91,8 +92,9 @@ class Windows(Dataset[SeriesBatch]):
 
     Args:
         store: The series.
-        parts: Per series the first row of the first context and the end (exclusive) of the last labels, `(S, 2)`,
-            counted without padding: the first may be as low as `-pads`. Series without a window have `end <= first`.
+        parts: Per series the first row of the first context and the end (exclusive) of the last labels, `(S,
+            2)`, counted without padding: the first may be as low as `-pads`. Series without a window have
+            `end <= first`.
         context: L, rows of the context.
         horizon: H, rows of labels; where the series ends before them (prediction), labels are missing.
         stride: Step between neighbouring windows.
@@ -132,7 +134,7 @@ class Windows(Dataset[SeriesBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> SeriesBatch:
-        """Return the windows as one batch; an index may be a pair `(epoch, index)`, whose epoch says nothing here."""
+        """Return the windows as one batch; of a pair `(epoch, index)` the epoch says nothing here."""
         series, starts = self.locate(np.array([i[1] if isinstance(i, tuple) else i for i in indices]))
         return self.batch(series, starts)
 

@@ -12,8 +12,9 @@ from core.errors import UserError
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("H", "h"), ("h", "h"), ("T", "min"), ("15T", "15min"), ("60min", "h"), ("24h", "D"), ("7D", "W"), ("M", "ME"),
-     ("ME", "ME"), ("Q", "QE"), ("A", "YE"), ("W-SUN", "W-SUN"), ("2H", "2h"), ("S", "s"), ("monthly", "ME"),
+    [("H", "h"), ("h", "h"), ("T", "min"), ("15T", "15min"), ("60min", "h"), ("24h", "D"), ("7D", "W"),
+     ("M", "ME"), ("ME", "ME"), ("Q", "QE"), ("A", "YE"),
+     ("W-SUN", "W-SUN"), ("2H", "2h"), ("S", "s"), ("monthly", "ME"),
      ("3600s", "h"), ("B", "B"), ("MS", "MS"), ("Q-DEC", "QE-DEC")],
 )  # fmt: skip
 def test_old_and_new_aliases_mean_the_same(written: str, expected: str) -> None:
@@ -27,13 +28,45 @@ def test_an_unknown_alias_is_refused_in_one_sentence(alias: str) -> None:
 
 
 def test_tokens_follow_the_published_table() -> None:
-    names = ["min", "2min", "5min", "10min", "15min", "30min", "h", "H", "D", "W", "W-SUN", "60min", "ME", "4h", ""]
+    names = [
+        "min",
+        "2min",
+        "5min",
+        "10min",
+        "15min",
+        "30min",
+        "h",
+        "H",
+        "D",
+        "W",
+        "W-SUN",
+        "60min",
+        "ME",
+        "4h",
+        "",
+    ]
     assert [frequency.token(name) for name in names] == [1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 9, 7, 0, 0, 0]
 
 
 def test_seasons_follow_the_fields_table() -> None:
     names = ["s", "min", "h", "D", "W", "ME", "MS", "B", "QE", "15min", "10min", "6h", "5h", "YE", ""]
-    assert [frequency.season(name) for name in names] == [3600, 1440, 24, 1, 1, 12, 12, 5, 4, 96, 144, 4, 1, 1, 1]
+    assert [frequency.season(name) for name in names] == [
+        3600,
+        1440,
+        24,
+        1,
+        1,
+        12,
+        12,
+        5,
+        4,
+        96,
+        144,
+        4,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,9 +96,11 @@ def test_stamps_without_a_grid_have_no_rate() -> None:
 
 @pytest.mark.parametrize(
     ("last", "alias", "expected"),
-    [("2020-02-28 23:00", "h", "2020-02-29 00:00"), ("2020-01-31", "ME", "2020-02-29"), ("2020-01-31", "M", "2020-02-29"),
-     ("2020-01-01", "MS", "2020-02-01"), ("2020-01-03", "B", "2020-01-06"), ("2020-01-04", "W", "2020-01-11"),
-     ("2020-01-04 12:00", "W", "2020-01-11 12:00"), ("1999-12-31", "YE", "2000-12-31"), ("2020-01-15", "MS", "2020-02-01")],
+    [("2020-02-28 23:00", "h", "2020-02-29 00:00"), ("2020-01-31", "ME", "2020-02-29"),
+     ("2020-01-31", "M", "2020-02-29"), ("2020-01-01", "MS", "2020-02-01"),
+     ("2020-01-03", "B", "2020-01-06"), ("2020-01-04", "W", "2020-01-11"),
+     ("2020-01-04 12:00", "W", "2020-01-11 12:00"), ("1999-12-31", "YE", "2000-12-31"),
+     ("2020-01-15", "MS", "2020-02-01")],
 )  # fmt: skip
 def test_future_stamps_go_on_after_the_last_one(last: str, alias: str, expected: str) -> None:
     times = frequency.future_times(pd.Timestamp(last), alias, 5)
@@ -74,7 +109,12 @@ def test_future_stamps_go_on_after_the_last_one(last: str, alias: str, expected:
 
 
 def test_coarser_rates_have_their_own_alias() -> None:
-    made = [frequency.coarser("15min", 2), frequency.coarser("15min", 4), frequency.coarser("h", 24), frequency.coarser("", 2)]
+    made = [
+        frequency.coarser("15min", 2),
+        frequency.coarser("15min", 4),
+        frequency.coarser("h", 24),
+        frequency.coarser("", 2),
+    ]
     assert made == ["30min", "h", "D", ""]
 
 

@@ -7,7 +7,14 @@ import pytest
 from apps.timeseries.roles import Roles, infer_roles
 from core.errors import UserError
 
-KINDS = {"date": "time", "load": "number", "temperature": "number", "price": "number", "wind": "text", "shop": "text"}
+KINDS = {
+    "date": "time",
+    "load": "number",
+    "temperature": "number",
+    "price": "number",
+    "wind": "text",
+    "shop": "text",
+}
 
 
 def test_channels_stand_in_the_order_of_their_roles() -> None:
@@ -37,7 +44,9 @@ def test_year_month_day_hour_make_a_time() -> None:
 
 
 def test_a_long_frame_has_its_id_column_found() -> None:
-    roles, notes = infer_roles({"item_id": "text", "timestamp": "time", "target": "number"}, Roles(), source="a.csv")
+    roles, notes = infer_roles(
+        {"item_id": "text", "timestamp": "time", "target": "number"}, Roles(), source="a.csv"
+    )
     assert (roles.ids, roles.targets) == (("item_id",), ("target",))
     assert any("item_id" in note for note in notes)
 

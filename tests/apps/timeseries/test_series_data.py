@@ -22,7 +22,11 @@ def root(shared: Path) -> str:
 def table(rows: int = 200, **more: object) -> pd.DataFrame:
     steps = np.arange(rows)
     return pd.DataFrame(
-        {"date": pd.date_range("2021-01-01", periods=rows, freq="h"), "y": np.sin(steps / 4) * 3 + 10, "x": steps * 1.0}
+        {
+            "date": pd.date_range("2021-01-01", periods=rows, freq="h"),
+            "y": np.sin(steps / 4) * 3 + 10,
+            "x": steps * 1.0,
+        }
     ).assign(**more)
 
 
@@ -98,7 +102,9 @@ def test_only_training_rows_decide_the_scale(tmp_path: Path) -> None:
 
 
 def test_borders_may_be_dates(tmp_path: Path) -> None:
-    data = Series(path=saved(tmp_path, table()), context=16, horizon=4, borders=["2021-01-05", "2021-01-06 12:00"])
+    data = Series(
+        path=saved(tmp_path, table()), context=16, horizon=4, borders=["2021-01-05", "2021-01-06 12:00"]
+    )
     assert data.tracks[0].split.train == (0, 96)
     assert data.tracks[0].split.test == (132, 200)
 
@@ -217,7 +223,13 @@ def test_univariate_windows_are_single_channels(root: str) -> None:
 
 def test_sources_are_mixed_with_their_weights(root: str) -> None:
     data = Series(
-        sources=["ett_h1", "illness"], weights=[3.0, 1.0], samples=400, root=root, univariate=True, context=64, horizon=16
+        sources=["ett_h1", "illness"],
+        weights=[3.0, 1.0],
+        samples=400,
+        root=root,
+        univariate=True,
+        context=64,
+        horizon=16,
     )
     mixed = data.train_set()
     assert len(mixed) == 400
@@ -243,7 +255,9 @@ def test_a_leak_between_training_and_held_out_is_refused(sources: list[str], hel
 
 
 def test_sources_that_share_nothing_with_the_held_out_pass() -> None:
-    Series(sources=["ett_h1", "embedded:train", "synthetic"], held_out=["ett_h2", "ett_m2", "embedded:unseen"])
+    Series(
+        sources=["ett_h1", "embedded:train", "synthetic"], held_out=["ett_h2", "ett_m2", "embedded:unseen"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,3 +297,13 @@ def test_the_loader_gives_whole_batches_in_a_reproducible_order(root: str) -> No
     first = starts()
     assert first == starts()
     assert sorted(first) == list(range(676 - 59))
+
+
+def test_test_sources_are_seen_by_the_test_alone(tmp_path: Path) -> None:
+    trained, tested = saved(tmp_path, table(200), "a.csv"), saved(tmp_path, table(60), "b.csv")
+    data = Series(sources=[trained], test_sources=[tested], context=16, horizon=4)
+    assert set(data.train_set().locate(np.arange(len(data.train_set())))[0]) == {0}
+    assert set(data.test_set().locate(np.arange(len(data.test_set())))[0]) == {1}
+    assert len(data.test_set()) == 60 - 20 + 1
+    with pytest.raises(UserError, match="held out"):
+        Series(sources=[trained], test_sources=[trained])

@@ -10,7 +10,9 @@ import pytest
 
 @pytest.mark.slow
 def test_ten_million_rows_need_at_most_half_the_frame_again(repository: Path) -> None:
-    spec = importlib.util.spec_from_file_location("series_memory", repository / "tests/benchmarks/series_memory.py")
+    spec = importlib.util.spec_from_file_location(
+        "series_memory", repository / "tests/benchmarks/series_memory.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     benchmark = importlib.util.module_from_spec(spec)

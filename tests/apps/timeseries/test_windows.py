@@ -102,13 +102,17 @@ def test_gathering_copies_no_more_than_the_batch() -> None:
 @pytest.mark.parametrize("kind", ["standard", "minmax", "power", "none"])
 @settings(deadline=None, max_examples=15)
 @given(
-    values=st.lists(st.floats(-1e4, 1e4, allow_subnormal=False).map(lambda x: round(x, 3)), min_size=2, max_size=40)
+    values=st.lists(
+        st.floats(-1e4, 1e4, allow_subnormal=False).map(lambda x: round(x, 3)), min_size=2, max_size=40
+    )
 )
 def test_scaling_can_be_undone(kind: str, values: list[float]) -> None:
     raw = np.array(values)
     scaler = scaling.fit(raw, kind)
     tolerance = 1e-6 * max(1.0, np.abs(raw).max())
-    np.testing.assert_allclose(scaling.invert(scaling.apply(raw, scaler), scaler), raw, atol=tolerance, rtol=1e-6)
+    np.testing.assert_allclose(
+        scaling.invert(scaling.apply(raw, scaler), scaler), raw, atol=tolerance, rtol=1e-6
+    )
     assert all(isinstance(number, float) for number in scaler.values())
 
 
@@ -158,7 +162,8 @@ def test_borders_are_the_benchmarks(kind: str | list, rows: int, expected: Split
 @pytest.mark.parametrize(
     ("kind", "message"),
     [("ett_h", "need 14400"), ("fraction", "did you mean 'fractions'"), ([80, 60], "must rise"),
-     (["2020-01-01", 60], "has no time stamps"), ([1, 2, 3, 4], "two or three ends"), (["x1", 60], "has no time")],
+     (["2020-01-01", 60], "has no time stamps"), ([1, 2, 3, 4], "two or three ends"),
+     (["x1", 60], "has no time")],
 )  # fmt: skip
 def test_borders_that_do_not_fit_are_refused(kind: str | list, message: str) -> None:
     with pytest.raises(UserError, match=message):
