@@ -212,6 +212,8 @@ def fetch(card: Card, folder: str | Path | None = None, *, progress: bool = True
     """
     root = data_folder() if folder is None else Path(folder).expanduser()
     states = {state.file.path: state for state in verify(card, root)}
+    if all(state.state == "good" for state in states.values()):
+        return [state.path for state in states.values()]  # the folder may be one that cannot be written to
     archives: dict[str, Path] = {}
     with _scratch(root, card) as scratch:
         for file in card.files:
@@ -268,7 +270,7 @@ def _fetch_member(
 def _scratch(root: Path, card: Card) -> tempfile.TemporaryDirectory[str]:
     """Return a temporary folder on the same disk as the data, so that a finished file is only renamed."""
     try:
-        (root / card.name if card.files else root).parent.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=f".{card.name}.", suffix=".tmp", dir=root)
     except OSError as error:
         raise UserError(
