@@ -21,6 +21,7 @@ from core.accelerators.cpu import Switches
 from core.accelerators.cpu import apply as apply_switches
 from core.checkpoints.files import FORMAT, clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
+from core.checkpoints.networks import home_of
 from core.precision import precision_plugin
 from core.errors import UserError
 from core.files import replacing
@@ -159,7 +160,7 @@ def describe(
         "system": about.get("system") or before.get("system"),
         "recipe": recipe or before.get("recipe"),
         "config": dict(config),
-        "key_map": type(task.network).__module__,
+        "key_map": home_of(task.network).__name__,
         "licences": list(before.get("licences") or []),
         "sources": list(before.get("sources") or []),
         "versions": versions(),
