@@ -97,7 +97,7 @@ def build_trainer(
         clean_leftovers(folder / "checkpoints")
         callbacks += [RandomState(), IsolateValidation(), NonFiniteGuard(folder, skip=task.skip_non_finite)]
         callbacks += [Throughput()]
-        # The best checkpoint's callback comes first: Lightning takes the first for `trainer.checkpoint_callback`.
+        # The best's callback comes first: Lightning takes the first for `trainer.checkpoint_callback`.
         callbacks += checkpoint_callbacks(
             folder / "checkpoints",
             every_n_steps=checkpoints.every_n_steps,
