@@ -263,7 +263,9 @@ class Forecaster:
             first = skipped[0].reason if skipped else "there is no series"
             raise UserError(f"none of the {len(skipped)} series can be forecast: {first}")
         scalers = [self.scalers(table) for table in usable]
-        scaled = [self.scale(table, scaler) for table, scaler in zip(usable, scalers, strict=True)]
+        # the context and the windows that quantiles come from lie at the end: the rest is not copied
+        tail = self.context + 16 * steps
+        scaled = [self.scale(t, s, t.values[-tail:]) for t, s in zip(usable, scalers, strict=True)]
         knowns = [self._known(t, s, future, steps) for t, s in zip(usable, scalers, strict=True)]
         points = self.predict_scaled(usable, scaled, horizon=steps, future=knowns)
         made = []
