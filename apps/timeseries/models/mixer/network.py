@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from apps.timeseries.models.mixer.checks import check_future, check_past, check_settings
 from apps.timeseries.models.mixer.layers import MixerBlock, Norm, TokenLinear
 from apps.timeseries.models.mixer.parts import (
     Backbone,
@@ -167,8 +168,8 @@ class TTM(nn.Module):
         self.targets = _targets(targets, self.exogenous, channels)
         self.scaling, self.objective = scaling, loss
         self.quantile, self.huber_delta = quantile, huber_delta
-        self._check()
-        length = self._encoded()
+        check_settings(self)
+        length = self.points_read
         self.patches = (length - patch) // self.stride + 1
         rows = self.patches + int(frequency_prefix)
         common = {
@@ -237,6 +238,24 @@ class TTM(nn.Module):
         if post_init:
             self._initialise()
 
+    @property
+    def counts_channels(self) -> bool:
+        """Whether the number of channels is part of the network."""
+        given = self.settings
+        mixes = given["channel_mixing"] or given["forecast_mixing"]
+        mixes = mixes or (given["decoder"] and given["decoder_channel_mixing"])
+        return bool(mixes or self.targets is not None)
+
+    @property
+    def reads_future(self) -> bool:
+        """Whether a forecast needs the known future of exogenous channels."""
+        return bool(self.exogenous) and self.head.forecast_mixer is not None
+
+    @property
+    def points_read(self) -> int:
+        """How many points the backbone reads."""
+        return self.context
+
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the mixer layers in the order in which they act."""
         for module in self.modules():
@@ -280,8 +299,8 @@ class TTM(nn.Module):
         Raises:
             UserError: If a shape does not fit, or something that this network needs is missing.
         """
-        self._check_past(past_values, past_observed)
-        self._check_future(past_values, future_values, future_observed)
+        check_past(self, past_values, past_observed)
+        check_future(self, past_values, future_values, future_observed)
         return self._forecast(
             past_values, past_observed, future_values, future_observed, freq_token, static_categories
         )
@@ -321,7 +340,7 @@ class TTM(nn.Module):
         freq_token: Tensor | None,
         static_categories: Tensor | None,
     ) -> TTMOutput:
-        length = self._encoded()
+        length = self.points_read
         past = past[:, -length:]
         observed = None if observed is None else observed[:, -length:]
         x, loc, scale = scale_window(past, observed, self.scaling)
@@ -353,10 +372,6 @@ class TTM(nn.Module):
         x = x[:, x.shape[1] - used :].transpose(1, 2)  # B L C -> B C L
         return x.unfold(2, self.patch, self.stride)
 
-    def _encoded(self) -> int:
-        """Return how many points the backbone reads."""
-        return self.context
-
     def _past_offset(self) -> int:
         """Return how many points at the end of what the backbone reads are not past."""
         return self.settings["forecast_mixing_offset"] or 0
@@ -383,83 +398,6 @@ class TTM(nn.Module):
         if positions is not None and positions.kind == "random":
             nn.init.normal_(positions.table, std=0.1)
 
-    def _check(self) -> None:
-        """Refuse settings that do not fit each other."""
-        given = self.settings
-        if given["loss"] not in ("mse", "mae", "pinball", "huber", None):
-            raise UserError(f"The TTM's loss is {given['loss']!r}; choose mse, mae, pinball, huber or null.")
-        for name, choices in (
-            ("norm", ("layer", "batch")),
-            ("positions", ("sincos", "random", None)),
-            ("scaling", ("std", "mean", None)),
-            ("init_linear", ("pytorch", "normal", "uniform", "xavier_uniform")),
-            ("init_embed", ("pytorch", "normal", "uniform", "xavier_uniform")),
-        ):
-            if given[name] not in choices:
-                raise UserError(f"The TTM's {name} is {given[name]!r}; it must be one of {choices}.")
-        if not 0 < self.kept <= self.horizon:
-            raise UserError(f"The TTM's kept_horizon is {self.kept}; it must lie in 1 to {self.horizon}.")
-        if not 0 < self.patch < self._encoded():
-            raise UserError(f"The TTM's patch is {self.patch}; the context {self.context} must be longer.")
-        if self.stride < 1:
-            raise UserError(f"The TTM's stride is {self.stride}; it must be at least 1.")
-        named = [*self.exogenous, *(self.targets or ())]
-        if len(set(named)) != len(named) or any(not 0 <= channel < self.channels for channel in named):
-            raise UserError(
-                f"The TTM's targets {self.targets} and exogenous {self.exogenous} must be different channels "
-                f"of its {self.channels}."
-            )
-        if self.targets == []:
-            raise UserError("The TTM has no channel to forecast; name targets, or fewer exogenous channels.")
-        if given["static_categories"] and given["decoder"] and not given["decoder_channel_mixing"]:
-            raise UserError("The TTM's static_categories need decoder_channel_mixing: true.")
-
-    @property
-    def _bound(self) -> bool:
-        """Whether the number of channels is part of the network."""
-        given = self.settings
-        mixes = given["channel_mixing"] or given["forecast_mixing"]
-        mixes = mixes or (given["decoder"] and given["decoder_channel_mixing"])
-        return bool(mixes or self.targets is not None)
-
-    def _check_past(self, past: Tensor, observed: Tensor | None) -> None:
-        if past.dim() != 3:
-            raise UserError(f"past_values is {tuple(past.shape)}; its shape must be (batch, time, channel).")
-        if past.shape[1] < self.context:
-            raise UserError(
-                f"The context is {past.shape[1]} points long and this network needs {self.context}; "
-                "give a longer past, pad it, or choose a network with a shorter context."
-            )
-        if self._bound and past.shape[2] != self.channels:
-            raise UserError(f"past_values has {past.shape[2]} channels; this network has {self.channels}.")
-        if observed is not None and observed.shape != past.shape:
-            raise UserError(
-                f"past_observed has the shape {tuple(observed.shape)}; past_values has {tuple(past.shape)}."
-            )
-
-    def _check_future(self, past: Tensor, future: Tensor | None, observed: Tensor | None) -> None:
-        if future is None:
-            if self.exogenous and (self.head.forecast_mixer is not None or isinstance(self, MaskedTTM)):
-                raise UserError("This network needs the future of its exogenous channels in future_values.")
-            return
-        batch, _, channels = past.shape
-        allowed = {channels} if self.targets is None or self.exogenous else {channels, len(self.targets)}
-        if future.dim() != 3 or future.shape[0] != batch or future.shape[2] not in allowed:
-            raise UserError(
-                f"future_values has the shape {tuple(future.shape)}; "
-                f"({batch}, {self.kept}, {channels}) is expected."
-            )
-        if not (future.shape[1] == self.kept or future.shape[1] >= self.horizon):
-            raise UserError(
-                f"future_values holds {future.shape[1]} steps; this network forecasts {self.kept}"
-                + (f" of {self.horizon}." if self.kept != self.horizon else ".")
-            )
-        if observed is not None and observed.shape != future.shape:
-            raise UserError(
-                f"future_observed has the shape {tuple(observed.shape)}; "
-                f"future_values has {tuple(future.shape)}."
-            )
-
 
 class MaskedTTM(TTM):
     """TTM that reads the horizon as masked points after the context, exogenous channels with their known
@@ -475,8 +413,15 @@ class MaskedTTM(TTM):
         super().__init__(**kw)
         self.settings["mask_value"] = mask_value
 
-    def _encoded(self) -> int:
+    @property
+    def points_read(self) -> int:
+        """How many points the backbone reads: context and horizon."""
         return self.context + self.kept
+
+    @property
+    def reads_future(self) -> bool:
+        """Whether a forecast needs the known future of exogenous channels."""
+        return bool(self.exogenous)
 
     def _past_offset(self) -> int:
         return self.kept
