@@ -375,8 +375,10 @@ class Series(DataModule):
         looks_like_path = name == self.path or "/" in name or name.lower().endswith(SUFFIXES)
         if self._frame is not None or looks_like_path or Path(name).exists():
             tables = tables_of(name) if self._frame is None else tables_of(self._frame, name=name)
-            folder = Path(name).is_dir()
-            return Source(name, tables, self.roles, "fractions", self.frequency, True, "", lenient=folder)
+            folder = self._frame is None and Path(name).is_dir()
+            return Source(
+                name, tables, self.roles, "fractions", self.frequency, True, "", lenient=folder, folder=folder
+            )
         card, paths = locate(name, self.root)
         roles = card.roles if self.roles == Roles() else self.roles
         rate = self.frequency or card.frequency

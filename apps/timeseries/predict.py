@@ -11,7 +11,9 @@ from core.errors import UserError, did_you_mean
 
 __all__ = ["main"]
 
-ROLES = ("time", "ids", "targets", "observable", "control", "conditional", "categorical", "static_categorical")
+ROLES = (
+    "time", "ids", "targets", "observable", "control", "conditional", "categorical", "static_categorical",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data.path", dest="path", required=True, help="CSV or Parquet file, or a folder")
     parser.add_argument("--data.horizon", dest="horizon", type=int, help="steps; default: the network's own")
     parser.add_argument("--out", default="forecast.csv", help=".csv, .csv.gz or .parquet, or a folder")
-    parser.add_argument("--data.known_future", dest="known_future", help="rows after the end, for known columns")
+    parser.add_argument("--data.known_future", dest="known_future", help="rows after the end")
     parser.add_argument("--data.frequency", dest="frequency", help="sampling rate, if it cannot be inferred")
     for role in ROLES:
         parser.add_argument(f"--data.{role}", dest=role, nargs="+", help=f"columns in the role '{role}'")

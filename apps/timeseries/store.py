@@ -13,11 +13,11 @@ import torch
 
 from apps.timeseries import frequency as rates
 from apps.timeseries import scaling
-from apps.timeseries.readers import Part, Unreadable, codes, fill_channel, plan
+from apps.timeseries.readers import Part, Unreadable, as_columns, codes, fill_channel, plan
 from apps.timeseries.resolutions import downsample
 from apps.timeseries.roles import Roles
 from apps.timeseries.splits import Split, split_rows
-from apps.timeseries.tables import Table, open_table
+from apps.timeseries.tables import Table
 from apps.timeseries.windows import SeriesStore
 from core.errors import UserError
 
@@ -38,6 +38,7 @@ class Source:
         licence: Of the data, "" if not known.
         quiet: Do not say which roles were inferred: the table is not the user's.
         lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
+        folder: The tables are a folder's files, whose names go before their series' ids.
         tested: Every row belongs to the test.
     """
 
@@ -50,6 +51,7 @@ class Source:
     licence: str
     quiet: bool = False
     lenient: bool = False
+    folder: bool = False
     tested: bool = False
 
 
@@ -167,9 +169,14 @@ class _Builder:
         return Built(store, self.tracks, self.roles, self.facts, self.categories, self.unreadable, self.notes)
 
     def _add(self, number: int, source: Source, label: str, opened: Table | Path) -> None:
-        table = opened if isinstance(opened, Table) else open_table(opened)
+        table = as_columns(opened)
         roles, parts, bad, notes = plan(
-            table, source.roles, frequency=source.frequency, label=label, stamps=source.stamps
+            table,
+            source.roles,
+            frequency=source.frequency,
+            label=label,
+            stamps=source.stamps,
+            prefix=source.folder,
         )
         self.unreadable.extend(bad)
         self.notes.extend([] if source.quiet else [*table.notes, *notes])
@@ -329,9 +336,11 @@ class _Builder:
         return result
 
     def _identity(self, identity: str, source: Source) -> str:
-        if identity not in self.facts:
-            return identity
-        return f"{Path(source.name).name}/{identity}"
+        name, number = identity, 1
+        while name in self.facts:  # two sources may hold a series of the same name
+            number += 1
+            name = f"{Path(source.name).name}/{identity}" if number == 2 else f"{identity}#{number}"
+        return name
 
     def _static_codes(self) -> torch.Tensor | None:
         assert self.roles is not None

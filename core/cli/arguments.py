@@ -14,7 +14,7 @@ from core.cli.recipes import find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Request", "prepare"]
+__all__ = ["Request", "option", "prepare", "program", "read_yaml"]
 
 TOP_LEVEL = (
     "about",
@@ -126,6 +126,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def option(request: Request, *names: str) -> str | None:
+    """Return the value of an option among those typed, the last one if it stands there twice."""
+    found = None
+    for place, word in enumerate(request.options):
+        name, equals, value = word.partition("=")
+        if name in names:
+            after = request.options[place + 1] if place + 1 < len(request.options) else None
+            found = value if equals else after
+    return None if found in (None, "null") else found
+
+
 def _value(name: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
         raise UserError(
@@ -180,7 +191,9 @@ def _check_names(place: str, given: Iterable[str], where: Path | None) -> None:
 
 
 def _check_keys(configs: Sequence[Path], options: Sequence[str]) -> None:
-    """Refuse an unknown key in `--trainer.X`, `--model.X` or `--data.X`; deeper ones are the parser's business."""
+    """Refuse an unknown key in `--trainer.X`, `--model.X` or `--data.X`; deeper ones are the parser's
+    business.
+    """
     contents = [read_yaml(path) for path in configs]
     for word in options:
         keys = word.partition("=")[0].lstrip("-").split(".")

@@ -8,19 +8,23 @@ import argparse
 import gc
 import os
 import sys
+import tempfile
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from core.accelerators.cpu import Switches
 from core.checkpoints.files import read_checkpoint
-from core.cli.arguments import Request, program
+from core.cli.arguments import Request, program, read_yaml
 from core.cli.mistakes import explain
-from core.cli.runs import INHERITED, RunFolder, find_parent, locate
+from core.cli.parents import inherited, merged
+from core.cli.runs import INHERITED, RunFolder, locate
 from core.errors import UserError
 from core.task import Task
 from core.tracking import Tracking, quiet
@@ -81,8 +85,6 @@ class DomainCLI(LightningCLI):
 
     def plain_config(self) -> dict[str, Any]:
         """Return the resolved config in plain containers; it rebuilds the run."""
-        import yaml
-
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
 
 
@@ -189,47 +191,42 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
     """Return the parser's words: files first, then the options, so that the command line's own values always
     win.
     """
-    words: list[str] = []
+    files = [str(path) for path in request.configs]
     temporary = None
-    if not request.configs and stored is not None:
-        import tempfile
-
-        import yaml
-
-        record = stored.get("domainfm") or {}
-        if "config" not in record:
+    if request.configs:
+        base = inherited(request, stored)
+        if base:
+            temporary = _temporary(merged(base, read_yaml(request.configs[0])))
+            files[0] = str(temporary)
+    elif stored is not None:
+        config = (stored.get("domainfm") or {}).get("config")
+        if not config:
             raise UserError(f"{request.ckpt_path} holds no config, so it needs a recipe beside it (--config)")
-        handle, name = tempfile.mkstemp(suffix=".yaml", prefix="dfm-")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            yaml.safe_dump(_without_weights(record["config"]), file)
-        words += ["--config", name]
-    for path in request.configs:
-        words += ["--config", str(path)]
-    words += _expand_data(request)
+        temporary = _temporary(merged(config, {"model": {"init_args": {"weights": None}}}))
+        files = [str(temporary)]
+    words = [word for path in files for word in ("--config", path)]
+    words += _other_data(request)
     if request.wants_help:
         words.append("--help")
     return words, temporary
 
 
-def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored config without the place its run started from: the checkpoint holds the weights now."""
-    config = {
-        **config,
-        "model": {**config["model"], "init_args": dict(config["model"].get("init_args") or {})},
-    }
-    config["model"]["init_args"]["weights"] = None
-    return config
+def _temporary(config: dict[str, Any]) -> Path:
+    handle, name = tempfile.mkstemp(suffix=".yaml", prefix="dfm-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+    return Path(name)
 
 
-def _expand_data(request: Request) -> list[str]:
-    """Return the options; a file named for `test` or `validate` replaces the data the recipe was trained
-    on.
+def _other_data(request: Request) -> list[str]:
+    """Return the options; a data file given by hand replaces the recipe's data, and all that is said of
+    those.
     """
     names = {word.partition("=")[0] for word in request.options}
-    if "--data.path" in names and "--data.card" not in names and "--data.sources" not in names:
-        return ["--data.card=null", *request.options]
-    return request.options
+    if "--data.path" not in names:
+        return request.options
+    about = getattr(import_module(f"apps.{request.domain}"), "ABOUT_DATA", ("card",))
+    return [*(f"--data.{name}=null" for name in about if f"--data.{name}" not in names), *request.options]
 
 
 def _parse(request: Request, words: list[str]) -> DomainCLI:
@@ -248,7 +245,6 @@ def _parse(request: Request, words: list[str]) -> DomainCLI:
         raise mistake from error
     if cli.config["trainer"].get("accumulate_grad_batches", 1) == 0:
         raise UserError("trainer.accumulate_grad_batches is 0; it must be at least 1")
-    find_parent(request, cli)
     return cli
 
 
@@ -293,7 +289,8 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None
             )
             raise UserError(
                 f"the checkpoint's network has other sizes than the recipe's ({names}): {short} is "
-                f"{tuple(value.shape)} there and {shapes.get(short, 'absent')} here; start a new run, or take the change back"
+                f"{tuple(value.shape)} there and {shapes.get(short, 'absent')} here; "
+                "start a new run, or take the change back"
             )
     for name, old, new in changed:
         print(f"changed since the checkpoint: {name}: {old} -> {new}", file=sys.stderr)

@@ -6,17 +6,13 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.checkpoints.files import is_valid, newest_valid
-from core.cli.arguments import Request, read_yaml
-from core.cli.recipes import find_config
+from core.cli.arguments import Request, option
 from core.errors import UserError
 
-if TYPE_CHECKING:
-    from core.cli.run import DomainCLI
-
-__all__ = ["INHERITED", "RunFolder", "find_parent", "locate", "runs_of"]
+__all__ = ["INHERITED", "RunFolder", "best_in", "locate", "runs_of"]
 
 INHERITED = "DFM_RUN_FOLDER"
 
@@ -89,7 +85,7 @@ def locate(request: Request) -> tuple[Path | None, RunFolder | None]:
             return path, RunFolder(run)
         return path, None
     name = request.recipe_name or ""
-    root = _option(request, "--runs") or "runs"
+    root = option(request, "--runs") or "runs"
     runs = runs_of(request.domain, name, root)
     spoken = request.domain.replace("_", "-")
     if not runs:
@@ -114,33 +110,9 @@ def locate(request: Request) -> tuple[Path | None, RunFolder | None]:
     raise UserError(f"--ckpt_path {asked}: no valid checkpoint in the {len(runs)} run folders of {name}")
 
 
-def find_parent(request: Request, cli: DomainCLI) -> None:
-    """Fill an empty `weights` with the newest checkpoint of the recipe that this one names as its parent.
-
-    Raises:
-        UserError: If there is none; the sentence says which command makes one.
-    """
-    parents = cli.config["about"].get("parent")
-    task = cli.model
-    if not parents or task.weights is not None:
-        return
-    if request.ckpt_path is not None:
-        return
-    spoken = request.domain.replace("_", "-")
-    parents = [parents] if isinstance(parents, str) else list(parents)
-    for parent in parents:
-        path = find_config(request.domain, parent)
-        system = (read_yaml(path).get("about") or {}).get("system") or path.resolve().parent.name
-        for run in runs_of(request.domain, f"{system}-{path.stem}", cli.config["runs"]):
-            found = _checkpoint_in(run, "best") or _checkpoint_in(run, "last")
-            if found is not None:
-                task.weights = str(found)
-                cli.config["model"]["init_args"]["weights"] = str(found)
-                return
-    raise UserError(
-        f"model.weights is empty and no run of {' or '.join(parents)} was found under {cli.config['runs']};"
-        f" make one with `dfm {spoken} fit --config {parents[0]}`, or give --model.weights"
-    )
+def best_in(run: Path) -> Path | None:
+    """Return a run's best checkpoint, or its newest valid one, or None."""
+    return _checkpoint_in(run, "best") or _checkpoint_in(run, "last")
 
 
 def _checkpoint_in(run: Path, which: str) -> Path | None:
@@ -155,12 +127,3 @@ def _run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if it lies in one."""
     run = checkpoint.resolve().parent.parent
     return run if (run / "config.yaml").exists() else None
-
-
-def _option(request: Request, name: str) -> str | None:
-    for i, word in enumerate(request.options):
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
-        if word == name and i + 1 < len(request.options):
-            return request.options[i + 1]
-    return None

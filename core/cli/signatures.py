@@ -1,4 +1,6 @@
-"""Parameter names of classes and functions read from their source: what a recipe may say is known before torch is."""
+"""Parameter names of classes and functions read from their source: what a recipe may say is known before
+torch is.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ __all__ = ["parameters"]
 
 
 def parameters(path: str) -> list[str] | None:
-    """Return the parameter names of the class or function with the dotted name `path`, or None if they are not certain.
+    """Return the parameter names of the class or function with the dotted name `path`, or None if they are
+    not certain.
 
-    `**kwargs` is followed into the base class, or, for a function, into the class that its return annotation names.
-    Nothing is imported, so that a misspelt key is found in milliseconds.
+    `**kwargs` is followed into the base class, or, for a function, into the class that its return annotation
+    names. Nothing is imported, so that a misspelt key is found in milliseconds.
     """
     module, _, name = path.rpartition(".")
     return _of(module, name, ()) if module else None
@@ -56,7 +59,8 @@ def _of_class(module: str, node: ast.ClassDef, seen: tuple[tuple[str, str], ...]
         own = _arguments(init.args)[1:]
         return None if inherited is None else list(dict.fromkeys(own + inherited))
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        fields = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        annotated = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        fields = [n.target.id for n in annotated if isinstance(n.target, ast.Name)]
         fields = [name for name in fields if not name.startswith("_")]
         return None if inherited is None else list(dict.fromkeys(inherited + fields))
     return inherited
@@ -68,7 +72,9 @@ def _arguments(arguments: ast.arguments) -> list[str]:
 
 @cache
 def _tree(module: str) -> ast.Module | None:
-    """Return a module's syntax tree, found by its path: `find_spec` of a dotted name would import its parents."""
+    """Return a module's syntax tree, found by its path: `find_spec` of a dotted name would import its
+    parents.
+    """
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
