@@ -383,9 +383,7 @@ class Series(DataModule):
         roles = card.roles if self.roles == Roles() else self.roles
         rate = self.frequency or card.frequency
         if card.layout == "rows":
-            tables: Iterator[tuple[str, Table | Path]] = iter(
-                [(name, open_table(read_rows(*paths), name=name))]
-            )
+            opened: Table | Path = open_table(read_rows(*paths), name=name)
             roles = Roles(ids=("id",), targets=("value",)) if self.roles == Roles() else self.roles
         else:
             opened = paths[0]

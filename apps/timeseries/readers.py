@@ -15,8 +15,20 @@ from apps.timeseries.stamps import read_stamps
 from apps.timeseries.tables import SUFFIXES, Table, bare_name, open_table
 from core.errors import UserError
 
-__all__ = ["Collection", "Part", "SeriesTable", "Unreadable", "fill_channel", "plan", "read_collection",
-           "read_future", "read_rows", "read_series", "tables_of"]  # fmt: skip
+__all__ = [
+    "Collection",
+    "Part",
+    "SeriesTable",
+    "Unreadable",
+    "as_columns",
+    "fill_channel",
+    "plan",
+    "read_collection",
+    "read_future",
+    "read_rows",
+    "read_series",
+    "tables_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,11 +138,14 @@ def read_collection(
     notes: list[str] = []
     single: UserError | None = None
     tables = 0
+    folder = isinstance(source, (str, Path)) and Path(source).is_dir()
     for label, opened in tables_of(source, name=name):
         tables += 1
         try:
-            table = opened if isinstance(opened, Table) else open_table(opened)
-            complete, parts, bad, said = plan(table, roles or Roles(), frequency=frequency, label=label)
+            table = as_columns(opened)
+            complete, parts, bad, said = plan(
+                table, roles or Roles(), frequency=frequency, label=label, prefix=folder
+            )
             series.extend(_series(table, complete, parts))
         except UserError as error:
             single = error
@@ -176,11 +191,29 @@ def tables_of(
         yield (file.parent.relative_to(path) / bare_name(file)).as_posix(), file
 
 
+def as_columns(opened: Table | Path) -> Table:
+    """Return a table, opened if need be; one with a series a row (M4's header V1, V2, …) becomes long."""
+    table = opened if isinstance(opened, Table) else open_table(opened)
+    names = list(table.kinds)
+    if len(names) < 3 or table.kinds[names[0]] != "text" or names != [f"V{i + 1}" for i in range(len(names))]:
+        return table
+    long = open_table(read_rows(table), name=table.name)
+    long.notes.append(f"{table.name} holds one series a row, named in its first column")
+    return long
+
+
 def plan(
-    table: Table, stated: Roles, *, frequency: str | None = None, label: str = "series", stamps: bool = True
+    table: Table,
+    stated: Roles,
+    *,
+    frequency: str | None = None,
+    label: str = "series",
+    prefix: bool = False,
+    stamps: bool = True,
 ) -> tuple[Roles, list[Part], list[Unreadable], list[str]]:
     """Return the roles of a table's columns, its series, those left out, and notes for the user.
 
+    A series is called as its id columns say (with `prefix` after the table's label), without ids as the label.
     Without `stamps` the column of time is found but not read: the rows stand as they are, as benchmarks count
     them.
 
@@ -198,7 +231,7 @@ def plan(
     parts: list[Part] = []
     bad: list[Unreadable] = []
     for identity, rows in zip(ids, groups, strict=True):
-        found = identity or label
+        found = f"{label}/{identity}" if prefix and identity else identity or label
         try:
             part = _part(table, found, rows, times, frequency)
         except UserError as error:
@@ -234,7 +267,7 @@ def codes(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
     return column.astype("object").map(lambda w: place.get(str(w), np.nan)).to_numpy(dtype=np.float64), words
 
 
-def read_rows(*paths: str | Path) -> pd.DataFrame:
+def read_rows(*files: str | Path | Table) -> pd.DataFrame:
     """Return the M4 layout (one series a row: id, values, empty cells to the right) as a long frame.
 
     Later files continue the series of the first one, row by row.
@@ -244,8 +277,8 @@ def read_rows(*paths: str | Path) -> pd.DataFrame:
     """
     series: dict[str, list[np.ndarray]] = {}
     order: list[str] | None = None
-    for path in paths:
-        table = open_table(path)
+    for file in files:
+        table = file if isinstance(file, Table) else open_table(file)
         names = list(table.kinds)
         labels = [str(v) for v in table.column(names[0])]
         values = np.stack([table.numbers(n) for n in names[1:]], axis=1)
@@ -346,15 +379,17 @@ def _groups(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[
     """Return the rows of each series in the file's order, and the series' ids ("" if there is one only)."""
     if not roles.ids:
         return [slice(0, table.rows)], [""]
-    labels: pd.Series | None = None
+    labels: list[pd.Series] = []
     for name in roles.ids:
         column = table.column(name)
         missing = np.flatnonzero(column.isna().to_numpy())
         if len(missing):
             raise UserError(f"{table.where(int(missing[0]))} has no '{name}', so its series is not known")
-        text = column.astype(str)
-        labels = text if labels is None else labels.str.cat(text, sep="/")
-    place, names = pd.factorize(labels)
+        labels.append(column.astype(str))
+    joined = labels[0]
+    for more in labels[1:]:
+        joined = joined.str.cat(more, sep="/")
+    place, names = pd.factorize(joined)
     order = np.argsort(place, kind="stable")
     ends = np.cumsum(np.bincount(place, minlength=len(names)))
     groups: list[np.ndarray | slice] = []
@@ -406,9 +441,9 @@ def _part(
     try:
         positions, length = rates.grid(own, found)
     except ValueError as error:
-        place = int(np.arange(table.rows)[rows][error.args[0]])
+        line = int(np.arange(table.rows)[rows][error.args[0]])
         raise UserError(
-            f"the time stamp {own[error.args[0]]} in {table.where(place)} does not lie on the grid of "
+            f"the time stamp {own[error.args[0]]} in {table.where(line)} does not lie on the grid of "
             f"frequency '{found}' that begins at {own[0]}"
         ) from error
     if length > 20 * count + 1000:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,9 @@ def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
 def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
     values = column.to_numpy(dtype=np.float64)
     size = float(np.abs(values).max())
-    for limit, unit in ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns")):
+    units: tuple[tuple[float, Literal["s", "ms", "us", "ns"]], ...]
+    units = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
+    for limit, unit in units:
         if 1e8 <= size < limit:
             table.notes.append(f"{table.name}: '{name}' is read as {unit} since 1970")
             return pd.DatetimeIndex(pd.to_datetime(column, unit=unit)).as_unit("us")

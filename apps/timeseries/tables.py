@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,8 @@ class Table:
     frequency: str | None = None
 
     def __init__(self, frame: pd.DataFrame, *, name: str, first_line: int | None = None) -> None:
-        self.name, self.rows, self.notes = name, len(frame), []
+        self.name, self.rows = name, len(frame)
+        self.notes: list[str] = []
         self._frame, self._first_line = frame, first_line
         self._extra: dict[str, Any] = {}
         if first_line is None:
@@ -308,7 +308,7 @@ def _not_utf8(path: Path) -> str:
     return f"{path.name} is not UTF-8 text; save the file as UTF-8"
 
 
-def _index_columns(frame: pd.DataFrame) -> Mapping[Any, pd.Series]:
+def _index_columns(frame: pd.DataFrame) -> dict[Any, pd.Series]:
     index = frame.index
     if isinstance(index, pd.MultiIndex):
         names = [str(n) if n is not None else f"level_{i}" for i, n in enumerate(index.names)]

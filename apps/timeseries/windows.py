@@ -184,7 +184,7 @@ class Windows(Dataset[SeriesBatch]):
 class MixedWindows(Mixture):
     """Windows of several sources with given shares, gathered at once because all lie in one store."""
 
-    sources: list[Windows]
+    sources: list[Windows]  # type: ignore[assignment]
 
     def __getitems__(self, where: Sequence[tuple[int, int]]) -> SeriesBatch:
         """Return a batch of the mixture's samples."""

@@ -112,6 +112,19 @@ def test_beijing_has_composed_time_gaps_and_categories(shared: Path) -> None:
     assert set(np.unique(series.values[:, 3])) == {0.0, 1.0, 2.0, 3.0}
 
 
+def test_a_series_a_row_is_found_by_its_header(tmp_path: Path) -> None:
+    path = write(tmp_path, "V1,V2,V3,V4\nA,1,2,\nB,3,4,5\n")
+    found = read_collection(path)
+    assert {one.id: one.values[:, 0].tolist() for one in found.series} == {"A": [1, 2], "B": [3, 4, 5]}
+    assert any("one series a row" in note for note in found.notes)
+
+
+def test_ids_of_several_files_do_not_collide(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        frame().assign(id="1").to_csv(tmp_path / f"{name}.csv", index=False)
+    assert [one.id for one in read_series(tmp_path)] == ["a/1", "b/1"]
+
+
 def test_missing_stamps_become_gaps() -> None:
     (series,) = read_series(frame().drop(index=[5, 6, 20]))
     assert len(series.values) == 48

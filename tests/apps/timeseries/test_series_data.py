@@ -56,6 +56,20 @@ def test_window_counts_are_the_benchmarks(
     assert (len(data.train_set()), len(data.val_set()), len(data.test_set())) == counts
 
 
+def test_m4_is_tested_on_the_competitions_last_two_days(root: str) -> None:
+    data = Series(card="m4_hourly", root=root, context=96, horizon=48)
+    batch = data.test_set().__getitems__([(0, i) for i in range(414)])
+    assert (len(data.test_set()), len(data.tracks), data.facts["season"]) == (414, 414, 24)
+    assert set((batch.start + 96 + 48).tolist()) == {748, 1008}
+
+
+def test_beijing_is_read_with_its_covariates_and_gaps(root: str) -> None:
+    data = Series(card="beijing_pm25", root=root, context=96, horizon=24)
+    assert data.facts["channels"] == ["pm2.5", "DEWP", "TEMP", "PRES", "Iws", "Is", "Ir", "cbwd"]
+    assert data.facts["exogenous"] == [1, 2, 3, 4, 5, 6]
+    assert not data.train_set()[0, 0].past_observed[0, :24, 0].any()
+
+
 def test_the_first_test_item_of_etth1_has_the_recorded_values(root: str) -> None:
     data = Series(card="ett_h1", root=root)
     batch = data.test_set()[0, 0]
