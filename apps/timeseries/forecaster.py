@@ -485,7 +485,9 @@ class Forecaster:
         """Return the last `context` rows of each history; a network without channel mixing gets a row per
         target.
         """
-        values, owners, first = [], [], 0
+        values: list[np.ndarray] = []
+        owners: list[range] = []
+        first = 0
         for table, history in zip(tables, histories, strict=True):
             wanted = len(table.channels) if self.mixes_channels else len(self.targets(table))
             block = np.full((self.context, wanted), np.nan, dtype=np.float32)

@@ -41,11 +41,12 @@ class Contexts:
 
     def rows(self, part: slice) -> Contexts:
         """Return some of the rows."""
-        return Contexts(*(None if value is None else value[part] for value in vars(self).values()))
+        return replace(self, **{name: value[part] for name, value in vars(self).items() if value is not None})
 
     def to(self, device: torch.device | str) -> Contexts:
         """Return the same on another device."""
-        return Contexts(*(None if value is None else value.to(device) for value in vars(self).values()))
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)
 
 
 @torch.inference_mode()
@@ -123,7 +124,7 @@ def _roll(predict: Callable[[Contexts], Tensor], state: Contexts, *, horizon: in
         steps, predicted = forecast.shape[1:]
         values = torch.zeros_like(state.values[:, :1]).repeat(1, steps, 1)
         observed = torch.zeros_like(values, dtype=torch.bool)
-        if window.future is not None:
+        if window.future is not None and window.future_observed is not None:
             values = torch.where(window.future_observed[:, :steps], window.future[:, :steps], values)
             observed = window.future_observed[:, :steps].clone()
         values[..., :predicted], observed[..., :predicted] = forecast.to(values.dtype), True

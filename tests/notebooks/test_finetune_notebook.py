@@ -17,7 +17,8 @@ def test_the_finetuning_notebook_trains_compares_and_plots(monkeypatch: pytest.M
     monkeypatch.setenv("DFM_NOTEBOOK_STEPS", "30")
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[2]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute(cwd=str(NOTEBOOK.parents[2]))
+    client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3")
+    client.execute(cwd=str(NOTEBOOK.parents[2]))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     tables = [output["data"]["text/plain"] for output in outputs if "text/html" in output.get("data", {})]
