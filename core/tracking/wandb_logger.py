@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,8 +124,12 @@ class WandbLogger(Logger):
         """Close the run's file; what is logged later goes on under the same id."""
         if self._run is not None:
             run, self._run = self._run, None
+            file = Path(run.settings.sync_file)
+            before = _size(file)
             with _environment(self._folder):
                 run.finish(exit_code=1 if failed else 0)
+            if self._mode == "offline":
+                _wait_until_written(file, before)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -203,6 +208,28 @@ def _server_answers() -> bool:
     except requests.RequestException:
         return False
     return True
+
+
+def _wait_until_written(file: Path, before: int, *, patience: float = 2.0) -> None:
+    """Wait until wandb's helper process has written the end of its file, `patience` seconds at most.
+
+    `finish` returns before the helper closes the file (seen with wandb 0.31: 7 bytes at the return, all of it
+    within 50 ms), so that a process which ends at once, or reads the file, could miss the last records.
+    """
+    end, size = time.monotonic() + patience, before
+    while time.monotonic() < end:
+        now = _size(file)
+        if now > before and now == size:  # grown by the last records, and no longer growing
+            return
+        size = now
+        time.sleep(0.01)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _run_id(folder: Path) -> str:
