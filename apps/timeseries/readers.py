@@ -213,7 +213,7 @@ def plan(
 ) -> tuple[Roles, list[Part], list[Unreadable], list[str]]:
     """Return the roles of a table's columns, its series, those left out, and notes for the user.
 
-    A series is called as its id columns say (with `prefix` after the table's label), without ids as the label.
+    A series is called as its id columns say (with `prefix` after the table's label), else as the label.
     Without `stamps` the column of time is found but not read: the rows stand as they are, as benchmarks count
     them.
 

@@ -67,6 +67,7 @@ class Track:
         split: Rows of train, validation and test.
         start: Stamp of its first row, or None.
         factor: Rows of the original that one row stands for (diverse-resolution sampling).
+        place: Place of its (first) channel in its series' statistics.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Track:
     split: Split
     start: pd.Timestamp | None
     factor: int = 1
+    place: int = 0
 
 
 @dataclass
@@ -199,7 +201,10 @@ class _Builder:
         block = np.full((wide, total) if self.draft.univariate else (total, wide), np.nan, dtype=np.float32)
         identities = [self._identity(part.id, source) for part, _ in usable]
         entries: list[list[dict[str, Any]]] = [
-            [{"mean": [], "scale": [], "frequency": f, "season": rates.season(f)} for _, _, _, f in one]
+            [
+                {"channels": list(names), "mean": [], "scale": [], "frequency": f, "season": rates.season(f)}
+                for _, _, _, f in one
+            ]
             for one in plans
         ]
         for channel, name in enumerate(names):
@@ -265,14 +270,14 @@ class _Builder:
         self, number: int, block: np.ndarray, usable: list[tuple[Part, Split]], plans: list,
         identities: list[str], entries: list[list[dict[str, Any]]], names: Sequence[str],
     ) -> None:  # fmt: skip
-        for channel in names if self.draft.univariate else (None,):
+        for place, channel in enumerate(names if self.draft.univariate else (None,)):
             for (part, split), one, identity, found in zip(usable, plans, identities, entries, strict=True):
                 for (factor, length, pad, frequency), entry in zip(one, found, strict=True):
                     rows = (split.train[1] - split.train[0]) // factor
                     own = split if factor == 1 else Split((0, rows), (rows, rows), (rows, rows))
                     name = identity if factor == 1 else f"{identity}@{frequency or factor}"
                     start = None if part.times is None or factor > 1 else part.times[0]
-                    self.tracks.append(Track(name, channel, number, frequency, own, start, factor))
+                    self.tracks.append(Track(name, channel, number, frequency, own, start, factor, place))
                     self.lengths.append(length)
                     self.pads.append(pad)
                     self.static.append(part.static)

@@ -97,9 +97,11 @@ def test_m4_has_one_series_a_row(shared: Path) -> None:
     assert len(series) == 414
     assert {len(one.values) for one in series} == {748, 1008}
     assert not any(np.isnan(one.values).any() for one in series)
-    past, future = series[0].values[:-48, 0], series[0].values[-48:, 0]
-    naive = np.tile(past[-24:], 2)
-    assert 0 < np.mean(2 * abs(future - naive) / (abs(future) + abs(naive))) < 0.5
+    future = np.stack([one.values[-48:, 0] for one in series])
+    naive = np.stack([np.tile(one.values[-72:-48, 0], 2) for one in series])
+    assert 100 * np.mean(2 * abs(future - naive) / (abs(future) + abs(naive))) == pytest.approx(
+        13.912, abs=5e-4
+    )
 
 
 def test_beijing_has_composed_time_gaps_and_categories(shared: Path) -> None:
