@@ -303,13 +303,8 @@ class Forecaster:
             table: The series.
             rows: Only the first so many rows count for statistics computed anew.
         """
-        names = (
-            list(Roles(**{k: tuple(v) for k, v in self.facts["roles"].items()}).channels)
-            if "roles" in self.facts
-            else []
-        )
         known = (self.facts.get("series") or {}).get(table.id)
-        if known and len(known["mean"]) == len(table.channels) and names == table.channels:
+        if known and known.get("channels") == table.channels:
             return {key: list(known[key]) for key in ("mean", "scale", "power") if known.get(key) is not None}
         kind = self.facts.get("scaler", "standard")
         fitted = [

@@ -121,7 +121,7 @@ def draw(forecast: Forecast, *, panels: int = 4, history: int | None = None) -> 
     """
     from apps.timeseries.figures import forecast_figure
 
-    drawn = []
+    drawn: list[dict[str, Any]] = []
     for one in forecast.series:
         for number, target in enumerate(one.targets):
             if len(drawn) == panels:

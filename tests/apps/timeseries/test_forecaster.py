@@ -88,7 +88,7 @@ def checkpoint(network: TTM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "exogenous": [],
         "scaler": "standard",
         "roles": {"time": ["date"], "ids": ["id"], "targets": ["y"]},
-        "series": {"known": {"mean": [100.0], "scale": [5.0]}},
+        "series": {"known": {"channels": ["y"], "mean": [100.0], "scale": [5.0]}},
         "conformal": Conformal.from_residuals(residuals, channels=("y",)).state(),
     }
     described = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": SIZES}
@@ -255,7 +255,7 @@ def test_a_ttm_with_exogenous_channels_reads_the_known_future_of_them() -> None:
 
 def test_only_the_end_of_a_long_history_decides_the_quantiles(network: TTM) -> None:
     values = daily(4000) + np.random.default_rng(3).normal(size=4000)
-    facts = {"series": {"a": {"mean": [10.0], "scale": [2.0]}}, "roles": {"time": ["date"], "targets": ["y"]}}
+    facts = {"series": {"a": {"channels": ["y"], "mean": [10.0], "scale": [2.0]}}}
     forecaster = Forecaster(network, context=96, horizon=24, facts=facts)
     whole, end = frame(4000, y=values), frame(4000, y=values).tail(1200)
     columns = ["prediction", "0.1", "0.9"]
