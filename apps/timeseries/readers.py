@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from apps.timeseries import frequency as rates
-from apps.timeseries.roles import Roles, infer_roles
-from apps.timeseries.stamps import read_stamps
+from apps.timeseries.roles import TIME_NAMES, Roles, infer_roles
+from apps.timeseries.stamps import numbers_are_stamps, read_stamps
 from apps.timeseries.tables import SUFFIXES, Table, bare_name, open_table
 from core.errors import UserError
 
@@ -138,7 +138,9 @@ def read_collection(
     notes: list[str] = []
     single: UserError | None = None
     tables = 0
-    folder = isinstance(source, (str, Path)) and Path(source).is_dir()
+    folder = (
+        Path(source).is_dir() if isinstance(source, (str, Path)) else not isinstance(source, pd.DataFrame)
+    )
     for label, opened in tables_of(source, name=name):
         tables += 1
         try:
@@ -183,7 +185,10 @@ def tables_of(
             )
         yield bare_name(path), path
         return
-    files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name.lower().endswith(SUFFIXES)]
+    try:
+        files = [p for p in sorted(path.rglob("*")) if p.name.lower().endswith(SUFFIXES) and p.is_file()]
+    except OSError as error:
+        raise UserError(f"the folder '{path}' cannot be listed ({error.strerror})") from error
     files = [p for p in files if not p.name.startswith((".", "_"))]
     if not files:
         raise UserError(f"the folder '{path}' holds no {', '.join(SUFFIXES[:2])} or .parquet file")
@@ -220,7 +225,12 @@ def plan(
     Raises:
         UserError: For mistakes of the whole table, or if it holds a single series that cannot be read.
     """
-    roles, notes = infer_roles(table.kinds, stated, source=table.name)
+    kinds = dict(table.kinds)
+    for column, kind in kinds.items():
+        numeric = kind in ("number", "counter") and column.lower() in TIME_NAMES
+        if numeric and column not in stated.channels and numbers_are_stamps(table.numbers(column)):
+            kinds[column] = "time"
+    roles, notes = infer_roles(kinds, stated, source=table.name)
     frequency = frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None
     times = read_stamps(table, roles) if roles.time and stamps else None

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, replace
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Roles", "infer_roles"]
+__all__ = ["TIME_NAMES", "Roles", "infer_roles"]
 
-_TIME_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp", "zeit", "datum")
+TIME_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp")
+"""Usual names of the column of time stamps, in small letters."""
+
 _ID_NAMES = ("item_id", "unique_id", "series_id", "ts_id", "id", "series")
 _COMPOSED = ("year", "month", "day", "hour", "minute", "second")
 
@@ -148,7 +150,7 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
 
 def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
     free = {name.lower(): name for name in kinds if name not in named}
-    for name in _TIME_NAMES:
+    for name in TIME_NAMES:
         if name in free and kinds[free[name]] == "time":
             return (free[name],)
     for name, kind in kinds.items():
@@ -164,7 +166,9 @@ def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
 
 def _is_row_number(name: str) -> bool:
     return bool(
-        re.fullmatch(r"(?i)(unnamed: ?\d+|no\.?|index|row|rownum|nr|#|level_0|__index_level_\d+__|)", name)
+        re.fullmatch(
+            r"(?i)(unnamed: ?\d+|no\.?|index|row|rownum|nr|#|time|t|step|level_0|__index_level_\d+__|)", name
+        )
     )
 
 

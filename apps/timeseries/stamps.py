@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from apps.timeseries.roles import Roles
 from apps.timeseries.tables import Table
 from core.errors import UserError
 
-__all__ = ["read_stamps"]
+__all__ = ["numbers_are_stamps", "read_stamps"]
 
 
 def read_stamps(table: Table, roles: Roles) -> pd.DatetimeIndex:
@@ -43,11 +44,13 @@ def read_stamps(table: Table, roles: Roles) -> pd.DatetimeIndex:
 
 def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
     text = column.astype(str).str.strip()
-    for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}, {"utc": True}):
-        try:
-            return pd.to_datetime(text, **options)
-        except (ValueError, TypeError, OverflowError):
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of slow parsing where pandas knows no single format
+        for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}, {"utc": True}):
+            try:
+                return pd.to_datetime(text, **options)
+            except (ValueError, TypeError, OverflowError):
+                continue
     single = pd.to_datetime(text, errors="coerce", format="mixed")
     bad = np.flatnonzero(single.isna().to_numpy())
     if not len(bad):
@@ -57,19 +60,41 @@ def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
     )
 
 
-def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
-    values = column.to_numpy(dtype=np.float64)
-    size = float(np.abs(values).max())
+def numbers_are_stamps(values: np.ndarray) -> bool:
+    """Return whether numbers read as dates (20240131) or as time since 1970 in s, ms, us or ns."""
+    return _days(values) is not None or _unit(values) is not None
+
+
+def _days(values: np.ndarray) -> pd.DatetimeIndex | None:
+    if not (len(values) and np.min(values) >= 1800_01_01 and np.max(values) <= 2200_12_31):
+        return None
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(values.astype(np.int64).astype(str), format="%Y%m%d"))
+    except ValueError:
+        return None
+
+
+def _unit(values: np.ndarray) -> Literal["s", "ms", "us", "ns"] | None:
+    size = float(np.abs(values).max()) if len(values) else 0.0
     units: tuple[tuple[float, Literal["s", "ms", "us", "ns"]], ...]
     units = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
-    for limit, unit in units:
-        if 1e8 <= size < limit:
-            table.notes.append(f"{table.name}: '{name}' is read as {unit} since 1970")
-            return pd.DatetimeIndex(pd.to_datetime(column, unit=unit)).as_unit("us")
-    raise UserError(
-        f"column '{name}' of {table.name}, named as time, holds numbers up to {size:g}, which are neither "
-        "dates nor seconds since 1970; leave time out if the rows are equally spaced"
-    )
+    return next((unit for limit, unit in units if 1e8 <= size < limit), None)
+
+
+def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
+    values = column.to_numpy(dtype=np.float64)
+    days = _days(values)
+    if days is not None:
+        table.notes.append(f"{table.name}: '{name}' is read as year, month and day in one number")
+        return rates.in_microseconds(days)
+    unit = _unit(values)
+    if unit is None:
+        raise UserError(
+            f"column '{name}' of {table.name}, named as time, holds numbers up to {np.abs(values).max():g}, "
+            "which are neither dates nor seconds since 1970; leave time out if the rows are equally spaced"
+        )
+    table.notes.append(f"{table.name}: '{name}' is read as {unit} since 1970")
+    return rates.in_microseconds(pd.DatetimeIndex(pd.to_datetime(column, unit=unit)))
 
 
 def _whole_years(table: Table, name: str) -> bool:

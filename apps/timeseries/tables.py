@@ -36,6 +36,9 @@ class Table:
     def __init__(self, frame: pd.DataFrame, *, name: str, first_line: int | None = None) -> None:
         self.name, self.rows = name, len(frame)
         self.notes: list[str] = []
+        twice = frame.columns[frame.columns.duplicated()]
+        if len(twice):
+            raise UserError(f"{name} has two columns called '{twice[0]}'; rename one of them")
         self._frame, self._first_line = frame, first_line
         self._extra: dict[str, Any] = {}
         if first_line is None:

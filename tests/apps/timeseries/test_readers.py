@@ -220,6 +220,20 @@ def test_seconds_since_1970_and_whole_years_are_times(tmp_path: Path) -> None:
     assert (series.frequency, series.times[0].year) == ("YS-JAN", 1700)
 
 
+@pytest.mark.parametrize(
+    "numbers", [1.6e9 + 3600 * np.arange(9), 1.6e12 + 3.6e6 * np.arange(9), 20240126 + np.arange(6)]
+)
+def test_numbers_in_a_column_called_date_are_read_as_stamps(numbers: np.ndarray) -> None:
+    (series,) = read_series(pd.DataFrame({"date": numbers, "a": numbers % 7}))
+    assert series.channels == ["a"]
+    assert series.frequency in ("h", "D")
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two columns called 'a'"):
+        read_series(frame().rename(columns={"b": "a"}))
+
+
 def test_rows_without_stamps_are_equally_spaced() -> None:
     found = read_collection(pd.DataFrame({"a": [1.0, 3, 2]}))
     assert found.series[0].times is None
