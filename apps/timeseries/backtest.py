@@ -167,7 +167,7 @@ def backtest(
         pieces[name].append(_rows(np.stack([next(made_by_model) for _ in case.ends]), offsets, case))
         past = torch.from_numpy(case.contexts(case.ends, forecaster.context))
         for baseline in fitted:
-            made = baseline.predict(past).double().numpy()
+            made = baseline.predict(past, season=case.seasons(len(past))).double().numpy()
             pieces[baseline.name].append(
                 _rows(made, _baseline_offsets(baseline, case, forecaster, levels), case)
             )
@@ -220,6 +220,10 @@ class _Case:
             part = self.scaled[max(0, end - length) : end, : len(self.targets)]
             block[row, length - len(part) :] = part
         return block
+
+    def seasons(self, count: int) -> Tensor:
+        """Return the series' season for `count` windows."""
+        return torch.full((count,), rates.season(self.table.frequency))
 
     def seasonal_errors(self) -> np.ndarray:
         """Return `(N, 1, targets)`: the scale of MASE, from everything before each window."""
@@ -302,7 +306,8 @@ def _baseline_offsets(
     if len(ends) < 8:
         return np.zeros((len(levels), steps, len(case.targets)))
     truth = np.stack([case.scaled[end : end + steps, : len(case.targets)] for end in ends])
-    made = baseline.predict(torch.from_numpy(case.contexts(ends, forecaster.context))).double().numpy()
+    past = torch.from_numpy(case.contexts(ends, forecaster.context))
+    made = baseline.predict(past, season=case.seasons(len(ends))).double().numpy()
     residuals = torch.from_numpy(truth - made)
     if not bool(torch.isfinite(residuals).any()):
         return np.zeros((len(levels), steps, len(case.targets)))

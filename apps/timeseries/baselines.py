@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_Constants = tuple[float, float, float, float]  # alpha, beta, gamma, phi
+
+
 @dataclass
 class Baseline:
     """A forecaster without pre-training. Sub-classes give `predict`, and `fit` where there is something to
@@ -55,15 +58,25 @@ class Baseline:
         """Learn from tables `(T, C)`; validation tables begin with their context rows. Returns itself."""
         return self
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Forecast `past (B, L, C) -> (B, H, C)`, in the units and the float type of `past`."""
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
+        """Forecast `past (B, L, C) -> (B, H, C)`, in the units and the float type of `past`.
+
+        Args:
+            past: Contexts.
+            observed: `(B, L, C)` bool, False where a value is missing.
+            season: `(B,)` steps per season of each window, where they differ; otherwise the baseline's own.
+        """
         raise TypeError(f"{type(self).__name__} has no predict")
 
 
 class RepeatLast(Baseline):
     """The last observed value, for every step."""
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`."""
         return fill_missing(past, observed)[:, -1:].expand(-1, self.horizon, -1).clone()
 
@@ -76,18 +89,24 @@ class SeasonalNaive(Baseline):
 
     season: int = 1
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`."""
         past = fill_missing(past, observed)
-        season = self.season if 0 < self.season <= past.shape[1] else 1
-        steps = torch.arange(self.horizon, device=past.device) % season
-        return past[:, past.shape[1] - season :].index_select(1, steps)
+        length = past.shape[1]
+        lag = torch.full((len(past),), self.season) if season is None else season.to(torch.int64).cpu()
+        lag = torch.where((lag > 0) & (lag <= length), lag, 1).to(past.device)[:, None]
+        steps = length - lag + torch.arange(self.horizon, device=past.device) % lag  # B H
+        return past.gather(1, steps[..., None].expand(-1, -1, past.shape[2]))
 
 
 class WindowMean(Baseline):
     """The mean of what the context observed, for every step."""
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`."""
         seen = _observed(past, observed)
         total = torch.where(seen, past, 0.0).sum(1, keepdim=True)
@@ -102,7 +121,9 @@ class WindowMean(Baseline):
 class Drift(Baseline):
     """The straight line through the first and the last value of the context, continued."""
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`."""
         past = fill_missing(past, observed)
         first, last = past[:, :1], past[:, -1:]
@@ -114,10 +135,10 @@ class Drift(Baseline):
 class ETS(Baseline):
     """Exponential smoothing with additive damped trend and additive season (Holt-Winters), by statsmodels.
 
-    The smoothing constants are estimated once per channel, on the newest `context` rows of the training
-    tables, or on the first windows seen where there was no training; the recursion itself then runs over
-    all windows at once. That is hundreds of times faster than a maximisation per window, so that
-    evaluations can afford it on their last 200 windows.
+    Trained on one series, the smoothing constants are estimated once per channel, on its newest `context`
+    rows, and the recursion runs over all windows at once. Trained on several series or none, they are
+    estimated for each window and channel, which takes some 10 ms each: evaluations ask for their last 200
+    windows.
 
     Args:
         season: Steps per season; below 2, or with fewer than two seasons in the context, there is no
@@ -127,70 +148,39 @@ class ETS(Baseline):
 
     season: int = 1
     context: int = 512
-    constants: list[tuple[float, float, float, float]] = field(default_factory=list, init=False, repr=False)
+    constants: list[_Constants] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.last_windows = 200
 
     def fit(self, train: Sequence[Tensor], *, validation: Sequence[Tensor] = ()) -> ETS:
-        """Estimate the smoothing constants of each channel on the end of the longest table."""
-        if train:
-            table = max(train, key=len)[-self.context :]
-            self._estimate(fill_missing(table[None], None)[0])
+        """Estimate the smoothing constants of each channel, if there is a single table."""
+        self.constants = []
+        if len(train) == 1:
+            newest = fill_missing(train[0][None, -self.context :], None)[0].double().cpu().numpy()
+            self.constants = [_smoothing_constants(column, self.season) for column in newest.T]
         return self
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`; deterministic, in float64 inside."""
-        filled = fill_missing(past, observed)
-        if len(self.constants) != past.shape[2]:
-            self._estimate(filled[0])
-        values = filled.double().cpu().numpy()
-        out = np.empty((values.shape[0], self.horizon, values.shape[2]))
-        season = _usable_season(self.season, values.shape[1])
-        for channel, constants in enumerate(self.constants):
-            out[:, :, channel] = _holt_winters(values[:, :, channel], constants, season, self.horizon)
+        values = fill_missing(past, observed).double().cpu().numpy()
+        out = np.empty((len(values), self.horizon, values.shape[2]))
+        shared = self.constants if len(self.constants) == values.shape[2] else None
+        seasons = np.full(len(values), self.season) if season is None else season.cpu().numpy()
+        for lag in np.unique(seasons):
+            rows = np.flatnonzero(seasons == lag)
+            for channel in range(values.shape[2]):
+                if shared is not None:
+                    picked = values[rows, :, channel]
+                    out[rows, :, channel] = _holt_winters(picked, shared[channel], int(lag), self.horizon)
+                    continue
+                for row in rows:
+                    one = values[row : row + 1, :, channel]
+                    constants = _smoothing_constants(one[0], int(lag))
+                    out[row, :, channel] = _holt_winters(one, constants, int(lag), self.horizon)[0]
         return torch.from_numpy(out).to(past)
-
-    def _estimate(self, table: Tensor) -> None:
-        """Set `constants` (alpha, beta, gamma, phi) from a filled table `(T, C)`."""
-        import warnings
-
-        from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
-        season = _usable_season(self.season, len(table))
-        self.constants = []
-        for column in table.double().cpu().numpy().T:
-            if len(column) < 10 or np.ptp(column) == 0:
-                self.constants.append((0.5, 0.0, 0.0, 1.0))
-                continue
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # a search that ends without full convergence is good enough here
-                level, trend, seasonal = _first_states(column[None], season)
-                found = (
-                    ExponentialSmoothing(
-                        column,
-                        trend="add",
-                        damped_trend=True,
-                        seasonal="add" if season else None,
-                        seasonal_periods=season or None,
-                        initialization_method="known",
-                        initial_level=level[0],
-                        initial_trend=trend[0],
-                        initial_seasonal=seasonal[0] if season else None,
-                    )
-                    .fit(use_brute=False)
-                    .params
-                )
-            named = [
-                found["smoothing_level"],
-                found["smoothing_trend"],
-                found["smoothing_seasonal"],
-                found["damping_trend"],
-            ]
-            alpha, beta, gamma, phi = (float(np.nan_to_num(value)) for value in named)
-            self.constants.append((alpha, beta, gamma if season else 0.0, phi))
 
 
 class DLinearNetwork(nn.Module):
@@ -284,7 +274,9 @@ class DLinear(Baseline):
         return self
 
     @torch.no_grad()
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`; only the last `context` steps are looked at.
 
         Raises:
@@ -343,7 +335,9 @@ class Ridge(Baseline):
         self.weight, self.penalty = candidates[best], self.penalties[best]
         return self
 
-    def predict(self, past: Tensor, observed: Tensor | None = None) -> Tensor:
+    def predict(
+        self, past: Tensor, observed: Tensor | None = None, *, season: Tensor | None = None
+    ) -> Tensor:
         """Forecast `(B, L, C) -> (B, H, C)`; only the last `context` steps are looked at.
 
         Raises:
@@ -470,6 +464,35 @@ def _usable_season(season: int, length: int) -> int:
     return season if season > 1 and length >= 2 * season + 2 else 0
 
 
+def _smoothing_constants(values: np.ndarray, season: int) -> _Constants:
+    """Return alpha, beta, gamma and phi that statsmodels finds best for one series `(T,)` without gaps."""
+    import warnings
+
+    from statsmodels.tsa.holtwinters import ExponentialSmoothing
+
+    if len(values) < 10 or np.ptp(values) == 0:
+        return (0.5, 0.0, 0.0, 1.0)
+    season = _usable_season(season, len(values))
+    level, trend, seasonal = _first_states(values[None], season)
+    model = ExponentialSmoothing(
+        values,
+        trend="add",
+        damped_trend=True,
+        seasonal="add" if season else None,
+        seasonal_periods=season or None,
+        initialization_method="known",
+        initial_level=level[0],
+        initial_trend=trend[0],
+        initial_seasonal=seasonal[0] if season else None,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a search that ends short of convergence is good enough here
+        found = model.fit(use_brute=False).params
+    names = ("smoothing_level", "smoothing_trend", "smoothing_seasonal", "damping_trend")
+    alpha, beta, gamma, phi = (float(np.nan_to_num(found[name])) for name in names)
+    return (alpha, beta, gamma if season else 0.0, phi)
+
+
 def _first_states(values: np.ndarray, season: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return level `(N,)`, trend `(N,)` and season `(N, season)` before the first step of windows `(N, L)`.
 
@@ -484,13 +507,12 @@ def _first_states(values: np.ndarray, season: int) -> tuple[np.ndarray, np.ndarr
     return cycles[:, 0].mean(1), np.zeros(len(values)), seasonal
 
 
-def _holt_winters(
-    values: np.ndarray, constants: tuple[float, float, float, float], season: int, horizon: int
-) -> np.ndarray:
+def _holt_winters(values: np.ndarray, constants: _Constants, season: int, horizon: int) -> np.ndarray:
     """Run the additive damped recursion (Holt 1957, Winters 1960) over windows `(N, L)`; forecasts `(N,
     H)`.
     """
     alpha, beta, gamma, phi = constants
+    season = _usable_season(season, values.shape[1])
     level, trend, seasonal = _first_states(values, season)
     length, cycle = values.shape[1], season or 1
     for step in range(length):

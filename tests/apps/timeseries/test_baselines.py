@@ -187,6 +187,16 @@ def test_seasonal_naive_repeats_a_periodic_series_exactly(season: int, horizon: 
     assert torch.equal(forecast, series[:, length : length + horizon])
 
 
+@pytest.mark.parametrize("baseline", [SeasonalNaive(8), ETS(8, context=48)], ids=lambda b: b.name)
+def test_windows_of_one_batch_may_have_seasons_of_their_own(baseline) -> None:
+    noise = 0.1 * torch.randn(2, 48, 1, generator=torch.Generator().manual_seed(0))
+    past = torch.stack([torch.arange(48.0) % 4, torch.arange(48.0) % 6])[..., None] + noise
+    mixed = baseline.predict(past, season=torch.tensor([4, 6]))
+    apart = [baseline.predict(past[i : i + 1], season=torch.tensor([s])) for i, s in enumerate((4, 6))]
+    assert torch.allclose(mixed, torch.cat(apart))
+    assert (mixed[1, :6, 0] - torch.arange(6.0)).abs().max() < 0.6
+
+
 def test_drift_continues_a_line() -> None:
     line = torch.arange(30.0)[None, :, None]
     assert torch.allclose(Drift(10).predict(line[:, :20]), line[:, 20:])
