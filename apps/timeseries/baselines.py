@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from apps.timeseries.smoothing import Constants, holt_winters, smoothing_constants
+
 __all__ = [
     "ETS",
     "Baseline",
@@ -30,9 +32,6 @@ __all__ = [
     "fill_missing",
     "sliding_windows",
 ]
-
-
-_Constants = tuple[float, float, float, float]  # alpha, beta, gamma, phi
 
 
 @dataclass
@@ -148,7 +147,7 @@ class ETS(Baseline):
 
     season: int = 1
     context: int = 512
-    constants: list[_Constants] = field(default_factory=list, init=False, repr=False)
+    constants: list[Constants] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.last_windows = 200
@@ -158,7 +157,7 @@ class ETS(Baseline):
         self.constants = []
         if len(train) == 1:
             newest = fill_missing(train[0][None, -self.context :], None)[0].double().cpu().numpy()
-            self.constants = [_smoothing_constants(column, self.season) for column in newest.T]
+            self.constants = [smoothing_constants(column, self.season) for column in newest.T]
         return self
 
     def predict(
@@ -174,12 +173,12 @@ class ETS(Baseline):
             for channel in range(values.shape[2]):
                 if shared is not None:
                     picked = values[rows, :, channel]
-                    out[rows, :, channel] = _holt_winters(picked, shared[channel], int(lag), self.horizon)
+                    out[rows, :, channel] = holt_winters(picked, shared[channel], int(lag), self.horizon)
                     continue
                 for row in rows:
                     one = values[row : row + 1, :, channel]
-                    constants = _smoothing_constants(one[0], int(lag))
-                    out[row, :, channel] = _holt_winters(one, constants, int(lag), self.horizon)[0]
+                    constants = smoothing_constants(one[0], int(lag))
+                    out[row, :, channel] = holt_winters(one, constants, int(lag), self.horizon)[0]
         return torch.from_numpy(out).to(past)
 
 
@@ -457,71 +456,3 @@ def _validation_mse(network: nn.Module, tables: Sequence[Tensor], context: int, 
             total += float((network(batch[:, :context]) - batch[:, context:]).square().sum())
             count += batch[:, context:].numel()
     return total / count if count else float("inf")
-
-
-def _usable_season(season: int, length: int) -> int:
-    """Return the season where the context holds two of it, else 0: no seasonal part."""
-    return season if season > 1 and length >= 2 * season + 2 else 0
-
-
-def _smoothing_constants(values: np.ndarray, season: int) -> _Constants:
-    """Return alpha, beta, gamma and phi that statsmodels finds best for one series `(T,)` without gaps."""
-    import warnings
-
-    from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
-    if len(values) < 10 or np.ptp(values) == 0:
-        return (0.5, 0.0, 0.0, 1.0)
-    season = _usable_season(season, len(values))
-    level, trend, seasonal = _first_states(values[None], season)
-    model = ExponentialSmoothing(
-        values,
-        trend="add",
-        damped_trend=True,
-        seasonal="add" if season else None,
-        seasonal_periods=season or None,
-        initialization_method="known",
-        initial_level=level[0],
-        initial_trend=trend[0],
-        initial_seasonal=seasonal[0] if season else None,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a search that ends short of convergence is good enough here
-        found = model.fit(use_brute=False).params
-    names = ("smoothing_level", "smoothing_trend", "smoothing_seasonal", "damping_trend")
-    alpha, beta, gamma, phi = (float(np.nan_to_num(found[name])) for name in names)
-    return (alpha, beta, gamma if season else 0.0, phi)
-
-
-def _first_states(values: np.ndarray, season: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return level `(N,)`, trend `(N,)` and season `(N, season)` before the first step of windows `(N, L)`.
-
-    The season is the mean profile of all whole seasons in the window, each less its own mean; trend starts
-    at 0.
-    """
-    if not season:
-        return values[:, 0].copy(), np.zeros(len(values)), np.zeros((len(values), 1))
-    whole = values.shape[1] // season * season
-    cycles = values[:, :whole].reshape(len(values), -1, season)
-    seasonal = (cycles - cycles.mean(2, keepdims=True)).mean(1)
-    return cycles[:, 0].mean(1), np.zeros(len(values)), seasonal
-
-
-def _holt_winters(values: np.ndarray, constants: _Constants, season: int, horizon: int) -> np.ndarray:
-    """Run the additive damped recursion (Holt 1957, Winters 1960) over windows `(N, L)`; forecasts `(N,
-    H)`.
-    """
-    alpha, beta, gamma, phi = constants
-    season = _usable_season(season, values.shape[1])
-    level, trend, seasonal = _first_states(values, season)
-    length, cycle = values.shape[1], season or 1
-    for step in range(length):
-        now, before = step % cycle, level
-        damped = phi * trend
-        level = alpha * (values[:, step] - seasonal[:, now]) + (1 - alpha) * (before + damped)
-        if season:  # corrected with the level before this step, as the recursion is defined
-            seasonal[:, now] = gamma * (values[:, step] - before - damped) + (1 - gamma) * seasonal[:, now]
-        trend = beta * (level - before) + (1 - beta) * damped
-    steps = np.arange(1, horizon + 1)
-    ahead = seasonal[:, (length + steps - 1) % cycle]
-    return level[:, None] + np.cumsum(phi**steps) * trend[:, None] + ahead

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from apps.timeseries.forecaster import Forecast, Forecaster
+    from apps.timeseries.forecast import Forecast
+    from apps.timeseries.forecaster import Forecaster
 
 __all__ = ["draw", "predict_to", "summary", "write_forecast"]
 
