@@ -7,7 +7,6 @@ A domain's task holds its steps and nothing else; what is here delegates to the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from core.adaptation import Adaptation
 from core.checkpoints.weights import load_weights
 from core.data.normaliser import Normaliser
 from core.errors import UserError
-from core.optim import LRFinder, Schedule, ScheduleLR, find_learning_rate, parameter_groups
+from core.optim import LRFinder, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ class Task(LightningModule):
                 group["fused"], group["foreach"] = True, False
         if self.schedule is None:
             return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
         scheduler = ScheduleLR(optimizer, self.schedule, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -196,7 +195,7 @@ class Task(LightningModule):
             self.record["peak_rate"] = before["peak_rate"]
         trainer = self._trainer
         if trainer is not None and trainer.state.fn == "fit":
-            check_averaging(checkpoint, trainer.callbacks)
+            check_averaging(checkpoint, trainer.callbacks)  # type: ignore[attr-defined]
 
     # for the steps of a domain's task
 
@@ -234,15 +233,11 @@ class Task(LightningModule):
             return own
         if "peak_rate" not in self.record:
             batches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-            result = find_learning_rate(
-                lambda batch: self.loss(batch.to(self.device)),
-                self.network,
-                self.optimizer,
-                batches,
-                **asdict(self.lr_finder),
+            result = self.lr_finder.run(
+                lambda batch: self.loss(batch.to(self.device)), self.network, self.optimizer, batches
             )
-            self.record["peak_rate"] = result.suggestion
-            self.say(f"learning rate found: {result.suggestion:.3g}")
+            self.record["peak_rate"] = result.rate
+            self.say(f"learning rate found: {result.rate:.3g}")
         return float(self.record["peak_rate"])
 
     def _adapt(self) -> None:

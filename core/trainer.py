@@ -22,9 +22,9 @@ from core.accelerators.cpu import apply as apply_switches
 from core.checkpoints.files import FORMAT, clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.networks import home_of
-from core.precision import precision_plugin
 from core.errors import UserError
 from core.files import replacing
+from core.precision import precision_plugin
 from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
 from core.task import Task
 from core.tracking import FollowRun, Throughput, Tracking, build_loggers, progress_callbacks
@@ -108,6 +108,9 @@ def build_trainer(
         callbacks += [StopGracefully(folder / "checkpoints")]
     else:
         arguments["enable_checkpointing"] = False
+    if task.adaptation is not None and task.adaptation.needs_unused and arguments.get("strategy") == "ddp":
+        # What is frozen at first has no gradient then.
+        arguments["strategy"] = "ddp_find_unused_parameters_true"
     bar = arguments.pop("enable_progress_bar", None)
     terminal = sys.stdout.isatty()
     if bar is not False:

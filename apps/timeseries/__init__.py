@@ -7,7 +7,8 @@ INHERITED = ("context", "horizon")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
 ABOUT_DATA = (
-    "card", "sources", "weights", "samples", "test_sources", "held_out", "time", "ids", "targets", "observable",
+    "card", "sources", "weights", "samples", "test_sources", "held_out", "time", "ids", "targets", 
+    "observable",
     "control", "conditional", "categorical", "static_categorical", "frequency", "resolutions",
 )  # fmt: skip
 """What a recipe says of its own data, and `--data.path` makes void."""

@@ -24,7 +24,7 @@ NAMES: dict[str, str] = {
 sea temperature and turnover of electrical equipment, quarterly macro-economy of the USA (12 channels) and
 Denmark (5)."""
 
-UNSEEN = ("elec_equip", "nile")
+UNSEEN = ("elec_equip", "elnino")
 """Series that the demo holds out of training."""
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apps.timeseries.baselines import (
+    ETS,
+    Baseline,
+    DLinear,
+    Drift,
+    RepeatLast,
+    Ridge,
+    SeasonalNaive,
+    WindowMean,
+)
 from apps.timeseries.conformal import Conformal
 from apps.timeseries.metrics import ForecastErrors, seasonal_error
 
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
 
     from apps.timeseries.data import Series
 
-__all__ = ["LEVELS", "Evaluation", "panel", "target_tables"]
+__all__ = ["LEVELS", "Evaluation", "Opponent", "opponents", "panel", "target_tables"]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _COLUMNS = {"mse": "MSE", "mae": "MAE", "mase": "MASE", "smape": "sMAPE", "nd": "ND", "wql": "WQL"}
@@ -162,19 +172,107 @@ class Evaluation:
         return found
 
 
+class Opponent:
+    """A baseline for many series: what depends on a series (its season, its own history) is built for each.
+
+    Args:
+        name: What tables call it.
+        last_windows: How many of the last windows it is asked for; None is all.
+        make: Returns the fitted baseline for a row of the series table; called once per `key`.
+        key: What a series must share with another to share its baseline.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        last_windows: int | None,
+        make: Callable[[int], Baseline],
+        key: Callable[[int], Hashable],
+    ) -> None:
+        self.name, self.last_windows = name, last_windows
+        self._make, self._key = make, key
+        self._made: dict[Hashable, Baseline] = {}
+
+    def predict(self, past: Tensor, observed: Tensor, series: Tensor) -> Tensor:
+        """Forecast `past (B, L, C)` of the given series `(B,)`: `(B, H, C)`."""
+        keys = {number: self._key(number) for number in series.unique().tolist()}
+        groups = list(dict.fromkeys(keys.values()))
+        if len(groups) == 1:
+            return self._baseline(groups[0], next(iter(keys))).predict(past, observed)
+        parts, rows = [], []
+        owners = series.tolist()
+        for group in groups:
+            chosen = torch.tensor([row for row, number in enumerate(owners) if keys[number] == group])
+            baseline = self._baseline(group, owners[int(chosen[0])])
+            parts.append(baseline.predict(past[chosen], observed[chosen]))
+            rows.append(chosen)
+        out = torch.empty_like(torch.cat(parts))
+        out[torch.cat(rows)] = torch.cat(parts)
+        return out
+
+    def _baseline(self, group: Hashable, number: int) -> Baseline:
+        if group not in self._made:
+            with torch.inference_mode(False), torch.enable_grad():  # some are trained, in the midst of a test
+                self._made[group] = self._make(number)
+        return self._made[group]
+
+
+def opponents(data: Series, *, trained: bool) -> list[Opponent]:
+    """Return the baselines of an evaluation: naive ones, ETS, and with `trained` DLinear and ridge on the
+    training rows.
+
+    The season is each series' own; ETS is estimated on each series' own training rows, or on the first
+    context asked for where it has none; DLinear and ridge are one network and one matrix for all series.
+    """
+    facts = data.facts
+    horizon, context = facts["horizon"], facts["context"]
+
+    def season(number: int) -> int:
+        return _season(data.tracks[number], facts["season"])
+
+    def ets(number: int) -> Baseline:
+        table = _rows(data, number, "train")
+        baseline = ETS(horizon, season=season(number), context=context)
+        return baseline.fit([table] if len(table) >= context else [])
+
+    def learned(kind: type[DLinear] | type[Ridge]) -> Callable[[int], Baseline]:
+        return lambda number: kind(horizon, context=context).fit(
+            target_tables(data, "train"), validation=target_tables(data, "val")
+        )
+
+    def same(number: int) -> Hashable:
+        return 0
+
+    found = [
+        Opponent("last value", None, lambda number: RepeatLast(horizon), same),
+        Opponent(
+            "seasonal naive", None, lambda number: SeasonalNaive(horizon, season=season(number)), season
+        ),
+        Opponent("window mean", None, lambda number: WindowMean(horizon), same),
+        Opponent("drift", None, lambda number: Drift(horizon), same),
+        Opponent("ETS", 200, ets, lambda number: number),
+    ]
+    if trained and any(len(table) >= context + horizon for table in target_tables(data, "train")):
+        found += [
+            Opponent("DLinear", None, learned(DLinear), same),
+            Opponent("ridge", None, learned(Ridge), same),
+        ]
+    return found
+
+
 def target_tables(data: Series, part: str) -> list[Tensor]:
     """Return the target channels of each series' `train` or `val` rows, `(T, C)` scaled; `val` begins with
     its context.
     """
-    count = data.facts["targets"]
-    tables = []
-    for number, track in enumerate(data.tracks):
-        first, end = getattr(track.split, part)
-        if part != "train" and end > first:
-            first = max(0, first - data.context)
-        if track.factor == 1 and end > first:
-            tables.append(data.store.series(number)[first:end, :count])
-    return tables
+    tables = [_rows(data, number, part) for number, track in enumerate(data.tracks) if track.factor == 1]
+    return [table for table in tables if len(table)]
+
+
+def _rows(data: Series, number: int, part: str) -> Tensor:
+    first, end = getattr(data.tracks[number].split, part)
+    if part != "train" and end > first:
+        first = max(0, first - data.context)
+    return data.store.series(number)[first:end, : data.facts["targets"]]
 
 
 def panel(
@@ -236,13 +334,8 @@ def _statistics(data: Series, number: int) -> tuple[list[float], list[float]]:
     """Return mean and scale of the targets of one row of the series table."""
     track, facts = data.tracks[number], data.facts
     row = facts["series"][track.id]
-    if track.channel is None:
-        count = facts["targets"]
-        return row["mean"][:count], row["scale"][:count]
-    roles = facts["roles"]
-    names = [*roles["targets"], *roles["observable"], *roles["control"], *roles["conditional"]]
-    place = names.index(track.channel)
-    return [row["mean"][place]], [row["scale"][place]]
+    chosen = slice(track.place, track.place + facts["targets"])
+    return row["mean"][chosen], row["scale"][chosen]
 
 
 def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] | None:

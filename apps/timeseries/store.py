@@ -288,19 +288,19 @@ class _Builder:
     def _split(self, part: Part, source: Source, table: Table) -> Split | None:
         """Return a series' parts, or None (and say why) if it has no window at all."""
         draft = self.draft
-        split = split_rows(
-            "test"
-            if source.tested
-            else draft.borders
-            if draft.borders not in (None, "auto")
-            else source.borders,
-            part.length,
-            fractions=draft.fractions,
-            horizon=draft.horizon,
-            frequency=part.frequency,
-            times=part.times,
-            where=f"series '{part.id}'",
-        )
+        if source.tested:  # every row but a first context; a series shorter than that keeps one horizon
+            first = max(0, min(draft.context, part.length - draft.horizon))
+            split = Split((0, 0), (0, 0), (first, part.length))
+        else:
+            split = split_rows(
+                draft.borders if draft.borders not in (None, "auto") else source.borders,
+                part.length,
+                fractions=draft.fractions,
+                horizon=draft.horizon,
+                frequency=part.frequency,
+                times=part.times,
+                where=f"series '{part.id}'",
+            )
         if draft.pad_short or part.length >= draft.context + draft.horizon:
             return split
         self.unreadable.append(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from apps.timeseries.baselines import Baseline, default_baselines
 from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.conformal import Conformal, Residuals
-from apps.timeseries.evaluation import LEVELS, Evaluation, panel, target_tables
+from apps.timeseries.evaluation import LEVELS, Evaluation, Opponent, opponents, panel
 from core.errors import UserError
 from core.task import Task
 
@@ -47,7 +45,7 @@ class Forecasting(Task):
         self.baselines, self.trained_baselines, self.examples = baselines, trained_baselines, examples
         self._residuals = Residuals()
         self._evaluation: Evaluation | None = None
-        self._fitted: list[Baseline] = []
+        self._opponents: list[Opponent] = []
         self._drawn: list[dict[str, Any]] = []
         self._shown: set[int] = set()
         self._offsets: Tensor | None = None
@@ -74,7 +72,7 @@ class Forecasting(Task):
         if bound and network.channels != len(facts["channels"]):
             raise UserError(
                 f"the network is built for {network.channels} channels and the data has "
-                f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels to the data's number"
+                f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels"
             )
 
     def product_rows(self, datamodule: Any) -> int | None:
@@ -126,7 +124,6 @@ class Forecasting(Task):
     def on_test_start(self) -> None:
         """Fit the baselines on the training rows, once."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        facts = data.facts
         loaders = self.trainer.test_dataloaders
         loaders = loaders if isinstance(loaders, list) else [loaders]
         self._evaluation = Evaluation(data, windows=sum(len(loader.dataset) for loader in loaders))
@@ -134,20 +131,10 @@ class Forecasting(Task):
         stored = self.normaliser.get("conformal")
         if stored is not None:
             conformal = Conformal.from_state(stored)
-            self._offsets = conformal.at(LEVELS, horizon=facts["horizon"], channels=self._evaluation.channels)
-        self._fitted, self._drawn, self._shown = [], [], set()
-        if not self.baselines:
-            return
-        train, validation = target_tables(data, "train"), target_tables(data, "val")
-        whole = any(len(table) >= facts["context"] + facts["horizon"] for table in train)
-        chosen = default_baselines(
-            context=facts["context"],
-            horizon=facts["horizon"],
-            season=facts["season"],
-            trained=self.trained_baselines and whole,
-        )
-        with torch.inference_mode(False), torch.enable_grad():  # DLinear is trained, in the midst of a test
-            self._fitted = [baseline.fit(train, validation=validation) for baseline in chosen]
+            self._offsets = conformal.at(LEVELS, horizon=data.horizon, channels=self._evaluation.channels)
+        self._opponents, self._drawn, self._shown = [], [], set()
+        if self.baselines:
+            self._opponents = opponents(data, trained=self.trained_baselines)
 
     def test_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Score the network and every baseline on the same windows."""
@@ -159,17 +146,18 @@ class Forecasting(Task):
         seen = batch.past_observed[..., : self._targets]
         offsets = self._offsets
         evaluation.update(self.title, prediction, target, observed, batch.series, offsets=offsets)
-        for baseline in self._fitted:
+        for baseline in self._opponents:
             first = evaluation.late(baseline.last_windows, size=len(batch))
             if first == len(batch):
                 continue
             label = (target[first:], observed[first:], batch.series[first:])
             if baseline.last_windows is None:
-                evaluation.update(baseline.name, baseline.predict(past, seen), *label)
+                guess = baseline.predict(past, seen, batch.series)
+                evaluation.update(baseline.name, guess, *label)
                 continue
             note = f"last {baseline.last_windows} windows"
             evaluation.update(f"{self.title} ({note})", prediction[first:], *label, offsets=offsets)
-            guess = baseline.predict(past[first:], seen[first:])
+            guess = baseline.predict(past[first:], seen[first:], batch.series[first:])
             evaluation.update(f"{baseline.name} ({note})", guess, *label)
         evaluation.advance(len(batch))
         self._keep_examples(batch, prediction, target, past, seen)
@@ -234,13 +222,15 @@ class Forecasting(Task):
         wanted = min(self.examples, len(data.tracks))
         if len(self._drawn) >= wanted or not self.trainer.is_global_zero:
             return
-        naive = next((baseline for baseline in self._fitted if baseline.name == "seasonal naive"), None)
+        naive = next((baseline for baseline in self._opponents if baseline.name == "seasonal naive"), None)
         for row, number in enumerate(batch.series.tolist()):
             if number in self._shown or len(self._drawn) >= wanted:
                 continue
             self._shown.add(number)
             one = slice(row, row + 1)
-            guesses = {} if naive is None else {naive.name: naive.predict(past[one], seen[one])[0, :, 0]}
+            guesses = {}
+            if naive is not None:
+                guesses[naive.name] = naive.predict(past[one], seen[one], batch.series[one])[0, :, 0]
             self._drawn.append(
                 panel(
                     data,

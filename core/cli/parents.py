@@ -69,11 +69,16 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(under)
     for key, value in over.items():
         before = result.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        if both and "class_path" in value and value["class_path"] != before.get("class_path"):
-            both = False  # another class: the arguments of the one before do not belong to it
-        result[key] = merged(before, value) if both else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and _alike(before, value):
+            result[key] = merged(before, value)
+        else:
+            result[key] = value
     return result
+
+
+def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Say whether arguments carry over: not from one class to another."""
+    return "class_path" not in after or after["class_path"] == before.get("class_path")
 
 
 def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def alone(side: str, rounds: int) -> dict[str, float]:
     run = call(side, network)
     step = training_step(network, run, past, future, fused=side == "ours")
     times = alternate({side: step}, rounds)[side]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = resident_peak()
     plain = alternate({side: forward(network, run, past)}, rounds)[side]
     return {
         "training step": statistics.median(times),
@@ -236,6 +236,12 @@ def peak_bytes(step: Callable[[], None]) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def resident_peak() -> float:
+    """Return the largest resident size of this process in MiB (`ru_maxrss` keeps the parent's)."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def report(what: str, figures: dict[str, list[float]], unit: str) -> None:
