@@ -23,7 +23,7 @@ NOISE = (
     ".*does not have many workers.*",
     ".*exists and is not empty.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # a test needs none of a fit's
-    ".*Total length of `list` across ranks is zero.*",  # no validation set: the data module says so where it matters
+    ".*Total length of `list` across ranks is zero.*",  # no validation set is no mistake
 )
 
 

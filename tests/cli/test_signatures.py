@@ -34,5 +34,9 @@ def test_an_unknown_name_is_not_certain(path):
 
 
 def test_nothing_is_imported():
-    code = "import sys; from core.cli.signatures import parameters; parameters('core.task.Task'); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    code = (
+        "import sys; from core.cli.signatures import parameters; parameters('core.task.Task'); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
