@@ -42,6 +42,7 @@ class Series(DataModule):
         sources: Several cards or paths at once, for pre-training; needs equal channels or `univariate`.
         weights: Share of training samples of each source; without them every window counts once.
         samples: Training samples in an epoch with `weights`; else as many as there are windows.
+        repeats: Times that a source with `weights` may be walked through in the whole run; null for any number.
         test_sources: Cards or paths that only the test sees, with all their rows (which scale them); without
             them the test rows of the data above are tested.
         held_out: Cards or paths that must not be among the training sources (nor another view of the same
@@ -87,6 +88,7 @@ class Series(DataModule):
         sources: list[str] | None = None,
         weights: list[float] | None = None,
         samples: int | None = None,
+        repeats: float | None = 4.0,
         test_sources: list[str] | None = None,
         held_out: list[str] | None = None,
         context: int = 512,
@@ -147,6 +149,7 @@ class Series(DataModule):
                 "data.few_shot_where is 'uniform', which does not go with data.weights; use 'first' or 'last'"
             )
         self.test_sources = list(test_sources or [])
+        self.repeats = repeats
         check_leaks(self.sources, [*(held_out or []), *self.test_sources])
         self.root, self.context, self.horizon, self.frequency = root, context, horizon, frequency
         self.borders, self.fractions = borders, tuple(fractions or (0.7, 0.1, 0.2))
@@ -161,6 +164,7 @@ class Series(DataModule):
         self.notes: list[str] = []
         self._frame: pd.DataFrame | None = None
         self._built: Built | None = None
+        self._counted = False
         self._licences: list[str] = []
 
     @classmethod
@@ -312,7 +316,16 @@ class Series(DataModule):
             own[owner != number, 1] = own[owner != number, 0]
             each.append(self._windows(own, stride=self.stride))
             self._refuse_empty(each[-1], f"training ({name})")
-        return MixedWindows(each, self.weights or [], seed=self.seed, length=self.samples, names=self.sources)
+        mixture = MixedWindows(
+            each, self.weights or [], seed=self.seed, length=self.samples, names=self.sources,
+            limit=self.repeats or 1.0, allow_repeats=self.repeats is None,
+        )  # fmt: skip
+        epochs = self.trainer.max_epochs if self.trainer is not None else None
+        if epochs and epochs > 0 and not self._counted:
+            self._counted = True
+            seen = mixture.check(epochs)
+            _say([f"{name} is seen {times:.2g} times in {epochs} epochs" for name, times in seen.items()])
+        return mixture
 
     def _windows(self, parts: np.ndarray, *, stride: int) -> Windows:
         return Windows(

@@ -343,8 +343,8 @@ def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] |
         return None
     import pandas as pd
 
-    every = pd.date_range(track.start, periods=max(start, 0) + past + future, freq=track.frequency)
-    every = every[max(start, 0) :]
+    first = track.start + start * pd.tseries.frequencies.to_offset(track.frequency)  # earlier inside padding
+    every = pd.date_range(first, periods=past + future, freq=track.frequency)
     return every[:past], every[past:]
 
 
