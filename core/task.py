@@ -228,7 +228,10 @@ class Task(LightningModule):
         """Return the optimiser's own rate, or the one the finder picks; a resumed run keeps the one it
         had.
         """
-        own = self.optimizer([torch.nn.Parameter(torch.empty(0))]).defaults["lr"]
+        try:
+            own = self.optimizer([torch.nn.Parameter(torch.empty(0))]).defaults["lr"]
+        except ValueError as error:  # what an optimiser refuses, the recipe asked for
+            raise UserError(f"model.optimizer: {error}; give it another value") from error
         if self.lr_finder is None:
             return own
         if "peak_rate" not in self.record:

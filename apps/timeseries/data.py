@@ -17,7 +17,7 @@ from apps.timeseries import frequency as rates
 from apps.timeseries.catalogue import check_leaks, locate
 from apps.timeseries.readers import Unreadable, read_rows, tables_of
 from apps.timeseries.roles import Roles
-from apps.timeseries.splits import few_shot_rows
+from apps.timeseries.splits import check_fractions, few_shot_rows
 from apps.timeseries.store import Built, Draft, Source, Track, build
 from apps.timeseries.tables import SUFFIXES, Table, open_table
 from apps.timeseries.windows import MixedWindows, SeriesStore, Windows
@@ -154,6 +154,7 @@ class Series(DataModule):
         self.root, self.context, self.horizon, self.frequency = root, context, horizon, frequency
         self.borders, self.fractions = borders, tuple(fractions or (0.7, 0.1, 0.2))
         self.stride, self.eval_stride = stride, eval_stride
+        check_fractions(self.fractions)
         self.few_shot, self.few_shot_where = few_shot, few_shot_where
         self.scaler, self.missing = scaler, missing
         self.resolutions, self.resolution_how = tuple(resolutions or ()), resolution_how

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["KINDS", "Split", "few_shot_rows", "split_rows"]
+__all__ = ["KINDS", "Split", "check_fractions", "few_shot_rows", "split_rows"]
 
 KINDS = ("auto", "ett", "ett_h", "ett_m", "fractions", "tail", "train", "test")
 _MONTH = 30 * 24
@@ -76,12 +76,21 @@ def split_rows(
         return Split((0, rows), (rows, rows), (rows, rows))
     if kind == "test":
         return Split((0, 0), (0, 0), (0, rows))
+    check_fractions(fractions)
+    train, test = int(rows * fractions[0]), int(rows * fractions[2])
+    return Split((0, train), (train, rows - test), (rows - test, rows))
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuse shares of training, validation and test rows that are none.
+
+    Raises:
+        UserError: If there are not three, one is negative, or they do not sum to 1.
+    """
     if len(fractions) != 3 or any(f < 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(
             f"fractions are {list(fractions)}, but must be three shares of at least 0 that sum to 1"
         )
-    train, test = int(rows * fractions[0]), int(rows * fractions[2])
-    return Split((0, train), (train, rows - test), (rows - test, rows))
 
 
 def few_shot_rows(

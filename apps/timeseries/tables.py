@@ -253,9 +253,25 @@ def _open_csv(path: Path) -> Table:
             f"{path.name} has no header: its first line is '{separator.join(head)[:60]}'; add a "
             "first line with the columns' names"
         )
+    if decimal == ",":
+        _mend_decimals(frame)
+    twice = [cell for place, cell in enumerate(head) if cell and cell in head[:place]]
+    if twice:  # pandas would call the second one by another name
+        raise UserError(f"{path.name} has two columns called '{twice[0]}'; rename one of them")
     table = Table(frame, name=path.name, first_line=2)
     table.notes += quirks
     return table
+
+
+def _mend_decimals(frame: pd.DataFrame) -> None:
+    """Write decimal points in columns of numbers that a stray word kept from being read as such, in place."""
+    for place, kind in enumerate(frame.dtypes):
+        if pd.api.types.is_numeric_dtype(kind):
+            continue
+        words = frame.iloc[:, place].astype("string")
+        numbers = words.str.fullmatch(r"[-+]?\d+,\d+").fillna(False)
+        if numbers.mean() > 0.5:
+            frame.isetitem(place, words.mask(numbers, words.str.replace(",", ".")))
 
 
 def _look_at_csv(path: Path) -> tuple[list[str], str, str, list[str]]:

@@ -52,7 +52,7 @@ def explain(error: argparse.ArgumentError, destinations: Iterable[str]) -> UserE
         key = next(group for group in unknown.groups() if group)
         return _unknown_key(key, classes, list(destinations))
     where = ".".join(dict.fromkeys(keys))
-    reason = _first_sentence(str(innermost), where)
+    reason = _first_sentence(str(innermost), where) + _near_attribute(str(innermost))
     return UserError(f"{where}: {reason}" if where and not reason.startswith(where) else reason)
 
 
@@ -91,6 +91,15 @@ def _submodules(parent: str) -> list[str]:
     except ImportError:
         return []
     return [module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))]
+
+
+def _near_attribute(text: str) -> str:
+    """Return the suggestion for a name that a module does not have, or an empty string."""
+    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
+    if not found:
+        return ""
+    module = importlib.import_module(found[1])
+    return did_you_mean(found[2], [name for name in dir(module) if not name.startswith("_")])
 
 
 def _unknown_key(key: str, classes: list[str], destinations: list[str]) -> UserError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import sys
+import re
 import tempfile
 import traceback
 from importlib import import_module
@@ -267,8 +267,17 @@ def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
     """Call what builds the Trainer: whatever it refuses there, the user asked for."""
     try:
         return function(*args, **kwargs)
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:
+        text = " ".join(str(error).split())
+        absent = re.search(r"`(\w+)Accelerator` can not run on your system", text)
+        if absent:
+            text = (
+                f"this machine has no {absent[1]} device that torch can use (`dfm doctor` shows what there"
+                " is); give --trainer.accelerator=cpu"
+            )
+        where = "trainer.accelerator" if isinstance(error, ModuleNotFoundError) else "trainer"
+        asked = f" {args[0].get('accelerator')}" if where != "trainer" else ""
+        raise UserError(f"{where}{asked}: {text}") from error
 
 
 def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None:
@@ -293,11 +302,9 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None
                 "start a new run, or take the change back"
             )
     for name, old, new in changed:
-        print(f"changed since the checkpoint: {name}: {old} -> {new}", file=sys.stderr)
+        print(f"changed since the checkpoint: {name}: {old} -> {new}", flush=True)
     if any(".optimizer" in name for name, _, _ in changed):
-        print(
-            "note: the optimiser's state, its rate and decay included, is the checkpoint's", file=sys.stderr
-        )
+        print("note: the optimiser's state, its rate and decay included, is the checkpoint's", flush=True)
 
 
 def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["check_future", "check_past", "check_settings"]
 
+_COUNTS = (
+    "context", "horizon", "channels", "width", "depth", "expansion", "heads", "decoder_width",
+    "decoder_depth",
+)  # fmt: skip
+
 
 def check_settings(network: TTM) -> None:
     """Refuse settings that do not fit each other."""
@@ -28,6 +33,12 @@ def check_settings(network: TTM) -> None:
     ):
         if given[name] not in choices:
             raise UserError(f"The TTM's {name} is {given[name]!r}; it must be one of {choices}.")
+    for name in _COUNTS:
+        if given[name] < 1:
+            raise UserError(f"The TTM's {name} is {given[name]}; it must be at least 1.")
+    for name in ("dropout", "head_dropout"):
+        if not 0 <= given[name] <= 1:
+            raise UserError(f"The TTM's {name} is {given[name]}; it must lie in 0 to 1.")
     if not 0 < network.kept <= network.horizon:
         raise UserError(f"The TTM's kept_horizon is {network.kept}; it must lie in 1 to {network.horizon}.")
     if not 0 < network.patch < network.points_read:
