@@ -163,7 +163,13 @@ class Task(LightningModule):
         callbacks: list[Callback] = []
         if self.patience is not None:
             callbacks.append(
-                EarlyStopping(self.monitor, mode=self.mode, patience=self.patience, verbose=False)
+                # Asked after each validation: a run whose last epoch is cut short has none at its end.
+                EarlyStopping(
+                    self.monitor,
+                    mode=self.mode,
+                    patience=self.patience,
+                    check_on_train_epoch_end=False,
+                )
             )
         if self.ema is not None:
             callbacks.append(EMAWeightAveraging(decay=self.ema))

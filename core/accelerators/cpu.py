@@ -8,6 +8,7 @@ only in runs on the CPU; some of these settings would change what a GPU computes
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ class Switches:
             products gain.
         fast_dropout: Draw dropout masks in wide words.
         fused_optimizer: Update all parameters in one fused kernel (the task passes `fused=True` to AdamW).
+        short_spin: Let threads that wait for each other give the core up soon: as fast on a quiet machine,
+            and several times faster where another program works beside it. Read when torch is loaded, so
+            `dfm` sets it first.
         threads: Number of threads within an operation; None leaves torch's choice.
     """
 
@@ -48,6 +52,7 @@ class Switches:
     onednn_matmul: bool = True
     fast_dropout: bool = True
     fused_optimizer: bool = True
+    short_spin: bool = True
     threads: int | None = None
 
 
@@ -80,6 +85,7 @@ def apply(
             "on": switches.fused_optimizer,
             "reason": "one kernel updates all parameters" if switches.fused_optimizer else "turned off",
         },
+        short_spin=_spin(switches.short_spin),
         threads={
             "on": switches.threads is not None,
             "value": torch.get_num_threads(),
@@ -157,6 +163,13 @@ def _allocator(wanted: bool) -> dict[str, Any]:
     if done is None:
         return {"on": False, "reason": "this C library has no settings for it"}
     return {"on": True, "reason": done}
+
+
+def _spin(wanted: bool) -> dict[str, Any]:
+    found = os.environ.get("GOMP_SPINCOUNT")
+    if found is not None and found.isdigit() and int(found) <= 10_000:
+        return {"on": True, "reason": f"waiting threads give up their core after {found} turns"}
+    return {"on": False, "reason": "must be set before torch is loaded; `dfm` does" if wanted else "turned off"}
 
 
 def _matmul(wanted: bool, network: nn.Module | None, rows: int | None) -> dict[str, Any]:
