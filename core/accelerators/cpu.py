@@ -169,7 +169,7 @@ def _spin(wanted: bool) -> dict[str, Any]:
     found = os.environ.get("GOMP_SPINCOUNT")
     if found is not None and found.isdigit() and int(found) <= 10_000:
         return {"on": True, "reason": f"waiting threads give up their core after {found} turns"}
-    return {"on": False, "reason": "must be set before torch is loaded; `dfm` does" if wanted else "turned off"}
+    return {"on": False, "reason": "can be set only before torch is loaded" if wanted else "turned off"}
 
 
 def _matmul(wanted: bool, network: nn.Module | None, rows: int | None) -> dict[str, Any]:
