@@ -1,4 +1,4 @@
-"""Every named size of every system: the command line builds what a direct call does, and reaches all of it."""
+"""Every named size of every system: the command line builds what a direct call does, and reaches it all."""
 
 from __future__ import annotations
 
