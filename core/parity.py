@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -396,13 +397,8 @@ def _print(report: CaseReport) -> None:
         print(f"  {report.system} {report.case} {check.name:<{width}}  {errors}  {verdict}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see dfm parity --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfm parity", description="Run recorded cases and compare every result.")
+    parser = Parser(prog="dfm parity", description="Run recorded cases and compare every result.")
     parser.add_argument("cases", nargs="+", metavar="CASE", help="a case's JSON file, or a folder of cases")
     parser.add_argument(
         "--cpu", choices=("all-on", "all-off"), help="turn every CPU switch on or off first"

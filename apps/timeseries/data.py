@@ -42,7 +42,7 @@ class Series(DataModule):
         sources: Several cards or paths at once, for pre-training; needs equal channels or `univariate`.
         weights: Share of training samples of each source; without them every window counts once.
         samples: Training samples in an epoch with `weights`; else as many as there are windows.
-        repeats: Times that a source with `weights` may be walked through in the whole run; null for any number.
+        repeats: Times a source with `weights` may be walked through in the whole run; null for any number.
         test_sources: Cards or paths that only the test sees, with all their rows (which scale them); without
             them the test rows of the data above are tested.
         held_out: Cards or paths that must not be among the training sources (nor another view of the same

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import UserError, did_you_mean
+from core.cli.words import Parser
+from core.errors import UserError
 
 __all__ = ["main"]
 
@@ -22,13 +23,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: For an unknown option, a missing file, or data that cannot be forecast.
     """
-    parser = _parser()
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in argv:
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in known:
-            raise UserError(f"unknown option {name}{did_you_mean(name, known)}")
-    arguments = parser.parse_args(list(argv))
+    arguments = _parser().parse_args(list(argv))
     data = Path(arguments.path)
     if not data.exists():
         raise UserError(f"--data.path {data} does not exist; give a CSV or Parquet file, or a folder of them")
@@ -59,14 +54,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise instead of printing the usage: one sentence is enough."""
-        raise UserError(f"{message}; `dfm timeseries predict --help` lists the options")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfm timeseries predict", allow_abbrev=False, description=__doc__)
+    parser = Parser(prog="dfm timeseries predict", description=__doc__)
     parser.add_argument("--ckpt_path", required=True, help="own checkpoint, folder, weights card or hub id")
     parser.add_argument("--data.path", dest="path", required=True, help="CSV or Parquet file, or a folder")
     parser.add_argument("--data.horizon", dest="horizon", type=int, help="steps; default: the network's own")

@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from core.errors import UserError, did_you_mean
+from core.cli.words import Parser, checked_verb
+from core.errors import UserError
 
 __all__ = ["main"]
 
@@ -22,33 +23,21 @@ VERBS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows what it takes")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `dfm checkpoint` with the words after it, and return the exit code.
 
     Raises:
         UserError: For every mistake of the user.
     """
-    words = list(argv)
-    if words and not words[0].startswith("-") and words[0] not in VERBS:
-        raise UserError(
-            f"'{words[0]}' is no verb of dfm checkpoint ({', '.join(VERBS)}){did_you_mean(words[0], VERBS)}"
-        )
-    options = _parser().parse_args(words or ["--help"])
+    options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm checkpoint"))
     run = {"list": _list, "fetch": _fetch, "inspect": _inspect, "import": _import, "export": _export}
     return run[options.verb](options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfm checkpoint", description="Checkpoints and weights.", allow_abbrev=False)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    made = {name: verbs.add_parser(name, help=text, allow_abbrev=False) for name, text in VERBS.items()}
+    parser = Parser(prog="dfm checkpoint", description="Checkpoints and weights.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    made = {name: verbs.add_parser(name, help=text) for name, text in VERBS.items()}
     made["list"].add_argument(
         "folder", nargs="?", default="runs", help="runs folder or one run (default: runs)"
     )

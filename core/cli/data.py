@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from core.errors import UserError, did_you_mean
+from core.cli.words import Parser, checked_verb
+from core.errors import UserError
 
 __all__ = ["main"]
 
@@ -19,32 +19,21 @@ VERBS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` shows what it takes")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `dfm data` with the words after it, and return the exit code.
 
     Raises:
         UserError: For every mistake of the user.
     """
-    words = list(argv)
-    if words and not words[0].startswith("-") and words[0] not in VERBS:
-        near = did_you_mean(words[0], VERBS)
-        raise UserError(f"'{words[0]}' is no verb of dfm data ({', '.join(VERBS)}){near}")
-    options = _parser().parse_args(words or ["--help"])
+    options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm data"))
     run = {"list": _list, "show": _show, "fetch": _fetch, "verify": _verify}
     return run[options.verb](options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfm data", description="Data sets and their cards.", allow_abbrev=False)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    made = {name: verbs.add_parser(name, help=text, allow_abbrev=False) for name, text in VERBS.items()}
+    parser = Parser(prog="dfm data", description="Data sets and their cards.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    made = {name: verbs.add_parser(name, help=text) for name, text in VERBS.items()}
     made["list"].add_argument("domain", nargs="?", help="only this domain")
     made["show"].add_argument("card", help="name of a data card")
     made["fetch"].add_argument("card", nargs="+", help="names of data cards")

@@ -60,7 +60,6 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
             f"under {root}; make one with `dfm {spoken} fit --config {names[0]}`, or give --model.weights"
         )
     _, run, weights = newest
-    print(f"weights: {weights}", flush=True)
     return _sizes(request.domain, read_yaml(run / "config.yaml"), weights=str(weights))
 
 

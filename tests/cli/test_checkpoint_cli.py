@@ -159,7 +159,7 @@ def test_import_of_a_file_without_configuration_asks_for_one(tmp_path, network):
         (["export", "x.ckpt"], "the following arguments are required: --out"),
         (["inspect", "gone.ckpt"], r"weights gone\.ckpt do not exist; check the path"),
         (["import", ".", "--out", "x.safetensors"], r"must end in \.ckpt"),
-        (["import", ".", "--o", "x.ckpt"], "required: --out"),
+        (["import", ".", "--o", "x.ckpt"], "unknown option --o of dfm checkpoint import"),
         (["fetch", "ttm-r2-512-69"], "no weights card 'ttm-r2-512-69'; did you mean 'ttm-r2-512-96'"),
         (["export", "x.ckpt", "--out", "y", "--layout", "hf"], "invalid choice: 'hf'"),
     ],

@@ -72,7 +72,7 @@ def test_verify_of_missing_and_damaged_files_says_how_to_get_them(tmp_path, caps
         (["fetch", "ett_h1", "nothing"], "no data card 'nothing'"),
         (["fetch", "ett_h1", "--folder", "/dev/null/x", "--quiet"], "cannot write into"),
         (["list", "musc"], "no data card is of the domain 'musc'"),
-        (["list", "--verbose"], "unrecognized arguments: --verbose"),
+        (["list", "--verbose"], "unknown option --verbose"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(words, told, capsys):
