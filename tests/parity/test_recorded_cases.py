@@ -44,7 +44,7 @@ def _double(case: Case) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("switches", ["all-on", "all-off"])
-@pytest.mark.parametrize("system", ["tinytimemixer", "forecast_metrics"])
+@pytest.mark.parametrize("system", ["tinytimemixer", "forecast_metrics", "recipes/schedules.json"])
 def test_recorded_cases_pass_with_every_switch_on_and_off(
     shared: Path, system: str, switches: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
