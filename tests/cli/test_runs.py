@@ -243,7 +243,7 @@ def test_zero_shot_starts_from_the_newest_parent_run_and_says_which_weights(dfm,
     outcome = dfm("timeseries", "test", *words)
 
     assert outcome.code == 0, outcome.err
-    assert f"weights: {copied.best}" in outcome.out
+    assert f"tensors from {copied.best} (own layout)" in outcome.out
     assert list(copied.runs.glob("timeseries/ttm-zero_shot/*/results.csv"))
 
 
@@ -259,7 +259,7 @@ def test_finetuning_starts_from_the_parents_weights_and_keeps_their_origin(dfm, 
     )
 
     assert outcome.code == 0, outcome.err
-    assert f"weights: {copied.best}" in outcome.out
+    assert f"tensors from {copied.best} (own layout)" in outcome.out
     (last,) = copied.runs.glob("timeseries/ttm-finetune/*/checkpoints/last.ckpt")
     own, parent = read_checkpoint(last), read_checkpoint(copied.best)
     for name, value in own["state_dict"].items():
