@@ -182,8 +182,8 @@ def backtest(
     }
     width = [len(case.targets) for case in cases]
     return Backtest(
-        target=torch.cat([_flat(case.truth(case.scaled, steps)) for case in cases]),
-        truth=torch.cat([_flat(case.truth(case.raw, steps)) for case in cases]),
+        target=torch.cat([_flat(case.truth(case.scaled, steps, context=forecaster.context)) for case in cases]),
+        truth=torch.cat([_flat(case.truth(case.raw, steps, context=forecaster.context)) for case in cases]),
         seasonal=torch.cat([_flat(case.seasonal_errors()) for case in cases]),
         channels=np.concatenate([np.tile(case.targets, len(case.ends)) for case in cases]),
         series=np.concatenate(
@@ -210,8 +210,14 @@ class _Case:
     def raw(self) -> np.ndarray:
         return self.table.values[:, : len(self.targets)]
 
-    def truth(self, values: np.ndarray, steps: int) -> np.ndarray:
-        return np.stack([values[end : end + steps, : len(self.targets)] for end in self.ends])
+    def truth(self, values: np.ndarray, steps: int, *, context: int) -> np.ndarray:
+        """Return `(N, steps, targets)` of what came; NaN where the context showed no value to start from."""
+        count = len(self.targets)
+        blind = np.stack(
+            [~np.isfinite(self.scaled[max(0, end - context) : end, :count]).any(0) for end in self.ends]
+        )
+        found = np.stack([values[end : end + steps, :count] for end in self.ends])
+        return np.where(blind[:, None], np.nan, found)
 
     def contexts(self, ends: Sequence[int], length: int) -> np.ndarray:
         """Return `(N, length, targets)`, NaN on the left where the history is shorter."""

@@ -38,3 +38,11 @@ class SeriesBatch(Batch):
     static_categories: Tensor | None
     series: Tensor
     start: Tensor
+
+    @property
+    def countable(self) -> Tensor:
+        """Which labels `(B, H, C)` count: the measured ones of channels whose context shows any value.
+
+        From an empty context nothing can be forecast, so an error there says nothing of the forecaster.
+        """
+        return self.future_observed & self.past_observed.any(1, keepdim=True)

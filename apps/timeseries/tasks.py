@@ -205,14 +205,14 @@ class Forecasting(Task):
             "past_values": batch.past_values,
             "past_observed": batch.past_observed,
             "future_values": batch.future_values if known else None,
-            "future_observed": batch.future_observed if known else None,
+            "future_observed": batch.countable if known else None,
             "freq_token": batch.freq_token,
             "static_categories": batch.static_categories,
         }
 
     def _labels(self, batch: SeriesBatch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         steps, channels = prediction.shape[1:]
-        return batch.future_values[:, :steps, :channels], batch.future_observed[:, :steps, :channels]
+        return batch.future_values[:, :steps, :channels], batch.countable[:, :steps, :channels]
 
     def _keep_examples(
         self, batch: SeriesBatch, prediction: Tensor, target: Tensor, past: Tensor, seen: Tensor
