@@ -261,7 +261,7 @@ def test_channels_that_differ_need_univariate(root: str) -> None:
 @pytest.mark.parametrize(
     ("sources", "held_out"),
     [(["ett_h1", "ett_h2"], ["ett_h2"]), (["ett_m2"], ["ett_h2"]), (["ett_h1"], ["ett_m1"]),
-     (["embedded"], ["embedded:nile"]), (["embedded:co2+nile"], ["embedded:unseen"])],
+     (["embedded"], ["embedded:nile"]), (["embedded:co2+elnino"], ["embedded:unseen"])],
 )  # fmt: skip
 def test_a_leak_between_training_and_held_out_is_refused(sources: list[str], held_out: list[str]) -> None:
     with pytest.raises(UserError, match="held out"):
