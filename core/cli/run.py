@@ -124,8 +124,26 @@ def _run(request: Request) -> int:
             temporary.unlink(missing_ok=True)
     if request.wants_help:
         return 0
-    task, config = cli.model, cli.plain_config()
+    config = cli.plain_config()
+    fresh = folder is None and INHERITED not in os.environ
     folder = folder or RunFolder.create(request, config, checkpoint_path)
+    try:
+        return _train_or_test(request, cli, folder.path, config, checkpoint_path, stored)
+    except UserError:
+        if fresh and not any(folder.path.rglob("*.ckpt")) and not (folder.path / "metrics.csv").exists():
+            shutil.rmtree(folder.path, ignore_errors=True)  # nothing came of it, and `last` must not find it
+        raise
+
+
+def _train_or_test(
+    request: Request,
+    cli: DomainCLI,
+    folder: Path,
+    config: dict[str, Any],
+    checkpoint_path: Path | None,
+    stored: dict[str, Any] | None,
+) -> int:
+    task = cli.model
     if request.verb == "fit" and stored is not None:
         _compare(stored, config, task)
     task.record = describe(request.domain, request.recipe_name, config, task, stored)
@@ -133,7 +151,7 @@ def _run(request: Request) -> int:
         build_trainer,
         cli.config_init["trainer"],
         task=task,
-        folder=folder.path,
+        folder=folder,
         tracking=cli.config_init["tracking"],
         checkpoints=cli.config_init["checkpoints"],
         switches=cli.config_init["cpu"],
@@ -142,7 +160,7 @@ def _run(request: Request) -> int:
         rows=task.product_rows(cli.datamodule),
     )
     if trainer.is_global_zero:
-        print(f"run folder: {folder.path}", flush=True)
+        print(f"run folder: {folder}", flush=True)
     resume = str(checkpoint_path) if checkpoint_path and stored is not None else None
     return _start(trainer, cli, request, resume)
 
