@@ -16,17 +16,15 @@ from apps.timeseries import frequency as rates
 from apps.timeseries import metrics, scaling
 from apps.timeseries.baselines import Baseline, default_baselines
 from apps.timeseries.conformal import Conformal
-from apps.timeseries.forecaster import DECILES, Forecaster
+from apps.timeseries.forecaster import Forecaster
 from apps.timeseries.readers import SeriesTable, Unreadable
+from apps.timeseries.scores import DECILES, METRICS, Scores
 from core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["METRICS", "Backtest", "backtest"]
-
-METRICS = ("MSE", "MAE", "MASE", "sMAPE", "WQL")
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -50,7 +48,7 @@ class Backtest:
     Args:
         target: `(R, H)` truth in scaled units, NaN where missing; a row per window and channel.
         truth: The same in the series' own units.
-        seasonal: `(R, 1)` seasonal error of the history before each window, in scaled units.
+        seasonal: `(R, 1)` seasonal error of the history before each window, in the series' own units.
         channels: Name of each row's channel.
         series: Id of each row's series.
         forecasters: Name to rows; the model first.
@@ -70,52 +68,41 @@ class Backtest:
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
-        """Return a row per forecaster with MSE and MAE (scaled units), MASE, sMAPE, WQL and the windows'
-        number.
-        """
-        return self._frame([((), slice(None), slice(None))], [])
+        """Return a row per forecaster with the metrics of `Scores`, and how many windows and channels."""
+        return self._scores().frame()
 
     def by_step(self) -> pd.DataFrame:
         """Return the same per step of the horizon, indexed by forecaster and step (from 1)."""
-        steps = range(self.target.shape[1])
-        return self._frame([((step + 1,), slice(None), slice(step, step + 1)) for step in steps], ["step"])
+        import pandas as pd
+
+        return pd.DataFrame(self._scores().by_step()).set_index(["model", "step"])
 
     def by_channel(self) -> pd.DataFrame:
         """Return the same per channel, indexed by forecaster and channel."""
-        names = list(dict.fromkeys(self.channels))
-        return self._frame([((name,), self.channels == name, slice(None)) for name in names], ["channel"])
+        return self._by("channel", self.channels)
 
     def by_series(self) -> pd.DataFrame:
         """Return the same per series, indexed by forecaster and series."""
-        names = list(dict.fromkeys(self.series))
-        return self._frame([((name,), self.series == name, slice(None)) for name in names], ["series"])
+        return self._by("series", self.series)
 
-    def _frame(self, groups: list[tuple[tuple[Any, ...], Any, slice]], keys: list[str]) -> pd.DataFrame:
+    def _by(self, key: str, labels: np.ndarray) -> pd.DataFrame:
         import pandas as pd
 
-        found = []
-        for name, rows in self.forecasters.items():
-            for label, picked, steps in groups:
-                pick = torch.as_tensor(picked) if isinstance(picked, np.ndarray) else picked
-                target, truth = self.target[pick][:, steps], self.truth[pick][:, steps]
-                prediction, point = rows.prediction[pick][:, steps], rows.point[pick][:, steps]
-                scores = {
-                    "MSE": metrics.mse(prediction, target),
-                    "MAE": metrics.mae(prediction, target),
-                    "MASE": metrics.mase(prediction, target, self.seasonal[pick]),
-                    "sMAPE": metrics.smape(point, truth),
-                    "WQL": metrics.wql(rows.quantiles[pick][:, steps], truth, self.levels),
-                }
-                entry = {key: float(value) for key, value in scores.items()}
-                found.append(
-                    {
-                        "forecaster": name,
-                        **dict(zip(keys, label, strict=True)),
-                        **entry,
-                        "windows": len(target),
-                    }
-                )
-        return pd.DataFrame(found).set_index(["forecaster", *keys])
+        found = {
+            label: self._scores(torch.from_numpy(labels == label)).frame() for label in dict.fromkeys(labels)
+        }
+        return pd.concat(found, names=[key]).swaplevel().sort_index(level="model", sort_remaining=False)
+
+    def _scores(self, rows: Tensor | slice = slice(None)) -> Scores:
+        """Return the scores of some rows, each taken as a window of one channel."""
+        scores = Scores(self.target.shape[1], ["*"], levels=self.levels)
+        for name, made in self.forecasters.items():
+            scores.update(
+                name, prediction=made.prediction[rows, :, None], target=self.target[rows, :, None],
+                point=made.point[rows, :, None], truth=self.truth[rows, :, None],
+                quantiles=made.quantiles[rows, :, None], seasonal=self.seasonal[rows],
+            )  # fmt: skip
+        return scores
 
 
 def backtest(
@@ -234,7 +221,7 @@ class _Case:
     def seasonal_errors(self) -> np.ndarray:
         """Return `(N, 1, targets)`: the scale of MASE, from everything before each window."""
         season = rates.season(self.table.frequency)
-        past = torch.from_numpy(self.scaled[:, : len(self.targets)].T.copy())
+        past = torch.from_numpy(self.raw.T.copy())
         return np.stack(
             [metrics.seasonal_error(past[:, :end], season=season).numpy()[None] for end in self.ends]
         )

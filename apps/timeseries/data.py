@@ -228,6 +228,20 @@ class Series(DataModule):
         assert self._built is not None
         return self._built
 
+    @property
+    def trained_rows(self) -> list[tuple[int, int]]:
+        """Rows of each series that training windows come from: fewer than its training part in a few-shot run.
+
+        The scaler and the seasonal error of MASE keep the whole training part, as in the benchmark.
+        """
+        parts = [track.split.train for track in self.tracks]
+        if self.few_shot == 1.0 or self.few_shot_where == "uniform":
+            return parts
+        return [
+            few_shot_rows(part, share=self.few_shot, context=self.context, where=self.few_shot_where)
+            for part in parts
+        ]
+
     def use_statistics(self, series: Mapping[str, Mapping[str, Any]]) -> None:
         """Scale series whose id is known with these statistics (a checkpoint's) instead of their own.
 
@@ -245,22 +259,14 @@ class Series(DataModule):
 
     def train_set(self) -> Dataset:
         """Return the training windows."""
-        built, chosen = self.built, None
-        parts = [track.split.train for track in built.tracks]
-        if self.few_shot != 1.0 and self.few_shot_where != "uniform":
-            parts = [
-                few_shot_rows(p, share=self.few_shot, context=self.context, where=self.few_shot_where)
-                for p in parts
-            ]
-        rows = self._rows(parts, reach=False)
+        rows = self._rows(self.trained_rows, reach=False)
         if self.weights is not None:
             return self._mixture(rows)
         whole = self._windows(rows, stride=self.stride)
         if self.few_shot != 1.0 and self.few_shot_where == "uniform":
             few_shot_rows((0, 1), share=self.few_shot, context=0)  # checks the share
             drawn = np.random.default_rng(self.seed).permutation(len(whole))
-            chosen = np.sort(drawn[: max(1, int(len(whole) * self.few_shot))])
-            whole.chosen = chosen
+            whole.chosen = np.sort(drawn[: max(1, int(len(whole) * self.few_shot))])
         self._refuse_empty(whole, "training")
         return whole
 

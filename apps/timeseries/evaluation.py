@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from apps.timeseries.baselines import (
-    ETS,
-    Baseline,
-    DLinear,
-    Drift,
-    RepeatLast,
-    Ridge,
-    SeasonalNaive,
-    WindowMean,
-)
+from apps.timeseries import frequency as rates
+from apps.timeseries import scaling
+from apps.timeseries.baselines import ETS, Baseline, default_baselines
 from apps.timeseries.conformal import Conformal
-from apps.timeseries.metrics import ForecastErrors, seasonal_error
+from apps.timeseries.metrics import seasonal_error
+from apps.timeseries.scores import DECILES, Scores
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from apps.timeseries.data import Series
 
-__all__ = ["LEVELS", "Evaluation", "Opponent", "opponents", "panel", "target_tables"]
-
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_COLUMNS = {"mse": "MSE", "mae": "MAE", "mase": "MASE", "smape": "sMAPE", "nd": "ND", "wql": "WQL"}
+__all__ = ["Evaluation", "Opponent", "opponents", "panel"]
 
 
 class Evaluation:
-    """Sums of errors by forecaster.
+    """Brings forecasts of a data module's windows into the data's own units and adds them to `scores`.
 
-    MSE and MAE are in the units of the external scaler, as the field reports them; MASE has each series'
-    seasonal error of its training rows below the line (of all rows where nothing is trained on); sMAPE (0 to
-    2), ND and WQL are in the data's own units. A forecaster without quantiles counts with its point forecast
-    at every level, so that its WQL is ND.
+    The seasonal error of MASE is that of a series' training rows; of all its rows where it has none, as a
+    series that only the test sees.
 
     Args:
         data: The data module, after its set-up.
@@ -48,15 +36,18 @@ class Evaluation:
 
     def __init__(self, data: Series, *, windows: int) -> None:
         facts = data.facts
-        self.horizon: int = facts["horizon"]
-        self.channels: list[str] = list(facts["channels"][: facts["targets"]])
         self.windows = windows
+        self.scores = Scores(facts["horizon"], facts["channels"][: facts["targets"]])
         self._seen = 0
-        self._errors: dict[str, tuple[ForecastErrors, ForecastErrors]] = {}
-        statistics = [_statistics(data, number) for number in range(len(data.tracks))]
-        self._mean = torch.tensor([mean for mean, _ in statistics], dtype=torch.float64)
-        self._scale = torch.tensor([scale for _, scale in statistics], dtype=torch.float64)
-        self._seasonal = _seasonal_errors(data, season=facts["season"], scale=self._scale)
+        self._statistics = [_statistics(data, number) for number in range(len(data.tracks))]
+        self._mean, self._scale = (
+            torch.tensor([one[name] for one in self._statistics], dtype=torch.float64)
+            for name in ("mean", "scale")
+        )
+        self._seasonal = torch.tensor(
+            [_seasonal_errors(data, number, one) for number, one in enumerate(self._statistics)],
+            dtype=torch.float64,
+        )
 
     def update(
         self,
@@ -76,32 +67,25 @@ class Evaluation:
             target: Labels of the same shape.
             observed: Where they were measured.
             series: `(B,)`, rows of the series table.
-            offsets: `(Q, H, C)`, what quantiles of `LEVELS` add to the prediction, in scaled units.
+            offsets: `(Q, H, C)`, what quantiles of `DECILES` add to the prediction, in scaled units.
         """
-        if name not in self._errors:
-            channels = len(self.channels)
-            self._errors[name] = (
-                ForecastErrors(self.horizon, channels),
-                ForecastErrors(self.horizon, channels, levels=LEVELS),
-            )
-        scaled, raw = self._errors[name]
-        scaled.update(prediction, target, observed=observed)
-        device = prediction.device
-        mean, scale = (table.to(device)[series][:, None] for table in (self._mean, self._scale))
-        point = prediction.double() * scale + mean
+        point = self._own(prediction[:, None], series)  # B Q H C, with one level
         if offsets is None:
-            quantiles = point[..., None].expand(*point.shape, len(LEVELS))
+            quantiles = point.expand(-1, len(DECILES), -1, -1)
         else:
-            spread = offsets.to(device).double().permute(1, 2, 0)  # Q H C -> H C Q
-            quantiles = point[..., None] + spread[None] * scale[..., None]
-        raw.update(
-            point, target.double() * scale + mean, observed=observed,
-            scale=self._seasonal.to(device)[series], quantiles=quantiles,
+            quantiles = self._own(prediction[:, None] + offsets.to(prediction.device)[None], series)
+        self.scores.update(
+            name, prediction=prediction, target=target, observed=observed, point=point[:, 0],
+            truth=self._own(target[:, None], series)[:, 0], quantiles=quantiles.movedim(1, -1),
+            seasonal=self._seasonal.to(prediction.device)[series],
         )  # fmt: skip
 
     def late(self, last_windows: int | None, *, size: int) -> int:
-        """Return how many of the next `size` windows come before the last ones that a slow forecaster is
-        asked for.
+        """Return how many of the next windows come too early for a slow forecaster.
+
+        Args:
+            last_windows: How many of the last windows it is asked for; None is all.
+            size: Number of the next windows.
         """
         if last_windows is None:
             return 0
@@ -111,166 +95,80 @@ class Evaluation:
         """Count a batch that every forecaster has seen."""
         self._seen += size
 
-    def reduce(self) -> None:
-        """Add the sums of all ranks; call once, on every rank."""
-        for scaled, raw in self._errors.values():
-            scaled.reduce()
-            raw.reduce()
-
-    def results(self) -> list[dict[str, Any]]:
-        """Return one row per forecaster: name, windows and metrics over everything."""
-        rows = []
-        for name, (scaled, raw) in self._errors.items():
-            values = raw.compute() | {k: v for k, v in scaled.compute().items() if k in ("mse", "mae")}
-            rows.append({"model": name, "windows": scaled.windows} | _columns(values))
-        return rows
-
-    def by_step(self) -> list[dict[str, Any]]:
-        """Return one row per forecaster and step of the horizon, counted from 1."""
-        return [
-            {"model": name, "step": step + 1} | _columns({k: float(v[step]) for k, v in values.items()})
-            for name, values in self._split("by_step")
-            for step in range(self.horizon)
-        ]
-
-    def by_channel(self) -> list[dict[str, Any]]:
-        """Return one row per forecaster and target channel."""
-        return [
-            {"model": name, "channel": channel} | _columns({k: float(v[i]) for k, v in values.items()})
-            for name, values in self._split("by_channel")
-            for i, channel in enumerate(self.channels)
-        ]
-
-    def curves(self, metric: str = "mae") -> dict[str, np.ndarray]:
-        """Return a metric by step of the horizon for every forecaster."""
-        return {name: values[metric].numpy() for name, values in self._split("by_step")}
-
-    def frame(self) -> pd.DataFrame:
-        """Return `results` with the forecasters as index."""
-        import pandas as pd
-
-        return pd.DataFrame(self.results()).set_index("model")
-
-    def text(self) -> str:
-        """Return the results as a table for the terminal."""
-        rows = self.results()
-        names = [column for column in _COLUMNS.values() if column in rows[0]]
-        width = max(len(row["model"]) for row in rows) + 2
-        lines = [" " * width + "".join(f"{name:>9}" for name in names) + f"{'windows':>10}"]
-        for row in rows:
-            cells = "".join(f"{row[name]:>9.4f}" for name in names)
-            lines.append(f"{row['model']:<{width}}{cells}{row['windows']:>10}")
-        return "\n".join(lines)
-
-    def _split(self, method: str) -> list[tuple[str, dict[str, Tensor]]]:
-        found = []
-        for name, (scaled, raw) in self._errors.items():
-            both = getattr(raw, method)() | {
-                k: v for k, v in getattr(scaled, method)().items() if k in ("mse", "mae")
-            }
-            found.append((name, both))
-        return found
+    def _own(self, values: Tensor, series: Tensor) -> Tensor:
+        """Return scaled values `(B, Q, H, C)` in the data's own units, float64."""
+        mean, scale = (table.to(values.device)[series][:, None, None] for table in (self._mean, self._scale))
+        raw = values.double() * scale + mean
+        for number in series.unique().tolist():
+            if "power" in self._statistics[number]:
+                own = series == number
+                block = scaling.invert_channels(values[own].double().cpu().numpy(), self._statistics[number])
+                raw[own] = torch.from_numpy(block).to(raw)
+        return raw
 
 
 class Opponent:
-    """A baseline for many series: what depends on a series (its season, its own history) is built for each.
+    """A baseline for many series, fitted when it is first asked.
+
+    Those that learn one map take it from the training rows of all series; ETS is estimated on each series'
+    own, or on each context where there are none. The season is each series' own.
 
     Args:
-        name: What tables call it.
-        last_windows: How many of the last windows it is asked for; None is all.
-        make: Returns the fitted baseline for a row of the series table; called once per `key`.
-        key: What a series must share with another to share its baseline.
+        baseline: Not yet fitted.
+        data: The data module.
     """
 
-    def __init__(
-        self,
-        name: str,
-        last_windows: int | None,
-        make: Callable[[int], Baseline],
-        key: Callable[[int], Hashable],
-    ) -> None:
-        self.name, self.last_windows = name, last_windows
-        self._make, self._key = make, key
-        self._made: dict[Hashable, Baseline] = {}
+    def __init__(self, baseline: Baseline, data: Series) -> None:
+        self.name, self.last_windows = baseline.name, baseline.last_windows
+        self._baseline, self._data = baseline, data
+        self._seasons = torch.tensor([_season(data, number) for number in range(len(data.tracks))])
+        self._fitted: dict[int | None, Baseline] = {}
 
     def predict(self, past: Tensor, observed: Tensor, series: Tensor) -> Tensor:
         """Forecast `past (B, L, C)` of the given series `(B,)`: `(B, H, C)`."""
-        keys = {number: self._key(number) for number in series.unique().tolist()}
-        groups = list(dict.fromkeys(keys.values()))
-        if len(groups) == 1:
-            return self._baseline(groups[0], next(iter(keys))).predict(past, observed)
-        parts, rows = [], []
-        owners = series.tolist()
-        for group in groups:
-            chosen = torch.tensor([row for row, number in enumerate(owners) if keys[number] == group])
-            baseline = self._baseline(group, owners[int(chosen[0])])
-            parts.append(baseline.predict(past[chosen], observed[chosen]))
-            rows.append(chosen)
-        out = torch.empty_like(torch.cat(parts))
-        out[torch.cat(rows)] = torch.cat(parts)
+        series = series.cpu()
+        if not isinstance(self._baseline, ETS):
+            return self._fit(None).predict(past, observed, season=self._seasons[series])
+        out = past.new_empty(len(past), self._baseline.horizon, past.shape[2])
+        for number in series.unique().tolist():
+            own = (series == number).to(past.device)
+            out[own] = self._fit(number).predict(past[own], observed[own])
         return out
 
-    def _baseline(self, group: Hashable, number: int) -> Baseline:
-        if group not in self._made:
+    def _fit(self, number: int | None) -> Baseline:
+        """Return the baseline fitted on one series, or on all."""
+        if number not in self._fitted:
             with torch.inference_mode(False), torch.enable_grad():  # some are trained, in the midst of a test
-                self._made[group] = self._make(number)
-        return self._made[group]
+                self._fitted[number] = self._fitted_on_all() if number is None else self._fitted_on(number)
+        return self._fitted[number]
+
+    def _fitted_on_all(self) -> Baseline:
+        return self._baseline.fit(_tables(self._data, "train"), validation=_tables(self._data, "val"))
+
+    def _fitted_on(self, number: int) -> Baseline:
+        rows = _rows(self._data, number, "train")
+        own = replace(self._baseline, season=int(self._seasons[number]))  # type: ignore[call-arg]
+        return own.fit([rows] if len(rows) >= self._data.context else [])
 
 
 def opponents(data: Series, *, trained: bool) -> list[Opponent]:
-    """Return the baselines of an evaluation: naive ones, ETS, and with `trained` DLinear and ridge on the
-    training rows.
-
-    The season is each series' own; ETS is estimated on each series' own training rows, or on the first
-    context asked for where it has none; DLinear and ridge are one network and one matrix for all series.
-    """
-    facts = data.facts
-    horizon, context = facts["horizon"], facts["context"]
-
-    def season(number: int) -> int:
-        return _season(data.tracks[number], facts["season"])
-
-    def ets(number: int) -> Baseline:
-        table = _rows(data, number, "train")
-        baseline = ETS(horizon, season=season(number), context=context)
-        return baseline.fit([table] if len(table) >= context else [])
-
-    def learned(kind: type[DLinear] | type[Ridge]) -> Callable[[int], Baseline]:
-        return lambda number: kind(horizon, context=context).fit(
-            target_tables(data, "train"), validation=target_tables(data, "val")
-        )
-
-    def same(number: int) -> Hashable:
-        return 0
-
-    found = [
-        Opponent("last value", None, lambda number: RepeatLast(horizon), same),
-        Opponent(
-            "seasonal naive", None, lambda number: SeasonalNaive(horizon, season=season(number)), season
-        ),
-        Opponent("window mean", None, lambda number: WindowMean(horizon), same),
-        Opponent("drift", None, lambda number: Drift(horizon), same),
-        Opponent("ETS", 200, ets, lambda number: number),
-    ]
-    if trained and any(len(table) >= context + horizon for table in target_tables(data, "train")):
-        found += [
-            Opponent("DLinear", None, learned(DLinear), same),
-            Opponent("ridge", None, learned(Ridge), same),
-        ]
-    return found
+    """Return the baselines of an evaluation; with `trained` also those that learn from the training rows."""
+    context, horizon = data.facts["context"], data.facts["horizon"]
+    trained = trained and any(len(rows) >= context + horizon for rows in _tables(data, "train"))
+    chosen = default_baselines(context=context, horizon=horizon, season=data.facts["season"], trained=trained)
+    return [Opponent(baseline, data) for baseline in chosen]
 
 
-def target_tables(data: Series, part: str) -> list[Tensor]:
-    """Return the target channels of each series' `train` or `val` rows, `(T, C)` scaled; `val` begins with
-    its context.
-    """
-    tables = [_rows(data, number, part) for number, track in enumerate(data.tracks) if track.factor == 1]
-    return [table for table in tables if len(table)]
+def _tables(data: Series, part: str) -> list[Tensor]:
+    """Return the target channels of each series' `train` or `val` rows that are not empty."""
+    numbers = [number for number, track in enumerate(data.tracks) if track.factor == 1]
+    return [rows for number in numbers if len(rows := _rows(data, number, part))]
 
 
 def _rows(data: Series, number: int, part: str) -> Tensor:
-    first, end = getattr(data.tracks[number].split, part)
-    if part != "train" and end > first:
+    """Return the target channels of a series' rows, `(T, C)` scaled; `val` begins with its context."""
+    first, end = data.trained_rows[number] if part == "train" else data.tracks[number].split.val
+    if part == "val" and end > first:
         first = max(0, first - data.context)
     return data.store.series(number)[first:end, : data.facts["targets"]]
 
@@ -300,11 +198,11 @@ def panel(
         conformal: State of the residuals' quantiles.
     """
     track, facts = data.tracks[number], data.facts
-    mean, scale = _statistics(data, number)
+    statistics = _statistics(data, number)
     channel = facts["channels"][0]
 
     def raw(values: Tensor) -> np.ndarray:
-        return values.detach().double().cpu().numpy() * scale[0] + mean[0]
+        return scaling.invert_channels(values.detach().double().cpu().numpy()[:, None], statistics)[:, 0]
 
     shown: dict[str, Any] = {
         "title": track.id
@@ -330,12 +228,11 @@ def panel(
     return shown
 
 
-def _statistics(data: Series, number: int) -> tuple[list[float], list[float]]:
-    """Return mean and scale of the targets of one row of the series table."""
-    track, facts = data.tracks[number], data.facts
-    row = facts["series"][track.id]
-    chosen = slice(track.place, track.place + facts["targets"])
-    return row["mean"][chosen], row["scale"][chosen]
+def _statistics(data: Series, number: int) -> dict[str, list[Any]]:
+    """Return mean and scale (and power) of the targets of one row of the series table."""
+    track, row = data.tracks[number], data.facts["series"][data.tracks[number].id]
+    chosen = slice(track.place, track.place + data.facts["targets"])
+    return {name: row[name][chosen] for name in ("mean", "scale", "power") if row.get(name)}
 
 
 def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] | None:
@@ -348,24 +245,20 @@ def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] |
     return every[:past], every[past:]
 
 
-def _seasonal_errors(data: Series, *, season: int, scale: Tensor) -> Tensor:
-    """Return each series' seasonal error `(S, C)` in the data's own units."""
-    count = scale.shape[1]
-    errors = []
-    for number, track in enumerate(data.tracks):
-        table = data.store.series(number)[:, :count]
-        first, end = track.split.train
-        if end - first > season:
-            table = table[first:end]
-        errors.append(seasonal_error(table.T, season=_season(track, season)))
-    return torch.stack(errors) * scale
+def _seasonal_errors(data: Series, number: int, statistics: Mapping[str, Any]) -> list[float]:
+    """Return the seasonal error of each target of a series in the data's own units."""
+    table = data.store.series(number)
+    first, end = data.tracks[number].split.train
+    if end > first:
+        table = table[first:end]
+    found = []
+    for channel in range(data.facts["targets"]):  # one by one: a long series is not copied whole
+        own = {name: values[channel : channel + 1] for name, values in statistics.items()}
+        raw = scaling.invert_channels(table[:, channel : channel + 1].double().numpy(), own)
+        found.append(float(seasonal_error(torch.from_numpy(raw[:, 0]), season=_season(data, number))))
+    return found
 
 
-def _season(track: Any, season: int) -> int:
-    from apps.timeseries.frequency import season as season_of
-
-    return season_of(track.frequency) if track.frequency else season
-
-
-def _columns(values: Mapping[str, float]) -> dict[str, float]:
-    return {column: values[name] for name, column in _COLUMNS.items() if name in values}
+def _season(data: Series, number: int) -> int:
+    frequency = data.tracks[number].frequency
+    return rates.season(frequency) if frequency else data.facts["season"]

@@ -20,16 +20,14 @@ from apps.timeseries.forecast import Forecast, SeriesForecast
 from apps.timeseries.readers import SeriesTable, Unreadable, read_collection, read_future
 from apps.timeseries.roles import Roles
 from apps.timeseries.rolling import Contexts, forecast_scaled, mixes_channels
+from apps.timeseries.scores import DECILES
 from apps.timeseries.windows import impute
 from core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DECILES", "Forecaster"]
-
-DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
+__all__ = ["Forecaster"]
 
 class Forecaster:
     """A trained network with everything it needs to forecast a table in physical units.

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.conformal import Conformal, Residuals
-from apps.timeseries.evaluation import LEVELS, Evaluation, Opponent, opponents, panel
+from apps.timeseries.evaluation import Evaluation, Opponent, opponents, panel
+from apps.timeseries.scores import DECILES
 from core.errors import UserError
 from core.task import Task
 
@@ -131,7 +132,9 @@ class Forecasting(Task):
         stored = self.normaliser.get("conformal")
         if stored is not None:
             conformal = Conformal.from_state(stored)
-            self._offsets = conformal.at(LEVELS, horizon=data.horizon, channels=self._evaluation.channels)
+            self._offsets = conformal.at(
+                DECILES, horizon=data.horizon, channels=self._evaluation.scores.channels
+            )
         self._opponents, self._drawn, self._shown = [], [], set()
         if self.baselines:
             self._opponents = opponents(data, trained=self.trained_baselines)
@@ -164,24 +167,24 @@ class Forecasting(Task):
 
     def on_test_epoch_end(self) -> None:
         """Write the tables and figures, and log the network's own scores."""
-        evaluation = self._evaluation
-        assert evaluation is not None
-        evaluation.reduce()
-        results = evaluation.results()
+        assert self._evaluation is not None
+        scored = self._evaluation.scores
+        scored.reduce()
+        results = scored.results()
         scores = {f"test_{name.lower()}": float(results[0][name]) for name in _LOGGED if name in results[0]}
         self.log_dict(scores, rank_zero_only=True)
         self.write_table("results", results)
-        self.write_table("by_step", evaluation.by_step())
-        self.write_table("by_channel", evaluation.by_channel())
-        self.say(evaluation.text())
+        self.write_table("by_step", scored.by_step())
+        self.write_table("by_channel", scored.by_channel())
+        self.say(scored.text())
         if not self.trainer.is_global_zero:
             return
         from apps.timeseries.figures import comparison_figure, error_figure, forecast_figure
 
-        whole = evaluation.frame()
+        whole = scored.frame()
         whole = whole[~whole.index.str.contains(r"\(last")]
         self.log_figure("comparison", comparison_figure(whole, title=f"{self.title} and the baselines"))
-        curves = {name: values for name, values in evaluation.curves("mae").items() if "(last" not in name}
+        curves = {name: values for name, values in scored.curves("MAE").items() if "(last" not in name}
         self.log_figure("error_by_step", error_figure(curves, metric="MAE"))
         if self._drawn:
             self.log_figure("forecast", forecast_figure(self._drawn, title="Forecasts of test windows"))

@@ -8,6 +8,7 @@ import argparse
 import gc
 import os
 import re
+import shutil
 import tempfile
 import traceback
 from importlib import import_module
