@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 from core.cli import main
-from core.cli.arguments import prepare
+from core.cli.arguments import prepare, set_waiting
 from core.errors import UserError
 
 
@@ -92,3 +93,15 @@ def test_the_recipes_system_names_its_runs(recipe):
 def test_a_hyphen_in_a_domain_is_an_underscore(capsys):
     assert main(["time_series"]) == 2
     assert "did you mean 'timeseries'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], "10000"), (["--cpu.short_spin=false"], None), (["--cpu.short_spin", "true"], "10000")],
+)
+def test_waiting_threads_are_set_before_torch_is_loaded(recipe, monkeypatch, words, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    set_waiting(prepare("timeseries", "fit", ["--config", str(recipe), *words]))
+    found = os.environ.pop("GOMP_SPINCOUNT", None)
+    assert found == expected

@@ -34,9 +34,21 @@ def test_everything_can_be_turned_off() -> None:
 def test_every_switch_says_why() -> None:
     state = cpu.apply(cpu.Switches())
 
-    assert set(state) == {"allocator", "onednn_matmul", "fast_dropout", "fused_optimizer", "threads"}
+    names = {"allocator", "onednn_matmul", "fast_dropout", "fused_optimizer", "short_spin", "threads"}
+    assert set(state) == names
     assert all(entry["reason"] for entry in state.values())
     assert cpu.active() == state
+
+
+@pytest.mark.parametrize(("turns", "on"), [("10000", True), ("300000", False), (None, False)])
+def test_short_spin_is_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, turns: str | None, on: bool
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if turns is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", turns)
+
+    assert cpu.apply(cpu.Switches())["short_spin"]["on"] is on
 
 
 def test_what_is_reported_is_what_torch_does() -> None:
