@@ -284,7 +284,8 @@ class DLinear(Baseline):
         if self.network is None:
             raise RuntimeError("DLinear predicts only after fit")
         past = fill_missing(past, observed)
-        return self.network(_last(past, self.context).float()).to(past.dtype)
+        # fitted on the tables in memory, whatever device the windows are on
+        return self.network(_last(past, self.context).float().cpu()).to(past)
 
 
 @dataclass
