@@ -18,13 +18,13 @@ from apps.timeseries.baselines import Baseline, default_baselines
 from apps.timeseries.conformal import Conformal
 from apps.timeseries.forecaster import Forecaster
 from apps.timeseries.readers import SeriesTable, Unreadable
-from apps.timeseries.scores import DECILES, METRICS, Scores
+from apps.timeseries.scores import DECILES, Scores
 from core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METRICS", "Backtest", "backtest"]
+__all__ = ["Backtest", "backtest"]
 
 @dataclass(frozen=True)
 class Rows:
@@ -88,10 +88,14 @@ class Backtest:
     def _by(self, key: str, labels: np.ndarray) -> pd.DataFrame:
         import pandas as pd
 
-        found = {
-            label: self._scores(torch.from_numpy(labels == label)).frame() for label in dict.fromkeys(labels)
-        }
-        return pd.concat(found, names=[key]).swaplevel().sort_index(level="model", sort_remaining=False)
+        found = [
+            {"model": row["model"], key: label} | row
+            for label in dict.fromkeys(labels)
+            for row in self._scores(torch.from_numpy(labels == label)).results()
+        ]
+        order = list(self.forecasters)
+        found.sort(key=lambda row: order.index(row["model"]))
+        return pd.DataFrame(found).set_index(["model", key])
 
     def _scores(self, rows: Tensor | slice = slice(None)) -> Scores:
         """Return the scores of some rows, each taken as a window of one channel."""
@@ -167,10 +171,10 @@ def backtest(
         )
         for key, rows in pieces.items()
     }
-    width = [len(case.targets) for case in cases]
+    width, context = [len(case.targets) for case in cases], forecaster.context
     return Backtest(
-        target=torch.cat([_flat(case.truth(case.scaled, steps, context=forecaster.context)) for case in cases]),
-        truth=torch.cat([_flat(case.truth(case.raw, steps, context=forecaster.context)) for case in cases]),
+        target=torch.cat([_flat(case.truth(case.scaled, steps, context=context)) for case in cases]),
+        truth=torch.cat([_flat(case.truth(case.raw, steps, context=context)) for case in cases]),
         seasonal=torch.cat([_flat(case.seasonal_errors()) for case in cases]),
         channels=np.concatenate([np.tile(case.targets, len(case.ends)) for case in cases]),
         series=np.concatenate(

@@ -230,7 +230,7 @@ class Series(DataModule):
 
     @property
     def trained_rows(self) -> list[tuple[int, int]]:
-        """Rows of each series that training windows come from: fewer than its training part in a few-shot run.
+        """Rows of each series that training windows come from, in a few-shot run a part of `split.train`.
 
         The scaler and the seasonal error of MASE keep the whole training part, as in the benchmark.
         """

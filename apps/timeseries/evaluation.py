@@ -19,6 +19,7 @@ from apps.timeseries.scores import DECILES, Scores
 
 if TYPE_CHECKING:
     from apps.timeseries.data import Series
+    from apps.timeseries.store import Track
 
 __all__ = ["Evaluation", "Opponent", "opponents", "panel"]
 
@@ -39,11 +40,12 @@ class Evaluation:
         self.windows = windows
         self.scores = Scores(facts["horizon"], facts["channels"][: facts["targets"]])
         self._seen = 0
-        self._statistics = [_statistics(data, number) for number in range(len(data.tracks))]
+        self._statistics = [_statistics(data, track, facts["targets"]) for track in data.tracks]
         self._mean, self._scale = (
             torch.tensor([one[name] for one in self._statistics], dtype=torch.float64)
             for name in ("mean", "scale")
         )
+        self._powered = any("power" in one for one in self._statistics)
         self._seasonal = torch.tensor(
             [_seasonal_errors(data, number, one) for number, one in enumerate(self._statistics)],
             dtype=torch.float64,
@@ -73,7 +75,7 @@ class Evaluation:
         if offsets is None:
             quantiles = point.expand(-1, len(DECILES), -1, -1)
         else:
-            quantiles = self._own(prediction[:, None] + offsets.to(prediction.device)[None], series)
+            quantiles = self._own(prediction[:, None].double() + offsets.to(prediction.device)[None], series)
         self.scores.update(
             name, prediction=prediction, target=target, observed=observed, point=point[:, 0],
             truth=self._own(target[:, None], series)[:, 0], quantiles=quantiles.movedim(1, -1),
@@ -99,11 +101,10 @@ class Evaluation:
         """Return scaled values `(B, Q, H, C)` in the data's own units, float64."""
         mean, scale = (table.to(values.device)[series][:, None, None] for table in (self._mean, self._scale))
         raw = values.double() * scale + mean
-        for number in series.unique().tolist():
-            if "power" in self._statistics[number]:
-                own = series == number
-                block = scaling.invert_channels(values[own].double().cpu().numpy(), self._statistics[number])
-                raw[own] = torch.from_numpy(block).to(raw)
+        for number in series.unique().tolist() if self._powered else ():
+            own = series == number
+            block = scaling.invert_channels(values[own].double().cpu().numpy(), self._statistics[number])
+            raw[own] = torch.from_numpy(block).to(raw)
         return raw
 
 
@@ -121,7 +122,7 @@ class Opponent:
     def __init__(self, baseline: Baseline, data: Series) -> None:
         self.name, self.last_windows = baseline.name, baseline.last_windows
         self._baseline, self._data = baseline, data
-        self._seasons = torch.tensor([_season(data, number) for number in range(len(data.tracks))])
+        self._seasons = torch.tensor([rates.season(track.frequency) for track in data.tracks])
         self._fitted: dict[int | None, Baseline] = {}
 
     def predict(self, past: Tensor, observed: Tensor, series: Tensor) -> Tensor:
@@ -184,8 +185,7 @@ def panel(
     baselines: Mapping[str, Tensor] | None = None,
     conformal: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return one panel of `forecast_figure`: a window's first target in the data's own units, with its time
-    stamps.
+    """Return one panel of `forecast_figure`: a window's first target in the data's own units, and its stamps.
 
     Args:
         data: The data module.
@@ -198,7 +198,7 @@ def panel(
         conformal: State of the residuals' quantiles.
     """
     track, facts = data.tracks[number], data.facts
-    statistics = _statistics(data, number)
+    statistics = _statistics(data, track, facts["targets"])
     channel = facts["channels"][0]
 
     def raw(values: Tensor) -> np.ndarray:
@@ -228,14 +228,13 @@ def panel(
     return shown
 
 
-def _statistics(data: Series, number: int) -> dict[str, list[Any]]:
+def _statistics(data: Series, track: Track, targets: int) -> dict[str, list[Any]]:
     """Return mean and scale (and power) of the targets of one row of the series table."""
-    track, row = data.tracks[number], data.facts["series"][data.tracks[number].id]
-    chosen = slice(track.place, track.place + data.facts["targets"])
+    row, chosen = data.built.facts[track.id], slice(track.place, track.place + targets)
     return {name: row[name][chosen] for name in ("mean", "scale", "power") if row.get(name)}
 
 
-def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] | None:
+def _stamps(track: Track, start: int, past: int, future: int) -> tuple[Any, Any] | None:
     if track.start is None or not track.frequency:
         return None
     import pandas as pd
@@ -247,18 +246,13 @@ def _stamps(track: Any, start: int, past: int, future: int) -> tuple[Any, Any] |
 
 def _seasonal_errors(data: Series, number: int, statistics: Mapping[str, Any]) -> list[float]:
     """Return the seasonal error of each target of a series in the data's own units."""
-    table = data.store.series(number)
-    first, end = data.tracks[number].split.train
+    table, track = data.store.series(number), data.tracks[number]
+    first, end = track.split.train
     if end > first:
         table = table[first:end]
     found = []
-    for channel in range(data.facts["targets"]):  # one by one: a long series is not copied whole
+    for channel in range(len(statistics["mean"])):  # one by one: a long series is not copied whole
         own = {name: values[channel : channel + 1] for name, values in statistics.items()}
         raw = scaling.invert_channels(table[:, channel : channel + 1].double().numpy(), own)
-        found.append(float(seasonal_error(torch.from_numpy(raw[:, 0]), season=_season(data, number))))
+        found.append(float(seasonal_error(torch.from_numpy(raw[:, 0]), season=rates.season(track.frequency))))
     return found
-
-
-def _season(data: Series, number: int) -> int:
-    frequency = data.tracks[number].frequency
-    return rates.season(frequency) if frequency else data.facts["season"]

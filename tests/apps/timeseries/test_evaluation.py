@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from apps.timeseries import scaling
 from apps.timeseries.data import Series
+from apps.timeseries.evaluation import Evaluation, opponents
 
 
 def table(rows: int = 300, **columns: np.ndarray) -> pd.DataFrame:
@@ -29,3 +31,74 @@ def test_labels_behind_an_empty_context_do_not_count() -> None:
     assert not bool(batch.countable[empty][..., 0].any())
     assert torch.equal(batch.countable[..., 1], batch.future_observed[..., 1])
     assert torch.equal(batch.countable[~empty], batch.future_observed[~empty])
+
+
+def evaluated(data: Series, *, window: int = 0) -> tuple[Evaluation, np.ndarray]:
+    """Return the evaluation of an all-zero forecast of one window, and that window's truth."""
+    batch = data.test_set().__getitems__([window])
+    found = Evaluation(data, windows=1)
+    labels = (batch.future_values[..., :1], batch.future_observed[..., :1], batch.series)
+    found.update("zero", torch.zeros_like(labels[0]), *labels)
+    first = int(batch.start[0]) + data.context
+    return found, np.arange(first, first + data.horizon)
+
+
+@pytest.mark.parametrize("scaler", ["standard", "minmax", "power", "none"])
+def test_every_scaler_is_scored_in_the_datas_own_units(scaler: str) -> None:
+    values = np.exp(np.random.default_rng(3).normal(size=300)) + 1
+    data = Series.from_frame(table(y=values), context=24, horizon=6, scaler=scaler)
+    found, rows = evaluated(data)
+    facts = data.facts["series"]["series"]
+    point = scaling.invert_channels(np.zeros((6, 1)), facts)[0, 0]
+    error, train = np.abs(values[rows] - point), values[:210]
+    (row,) = found.scores.results()
+    assert row["ND"] == pytest.approx(error.sum() / values[rows].sum(), rel=1e-4)
+    assert row["MASE"] == pytest.approx(error.mean() / np.abs(train[24:] - train[:-24]).mean(), rel=1e-4)
+
+
+def test_the_seasonal_error_of_a_short_training_part_is_that_of_the_next_row() -> None:
+    data = Series.from_frame(table(60), context=12, horizon=6, borders=[20, 40])
+    values = table(60)["y"].to_numpy()
+    found, rows = evaluated(data)
+    point = values[:20].mean()
+    expected = np.abs(values[rows] - point).mean() / np.abs(np.diff(values[:20])).mean()
+    assert found.scores.results()[0]["MASE"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_baselines_learn_from_the_rows_of_a_few_shot_run_alone() -> None:
+    values = np.random.default_rng(4).normal(size=2000)
+    spoilt = values.copy()
+    spoilt[400:1300] *= 100  # training rows that the few-shot run leaves out
+    forecasts = []
+    for series in (values, spoilt):
+        frame = table(2000, y=series)
+        data = Series.from_frame(frame, context=24, horizon=6, few_shot=0.2, scaler="none")
+        batch = data.test_set().__getitems__(range(4))
+        ridge = {one.name: one for one in opponents(data, trained=True)}["ridge"]
+        forecasts.append(ridge.predict(batch.past_values, batch.past_observed, batch.series))
+    assert torch.equal(*forecasts)
+
+
+def test_each_series_is_held_against_its_own_season() -> None:
+    daily = pd.date_range("2024-01-01", periods=200, freq="D")
+    hourly = pd.date_range("2024-01-01", periods=200, freq="h")
+    stamps = {"d": daily, "h": hourly}
+    parts = [pd.DataFrame({"id": name, "date": date, "y": np.arange(200.0)}) for name, date in stamps.items()]
+    frame = pd.concat(parts)
+    data = Series.from_frame(frame, context=48, horizon=2, ids="id", scaler="none")
+    naive = {one.name: one for one in opponents(data, trained=False)}["seasonal naive"]
+    batch = data.test_set().__getitems__([0, len(data.test_set()) - 1])
+    made = naive.predict(batch.past_values, batch.past_observed, batch.series)
+    lag = (batch.future_values - made)[:, 0, 0].tolist()
+    assert [data.tracks[int(n)].frequency for n in batch.series] == ["D", "h"]
+    assert lag == [1.0, 24.0]
+
+
+def test_ets_serves_windows_of_several_series_in_any_order() -> None:
+    frame = pd.concat([table(200).assign(id=name) for name in "ab"])
+    data = Series.from_frame(frame, context=48, horizon=4, ids="id")
+    ets = {one.name: one for one in opponents(data, trained=False)}["ETS"]
+    batch = data.test_set().__getitems__([0, 1, len(data.test_set()) - 1])
+    inputs = (batch.past_values, batch.past_observed, batch.series)
+    forward = ets.predict(*inputs)
+    assert torch.equal(ets.predict(*(one.flip(0) for one in inputs)).flip(0), forward)

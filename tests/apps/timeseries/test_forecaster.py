@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from apps.timeseries.backtest import METRICS, backtest
+from apps.timeseries.backtest import backtest
 from apps.timeseries.conformal import Conformal
 from apps.timeseries.forecaster import Forecaster
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.readers import read_series
 from apps.timeseries.rolling import Contexts, forecast_scaled
+from apps.timeseries.scores import METRICS
 from apps.timeseries.writers import predict_to, summary, write_forecast
 from core.checkpoints.files import write_checkpoint
 from core.errors import UserError
