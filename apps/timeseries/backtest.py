@@ -1,6 +1,4 @@
-"""Rolling-origin backtest on the user's own series: the model and the baselines forecast the same past
-again and again.
-"""
+"""Rolling-origin backtest: the model and the baselines forecast the ends of the user's series again."""
 
 from __future__ import annotations
 
@@ -120,8 +118,7 @@ def backtest(
     baselines: Sequence[Baseline] | str = "all",
     name: str = "model",
 ) -> Backtest:
-    """Forecast the ends of the series again from `origins` earlier moments, and score them with the
-    baselines.
+    """Forecast the ends of the series again from earlier moments, beside the baselines, and score both.
 
     Statistics of a series, baselines and the baselines' quantiles see only what precedes the first origin;
     the model's quantiles are those that it would give its user.
@@ -264,9 +261,7 @@ def _cases(
 def _fit(
     chosen: Sequence[Baseline] | str, cases: Sequence[_Case], *, context: int, horizon: int, season: int
 ) -> tuple[list[Baseline], list[str]]:
-    """Fit the baselines on what precedes the first origins; those that lack training windows are left
-    out.
-    """
+    """Fit the baselines on what precedes the first origins, without those that lack training windows."""
     if not isinstance(chosen, str):
         baselines = list(chosen)
     elif chosen in ("all", "naive"):
@@ -294,9 +289,7 @@ def _fit(
 def _baseline_offsets(
     baseline: Baseline, case: _Case, forecaster: Forecaster, levels: Sequence[float]
 ) -> np.ndarray:
-    """Return conformal offsets of a baseline from up to 50 windows before the first origin, 0 where there
-    are none.
-    """
+    """Return a baseline's conformal offsets from up to 50 windows before the first origin, else 0."""
     steps, last = baseline.horizon, case.ends[0] - baseline.horizon
     first = min(forecaster.context, case.ends[0] // 2)
     ends = list(range(last, first - 1, -max(1, (last - first) // 50)))[:50] if last >= first else []

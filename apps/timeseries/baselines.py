@@ -1,5 +1,4 @@
-"""Forecasts that every model has to beat, from the last value to a closed-form linear map, all in one call
-shape.
+"""Forecasts that every model has to beat, from the last value to a closed-form linear map.
 
 Each baseline is built with the horizon, fitted on whole tables `(T, C)` in the units of the evaluation, and
 predicts `past (B, L, C) -> (B, H, C)`. The naive ones learn nothing; `fit` is there all the same, so that
@@ -36,8 +35,7 @@ __all__ = [
 
 @dataclass
 class Baseline:
-    """A forecaster without pre-training. Sub-classes give `predict`, and `fit` where there is something to
-    learn.
+    """A forecaster without pre-training; sub-classes give `predict`, and `fit` if they learn anything.
 
     Args:
         horizon: Steps to forecast.
@@ -82,9 +80,7 @@ class RepeatLast(Baseline):
 
 @dataclass
 class SeasonalNaive(Baseline):
-    """The last season, repeated. A season longer than the context falls back to the last value, as season 1
-    does.
-    """
+    """The last season, repeated; the last value where a season is longer than the context."""
 
     season: int = 1
 
@@ -183,8 +179,7 @@ class ETS(Baseline):
 
 
 class DLinearNetwork(nn.Module):
-    """Moving-average decomposition, then one linear map each for trend and rest (Zeng et al. 2022, arXiv
-    2205.13504).
+    """A linear map each for moving average and rest (DLinear; Zeng et al. 2022, arXiv 2205.13504).
 
     Args:
         context: Input steps.
@@ -290,8 +285,7 @@ class DLinear(Baseline):
 
 @dataclass
 class Ridge(Baseline):
-    """Closed-form linear regression of the future on the context, one `(L + 1, H)` matrix shared by all
-    channels.
+    """Closed-form regression of the future on the context: one `(L + 1, H)` matrix for all channels.
 
     Inputs and targets have the context's last value subtracted (the NLinear idea of arXiv 2205.13504), the
     last row of the matrix is the intercept. Normal equations are summed in float64; the penalty is the best
@@ -377,9 +371,7 @@ _NAMES = {
 def default_baselines(
     *, context: int, horizon: int, season: int, trained: bool = True, ets: bool = True
 ) -> list[Baseline]:
-    """Return the baselines of a full evaluation; `trained=False` leaves out those that need training
-    tables.
-    """
+    """Return the baselines of an evaluation; `trained=False` leaves out those that need training tables."""
     chosen: list[Baseline] = [
         RepeatLast(horizon),
         SeasonalNaive(horizon, season=season),
@@ -394,17 +386,14 @@ def default_baselines(
 
 
 def sliding_windows(table: Tensor, size: int) -> Tensor:
-    """Return all windows of a table `(T, C)` as a view `(T - size + 1, C, size)`, or none if it is too
-    short.
-    """
+    """Return all windows of a table `(T, C)` as a view `(T - size + 1, C, size)`; none if it is short."""
     if len(table) < size:
         return table.new_empty(0, table.shape[1], size)
     return table.unfold(0, size, 1)
 
 
 def fill_missing(past: Tensor, observed: Tensor | None) -> Tensor:
-    """Return `past (B, L, C)` with each missing value replaced by the one before it, at the start by the
-    one after.
+    """Fill each gap of `past (B, L, C)` with the value before it, at the start with the one after.
 
     A channel with nothing observed becomes 0. Missing is NaN, or `observed` False.
     """

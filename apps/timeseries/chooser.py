@@ -1,5 +1,4 @@
-"""Which released TTM fits a series: the authors' selection rules (granite-tsfm, get_model) over the
-weights' cards.
+"""Which released TTM fits a series, by the authors' selection rules (granite-tsfm, get_model).
 
 Each released checkpoint is bound to one pair of context and horizon; this picks the pair, and says what has
 to be done around it: pad a short context, cut a long horizon, or roll a short one.
@@ -150,9 +149,7 @@ def released_variants() -> list[Variant]:
 
 
 def variant_from_name(name: str) -> Variant | None:
-    """Return what a card's name such as `ttm-r2-512-96` or `ttm-r2.1-512-96-ft-l1` stands for, None for any
-    other.
-    """
+    """Return what a card's name such as `ttm-r2.1-512-96-ft-l1` stands for, None for any other."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,5 +1,4 @@
-"""Prediction intervals for point forecasters by split conformal prediction (Vovk et al. 2005; Lei et al.
-2018).
+"""Split conformal prediction intervals for point forecasters (Vovk et al. 2005; Lei et al. 2018).
 
 Residuals `truth - forecast` on windows that training never saw give, for each step of the horizon and each
 channel, the offsets to add to a new point forecast. All is in the externally scaled units of a series (its
@@ -94,9 +93,7 @@ class Conformal:
         return torch.cat([out, out[:, -1:] * growth[None, :, None]], 1)
 
     def described(self, horizon: int) -> str:
-        """Return the source in words, with the note that steps beyond the stored horizon are
-        extrapolated.
-        """
+        """Return the source in words, saying so where steps beyond the stored horizon are extrapolated."""
         stored = self.offsets.shape[1]
         return self.source if horizon <= stored else f"{self.source}, extrapolated beyond step {stored}"
 
@@ -124,9 +121,7 @@ class Conformal:
         )
 
     def _row(self, level: float) -> int:
-        """Return the row of a level: its own, else the next one further from one half, else the
-        outermost.
-        """
+        """Return the row of a level: its own, else the next one outwards, else the outermost."""
         if not 0 < level < 1:
             raise ValueError(f"a quantile level must lie between 0 and 1; found {level}")
         if level > 0.5:
@@ -138,8 +133,8 @@ class Residuals:
     """Collects residuals of an evaluation batch by batch, thinned evenly so that memory stays bounded.
 
     Every `stride`-th window is kept; when `limit` values are exceeded, every second kept window is dropped
-    and the stride
-    doubles: the result depends on the order of the windows, which an evaluation fixes, and on nothing else.
+    and the stride doubles: the result depends on the order of the windows, which an evaluation fixes, and on
+    nothing else.
 
     Args:
         limit: Values kept at most (windows times steps times channels).
@@ -152,9 +147,7 @@ class Residuals:
         self._seen = 0
 
     def update(self, prediction: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
-        """Add a batch `(B, H, C)` in scaled units; targets that are NaN or not `observed` count as
-        missing.
-        """
+        """Add a batch `(B, H, C)` in scaled units; targets NaN or not `observed` count as missing."""
         residual = (target - prediction).detach()
         if observed is not None:
             residual = residual.masked_fill(~observed.bool(), math.nan)
@@ -187,16 +180,13 @@ class Residuals:
     def conformal(
         self, *, channels: Sequence[str] | None = None, source: str = "validation", symmetric: bool = False
     ) -> Conformal:
-        """Return the offsets that the collected residuals give. Channels beyond 64 are pooled, to keep it
-        small.
-        """
+        """Return the offsets of the collected residuals; more than 64 channels are pooled, to stay small."""
         named = channels if channels is not None and len(channels) <= 64 else None
         return Conformal.from_residuals(self.tensor(), channels=named, source=source, symmetric=symmetric)
 
 
 def conformal_quantiles(residuals: Tensor, levels: Sequence[float], *, symmetric: bool = False) -> Tensor:
-    """Return the offsets `(len(levels), *rest)` of residuals `(N, *rest)`, with the finite-sample
-    correction.
+    """Return offsets `(len(levels), *rest)` of residuals `(N, *rest)`, corrected for a finite sample.
 
     Of n residuals the offset of a level q above one half is the ⌈(n + 1) q⌉-th smallest, below one half the
     ⌊(n + 1) q⌋-th, both kept within 1 … n: a new exchangeable residual lies below the former with
@@ -237,9 +227,7 @@ class ContextWindows:
 
     @classmethod
     def of(cls, rows: int, *, horizon: int, context: int, windows: int = 20) -> ContextWindows:
-        """Return up to `windows` ends, each with at least half of the context, or of the history, before
-        it.
-        """
+        """Return up to `windows` ends with at least half of the context, or of the history, before them."""
         first = max(8, min(context, rows // 2))
         steps = min(horizon, max((rows - first) // 4, 1))
         stride = max(1, min(steps // 2, (rows - steps - first) // windows))

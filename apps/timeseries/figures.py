@@ -1,6 +1,4 @@
-"""What people in the field look at: forecasts with their bands, error by horizon, comparison with
-baselines.
-"""
+"""What people in the field look at: forecasts with bands, error by horizon, comparison with baselines."""
 
 from __future__ import annotations
 
@@ -96,8 +94,7 @@ def error_figure(
 def comparison_figure(
     table: pd.DataFrame, *, metrics: Sequence[str] = ("MASE", "MSE"), title: str = ""
 ) -> Figure:
-    """Draw one bar per forecaster and metric with its value written beside it: a table that shows its
-    sizes.
+    """Draw a bar per forecaster and metric with its value beside it: a table that shows its sizes.
 
     Args:
         table: Rows are forecasters, the first of them the model; columns hold the metrics.

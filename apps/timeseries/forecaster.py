@@ -1,6 +1,4 @@
-"""From a table to its forecast in three lines of Python, without Lightning:
-`Forecaster.from_checkpoint(path).forecast(df)`.
-"""
+"""From a table to its forecast without Lightning: `Forecaster.from_checkpoint(path).forecast(df)`."""
 
 from __future__ import annotations
 
@@ -67,8 +65,7 @@ class Forecaster:
     def from_checkpoint(
         cls, path: str | Path, *, device: str | torch.device = "cpu", batch_size: int = 256
     ) -> Forecaster:
-        """Return the forecaster of one of our checkpoints, a folder in the hub's layout, a card's name or a
-        hub id.
+        """Return the forecaster of our checkpoint, a folder in the hub's layout, a card or a hub id.
 
         Raises:
             UserError: If it is missing or damaged, or does not say which network it belongs to.
@@ -113,7 +110,7 @@ class Forecaster:
             frequency: Sampling rate; inferred from the stamps where it is not given.
             wide: One row per step instead of one per step and target.
             **roles: Further roles by name: `observable`, `control`, `conditional`, `categorical`,
-            `static_categorical`.
+                `static_categorical`.
 
         Returns:
             See `Forecast.frame`; `.attrs["not_forecast"]` lists what was left out, and why.
@@ -212,8 +209,7 @@ class Forecaster:
     # what a backtest and the writers use as well
 
     def scalers(self, table: SeriesTable, rows: int | None = None) -> dict[str, Any]:
-        """Return mean, scale (and power) of each channel: the stored ones of a known id, else from its own
-        history.
+        """Return mean, scale (and power) of each channel: stored for a known id, else of its own history.
 
         Args:
             table: The series.
@@ -256,9 +252,7 @@ class Forecaster:
         horizon: int,
         future: Sequence[np.ndarray | None] | None = None,
     ) -> list[np.ndarray]:
-        """Return forecasts `(horizon, targets)` in scaled units from histories `(T, C)`, one table each
-        (repeats allowed).
-        """
+        """Return forecasts `(horizon, targets)`, scaled, from histories `(T, C)`, one table each (repeats too)."""
         contexts, owners = self._contexts(tables, histories, future)
         made = (
             forecast_scaled(
@@ -312,8 +306,7 @@ class Forecaster:
         levels: Sequence[float],
         horizon: int,
     ) -> list[tuple[np.ndarray, str]]:
-        """Return each series' quantile offsets `(levels, horizon, targets)` in scaled units, and what they
-        come from.
+        """Return each series' quantile offsets `(levels, horizon, targets)`, scaled, and their source.
 
         They come from the validation residuals of the checkpoint; without any, from forecasts of each
         history's own end; NaN where it is too short for those too.
@@ -329,9 +322,7 @@ class Forecaster:
     # helpers
 
     def _roles(self, stated: Roles, source: Any) -> Roles:
-        """Complete what the user named by what the network was trained on, where it is bound to its
-        channels.
-        """
+        """Complete the user's roles by training's, where the network is bound to its channels."""
         if not self.mixes_channels or "roles" not in self.facts:
             return stated
         trained = Roles(**{name: tuple(value) for name, value in self.facts["roles"].items()})
@@ -393,9 +384,7 @@ class Forecaster:
         histories: Sequence[np.ndarray],
         future: Sequence[np.ndarray | None] | None,
     ) -> tuple[Contexts, list[range]]:
-        """Return the last `context` rows of each history; a network without channel mixing gets a row per
-        target.
-        """
+        """Return the last `context` rows of each history, a row per target without channel mixing."""
         values: list[np.ndarray] = []
         owners: list[range] = []
         first = 0

@@ -1,6 +1,4 @@
-"""A network bound to one context and one horizon, made to forecast any horizon: cut, or rolled on its own
-output.
-"""
+"""A network bound to one context and horizon, made to forecast any horizon: cut, or rolled."""
 
 from __future__ import annotations
 
@@ -59,8 +57,7 @@ def forecast_scaled(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return forecasts `(B, horizon, Cp)` in scaled units, on the CPU; each row depends on its own context
-    alone.
+    """Return forecasts `(B, horizon, Cp)` in scaled units, on the CPU; no row depends on another.
 
     A horizon below `chunk` is cut. A longer one is rolled: each forecast is appended to the context,
     exogenous channels with their known future, channels of which neither is known as missing.

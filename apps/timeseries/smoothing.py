@@ -40,9 +40,7 @@ def smoothing_constants(values: np.ndarray, season: int) -> Constants:
 
 
 def holt_winters(values: np.ndarray, constants: Constants, season: int, horizon: int) -> np.ndarray:
-    """Run the additive damped recursion (Holt 1957, Winters 1960) over windows `(N, L)`; forecasts `(N,
-    H)`.
-    """
+    """Run the additive damped recursion over windows `(N, L)` and return forecasts `(N, H)`."""
     alpha, beta, gamma, phi = constants
     season = _usable_season(season, values.shape[1])
     level, trend, seasonal = _first_states(values, season)

@@ -1,6 +1,4 @@
-"""Forecasts to disk: CSV or Parquet whole or not at all, and a PNG beside it; what `dfm timeseries predict`
-writes.
-"""
+"""What `dfm timeseries predict` writes: the table, whole or not at all, and a PNG beside it."""
 
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ def predict_to(
     say: Callable[[str], None] | None = None,
     **columns: Any,
 ) -> list[Path]:
-    """Forecast a source and write the table, a PNG of the first series, and the list of what was not
-    forecast.
+    """Forecast a source and write the table, a PNG of the first series, and what was not forecast.
 
     Args:
         out: A `.csv`, `.csv.gz` or `.parquet` file, or a folder, which gets `forecast.csv`.
@@ -95,8 +92,7 @@ def predict_to(
 
 
 def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
-    """Write a table to CSV (plain or gzip) or Parquet, by the suffix, atomically; a folder gets
-    `forecast.csv`.
+    """Write a table to CSV (plain or gzip) or Parquet by the suffix; a folder gets `forecast.csv`.
 
     Raises:
         UserError: If the suffix is none of these, or the disk refuses.
@@ -117,9 +113,7 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
 
 
 def draw(forecast: Forecast, *, panels: int = 4, history: int | None = None) -> Figure:
-    """Draw the first series and channels: history (three horizons of it), forecast, outer and inner
-    band.
-    """
+    """Draw the first series and channels: three horizons of history, forecast, outer and inner band."""
     from apps.timeseries.figures import forecast_figure
 
     drawn: list[dict[str, Any]] = []
