@@ -81,7 +81,8 @@ def _fit_exponent(observed: np.ndarray) -> float:
     from sklearn.preprocessing import PowerTransformer
 
     fitted = PowerTransformer(method="yeo-johnson", standardize=False).fit(observed[:, None])
-    return float(fitted.lambdas_[0])
+    # A few values far from zero give exponents such as -15, which map them all to one number: no way back.
+    return min(max(float(fitted.lambdas_[0]), -2.0), 4.0)
 
 
 def _power(values: np.ndarray, exponent: float) -> np.ndarray:

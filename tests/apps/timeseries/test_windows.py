@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apps.timeseries import scaling
@@ -101,6 +101,7 @@ def test_gathering_copies_no_more_than_the_batch() -> None:
 
 @pytest.mark.parametrize("kind", ["standard", "minmax", "power", "none"])
 @settings(deadline=None, max_examples=15)
+@example(values=[2444.0, 2618.0, 2878.0])
 @given(
     values=st.lists(
         st.floats(-1e4, 1e4, allow_subnormal=False).map(lambda x: round(x, 3)), min_size=2, max_size=40
