@@ -7,62 +7,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps.timeseries.roles import Roles
+from core.data.cards import Card, load_card
 from core.errors import UserError, did_you_mean
 from core.files import data_folder
 
-__all__ = ["CARDS", "Card", "check_leaks", "data_root", "leaks", "locate"]
+__all__ = ["CARDS", "Reading", "borders", "check_leaks", "data_root", "leaks", "locate"]
 
 
 @dataclass(frozen=True)
-class Card:
-    """How one published set is read.
+class Reading:
+    """What its data card does not say of how a set is read.
 
     Attributes:
-        files: Paths within the data folder, each without or with `.gz`.
-        borders: How the benchmark splits it.
-        frequency: Sampling rate; benchmarks count rows, so it is stated and not inferred.
-        licence: Short name, carried on into checkpoints.
         stamps: Whether the rows lie on the grid of their stamps (ETT) or are only counted.
         roles: Roles of the columns; empty makes every numeric column a target.
-        layout: `"columns"`, or `"rows"` for one series a row.
         station: Name of what was measured; two cards with one station are views of the same data.
     """
 
-    files: tuple[str, ...]
-    borders: str
-    frequency: str
-    licence: str
     stamps: bool = True
     roles: Roles = field(default_factory=Roles)
-    layout: str = "columns"
     station: str = ""
 
 
-_ETT = "CC BY-ND 4.0"
-CARDS: dict[str, Card] = {
-    "ett_h1": Card(("ETT-small/ETTh1.csv",), "ett_h", "h", _ETT, station="ett_1"),
-    "ett_h2": Card(("ETT-small/ETTh2.csv",), "ett_h", "h", _ETT, station="ett_2"),
-    "ett_m1": Card(("ETT-small/ETTm1.csv",), "ett_m", "15min", _ETT, station="ett_1"),
-    "ett_m2": Card(("ETT-small/ETTm2.csv",), "ett_m", "15min", _ETT, station="ett_2"),
-    "weather": Card(("weather/weather.csv",), "fractions", "10min", "none stated", stamps=False),
-    "exchange_rate": Card(
-        ("exchange_rate/exchange_rate.csv",), "fractions", "D", "none stated", stamps=False
-    ),
-    "illness": Card(("illness/national_illness.csv",), "fractions", "W", "none stated", stamps=False),
-    "m4_hourly": Card(
-        ("m4/Hourly-train.csv", "m4/Hourly-test.csv"), "tail", "h", "none stated", stamps=False, layout="rows"
-    ),
-    "beijing_pm25": Card(
-        ("beijing_pm25/PRSA_data.csv",),
-        "fractions",
-        "h",
-        "CC BY 4.0",
+CARDS: dict[str, Reading] = {
+    "ett_h1": Reading(station="ett_1"),
+    "ett_h2": Reading(station="ett_2"),
+    "ett_m1": Reading(station="ett_1"),
+    "ett_m2": Reading(station="ett_2"),
+    "weather": Reading(stamps=False),
+    "exchange_rate": Reading(stamps=False),
+    "illness": Reading(stamps=False),
+    "m4_hourly": Reading(stamps=False, roles=Roles(ids=("id",), targets=("value",))),
+    "beijing_pm25": Reading(
         roles=Roles(
             time=("year", "month", "day", "hour"),
             targets=("pm2.5",),
             observable=("DEWP", "TEMP", "PRES", "Iws", "Is", "Ir"),
             categorical=("cbwd",),
-        ),
+        )
     ),
 }
 GENERATED = ("embedded", "synthetic")
@@ -73,8 +55,16 @@ def data_root(root: str | None) -> Path:
     return Path(root).expanduser() if root else data_folder()
 
 
+def borders(card: Card) -> str | list[int]:
+    """Return where the parts end as `apps.timeseries.splits.split_rows` takes it."""
+    splits = card.splits
+    if splits.kind != "rows":
+        return splits.kind
+    return [part[1] for part in (splits.train, splits.val, splits.test) if isinstance(part, list)]
+
+
 def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
-    """Return a card and its files.
+    """Return a card and its files; `CARDS` says how they are read.
 
     Raises:
         UserError: If no card has this name, or its files are not there.
@@ -84,9 +74,9 @@ def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
         raise UserError(
             f"there is no time-series card '{name}'; known are {', '.join(known)}{did_you_mean(name, known)}"
         )
-    folder = data_root(root)
+    folder, card = data_root(root), load_card(name)
     paths = []
-    for file in CARDS[name].files:
+    for file in (one.path for one in card.files):
         # a fetched card lies in a folder of its own name; a data folder shared by all cards works too
         places = [folder / name / file, folder / file, folder / name / Path(file).name]
         found = [p for place in places for p in (place, place.with_name(place.name + ".gz")) if p.is_file()]
@@ -96,7 +86,7 @@ def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
                 "or name the folder that holds it in data.root or DFM_DATA"
             )
         paths.append(found[0])
-    return CARDS[name], paths
+    return card, paths
 
 
 def leaks(training: Iterable[str], held_out: Iterable[str]) -> list[tuple[str, str]]:

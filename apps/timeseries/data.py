@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
 from apps.timeseries import frequency as rates
-from apps.timeseries.catalogue import check_leaks, locate
+from apps.timeseries.catalogue import CARDS, borders, check_leaks, locate
 from apps.timeseries.readers import Unreadable, read_rows, tables_of
 from apps.timeseries.roles import Roles
 from apps.timeseries.splits import check_fractions, few_shot_rows
@@ -400,16 +400,13 @@ class Series(DataModule):
                 name, tables, self.roles, "fractions", self.frequency, True, "", lenient=folder, folder=folder
             )
         card, paths = locate(name, self.root)
-        roles = card.roles if self.roles == Roles() else self.roles
-        rate = self.frequency or card.frequency
-        if card.layout == "rows":
-            opened: Table | Path = open_table(read_rows(*paths), name=name)
-            roles = Roles(ids=("id",), targets=("value",)) if self.roles == Roles() else self.roles
-        else:
-            opened = paths[0]
+        reading = CARDS[name]
+        roles = reading.roles if self.roles == Roles() else self.roles
+        opened = open_table(read_rows(*paths), name=name) if card.layout == "rows" else paths[0]
         return Source(
-            name, iter([(name, opened)]), roles, card.borders, rate, card.stamps, card.licence, quiet=True
-        )
+            name, iter([(name, opened)]), roles, borders(card), self.frequency or card.frequency,
+            reading.stamps, card.licence, quiet=True,
+        )  # fmt: skip
 
     def _embedded(self, names: str) -> Iterator[tuple[str, Table]]:
         from apps.timeseries import embedded

@@ -84,15 +84,6 @@ def test_cards_agree_with_the_files_beside_the_checkout(shared):
     assert len(states) == 10
 
 
-def test_cards_agree_with_what_the_time_series_reader_assumes():
-    catalogue = pytest.importorskip("apps.timeseries.catalogue").CARDS
-
-    for name, read in catalogue.items():
-        card = load_card(name)
-        assert tuple(file.path for file in card.files) == read.files
-        assert (card.licence, card.frequency, card.layout) == (read.licence, read.frequency, read.layout)
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
