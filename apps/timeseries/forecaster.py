@@ -252,7 +252,7 @@ class Forecaster:
         horizon: int,
         future: Sequence[np.ndarray | None] | None = None,
     ) -> list[np.ndarray]:
-        """Return forecasts `(horizon, targets)`, scaled, from histories `(T, C)`, one table each (repeats too)."""
+        """Return scaled forecasts `(horizon, targets)` from histories `(T, C)`; tables may repeat."""
         contexts, owners = self._contexts(tables, histories, future)
         made = (
             forecast_scaled(

@@ -23,7 +23,7 @@ class Forecasting(Task):
     Losses are in the units of the external scaler (each series' training rows have mean 0 and deviation 1),
     as in the field's benchmarks. After each validation the residuals of its windows give conformal quantiles,
     which travel in the normaliser; `test` scores the network and the baselines on the same windows and writes
-    `results.csv`, `by_horizon.csv` and `by_channel.csv`.
+    `results.csv`, `by_step.csv` and `by_channel.csv`.
 
     Args:
         network: Maps `SeriesBatch` fields to an output with `prediction (B, H, C')` and `loss`.
