@@ -235,14 +235,8 @@ class Forecaster:
     ) -> np.ndarray:
         """Return the values `(T, C)` in scaled units, NaN where missing."""
         raw = table.values if values is None else values
-        power = scaler.get("power") or [None] * raw.shape[1]
-        columns = []
-        for channel in range(raw.shape[1]):
-            one = {"mean": scaler["mean"][channel], "scale": scaler["scale"][channel]}
-            if power[channel] is not None:
-                one["power"] = power[channel]
-            columns.append(scaling.apply(raw[:, channel], one))
-        return np.stack(columns, 1)
+        channels = range(raw.shape[1])
+        return np.stack([scaling.apply(raw[:, i], scaling.of_channel(scaler, i)) for i in channels], 1)
 
     def predict_scaled(
         self,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Contexts", "forecast_scaled", "mixes_channels"]
+__all__ = ["BINDING", "Contexts", "forecast_scaled", "mixes_channels"]
 
-
-_BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
+#: Settings of a network that bind it to its channels' number and order.
+BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def mixes_channels(network: nn.Module) -> bool:
     settings = getattr(network, "settings", None)
     if stated is not None or settings is None:
         return stated is not False
-    return any(settings.get(name) for name in _BINDING)
+    return any(settings.get(name) for name in BINDING)
 
 
 def _call(network: nn.Module, state: Contexts) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["SCALERS", "apply", "fit", "invert", "invert_channels"]
+__all__ = ["SCALERS", "apply", "fit", "invert_channels", "of_channel"]
 
 SCALERS = ("standard", "minmax", "power", "none")
 
@@ -57,10 +57,11 @@ def apply(values: np.ndarray, scaler: Mapping[str, float]) -> np.ndarray:
     return (values - scaler["mean"]) / scaler["scale"]
 
 
-def invert(values: np.ndarray, scaler: Mapping[str, float]) -> np.ndarray:
-    """Return values in the data's own units."""
-    raw = values * scaler["scale"] + scaler["mean"]
-    return _unpower(raw, scaler["power"]) if "power" in scaler else raw
+def of_channel(facts: Mapping[str, Any], channel: int) -> dict[str, float]:
+    """Return the scaler of one channel from a series' entry in `Series.facts["series"]`."""
+    found = {"mean": facts["mean"][channel], "scale": facts["scale"][channel]}
+    powers = facts.get("power")
+    return found if not powers or powers[channel] is None else {**found, "power": powers[channel]}
 
 
 def invert_channels(values: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:

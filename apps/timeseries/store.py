@@ -240,9 +240,7 @@ class _Builder:
         channel = len(entry["mean"])
         given = self.draft.known_statistics.get(identity)
         if given is not None and factor == 1 and channel < len(given["mean"]):
-            scaler = {"mean": given["mean"][channel], "scale": given["scale"][channel]}
-            if given.get("power") and given["power"][channel] is not None:
-                scaler["power"] = given["power"][channel]
+            scaler = scaling.of_channel(given, channel)
         else:
             scaler = scaling.fit(raw[first:end], "none" if coded else self.draft.scaler)
             if scaler["scale"] == 1.0 and not coded and self.draft.scaler != "none":

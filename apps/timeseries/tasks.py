@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.conformal import Conformal, Residuals
 from apps.timeseries.evaluation import Evaluation, Opponent, opponents, panel
+from apps.timeseries.rolling import BINDING
 from apps.timeseries.scores import DECILES
 from core.errors import UserError
 from core.task import Task
@@ -69,7 +70,7 @@ class Forecasting(Task):
                     f" give --data.{name}={own}, or a network of that size"
                 )
         settings = getattr(network, "settings", {})
-        bound = any(settings.get(name) for name in _BOUND)
+        bound = any(settings.get(name) for name in BINDING)
         if bound and network.channels != len(facts["channels"]):
             raise UserError(
                 f"the network is built for {network.channels} channels and the data has "
@@ -249,5 +250,3 @@ class Forecasting(Task):
 
 
 _LOGGED = ("MSE", "MAE", "MASE", "sMAPE", "WQL")
-# settings of a network that bind it to a number of channels
-_BOUND = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
