@@ -24,7 +24,7 @@ demo: ## pre-train a small time-series model, forecast unseen series, show how f
 	@run=$$(ls -td $(DEMO_RUNS)/*/ 2>/dev/null | head -n 1); \
 	if [ -z "$$run" ]; then echo "The demo left no run under $(DEMO_RUNS)." >&2; exit 1; fi; \
 	echo; echo "The picture, the report and the checkpoints of this run:"; \
-	find "$$run" \( -name '*.png' -o -name '*.ckpt' -o -name report.html \) | sort | sed 's/^/  /'
+	find "$$run" -name wandb -prune -o \( -name '*.png' -o -name '*.ckpt' -o -name report.html \) -print | sort | sed 's/^/  /'
 
 test: everything ## run every test but the slow ones; ARGS="-k word" chooses, ARGS="-m slow" runs the slow ones
 	@.venv/bin/python -m pytest -q $(ARGS)

@@ -42,11 +42,35 @@ class Dropout(nn.Module):
         """Map any shape to the same shape."""
         if not self.training or self.p == 0.0:
             return x
-        lanes = round(self.p * _LANES)
-        wide = self.fast and x.device.type == "cpu" and 0 < lanes < _LANES and x.is_floating_point()
-        if not wide or torch.compiler.is_compiling():  # the compiler fuses its own random draws
+        if not self._wide(x):
             return F.dropout(x, self.p, training=True)
-        return _WideDropout.apply(x, lanes)
+        return _WideDropout.apply(x, self._lanes, self.gain(x))
+
+    def zeroed(self, x: Tensor) -> Tensor:
+        """Return what `forward` does, still to be multiplied by `gain(x)`.
+
+        A linear map that follows (or one that came before) takes the factor into its small weight, which
+        saves a pass over the activations in each direction.
+        """
+        if not self.training or self.p == 0.0:
+            return x
+        if not self._wide(x):
+            return F.dropout(x, self.p, training=True)
+        return _WideDropout.apply(x, self._lanes, 1.0)
+
+    def gain(self, x: Tensor) -> float:
+        """Return the factor that `zeroed(x)` leaves out, 1 where it leaves out none."""
+        if not self.training or self.p == 0.0 or not self._wide(x):
+            return 1.0
+        return _LANES / (_LANES - self._lanes)
+
+    @property
+    def _lanes(self) -> int:
+        return round(self.p * _LANES)
+
+    def _wide(self, x: Tensor) -> bool:
+        wide = self.fast and x.device.type == "cpu" and 0 < self._lanes < _LANES and x.is_floating_point()
+        return wide and not torch.compiler.is_compiling()  # the compiler fuses its own random draws
 
     def extra_repr(self) -> str:
         """Show the settings in the module's printed form."""
@@ -57,7 +81,7 @@ class _WideDropout(torch.autograd.Function):
     """Keeps one byte per element for the backward pass, as torch's own does with its mask."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, lanes: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, lanes: int, gain: float) -> Tensor:
         n = x.numel()
         # The full range is named: random_() without it never sets the sign bit, and every fourth lane would
         # be biased.
@@ -65,10 +89,16 @@ class _WideDropout(torch.autograd.Function):
         # As bytes: the conversion from bool to float is not vectorised and takes three times as long.
         keep = (words.view(torch.int16)[:n] >= lanes - _LANES // 2).view(x.shape).view(torch.uint8)
         ctx.save_for_backward(keep)
-        ctx.scale = _LANES / (_LANES - lanes)
-        return keep.to(x.dtype).mul_(ctx.scale).mul_(x)
+        ctx.gain = gain
+        return _masked(x, keep, gain)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        return ctx.saved_tensors[0].to(grad.dtype).mul_(ctx.scale).mul_(grad), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _masked(grads[0], ctx.saved_tensors[0], ctx.gain), None, None
+
+
+def _masked(x: Tensor, keep: Tensor, gain: float) -> Tensor:
+    mask = keep.to(x.dtype)
+    if gain != 1.0:
+        mask.mul_(gain)
+    return mask.mul_(x)

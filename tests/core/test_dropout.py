@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.backbones.dropout import Dropout, _WideDropout
+from core.backbones.dropout import Dropout
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_gradient_agrees_with_finite_differences() -> None:
 
     def seeded(value: Tensor) -> Tensor:
         torch.manual_seed(3)
-        return _WideDropout.apply(value, 20_000)
+        return Dropout(0.3).train()(value)
 
     assert torch.autograd.gradcheck(seeded, (x,))
 
@@ -104,3 +104,13 @@ def test_turned_off_it_is_torch_s_own_dropout() -> None:
 def test_a_probability_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"p is 1\.5"):
         Dropout(1.5)
+
+
+def test_a_zeroed_tensor_times_the_gain_is_the_dropped_one(ones: Tensor) -> None:
+    dropout = Dropout(0.2).train()
+    torch.manual_seed(6)
+    whole = dropout(ones)
+    torch.manual_seed(6)
+
+    assert torch.equal(dropout.zeroed(ones) * dropout.gain(ones), whole)
+    assert dropout.eval().gain(ones) == 1.0

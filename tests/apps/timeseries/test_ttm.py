@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from apps.timeseries.models import ttm
-from apps.timeseries.models.mixer.layers import TokenLinear
+from apps.timeseries.models.mixer.layers import _MLP, TokenLinear, _Common
 from apps.timeseries.models.mixer.parts import scale_window
 from core.errors import UserError
 
@@ -346,3 +346,26 @@ def test_an_empty_official_config_is_the_official_default() -> None:
 
     assert (network.context, network.horizon, network.patches) == (64, 16, 8)
     assert len([name for name in network.state_dict() if name.startswith("decoder.mixer.layers")]) == 8 * 16
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_an_mlp_takes_dropouts_factors_into_its_weight(tokens: bool) -> None:
+    common = _Common(expansion=2, dropout=0.3, gated=True, norm="layer", norm_eps=1e-5)
+    mlp = _MLP(6, common, tokens=tokens).double().train()
+    x = torch.randn(4, 6, 6, dtype=torch.float64)
+    torch.manual_seed(2)
+    folded = mlp(x)
+    torch.manual_seed(2)
+    plain = mlp.dropout2(mlp.fc2(mlp.dropout1(F.gelu(mlp.fc1(x)))))
+
+    torch.testing.assert_close(folded, plain)
+    assert (folded == 0).any()
+
+
+def test_a_forecast_is_the_same_with_and_without_gradients() -> None:
+    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, decoder_width=8).eval()
+    past = torch.randn(3, 64, 2)
+    with torch.no_grad():
+        in_place = network(past).prediction
+
+    torch.testing.assert_close(in_place, network(past).prediction)

@@ -47,7 +47,7 @@ class TokenLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(M, n_in, D)` to `(M, n_out, D)`."""
-        return torch.baddbmm(self.bias[:, None], self.weight.expand(x.shape[0], -1, -1), x)
+        return _mix_tokens(x, self.weight, self.bias)
 
 
 class _MLP(nn.Module):
@@ -56,6 +56,7 @@ class _MLP(nn.Module):
     def __init__(self, size: int, common: _Common, *, tokens: bool) -> None:
         super().__init__()
         linear = TokenLinear if tokens else nn.Linear
+        self._map = _mix_tokens if tokens else F.linear
         self.fc1 = linear(size, size * common.expansion)
         self.fc2 = linear(size * common.expansion, size)
         self.dropout1 = Dropout(common.dropout)
@@ -63,7 +64,20 @@ class _MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        return self.dropout2(self.fc2(self.dropout1(F.gelu(self.fc1(x)))))
+        hidden = self.fc1(x)
+        if not torch.is_grad_enabled():  # nothing needs the value before GELU again
+            hidden = torch.ops.aten.gelu_(hidden)
+            if not self.training:
+                return self.fc2(hidden)
+        else:
+            hidden = F.gelu(hidden)
+        if type(self.fc2) not in (nn.Linear, TokenLinear):  # an adapter stands in its place
+            return self.dropout2(self.fc2(self.dropout1(hidden)))
+        # Both factors of dropout go into the second map's weight and bias, which are small.
+        first, second = self.dropout1.gain(hidden), self.dropout2.gain(hidden)
+        weight = self.fc2.weight if first * second == 1.0 else self.fc2.weight * (first * second)
+        bias = self.fc2.bias if second == 1.0 else self.fc2.bias * second
+        return self.dropout2.zeroed(self._map(self.dropout1.zeroed(hidden), weight, bias))
 
 
 class Gate(nn.Module):
@@ -76,7 +90,18 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        return x * self.linear(x).softmax(self.dim)
+        weights = self.linear(x).softmax(self.dim)
+        return x * weights if torch.is_grad_enabled() else weights.mul_(x)
+
+
+def _mix_tokens(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Map `(M, n_in, D)` by `weight (n_out, n_in)` and `bias (n_out,)` to `(M, n_out, D)`."""
+    return torch.baddbmm(bias[:, None], weight.expand(x.shape[0], -1, -1), x)
+
+
+def _plus(x: Tensor, y: Tensor) -> Tensor:
+    """Return `x + y`, in the place of `y` (which was just computed) where no gradient is wanted."""
+    return x + y if torch.is_grad_enabled() else y.add_(x)
 
 
 class _BatchNorm(nn.Module):
@@ -168,7 +193,7 @@ class PatchMixer(nn.Module):
             y = self.gate(y)
         if self.attention_norm is not None and attended is not None:
             y = self.attention_norm(y + attended)
-        return x + y.view(x.shape)
+        return _plus(x, y.view(x.shape))
 
 
 class FeatureMixer(nn.Module):
@@ -183,7 +208,7 @@ class FeatureMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
         y = self.mlp(self.norm(x))
-        return x + (y if self.gate is None else self.gate(y))
+        return _plus(x, y if self.gate is None else self.gate(y))
 
 
 class ChannelMixer(nn.Module):
@@ -200,7 +225,7 @@ class ChannelMixer(nn.Module):
         y = self.norm(x).flatten(2)  # B C N D -> B C (N D): the channels are the rows that W multiplies
         if self.gate is not None:
             y = self.gate(y)
-        return x + self.mlp(y).view(x.shape)
+        return _plus(x, self.mlp(y).view(x.shape))
 
 
 class MixerLayer(nn.Module):
