@@ -20,7 +20,7 @@ from core.adaptation import Adaptation
 from core.checkpoints.weights import load_weights
 from core.data.normaliser import Normaliser
 from core.errors import UserError
-from core.optim import LRFinder, Schedule, ScheduleLR, parameter_groups
+from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ class Task(LightningModule):
         Raises:
             UserError: Naming both values.
         """
+
+    def rate_found(self, result: LRFinderResult) -> None:
+        """Take note of the learning-rate finder's curve, to draw it for instance."""
 
     def product_rows(self, datamodule: Any) -> int | None:
         """Return the rows of the network's largest matrix product, which decide whether oneDNN gains; None if
@@ -246,6 +249,7 @@ class Task(LightningModule):
                 lambda batch: self.loss(batch.to(self.device)), self.network, self.optimizer, batches
             )
             self.record["peak_rate"] = result.rate
+            self.rate_found(result)
             self.say(f"learning rate found: {result.rate:.3g}")
         return float(self.record["peak_rate"])
 

@@ -1,14 +1,31 @@
 """Time series: forecasting with Tiny Time Mixers."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 VERBS = {"predict": "apps.timeseries.predict:main"}
 """What `dfm timeseries` does in its own way: prediction is the Forecaster's, which needs no Lightning."""
 
 INHERITED = ("context", "horizon")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
-ABOUT_DATA = (
-    "card", "sources", "weights", "samples", "test_sources", "held_out", "time", "ids", "targets", 
-    "observable",
-    "control", "conditional", "categorical", "static_categorical", "frequency", "resolutions",
-)  # fmt: skip
-"""What a recipe says of its own data, and `--data.path` makes void."""
+BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
+"""Settings that bind a network to the number, the order and the roles of its channels."""
+
+_SOURCES = ("card", "sources", "weights", "samples", "test_sources", "held_out", "resolutions")
+_LAYOUT = ("time", "ids", "frequency")
+_ROLES = ("targets", "observable", "control", "conditional", "categorical", "static_categorical")
+
+
+def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values that a config says of its own data, which `--data.path` makes void.
+
+    A network that is bound to its channels keeps their roles: other data must have the same ones.
+    """
+    model = config.get("model") or {}
+    network = (model.get("init_args") or {}).get("network") or {}
+    arguments = (network.get("init_args") or {}) if isinstance(network, Mapping) else {}
+    bound = any(arguments.get(name) for name in BINDING)
+    return (*_SOURCES, *_LAYOUT, *(() if bound else _ROLES))

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BINDING", "Contexts", "forecast_scaled", "mixes_channels"]
+from apps.timeseries import BINDING
 
-#: Settings of a network that bind it to its channels' number and order.
-BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
+__all__ = ["Contexts", "forecast_scaled", "mixes_channels"]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from apps.timeseries import BINDING
 from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.conformal import Conformal, Residuals
 from apps.timeseries.evaluation import Evaluation, Opponent, opponents, panel
-from apps.timeseries.rolling import BINDING
 from apps.timeseries.scores import DECILES
 from core.errors import UserError
+from core.optim import LRFinderResult
 from core.task import Task
 
 __all__ = ["Forecasting"]
@@ -76,6 +77,12 @@ class Forecasting(Task):
                 f"the network is built for {network.channels} channels and the data has "
                 f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels"
             )
+
+    def rate_found(self, result: LRFinderResult) -> None:
+        """Draw the learning-rate finder's curve."""
+        from apps.timeseries.figures import learning_rate_figure
+
+        self.log_figure("learning_rate", learning_rate_figure(result.rates, result.losses, result.rate))
 
     def product_rows(self, datamodule: Any) -> int | None:
         """Return batch size times patches (for one channel): the rows of the network's linear maps."""

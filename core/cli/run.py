@@ -212,10 +212,13 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
     """
     files = [str(path) for path in request.configs]
     temporary = None
+    config: dict[str, Any] | None = None
     if request.configs:
+        config = read_yaml(request.configs[0])
         base = inherited(request, stored)
         if base:
-            temporary = _temporary(merged(base, read_yaml(request.configs[0])))
+            config = merged(base, config)
+            temporary = _temporary(config)
             files[0] = str(temporary)
     elif stored is not None:
         config = (stored.get("domainfm") or {}).get("config")
@@ -224,7 +227,7 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
         temporary = _temporary(merged(config, {"model": {"init_args": {"weights": None}}}))
         files = [str(temporary)]
     words = [word for path in files for word in ("--config", path)]
-    words += _other_data(request)
+    words += _other_data(request, config or {})
     if request.wants_help:
         words.append("--help")
     return words, temporary
@@ -237,14 +240,15 @@ def _temporary(config: dict[str, Any]) -> Path:
     return Path(name)
 
 
-def _other_data(request: Request) -> list[str]:
+def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
     """Return the options; a data file given by hand replaces the recipe's data, and all that is said of
     those.
     """
     names = {word.partition("=")[0] for word in request.options}
     if "--data.path" not in names:
         return request.options
-    about = getattr(import_module(f"apps.{request.domain}"), "ABOUT_DATA", ("card",))
+    about_data = getattr(import_module(f"apps.{request.domain}"), "about_data", lambda config: ("card",))
+    about = about_data(config)
     return [*(f"--data.{name}=null" for name in about if f"--data.{name}" not in names), *request.options]
 
 

@@ -332,3 +332,29 @@ def test_offline_wandb_run_holds_the_final_metric_the_config_and_an_image(fit, t
     assert "apps.timeseries.models.ttm.TTM" in config
     assert list(path.parent.glob("files/media/images/**/*.png"))
     assert list((run.folder / "figures").glob("*.png"))
+
+
+def test_a_network_bound_to_its_channels_keeps_their_roles_on_other_data(dfm, fit, tmp_path):
+    rows = 220
+    clock = np.arange(rows)
+    frame = pd.DataFrame({
+        "date": pd.date_range("2024-01-01", periods=rows, freq="h"),
+        "heat": np.sin(clock / 4), "load": np.cos(clock / 4), "note": clock % 7.0,
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "one.csv", index=False)
+    frame[["date", "note", "heat", "load"]].to_csv(tmp_path / "two.csv", index=False)
+    bound = ["--model.network.channels=2", "--model.network.decoder_channel_mixing=true"]
+    one = ["--data.path", tmp_path / "one.csv", "--data.targets=[load]", "--data.conditional=[heat]"]
+    run = fit(tmp_path / "runs", *one, *bound, "--data.univariate=false")
+
+    outcome = dfm("timeseries", "test", "--ckpt_path", run.best, "--data.path", tmp_path / "two.csv")
+
+    assert outcome.code == 0, outcome.err
+    assert "targets are" not in outcome.err, "the roles were guessed anew"
+
+
+def test_the_learning_rate_finder_leaves_its_curve(fit, tmp_path):
+    run = fit(tmp_path / "runs", "--model.lr_finder=core.optim.LRFinder", "--model.lr_finder.steps=12")
+
+    assert "learning rate found: " in run.outcome.out
+    assert list((run.folder / "figures").glob("learning_rate-*.png"))
