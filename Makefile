@@ -33,8 +33,10 @@ lint: everything ## ruff over all code, mypy over the core
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy core
 
-bench: everything ## the benchmarks: seconds, samples per second and memory, printed as tables
-	@.venv/bin/python -m pytest -q -s -m "slow or not slow" tests/benchmarks $(ARGS)
+bench: everything ## the benchmarks: memory of a large Parquet, speed and memory beside granite-tsfm (about 5 minutes)
+	@.venv/bin/python tests/benchmarks/series_memory.py
+	@.ci/peer granite
+	@PYTHONPATH=. .bench/granite/bin/python tests/benchmarks/ttm_granite.py $(ARGS)
 
 clean: ## remove caches and build outputs; runs/ and .venv stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 import time
@@ -35,8 +34,9 @@ class _GiveUp(Exception):
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, 64 lower-case hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    import pooch
+
+    return pooch.file_hash(os.fspath(path), alg="sha256")
 
 
 def download(

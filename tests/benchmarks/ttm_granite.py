@@ -7,13 +7,11 @@ AdamW), so that only the formulation differs. *Apart*: each in processes of its 
 run it: ours with the CPU switches, the reference with PyTorch's defaults. Outputs and losses are compared
 before anything is timed.
 
-granite-tsfm pins an older PyTorch, so it gets an environment of its own on top of the project's packages
-(`.venv`):
+granite-tsfm pins an older PyTorch, so it gets an environment of its own on top of the project's packages,
+which `make bench` makes in `.bench/granite`:
 
-    python3.11 -m venv /tmp/granite
-    echo "$PWD/.venv/lib/python3.11/site-packages" > /tmp/granite/lib/python3.11/site-packages/project.pth
-    /tmp/granite/bin/pip install --no-deps -r tests/benchmarks/requirements-granite.txt
-    PYTHONPATH=. /tmp/granite/bin/python tests/benchmarks/ttm_granite.py
+    .ci/peer granite
+    PYTHONPATH=. .bench/granite/bin/python tests/benchmarks/ttm_granite.py
 
 Run it on a quiet machine; a ratio above 1 means that ours is faster or smaller.
 """

@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from apps.timeseries import scaling
 from apps.timeseries.data import Series
 from apps.timeseries.evaluation import Evaluation, opponents
+from apps.timeseries.models.ttm import TTM
+from apps.timeseries.tasks import Forecasting
+from core.tracking import count_flops
 
 
 def table(rows: int = 300, **columns: np.ndarray) -> pd.DataFrame:
@@ -102,3 +106,17 @@ def test_ets_serves_windows_of_several_series_in_any_order() -> None:
     inputs = (batch.past_values, batch.past_observed, batch.series)
     forward = ets.predict(*inputs)
     assert torch.equal(ets.predict(*(one.flip(0) for one in inputs)).flip(0), forward)
+
+
+def test_a_step_costs_three_times_the_products_of_every_channel() -> None:
+    data = Series.from_frame(table(y=np.arange(300.0) % 7, z=np.arange(300.0) % 5), context=24, horizon=6)
+    network = TTM(context=24, horizon=6, patch=8, width=16, decoder_width=8, levels=1)
+    task = Forecasting(network)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.datamodule = data
+    task.trainer = trainer
+
+    forward = count_flops(network, {"past_values": torch.empty(1, 24, 2)}, backward=False)
+
+    # The first layer has no gradient of its input to compute, so a little less than three times.
+    assert 2.7 * forward < task.flops_per_sample() <= 3 * forward

@@ -15,6 +15,7 @@ from apps.timeseries.models import ttm
 from apps.timeseries.models.mixer.layers import _MLP, TokenLinear, _Common
 from apps.timeseries.models.mixer.parts import scale_window
 from core.errors import UserError
+from core.tracking import count_flops
 
 SMALL: dict[str, Any] = {
     "context": 32,
@@ -369,3 +370,15 @@ def test_a_forecast_is_the_same_with_and_without_gradients() -> None:
         in_place = network(past).prediction
 
     torch.testing.assert_close(in_place, network(past).prediction)
+
+
+def test_the_flops_of_a_forward_pass_are_those_of_its_products() -> None:
+    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, levels=0, depth=1, decoder=False)
+    forward = count_flops(network, {"past_values": torch.empty(1, 64, 1)}, backward=False)
+    patches, width, hidden = 8, 16, 32
+    embed = patches * 8 * width
+    over_patches = width * (2 * patches * 2 * patches + patches * patches)
+    over_features = patches * (2 * width * hidden + width * width)
+    head = patches * width * 8
+
+    assert forward == 2 * (embed + over_patches + over_features + head)
