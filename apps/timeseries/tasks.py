@@ -170,7 +170,7 @@ class Forecasting(Task):
             if first == len(batch):
                 continue
             label = (target[first:], observed[first:], batch.series[first:])
-            if baseline.last_windows is None:
+            if baseline.last_windows is None or evaluation.windows <= baseline.last_windows:
                 guess = baseline.predict(past, seen, batch.series)
                 evaluation.update(baseline.name, guess, *label)
                 continue
