@@ -7,7 +7,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +28,27 @@ def shared(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder ../shared with recorded cases and real data beside the checkout")
     return folder
+
+
+def _offline_records(path: Path) -> Iterator[Any]:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, body = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (room := 32768 - place % 32768) < 7:
+            place += room
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        if kind == 0:
+            return
+        part = data[place + 7 : place + 7 + length]
+        place += 7 + length
+        body = part if kind in (1, 2) else body + part  # 1 whole, 2 first, 3 middle, 4 last
+        if kind in (1, 4):
+            yield Record.FromString(body)
+
+
+@pytest.fixture(scope="session")
+def offline_records() -> Callable[[Path], Iterator[Any]]:
+    """Read an offline W&B run's file, a LevelDB log in blocks of 32 KiB; wandb has no reader any more."""
+    return _offline_records

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -294,30 +293,11 @@ def test_finetuned_run_goes_on_from_its_own_checkpoint_not_from_its_parents(dfm,
 # Weights & Biases -------------------------------------------------------------------------------------------
 
 
-def records(path: Path):
-    """Yield the records of an offline run's file: a LevelDB log in blocks of 32 KiB."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, body = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if (room := 32768 - place % 32768) < 7:
-            place += room
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        if kind == 0:
-            return
-        part = data[place + 7 : place + 7 + length]
-        place += 7 + length
-        body = part if kind in (1, 2) else body + part
-        if kind in (1, 4):
-            yield Record.FromString(body)
-
-
-def test_offline_wandb_run_holds_the_final_metric_the_config_and_an_image(fit, tmp_path):
+def test_offline_wandb_run_holds_the_final_metric_the_config_and_an_image(fit, offline_records, tmp_path):
     run = fit(tmp_path / "runs", "--tracking.wandb=offline")
 
     (path,) = run.folder.glob("wandb/offline-run-*/run-*.wandb")
-    found = list(records(path))
+    found = list(offline_records(path))
     logged = {
         ".".join(item.nested_key) or item.key: item.value_json
         for record in found

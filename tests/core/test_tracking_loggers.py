@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -31,44 +30,31 @@ CONFIG = {
 }
 
 
-def raw_records(path: Path):
-    """Yield the records of a LevelDB log (blocks of 32 KiB); wandb has no reader of its own file any more."""
-    data, place, body = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if (room := 32768 - place % 32768) < 7:
-            place += room
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        if kind == 0:
-            return
-        part = data[place + 7 : place + 7 + length]
-        place += 7 + length
-        body = part if kind in (1, 2) else body + part  # 1 whole, 2 first, 3 middle, 4 last
-        if kind in (1, 4):
-            yield body
+@pytest.fixture
+def read_runs(offline_records):
+    """The function that returns what the offline runs under a folder hold."""
 
+    def read(folder: Path) -> dict:
+        found = {"ids": [], "config": {}, "history": [], "artifacts": [], "exits": []}
+        for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+            found["ids"].append(path.stem.removeprefix("run-"))
+            for record in offline_records(path):
+                kind = record.WhichOneof("record_type")
+                if kind == "history":
+                    items = record.history.item
+                    row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
+                    found["history"].append(row)
+                elif kind == "config":
+                    found["config"] |= {i.key: json.loads(i.value_json) for i in record.config.update}
+                elif kind == "run":
+                    found["config"] |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
+                elif kind == "artifact":
+                    found["artifacts"].append([entry.path for entry in record.artifact.manifest.contents])
+                elif kind == "exit":
+                    found["exits"].append(record.exit.exit_code)
+        return found
 
-def read_runs(folder: Path) -> dict:
-    """Return what the offline runs under `folder` hold."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    found = {"ids": [], "config": {}, "history": [], "artifacts": [], "exits": []}
-    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        found["ids"].append(path.stem.removeprefix("run-"))
-        for record in map(Record.FromString, raw_records(path)):
-            kind = record.WhichOneof("record_type")
-            if kind == "history":
-                row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
-                found["history"].append(row)
-            elif kind == "config":
-                found["config"] |= {i.key: json.loads(i.value_json) for i in record.config.update}
-            elif kind == "run":
-                found["config"] |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
-            elif kind == "artifact":
-                found["artifacts"].append([entry.path for entry in record.artifact.manifest.contents])
-            elif kind == "exit":
-                found["exits"].append(record.exit.exit_code)
-    return found
+    return read
 
 
 @pytest.fixture
@@ -104,14 +90,14 @@ def offline_run(tmp_path_factory):
     return folder
 
 
-def test_offline_run_holds_the_metrics(offline_run):
+def test_offline_run_holds_the_metrics(read_runs, offline_run):
     history = read_runs(offline_run)["history"]
 
     losses = [(row["trainer/global_step"], row["train/loss"]) for row in history if "train/loss" in row]
     assert losses == [(3, 0.5), (5, 0.25)]
 
 
-def test_offline_run_holds_the_config_as_a_tree(offline_run):
+def test_offline_run_holds_the_config_as_a_tree(read_runs, offline_run):
     config = read_runs(offline_run)["config"]
 
     assert config["model"] == CONFIG["model"]
@@ -125,7 +111,7 @@ def test_offline_run_holds_no_secret(offline_run):
     assert b"me:word@" not in held
 
 
-def test_offline_run_holds_the_image(offline_run):
+def test_offline_run_holds_the_image(read_runs, offline_run):
     row = next(row for row in read_runs(offline_run)["history"] if "forecast/path" in row)
     copy = next(offline_run.glob(f"wandb/offline-run-*/files/{row['forecast/path']}"))
 
@@ -133,19 +119,19 @@ def test_offline_run_holds_the_image(offline_run):
     assert copy.read_bytes() == (offline_run / "figures" / "forecast-4.png").read_bytes()
 
 
-def test_offline_run_holds_the_checkpoint_as_an_artifact_in_the_run_folder(offline_run):
+def test_offline_run_holds_the_checkpoint_as_an_artifact_in_the_run_folder(read_runs, offline_run):
     assert read_runs(offline_run)["artifacts"] == [["best.ckpt"]]
     assert list((offline_run / "wandb" / "data").rglob("*")), "the artifact is staged in the run folder"
 
 
-def test_a_resumed_run_keeps_its_id(offline_run):
+def test_a_resumed_run_keeps_its_id(read_runs, offline_run):
     ids = read_runs(offline_run)["ids"]
 
     assert len(ids) == 2
     assert set(ids) == {(offline_run / "wandb-id.txt").read_text().strip()}
 
 
-def test_a_failed_run_is_closed_with_exit_code_1(offline_run):
+def test_a_failed_run_is_closed_with_exit_code_1(read_runs, offline_run):
     assert read_runs(offline_run)["exits"] == [0, 1]
 
 
