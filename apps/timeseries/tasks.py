@@ -52,6 +52,7 @@ class Forecasting(Task):
         self._drawn: list[dict[str, Any]] = []
         self._shown: set[int] = set()
         self._offsets: Tensor | None = None
+        self._targets = 0  # from the data's facts, once: they are made anew at every look
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse windows of other sizes than the network's.
@@ -77,6 +78,11 @@ class Forecasting(Task):
                 f"the network is built for {network.channels} channels and the data has "
                 f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels"
             )
+
+    def setup(self, stage: str) -> None:
+        """Take the data's facts, as every task does, and the number of targets."""
+        super().setup(stage)
+        self._targets = int(self.trainer.datamodule.facts["targets"])  # type: ignore[attr-defined]
 
     def rate_found(self, result: LRFinderResult) -> None:
         """Draw the learning-rate finder's curve."""
@@ -213,10 +219,6 @@ class Forecasting(Task):
     def title(self) -> str:
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__).upper()
-
-    @property
-    def _targets(self) -> int:
-        return int(self.trainer.datamodule.facts["targets"])  # type: ignore[attr-defined]
 
     def _inputs(self, batch: SeriesBatch, *, labels: bool) -> dict[str, Tensor | None]:
         known = labels or bool(getattr(self.network, "exogenous", ()))

@@ -15,7 +15,7 @@ from core.cli.recipes import find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Request", "option", "prepare", "program", "read_yaml", "set_waiting"]
+__all__ = ["Request", "option", "prepare", "program", "read_yaml", "run_name", "set_waiting"]
 
 TOP_LEVEL = (
     "about",
@@ -65,9 +65,7 @@ class Request:
         """
         if not self.configs:
             return None
-        about = read_yaml(self.configs[0]).get("about") or {}
-        system = about.get("system") if isinstance(about, dict) else None
-        return f"{system or self.configs[0].resolve().parent.name}-{self.configs[0].stem}"
+        return run_name(self.configs[0])
 
 
 def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
@@ -105,6 +103,13 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
     _check_keys(configs, options)
     _check_complete(domain, verb, configs, ckpt_path, wants_help)
     return Request(domain, verb, configs, options, ckpt_path, wants_help)
+
+
+def run_name(recipe: Path) -> str:
+    """Return `<system>-<recipe>`, which a recipe's run folders lie under."""
+    about = read_yaml(recipe).get("about") or {}
+    system = about.get("system") if isinstance(about, dict) else None
+    return f"{system or recipe.resolve().parent.name}-{recipe.stem}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

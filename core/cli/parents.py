@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core.cli.arguments import Request, option, read_yaml
+from core.cli.arguments import Request, option, read_yaml, run_name
 from core.cli.recipes import find_config
 from core.cli.runs import best_in, runs_of
 from core.errors import UserError
@@ -46,9 +46,7 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
     root = option(request, "--runs") or recipe.get("runs") or "runs"
     newest: tuple[str, Path, Path] | None = None
     for name in names:
-        path = find_config(request.domain, name)
-        system = (read_yaml(path).get("about") or {}).get("system") or path.resolve().parent.name
-        for run in runs_of(request.domain, f"{system}-{path.stem}", root):
+        for run in runs_of(request.domain, run_name(find_config(request.domain, name)), root):
             found = best_in(run)
             if found is not None and (newest is None or run.name > newest[0]):
                 newest = (run.name, run, found)
@@ -103,6 +101,7 @@ def _from_weights(domain: str, source: str) -> dict[str, Any]:
     network = weights.network
     if network is None:
         return {}
-    sizes = getattr(import_module(f"apps.{domain}"), "sizes_of", None)
-    values = sizes(network) if sizes else {}
+    arguments = network.get("init_args") or {}
+    names = getattr(import_module(f"apps.{domain}"), "INHERITED", ())
+    values = {name: arguments[name] for name in names if name in arguments}
     return {"model": {"init_args": {"network": network}}, "data": {"init_args": values}}

@@ -38,9 +38,6 @@ class DomainCLI(LightningCLI):
     """The parser and the objects of one run; nothing is started here."""
 
     def __init__(self, request: Request, words: list[str]) -> None:
-        self.request = request
-        self.words = words
-        self.folder: RunFolder | None = None
         super().__init__(
             Task,
             pl.LightningDataModule,
@@ -171,9 +168,8 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
 
     code = 0
     try:
-        getattr(trainer, request.verb)(
-            cli.model, datamodule=cli.datamodule, ckpt_path=resume, **_safe(request.verb)
-        )
+        quietly = {"verbose": False} if request.verb in ("validate", "test") else {}
+        getattr(trainer, request.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=resume, **quietly)
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if (
             request.verb == "fit"
@@ -189,10 +185,6 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     finally:
         finish(trainer.loggers, failed=code != 0)
     return 0
-
-
-def _safe(verb: str) -> dict[str, Any]:
-    return {} if verb == "predict" else ({"verbose": False} if verb in ("test", "validate") else {})
 
 
 def _disk_full(error: OSError) -> UserError | None:
