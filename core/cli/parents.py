@@ -75,7 +75,7 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Say whether arguments carry over: not from one class to another."""
-    return "class_path" not in after or after["class_path"] == before.get("class_path")
+    return "class_path" not in after or before.get("class_path") in (None, after["class_path"])
 
 
 def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None) -> dict[str, Any]:

@@ -338,3 +338,13 @@ def test_the_learning_rate_finder_leaves_its_curve(fit, tmp_path):
 
     assert "learning rate found: " in run.outcome.out
     assert list((run.folder / "figures").glob("learning_rate-*.png"))
+
+
+def test_weights_named_by_hand_bring_their_network_and_window_sizes(dfm, copied, table, tmp_path):
+    outcome = dfm(
+        "timeseries", "fit", "--config", "ttm/finetune", "--model.weights", copied.best, "--data.path", table,
+        "--data.batch_size=16", "--trainer.max_steps=1", "--tracking.wandb=off", "--runs", tmp_path / "other",
+    )  # fmt: skip
+
+    assert outcome.code == 0, outcome.err
+    assert f"tensors from {copied.best} (own layout)" in outcome.out
