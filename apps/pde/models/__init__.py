@@ -1,0 +1,1 @@
+"""Networks that advance fields, one module a system."""

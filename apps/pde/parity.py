@@ -1,0 +1,26 @@
+"""How recorded cases of PDE systems map onto the networks and metrics here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.parity import Case
+
+__all__ = ["CASES"]
+
+
+def _recorded(case: Case) -> Mapping[str, Any]:
+    """Run a case through the module of its system."""
+    return import_module(f"apps.pde.recorded.{case.system}").run(case)
+
+
+CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    ("scot", "scot"): _recorded,
+    ("sinenet", "plain"): _recorded,
+    ("sinenet", "conditioned"): _recorded,
+    ("gphyt", "gphyt"): _recorded,
+    ("fno", "fno"): _recorded,
+}

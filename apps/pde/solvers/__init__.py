@@ -1,0 +1,1 @@
+"""Numerical solvers on batched tensors, one module an equation."""

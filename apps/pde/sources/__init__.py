@@ -1,0 +1,1 @@
+"""Readers of simulation files, one module a layout."""
