@@ -13,10 +13,11 @@ __all__ = ["FieldBatch"]
 
 @dataclass(frozen=True, eq=False)
 class FieldBatch(Batch):
-    """Frames of normalised fields on a regular grid; T frames in, K frames as labels, `space` one to three axes.
+    """Frames of normalised fields on a regular grid; T frames in, K frames as labels, `space` one to three
+    axes.
 
-    Values are in the units of the data set's normalisation (dimensionless); `facts["datasets"][source]` of the
-    data module holds what turns them into physical ones.
+    Values are in the units of the data set's normalisation (dimensionless); `facts["datasets"][source]` of
+    the data module holds what turns them into physical ones.
 
     Attributes:
         inputs: `(B, T, C, *space)` float32.

@@ -1,4 +1,6 @@
-"""Families of problems that `dfm data generate pde/<family>` makes, gathered from the modules beside this one."""
+"""Families of problems that `dfm data generate pde/<family>` makes, gathered from the modules beside this
+one.
+"""
 
 from __future__ import annotations
 

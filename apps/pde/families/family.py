@@ -20,7 +20,8 @@ class Published:
 
     Attributes:
         file: File name, such as `NS-Sines.nc`.
-        variables: Variable name to the channels it holds, in order; a variable of one name has no channel axis.
+        variables: Variable name to the channels it holds, in order; a variable of one name has no channel
+            axis.
         constants: Those of the variables that have no time axis.
         axes: Order of the stored axes, `txy` for the data sets' usual one, `tyx` where x and y are exchanged.
     """
@@ -52,8 +53,9 @@ class Family:
         constants: Channels that do not change along a trajectory (a wave speed, a coefficient).
         parameters: Adjustable numbers and their defaults; `dfm data generate` takes `--set name=value`.
         draw: `(generator, parameters)` to the float64 random numbers of ONE sample, whatever the resolution.
-        solve: `(drawn, *, resolution, times, parameters, dtype, device)` to `(B, T, C, *space)`, where `drawn`
-            holds the stacked numbers `(B, ...)` of a batch and `times` the float64 times `(T,)` of the frames.
+        solve: `(drawn, *, resolution, times, parameters, dtype, device)` to `(B, T, C, *space)`, where
+            `drawn` holds the stacked numbers `(B, ...)` of a batch and `times` the float64 times `(T,)` of
+            the frames.
         published: The published layout, or None.
         resolution: Default number of grid points along each axis.
     """
