@@ -42,6 +42,7 @@ class Task(LightningModule):
         adaptation: What is trained; None trains everything.
         no_decay: Which parameters have no weight decay: name patterns, and `1d` for biases and norms.
         layer_decay: Factor of the rate from one block to the one before; None gives all the same rate.
+        rates: Pattern of parameter names to a factor of the rate; the first that fits counts.
         monitor: The metric that chooses the best epoch.
         mode: Whether the best is the `min` or the `max` of it.
         patience: Validations without progress after which training stops; None never stops early.
@@ -66,6 +67,7 @@ class Task(LightningModule):
         adaptation: Adaptation | None = None,
         no_decay: Sequence[str] = (),
         layer_decay: float | None = None,
+        rates: dict[str, float] | None = None,
         monitor: str = "val_loss",
         mode: str = "min",
         patience: int | None = None,
@@ -90,6 +92,7 @@ class Task(LightningModule):
         self.adaptation = adaptation
         self.no_decay = list(no_decay)
         self.layer_decay = layer_decay
+        self.rates = dict(rates or {})
         self.monitor, self.mode, self.patience = monitor, mode, patience
         self.restore_best, self.ema = restore_best, ema
         self.lr_finder = lr_finder
@@ -148,7 +151,9 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build groups that exist from the first step, the optimiser, and the schedule stepped with it."""
         peak = self._peak_rate()
-        groups = parameter_groups(self.network, lr=peak, no_decay=self.no_decay, layer_decay=self.layer_decay)
+        groups = parameter_groups(
+            self.network, lr=peak, no_decay=self.no_decay, layer_decay=self.layer_decay, rates=self.rates
+        )
         optimizer = self.optimizer(groups)
         if self.fused_optimizer and "fused" in optimizer.defaults:
             for group in optimizer.param_groups:

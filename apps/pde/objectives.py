@@ -7,6 +7,7 @@ where a label does not count, replaces the prediction by the label there: no err
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class GroupedRelative(_Objective):
         if groups is None:
             return self._size(prediction - target)
         parts = []
-        for first, last in zip(groups, groups[1:], strict=False):
+        for first, last in pairwise(groups):
             label = target[:, :, first:last]
             parts.append(self._size(prediction[:, :, first:last] - label) / (self._size(label) + 1e-10))
         return torch.stack(parts).mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +20,7 @@ def parameter_groups(
     weight_decay: float | None = None,
     no_decay: bool | Sequence[str] = (),
     layer_decay: float | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Sort every parameter of `network`, frozen ones included, into exactly one group.
 
@@ -30,10 +31,13 @@ def parameter_groups(
         lr: Peak rate; None leaves it to the optimizer's own default (multiply that by the group's `scale`).
         weight_decay: Weight decay of the groups that have one; None leaves it to the optimizer's own default.
         no_decay: Which parameters have none: patterns of their names (`*.bias`), and `"1d"` (or simply True)
-            for all with at most one dimension, i.e. biases and norms.
+            for all with at most one dimension, i.e. biases and norms. A pattern with `!` in front takes back
+            what those before it name.
         layer_decay: Factor per layer: block i of n has the rate `lr · layer_decay^(n + 1 − i)`, counted from
             1. Parameters registered before the first block are depth 0, all others outside the blocks depth n
             + 1.
+        rates: Name pattern to a factor of the rate; the first pattern that fits a name counts, and other
+            names have factor 1.
 
     Returns:
         Groups with `params`, `name`, `scale` (their rate relative to the peak), `lr` and `weight_decay`
@@ -46,22 +50,30 @@ def parameter_groups(
     _check(lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
     names = dict(network.named_parameters())
     patterns = (("1d",) if no_decay else ()) if isinstance(no_decay, bool) else tuple(no_decay)
-    for pattern in patterns:
-        if pattern != "1d" and not any(fnmatchcase(name, pattern) for name in names):
-            kind = type(network).__name__
-            raise UserError(f"no_decay has '{pattern}', which matches no parameter of {kind}")
+    rates = dict(rates or {})
+    for where, given in (("no_decay", patterns), ("rates", rates)):
+        for pattern in given:
+            bare = pattern.removeprefix("!")
+            if bare != "1d" and not any(fnmatchcase(name, bare) for name in names):
+                kind = type(network).__name__
+                raise UserError(f"{where} has '{pattern}', which matches no parameter of {kind}")
+    for pattern, factor in rates.items():
+        if not factor >= 0:
+            raise UserError(f"rates gives '{pattern}' the factor {factor}; it must be at least 0")
     depth, layers = _depths(network) if layer_decay is not None else ({}, 1)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in names.items():
-        exempt = any(
-            parameter.ndim <= 1 if pattern == "1d" else fnmatchcase(name, pattern) for pattern in patterns
-        )
+        exempt = _exempt(name, parameter, patterns)
         title = "no_decay" if exempt else "decay"
-        group: dict[str, Any] = {"scale": 1.0}
+        own = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
+        group: dict[str, Any] = {"scale": 1.0 if own is None else rates[own]}
+        if own is not None:
+            title = f"{own}.{title}"
         if layer_decay is not None:
             layer = depth[name]
             title = f"layer{layer:03d}.{title}"
-            group = {"scale": layer_decay ** (layers - 1 - layer), "layer": layer, "layers": layers}
+            group["scale"] *= layer_decay ** (layers - 1 - layer)
+            group.update(layer=layer, layers=layers)
         if lr is not None:
             group["lr"] = lr * group["scale"]
         if exempt:
@@ -72,6 +84,16 @@ def parameter_groups(
     if not groups:
         raise UserError(f"{type(network).__name__} has no parameters; choose a network to train")
     return [groups[title] for title in sorted(groups)]
+
+
+def _exempt(name: str, parameter: nn.Parameter, patterns: Sequence[str]) -> bool:
+    """Say whether the last of `patterns` that fits exempts from weight decay."""
+    exempt = False
+    for pattern in patterns:
+        bare = pattern.removeprefix("!")
+        if parameter.ndim <= 1 if bare == "1d" else fnmatchcase(name, bare):
+            exempt = bare == pattern
+    return exempt
 
 
 def _depths(network: nn.Module) -> tuple[dict[str, int], int]:

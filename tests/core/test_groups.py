@@ -62,6 +62,24 @@ def test_each_block_has_the_rate_of_the_next_times_the_factor():
     assert [group["layer"] for group in groups] == [0, 1, 2, 3]
 
 
+def test_the_first_pattern_that_fits_gives_the_factor_of_the_rate():
+    network = Blocks()
+    groups = parameter_groups(network, lr=1.0, no_decay=["*.bias"], rates={"embedding.*": 10.0, "*": 0.5})
+    found = {id(p): (group["lr"], group.get("weight_decay")) for group in groups for p in group["params"]}
+    assert found[id(network.embedding.weight)] == (10.0, None)
+    assert found[id(network.embedding.bias)] == (10.0, 0.0)
+    assert found[id(network.head.weight)] == (0.5, None)
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+def test_a_pattern_with_an_exclamation_mark_takes_back_an_exemption():
+    network = Blocks()
+    groups = parameter_groups(network, lr=1.0, weight_decay=0.1, no_decay=["*.bias", "!embedding.*"])
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[id(network.head.bias)] == 0.0
+    assert decay[id(network.embedding.bias)] == 0.1
+
+
 def test_without_rate_or_decay_the_optimizer_decides():
     (group,) = parameter_groups(Blocks())
     assert {"lr", "weight_decay"}.isdisjoint(group)
@@ -74,6 +92,8 @@ def test_without_rate_or_decay_the_optimizer_decides():
         ({"lr": -1.0}, "the learning rate is -1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
+        ({"rates": {"haed.*": 2.0}}, r"rates has 'haed\.\*', which matches no parameter of Blocks"),
+        ({"rates": {"head.*": -1.0}}, "the factor -1.0; it must be at least 0"),
         ({"no_decay": ["haed.*"]}, r"no_decay has 'haed\.\*', which matches no parameter of Blocks"),
     ],
 )
