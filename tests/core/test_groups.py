@@ -68,7 +68,7 @@ def test_the_first_pattern_that_fits_gives_the_factor_of_the_rate():
     found = {id(p): (group["lr"], group.get("weight_decay")) for group in groups for p in group["params"]}
     assert found[id(network.embedding.weight)] == (10.0, None)
     assert found[id(network.embedding.bias)] == (10.0, 0.0)
-    assert found[id(network.head.weight)] == (0.5, None)
+    assert found[id(network.norm.weight)] == (0.5, None)
     assert len({group["name"] for group in groups}) == len(groups)
 
 
