@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["cards_folder", "configs_folder", "data_folder", "fsync_folder", "replacing"]
+from core.errors import UserError
+
+__all__ = ["cards_folder", "configs_folder", "data_folder", "fsync_folder", "locked", "replacing"]
 
 
 def configs_folder() -> Path:
@@ -60,3 +63,32 @@ def fsync_folder(folder: str | os.PathLike[str]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock file `path` within the block; other processes wait for it, and say so on stderr.
+
+    The system gives the lock back however the process ends. The file stays: removing it would let two
+    processes hold two files of one name.
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    import fcntl
+
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}; choose a folder you can write to") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that holds {file}", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

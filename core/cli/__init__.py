@@ -13,7 +13,7 @@ __all__ = ["main"]
 VERBS = ("fit", "validate", "test", "predict")
 TOOLS = {
     "recipes": "list the recipes of all domains, or of one",
-    "data": "list, show, fetch and verify data sets",
+    "data": "list, show, fetch, verify and generate data sets",
     "checkpoint": "list, fetch, inspect, import and export checkpoints",
     "parity": "compare this machine's results with recorded ones",
     "doctor": "show versions, devices, memory and what is missing",
@@ -111,6 +111,8 @@ def _help(domains: Sequence[str]) -> str:
         "  dfm timeseries fit --config ttm/demo",
         "  dfm timeseries test --ckpt_path BEST.ckpt --data.path my.csv",
         "  dfm timeseries predict --ckpt_path BEST.ckpt --data.path my.csv --data.horizon 96 --out out.csv",
+        "  dfm data generate pde/ns_sines --samples 64 --out flows.zarr",
+        "  dfm pde predict --ckpt_path BEST.ckpt --data.path initial.nc --out trajectory.nc",
         "",
         "`dfm <domain> <verb> --help` lists all options.",
     ]

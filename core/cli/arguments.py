@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from core.cli.recipes import find_config
+from core.cli.recipes import example, find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
@@ -84,9 +84,9 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
         if name in ("--config", "-c"):
-            configs.append(find_config(domain, value if equals else _value(name, rest)))
+            configs.append(find_config(domain, value if equals else _value(domain, name, rest)))
         elif name == "--ckpt_path":
-            ckpt_path = value if equals else _value(name, rest)
+            ckpt_path = value if equals else _value(domain, name, rest)
         elif word in ("-h", "--help"):
             wants_help = True
         elif name.startswith("-"):
@@ -156,10 +156,10 @@ def option(request: Request, *names: str) -> str | None:
     return None if found in (None, "null") else found
 
 
-def _value(name: str, rest: list[str]) -> str:
+def _value(domain: str, name: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
         raise UserError(
-            f"{name} needs a value, as in {name} ttm/demo"
+            f"{name} needs a value, as in {name} {example(domain)}"
             if name != "--ckpt_path"
             else "--ckpt_path needs a value: a file, `last` or `best`"
         )
@@ -243,13 +243,15 @@ def _check_complete(
         return
     if verb == "fit":
         raise UserError(
-            f"`dfm {spoken} fit` needs a recipe, as in --config ttm/demo; `dfm recipes {spoken}` lists them"
+            f"`dfm {spoken} fit` needs a recipe, as in --config {example(domain)};"
+            f" `dfm recipes {spoken}` lists them"
         )
     if ckpt_path is None:
         raise UserError(f"`dfm {spoken} {verb}` needs --ckpt_path FILE, or a recipe given by --config")
     if ckpt_path in SPECIAL_CHECKPOINTS:
         raise UserError(
-            f"--ckpt_path {ckpt_path} needs a recipe beside it, as in --config ttm/demo, or give a file"
+            f"--ckpt_path {ckpt_path} needs a recipe beside it, as in --config {example(domain)}, or give a"
+            " file"
         )
 
 

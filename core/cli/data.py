@@ -1,13 +1,15 @@
-"""`dfm data list|show|fetch|verify`: what data there is, where it comes from, and whether it is whole."""
+"""`dfm data list|show|fetch|verify|generate`: what data there is, where it is from, whether it is whole."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
+from core.cli.recipes import domains
 from core.cli.words import Parser, checked_verb
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 __all__ = ["main"]
 
@@ -16,6 +18,7 @@ VERBS = {
     "show": "show a card: source, licence, files, splits",
     "fetch": "download a card's files and check them",
     "verify": "compare the files that are there with their hashes",
+    "generate": "make data with a domain's own solver: DOMAIN/WHAT, or --list",
 }
 
 
@@ -25,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: For every mistake of the user.
     """
-    options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm data"))
+    words = checked_verb(argv, list(VERBS), command="dfm data")
+    if words[0] == "generate":
+        return _generate(words[1:])
+    options = _parser().parse_args(words)
     run = {"list": _list, "show": _show, "fetch": _fetch, "verify": _verify}
     return run[options.verb](options)
 
@@ -112,6 +118,36 @@ def _verify(options: argparse.Namespace) -> int:
     if not seen:
         print("no data has been fetched")
     return 0
+
+
+def _generate(words: Sequence[str]) -> int:
+    """Hand the words to the domain's own command, which `GENERATE` in `apps/<domain>/__init__.py` names."""
+    own = {name: where for name in domains() if (where := _generator(name))}
+    named = next((word for word in words if not word.startswith("-")), None)
+    if named is None and "--list" not in words:
+        told = ", ".join(name.replace("_", "-") for name in own)
+        print(f"usage: dfm data generate DOMAIN/WHAT [options]\n       dfm data generate --list\n\ndomains: {told}")
+        return 0
+    if named is None:
+        return max(_command(where)(words) for where in own.values())
+    domain = named.partition("/")[0].replace("-", "_")
+    if domain not in own:
+        raise UserError(
+            f"'{named}' cannot be generated; write DOMAIN/WHAT, with the domain one of {', '.join(own)}"
+            f"{did_you_mean(domain, own)}"
+        )
+    return _command(own[domain])(words)
+
+
+def _generator(domain: str) -> str | None:
+    where: str | None = getattr(import_module(f"apps.{domain}"), "GENERATE", None)
+    return where
+
+
+def _command(where: str) -> Callable[[Sequence[str]], int]:
+    module, function = where.split(":")
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+    return command
 
 
 def _size(count: int) -> str:

@@ -18,6 +18,11 @@ EXTRAS = {
     "pyarrow": "timeseries",
     "statsmodels": "timeseries",
     "sklearn": "timeseries",
+    "h5py": "pde",
+    "h5netcdf": "pde",
+    "zarr": "pde",
+    "imageio": "video",
+    "av": "video",
     "tensorboard": "tensorboard",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import UserError, did_you_mean
 from core.files import configs_folder
 
-__all__ = ["Recipe", "all_recipes", "domains", "find_config", "main"]
+__all__ = ["Recipe", "all_recipes", "domains", "example", "find_config", "main"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ def all_recipes(domain: str | None = None) -> list[Recipe]:
     ]
 
 
+def example(domain: str) -> str:
+    """Return the recipe that sentences name: the domain's demo, else its first."""
+    names = [recipe.name for recipe in all_recipes(domain)]
+    return next((name for name in names if name.endswith("/demo")), names[0] if names else "SYSTEM/RECIPE")
+
+
 def find_config(domain: str, text: str) -> Path:
     """Return the file that `--config text` means: a path as given, `<system>/<recipe>`, or
     `trainer/<hardware>`.
@@ -57,7 +63,7 @@ def find_config(domain: str, text: str) -> Path:
     if given.is_file():
         return given
     if given.is_dir():
-        raise UserError(f"--config {text} is a folder; give a recipe file in it or a name such as ttm/demo")
+        raise UserError(f"--config {text} is a folder; give a recipe file in it or a name such as {example(domain)}")
     for folder in (configs_folder() / domain, configs_folder()):
         for candidate in (folder / f"{text}.yaml", folder / text):
             if candidate.is_file():
