@@ -9,3 +9,6 @@ number of training trajectories.
 
 INHERITED = ("frames",)
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
+
+GENERATE = "apps.pde.generate_command:main"
+"""What `dfm data generate pde/<family>` runs."""

@@ -123,17 +123,17 @@ def _verify(options: argparse.Namespace) -> int:
 def _generate(words: Sequence[str]) -> int:
     """Hand the words to the domain's own command, which `GENERATE` in `apps/<domain>/__init__.py` names."""
     own = {name: where for name in domains() if (where := _generator(name))}
-    named = next((word for word in words if not word.startswith("-")), None)
-    if named is None and "--list" not in words:
-        told = ", ".join(name.replace("_", "-") for name in own)
-        print(f"usage: dfm data generate DOMAIN/WHAT [options]\n       dfm data generate --list\n\ndomains: {told}")
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: dfm data generate DOMAIN/WHAT [options]\n       dfm data generate --list\n")
+        print(f"domains: {', '.join(own)}; `dfm data generate DOMAIN --help` shows the options of one")
         return 0
-    if named is None:
+    if words[0] == "--list":
         return max(_command(where)(words) for where in own.values())
+    named = words[0]
     domain = named.partition("/")[0].replace("-", "_")
     if domain not in own:
         raise UserError(
-            f"'{named}' cannot be generated; write DOMAIN/WHAT, with the domain one of {', '.join(own)}"
+            f"cannot generate '{named}'; write DOMAIN/WHAT first, with the domain one of {', '.join(own)}"
             f"{did_you_mean(domain, own)}"
         )
     return _command(own[domain])(words)

@@ -63,7 +63,9 @@ def find_config(domain: str, text: str) -> Path:
     if given.is_file():
         return given
     if given.is_dir():
-        raise UserError(f"--config {text} is a folder; give a recipe file in it or a name such as {example(domain)}")
+        raise UserError(
+            f"--config {text} is a folder; give a recipe file in it or a name such as {example(domain)}"
+        )
     for folder in (configs_folder() / domain, configs_folder()):
         for candidate in (folder / f"{text}.yaml", folder / text):
             if candidate.is_file():

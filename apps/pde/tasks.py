@@ -1,0 +1,234 @@
+"""The operator task: fields in, later fields out; scored on whole trajectories beside what needs no
+learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.pde.batch import FieldBatch
+from apps.pde.evaluation import Evaluation
+from apps.pde.objectives import GroupedRelative
+from apps.pde.rollout import autoregressive, direct, is_timed, steps
+from core.errors import UserError
+from core.task import Task
+
+__all__ = ["Operator"]
+
+ROLLOUTS = ("auto", "direct", "autoregressive", "both")
+
+
+class Operator(Task):
+    """Trains a solution operator and scores its trajectories.
+
+    Training and validation losses are the objective's, on normalised fields. `test` starts at each test
+    trajectory's first frames, predicts all later ones, and writes `results.csv`, `by_time.csv`,
+    `by_field.csv` and, where fields allow it, `conserved.csv`; the headline `test_relative_l1` is the median
+    over trajectories of the relative L1 error at the last time, averaged over the fields of interest, in
+    percent (Poseidon).
+
+    Args:
+        network: Has `advance(history, time)`, `frames`, `in_channels` and `out_channels` (see
+            `apps.pde.rollout`).
+        objective: What is minimised; None is Poseidon's relative L1 error by group.
+        rollout: How `test` reaches later times: `direct` (one call a time), `autoregressive`, `both`, or
+            `auto`: direct for a network that takes a lead time, else autoregressive.
+        detach: Whether several label frames are trained with feedback that carries no gradient.
+        examples: Trajectories drawn by `test`.
+        movie: Whether `test` writes the first example as a moving picture.
+        task: See `core.task.Task`.
+
+    Raises:
+        UserError: If `rollout` is unknown, or the network lacks what is needed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        objective: nn.Module | None = None,
+        rollout: str = "auto",
+        detach: bool = True,
+        examples: int = 2,
+        movie: bool = True,
+        **task: Any,
+    ) -> None:
+        super().__init__(network, **task)
+        if rollout not in ROLLOUTS:
+            raise UserError(f"model.rollout is '{rollout}'; it must be one of {', '.join(ROLLOUTS)}")
+        if not hasattr(network, "advance"):
+            raise UserError(f"{type(network).__name__} cannot advance fields; choose one of apps.pde.models")
+        self.objective = GroupedRelative() if objective is None else objective
+        self.rollout, self.detach, self.examples, self.movie = rollout, detach, examples, movie
+        self._groups: list[int] | None = None
+        self._feedback: list[int] | None = None
+        self._evaluation: Evaluation | None = None
+        self._drawn: list[dict[str, Any]] = []
+        self._errors: list[Tensor] = []
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuse fields that do not fit the network.
+
+        Raises:
+            UserError: Naming both values.
+        """
+        network = self.network
+        for what, own, names in (
+            ("in_channels", network.in_channels, facts["inputs"]),
+            ("out_channels", network.out_channels, facts["outputs"]),
+        ):
+            if own != len(names):
+                raise UserError(
+                    f"the network's {what} is {own} and the data has {len(names)} ({', '.join(names)}); "
+                    f"set model.network.{what}={len(names)}, and model.reinitialise for weights of other fields"
+                )
+        if network.frames != facts["frames"]:
+            raise UserError(
+                f"the network takes {network.frames} frames and data.frames is {facts['frames']}; "
+                f"give --data.frames={network.frames}"
+            )
+        fixed = getattr(network, "resolution", None)
+        space = list(facts["space"])
+        wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
+        if wanted is not None and list(wanted) != space:
+            raise UserError(
+                f"the network works on a grid of {_grid(wanted)} and the data has {_grid(space)}; "
+                "give the network that resolution, or --data.resolution"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Take the data's facts, as every task does, and how outputs are grouped and fed back."""
+        super().setup(stage)
+        facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        self._groups = list(facts["groups"])
+        inputs = list(facts["inputs"])
+        places = [inputs.index(name) for name in facts["outputs"] if name in inputs]
+        self._feedback = places if len(places) == len(facts["outputs"]) else None
+
+    def flops_per_sample(self) -> float:
+        """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""
+        from core.tracking import count_flops
+
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.train_set().__getitems__([(0, 0)])
+        calls = -(-batch.targets.shape[1] // getattr(self.network, "future", 1))
+        inputs = {"history": batch.inputs, "time": batch.time[:, 0]}
+        return float(calls * count_flops(_Advance(self.network), inputs))
+
+    def predict_frames(self, batch: FieldBatch, *, rollout: str | None = None) -> Tensor:
+        """Return `(B, K, C', *space)`, normalised: all label times from the input frames; no label is looked
+        at.
+        """
+        if self._way(rollout) == "direct":
+            return direct(self.network, batch.inputs, batch.time)
+        return autoregressive(self.network, batch.inputs, batch.time, feedback=self._feedback)
+
+    def loss(self, batch: FieldBatch) -> Tensor:
+        """Return the objective on a batch; several label frames are reached step by step, each counting
+        alike.
+        """
+        members = getattr(self.network, "members_advance", None)
+        if members is not None:
+            outputs = members(batch.inputs, batch.time[:, 0])
+            return torch.stack([self._error(out, batch.targets, batch) for out in outputs]).mean()
+        total, done, wanted = torch.zeros((), device=batch.inputs.device), 0, batch.targets.shape[1]
+        walk = steps(self.network, batch.inputs, batch.time, feedback=self._feedback, detach=self.detach)
+        for out in walk:
+            size = out.shape[1]
+            error = self._error(out, batch.targets[:, done : done + size], batch)
+            total, done = total + error * (size / wanted), done + size
+        return total
+
+    def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.loss(batch)
+        self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
+        """Log the objective."""
+        loss = self.loss(batch)
+        self.log_scalars({"val_loss": loss}, batch_size=len(batch), sync_dist=True)
+
+    def on_test_start(self) -> None:
+        """Prepare the tables."""
+        facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        self._evaluation = Evaluation(facts, device=self.device)
+        self._drawn = []
+
+    def test_step(self, batch: FieldBatch, batch_idx: int) -> None:
+        """Score the network and the baselines on the same trajectories."""
+        evaluation = self._evaluation
+        assert evaluation is not None
+        ways = ("direct", "autoregressive") if self.rollout == "both" else (self._way(),)
+        for way in ways:
+            prediction = self.predict_frames(batch, rollout=way)
+            name = self.title if len(ways) == 1 else f"{self.title} ({way})"
+            evaluation.update(name, prediction, batch)
+            if way == ways[0]:
+                self._keep_examples(batch, prediction)
+        evaluation.update_baselines(batch, feedback=self._feedback)
+
+    def on_test_epoch_end(self) -> None:
+        """Write the tables and figures, and log the network's own scores."""
+        evaluation = self._evaluation
+        assert evaluation is not None
+        evaluation.gather()
+        results = evaluation.results()
+        own = [row for row in results if row["model"].startswith(self.title)]
+        self.log_dict(evaluation.headline(own), rank_zero_only=True)
+        self.write_table("results", results)
+        for name, rows in evaluation.tables().items():
+            self.write_table(name, rows)
+        self.say(evaluation.text())
+        if self.trainer.is_global_zero:
+            self._draw(evaluation)
+
+    def predict_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
+        """Return `(B, K, C', *space)`, normalised."""
+        return self.predict_frames(batch)
+
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return str(self.record.get("system") or type(self.network).__name__)
+
+    def _way(self, rollout: str | None = None) -> str:
+        wanted = rollout or self.rollout
+        if wanted in ("auto", "both"):
+            return "direct" if is_timed(self.network) else "autoregressive"
+        if wanted == "direct" and not is_timed(self.network):
+            raise UserError(
+                f"{self.title} takes no lead time, so it has no direct rollout; set model.rollout to"
+                " autoregressive"
+            )
+        return wanted
+
+    def _error(self, prediction: Tensor, target: Tensor, batch: FieldBatch) -> Tensor:
+        return self.objective(prediction, target, mask=batch.mask, groups=self._groups)
+
+    def _keep_examples(self, batch: FieldBatch, prediction: Tensor) -> None:
+        for row in range(len(batch)):
+            if len(self._drawn) >= self.examples or not self.trainer.is_global_zero:
+                return
+            assert self._evaluation is not None
+            self._drawn.append(self._evaluation.example(batch, prediction, row))
+
+
+class _Advance(nn.Module):
+    """Lets the FLOP counter call `advance`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, history: Tensor, time: Tensor) -> Tensor:
+        return self.network.advance(history, time)
+
+
+def _grid(space: Any) -> str:
+    return " x ".join(str(size) for size in space)
