@@ -79,7 +79,7 @@ def test_h1_adds_the_slope_of_a_sine():
 def test_values_out_of_range_are_refused():
     with pytest.raises(UserError, match=r"objective.p is 3; it must be 1 \(absolute\) or 2"):
         GroupedRelative(3)
-    with pytest.raises(UserError, match="objective.reduction is 'max'; it must be mean or sum"):
+    with pytest.raises(UserError, match=r"objective\.reduction is 'max'"):
         RelativeLp(reduction="max")
     with pytest.raises(ValueError, match="they must be alike"):
         MeanSquared()(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 5))
