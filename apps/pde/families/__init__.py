@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+# Imported first: a submodule that is imported later would take the name `family` from the function below.
+from apps.pde.families.family import Family
 from core.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from apps.pde.families.family import Family
 
 __all__ = ["families", "family"]
 
