@@ -1,0 +1,296 @@
+"""Which snapshots make a sample: all-to-all pairs, histories, steady pairs; and splits by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from core.data.randomness import generator
+from core.errors import UserError, did_you_mean
+
+__all__ = [
+    "WINDOWS",
+    "Counts",
+    "HistoryWindows",
+    "PairWindows",
+    "SteadyWindows",
+    "WholeWindows",
+    "Window",
+    "Windows",
+    "check_kind",
+    "fractions",
+    "pairs",
+    "split",
+]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Snapshots of one sample: those the network sees, then those it predicts."""
+
+    inputs: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+class Windows(Protocol):
+    """Samples of one trajectory."""
+
+    def __len__(self) -> int:
+        """Return how many samples a trajectory gives in an epoch."""
+        ...
+
+    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+        """Return one sample.
+
+        Args:
+            seed: The run's seed.
+            epoch: Number of the epoch.
+            index: Number of the sample among those of all trajectories; decides its randomness.
+            number: Number of the sample in its trajectory, below `len(self)`.
+        """
+        ...
+
+
+def pairs(
+    max_steps: int,
+    *,
+    step: int = 1,
+    lead_steps: Sequence[int] | None = None,
+    fix_input_to: int | None = None,
+) -> list[tuple[int, int]]:
+    """Return the pairs (input, label) of Poseidon's all-to-all training, by input, then by label.
+
+    For K steps of size s the snapshots are 0, s, …, K s, and every ordered pair with `i <= j` is a sample,
+    the one with itself included: (K + 1)(K + 2) / 2 pairs (Herde et al. 2024, arXiv 2405.19101, section 2.2).
+
+    Args:
+        max_steps: K.
+        step: s, in snapshots.
+        lead_steps: Allowed differences in steps; None allows all.
+        fix_input_to: A snapshot that is the input of all samples; the labels are the K snapshots after it.
+
+    Raises:
+        UserError: If a number is out of range, or no pair is left.
+    """
+    if max_steps < 1 or step < 1:
+        raise UserError(f"data.max_steps is {max_steps} and data.step {step}; both must be at least 1")
+    if fix_input_to is not None:
+        if fix_input_to < 0:
+            raise UserError(f"data.fix_input_to is {fix_input_to}; it must be 0 or more")
+        return [(fix_input_to, fix_input_to + step * (k + 1)) for k in range(max_steps)]
+    found = [
+        (step * i, step * j)
+        for i in range(max_steps + 1)
+        for j in range(i, max_steps + 1)
+        if lead_steps is None or j - i in lead_steps
+    ]
+    if not found:
+        raise UserError(
+            f"data.lead_steps is {list(lead_steps or ())}, which leaves no pair; it must hold numbers from "
+            f"0 to {max_steps}"
+        )
+    return found
+
+
+class PairWindows:
+    """All-to-all pairs, see `pairs`.
+
+    Args:
+        steps: Snapshots of a trajectory.
+        max_steps: K.
+        step: s.
+        lead_steps: Allowed differences.
+        fix_input_to: One input for all.
+
+    Raises:
+        UserError: If the trajectory is too short.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        max_steps: int,
+        step: int = 1,
+        lead_steps: Sequence[int] | None = None,
+        fix_input_to: int | None = None,
+    ) -> None:
+        self.pairs = pairs(max_steps, step=step, lead_steps=lead_steps, fix_input_to=fix_input_to)
+        last = max(label for _, label in self.pairs)
+        if last >= steps:
+            raise UserError(
+                f"data.max_steps {max_steps} of {step} snapshots reach snapshot {last}, but trajectories have "
+                f"{steps} (0 to {steps - 1}); make one of them smaller"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.pairs)
+
+    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+        """Return pair `number`; nothing is random."""
+        first, label = self.pairs[number]
+        return Window((first,), (label,))
+
+
+class HistoryWindows:
+    """Some frames in a row and those after them, from a random start and with a random stride.
+
+    An epoch counts a trajectory as many times as it has snapshots (SineNet) unless `samples` says otherwise.
+
+    Args:
+        steps: Snapshots of a trajectory.
+        frames: Input frames.
+        horizon: Label frames.
+        strides: Snapshots between frames; one is drawn for each sample.
+        samples: Samples of a trajectory in an epoch; None is `steps`.
+        every: All starts in order, one sample each, with the first stride and nothing random.
+
+    Raises:
+        UserError: If no stride fits the trajectory.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        frames: int,
+        horizon: int = 1,
+        strides: Sequence[int] = (1,),
+        samples: int | None = None,
+        every: bool = False,
+    ) -> None:
+        if frames < 1 or horizon < 1 or not strides or min(strides) < 1:
+            raise UserError(
+                f"data.frames is {frames}, data.horizon {horizon}, data.strides {list(strides)}; "
+                "all must be at least 1"
+            )
+        self.frames, self.horizon, self.every = frames, horizon, every
+        reach = frames + horizon - 1
+        fitting = [stride for stride in strides if stride * reach < steps]
+        if not fitting:
+            raise UserError(
+                f"trajectories have {steps} snapshots, too few for data.frames {frames} and data.horizon "
+                f"{horizon} at a stride of {min(strides)}, which need {min(strides) * reach + 1}"
+            )
+        self.strides = tuple(fitting[:1] if every else fitting)
+        self.starts = {stride: steps - stride * reach for stride in self.strides}
+        self.samples = self.starts[self.strides[0]] if every else steps if samples is None else samples
+
+    def __len__(self) -> int:
+        """Return the samples of a trajectory in an epoch."""
+        return self.samples
+
+    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+        """Return the sample; its start and stride are a function of (seed, epoch, index)."""
+        stride, start = self.strides[0], number
+        if not self.every:
+            drawn = generator(seed, epoch, index, "window")
+            stride = self.strides[int(torch.randint(len(self.strides), (), generator=drawn))]
+            start = int(torch.randint(self.starts[stride], (), generator=drawn))
+        frames = [start + stride * k for k in range(self.frames + self.horizon)]
+        return Window(tuple(frames[: self.frames]), tuple(frames[self.frames :]))
+
+
+class SteadyWindows:
+    """One sample a trajectory: input and solution are fields of its only snapshot."""
+
+    def __len__(self) -> int:
+        """Return 1."""
+        return 1
+
+    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+        """Return the only snapshot as input and as label."""
+        return Window((0,), (0,))
+
+
+class WholeWindows:
+    """One sample a trajectory: its first frames, and all that follow as labels.
+
+    Args:
+        steps: Snapshots of a trajectory.
+        frames: Input frames.
+        step: Snapshots between frames.
+        labels: How many follow at most; None takes all.
+    """
+
+    def __init__(self, steps: int, *, frames: int, step: int = 1, labels: int | None = None) -> None:
+        inputs = [step * k for k in range(frames)]
+        later = list(range(inputs[-1] + step, steps, step))[:labels]
+        if not later:
+            raise UserError(
+                f"trajectories have {steps} snapshots, none is left after {frames} input frames at a step of "
+                f"{step}"
+            )
+        self.one = Window(tuple(inputs), tuple(later))
+
+    def __len__(self) -> int:
+        """Return 1."""
+        return 1
+
+    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+        """Return the whole trajectory."""
+        return self.one
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trajectories of a set: in all, the last ones for the test, those before them for validation."""
+
+    total: int
+    val: int
+    test: int
+
+    def __post_init__(self) -> None:
+        if min(self.val, self.test) < 0 or self.val + self.test > self.total:
+            raise UserError(
+                f"{self.val} validation and {self.test} test trajectories do not fit into {self.total}; make "
+                "data.val_trajectories or data.test_trajectories smaller"
+            )
+
+
+def split(counts: Counts, train: int = -1) -> tuple[range, range, range]:
+    """Return the trajectories of training, validation and test, by position.
+
+    Validation begins at `total - val - test`, the test set is the last `test`: neither depends on how many
+    are trained on.
+
+    Args:
+        counts: How many there are.
+        train: The first n; -1 for all, -2 for half, -8 for an eighth of those left.
+
+    Raises:
+        UserError: If there are not so many.
+    """
+    left = counts.total - counts.val - counts.test
+    n = left // -train if train < 0 else train
+    if train == 0 or n > left or (n == 0 and left > 0):
+        raise UserError(
+            f"data.trajectories is {train}, but {left} of {counts.total} are for training; give 1 to {left}, "
+            "or -1 for all, -2 for half, -8 for an eighth"
+        )
+    return range(n), range(left, left + counts.val), range(counts.total - counts.test, counts.total)
+
+
+def fractions(total: int, val: float = 0.1, test: float = 0.1) -> Counts:
+    """Return the counts of a set without a published split; at least one for each part from three on."""
+    least = 1 if total >= 3 else 0
+    return Counts(total, max(least, round(val * total)), max(least, round(test * total)))
+
+
+WINDOWS = ("pairs", "history", "steady")
+
+
+def check_kind(kind: str) -> None:
+    """Raise for an unknown kind of windows.
+
+    Raises:
+        UserError: Then.
+    """
+    if kind not in WINDOWS:
+        raise UserError(
+            f"data.windows is '{kind}'; it must be one of {', '.join(WINDOWS)}{did_you_mean(kind, WINDOWS)}"
+        )
