@@ -1,0 +1,1 @@
+"""Parts of scOT, the scalable operator transformer of Poseidon."""

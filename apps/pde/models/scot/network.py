@@ -1,0 +1,237 @@
+"""scOT, the scalable operator transformer of Poseidon (Herde et al. 2024, arXiv 2405.19101).
+
+A U-shaped hierarchy of Swin V2 stages on square fields. Tokens are `(B, X * Y, C)`, row-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from apps.pde.models.scot.checks import check_fields, check_settings
+from apps.pde.models.scot.resample import Embeddings, PatchRecovery, resample_spectrally
+from apps.pde.models.scot.skips import ConvNeXtBlock, ResNetBlock
+from apps.pde.models.scot.stages import Block, DecoderStage, EncoderStage
+
+__all__ = ["ScOT"]
+
+
+class Encoder(nn.Module):
+    """The stages from the finest level to the coarsest."""
+
+    def __init__(self, stages: Sequence[EncoderStage]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor, grids: Sequence[tuple[int, int]], time: Tensor | None) -> list[Tensor]:
+        """Return the skip state `(B, X * Y, C)` of every level, finest first."""
+        skips = []
+        for stage, grid in zip(self.layers, grids, strict=True):
+            skip, x = stage(x, grid, time)
+            skips.append(skip)
+        return skips
+
+
+class Decoder(nn.Module):
+    """The stages from the coarsest level to the finest."""
+
+    def __init__(self, stages: Sequence[DecoderStage]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(stages)
+
+    def forward(
+        self, skips: Sequence[Tensor], grids: Sequence[tuple[int, int]], time: Tensor | None
+    ) -> Tensor:
+        """Map the skip states, finest first, to tokens of the finest level."""
+        x = skips[-1]
+        for i, stage in enumerate(self.layers):
+            level = len(grids) - 1 - i
+            if i > 0:
+                x = x + skips[level]
+            x = stage(x, grids[level], grids[level - 1] if level else None, time)
+        return x
+
+
+class ScOT(nn.Module):
+    """Map fields to fields at a lead time.
+
+    Args:
+        resolution: Points along each side of the grid the network works on. Fields on another square grid are
+            resampled spectrally before and after, which is right for periodic fields only.
+        patch: Points along each side of a patch; where it does not divide the resolution, zeros are added at the ends.
+        in_channels: Channels of the given fields.
+        out_channels: Channels of the predicted fields.
+        width: Channels of the tokens on the finest level, doubled on every further one.
+        depths: Blocks on each level, in the encoder as in the decoder.
+        heads: Attention heads on each level; each divides the level's channels.
+        skips: Convolution blocks on each level's skip connection; with 0 it is added as it is.
+        window: Side of the attention windows; on coarse levels the whole grid.
+        mlp_ratio: Hidden width of the blocks' linear layers over their channels.
+        conditioned: Whether the norms depend on the lead time.
+        residual_blocks: Kind of the blocks on skip connections.
+        learn_residual: Whether the prediction is added to the given fields (their first `out_channels`).
+        absolute_positions: Whether every token has a learnt vector of its own.
+        mask_token: Whether tokens can be hidden from the network.
+        qkv_bias: Whether queries and values have a bias.
+        drop_path: Rate of stochastic depth of the last block; it grows linearly from 0.
+        dropout: Rate on the embedding and after the blocks' linear layers.
+        attention_dropout: Rate on the attention and after it.
+        eps: Of the norms in blocks and on skip connections; the others have 1e-5.
+        initial_std: Of linear and convolution weights.
+        hidden_act: Activation of the blocks' linear layers, by its name in official configurations.
+
+    Raises:
+        UserError: If the settings do not fit each other.
+    """
+
+    frames = 1
+
+    def __init__(
+        self,
+        resolution: int = 128,
+        patch: int = 4,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        width: int = 48,
+        depths: Sequence[int] = (4, 4, 4, 4),
+        heads: Sequence[int] = (3, 6, 12, 24),
+        skips: Sequence[int] = (2, 2, 2, 0),
+        window: int = 16,
+        mlp_ratio: float = 4.0,
+        conditioned: bool = True,
+        residual_blocks: Literal["convnext", "resnet"] = "convnext",
+        learn_residual: bool = False,
+        absolute_positions: bool = False,
+        mask_token: bool = False,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        eps: float = 1e-5,
+        initial_std: float = 0.02,
+        hidden_act: str = "gelu",
+    ) -> None:
+        # The settings are kept as given, under the arguments' own names, for to_official_config.
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        settings.update(depths=list(depths), heads=list(heads), skips=list(skips))
+        super().__init__()
+        check_settings(settings)
+        self.settings: dict[str, Any] = settings
+        self.official: dict[str, Any] = {}
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.resolution: int | None = None
+        self.native_resolution = resolution
+        self.conditioned = conditioned
+        self.learn_residual = learn_residual and conditioned
+        self.initial_std = initial_std
+        side = -(-resolution // patch)
+        self.grids = [(side, side)]
+        for _ in depths[1:]:
+            side = (side + 1) // 2
+            self.grids.append((side, side))
+        self.embeddings = Embeddings(
+            in_channels,
+            width,
+            patch=patch,
+            tokens=self.grids[0][0] ** 2,
+            conditioned=conditioned,
+            absolute_positions=absolute_positions,
+            mask_token=mask_token,
+            dropout=dropout,
+        )
+        common = {
+            "mlp_ratio": mlp_ratio,
+            "conditioned": conditioned,
+            "qkv_bias": qkv_bias,
+            "dropout": dropout,
+            "attention_dropout": attention_dropout,
+            "eps": eps,
+            "hidden_act": hidden_act,
+        }
+        total = sum(depths)
+        rates = [drop_path * i / (2 * total - 1) for i in range(2 * total)]
+        down, up = [], []
+        for level, depth in enumerate(depths):
+            # Windows are those of the grid halved without padding: tables of official weights have that size.
+            floor = (resolution // patch) >> level
+            stage = {
+                **common,
+                "width": width << level,
+                "heads": heads[level],
+                "window": min(window, floor),
+                "shift": window // 2 if floor > window else 0,
+            }
+            first, after = sum(depths[:level]), total + sum(depths[level + 1 :])
+            last = level == len(depths) - 1
+            down.append(EncoderStage(drop_paths=rates[first : first + depth], last=last, **stage))
+            up.append(DecoderStage(drop_paths=rates[after : after + depth], last=level == 0, **stage))
+        self.encoder = Encoder(down)
+        self.decoder = Decoder(up[::-1])
+        self.residual_blocks = nn.ModuleList(
+            nn.ModuleList(
+                ResNetBlock(width << level)
+                if residual_blocks == "resnet"
+                else ConvNeXtBlock(width << level, conditioned=conditioned, eps=eps)
+                for _ in range(depth)
+            )
+            for level, depth in enumerate(skips)
+        )
+        self.patch_recovery = PatchRecovery(width, out_channels, patch=patch)
+        self._initialise()
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the transformer blocks and the blocks on skip connections."""
+        for module in self.modules():
+            if isinstance(module, Block | ConvNeXtBlock | ResNetBlock):
+                yield module
+
+    def reset_parameters(self) -> None:
+        """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+        self._initialise()
+
+    def forward(self, fields: Tensor, time: Tensor | None = None, *, masked: Tensor | None = None) -> Tensor:
+        """Predict the fields at the lead time.
+
+        Args:
+            fields: `(B, C, S, S)`, normalised.
+            time: `(B,)` lead time in the data set's time constant, about 0 to 1; networks without
+                conditioning pass over it.
+            masked: `(B, tokens)`, true where a token is hidden; only with `mask_token`.
+
+        Returns:
+            `(B, C', S, S)`, normalised.
+
+        Raises:
+            UserError: If a shape does not fit, or the time is missing.
+        """
+        check_fields(self, fields, time, masked)
+        size = fields.shape[-1]
+        fields = resample_spectrally(fields, self.native_resolution)
+        when = time.reshape(-1, 1).to(fields.dtype) if self.conditioned and time is not None else None
+        states = self.encoder(self.embeddings(fields, when, masked), self.grids, when)
+        for level, blocks in enumerate(self.residual_blocks):
+            for block in blocks:
+                states[level] = block(states[level], self.grids[level], when)
+        tokens = self.decoder(states, self.grids, when)
+        prediction = self.patch_recovery(tokens, self.grids[0], self.native_resolution)
+        if self.learn_residual:
+            prediction = prediction + fields[:, : self.out_channels]
+        return resample_spectrally(prediction, size)
+
+    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map `(B, 1, C, S, S)` to the frame at the lead time, `(B, 1, C', S, S)`."""
+        return self(history[:, -1], time).unsqueeze(1)
+
+    def _initialise(self) -> None:
+        """Draw linear and convolution weights; transposed convolutions keep torch's own initial values."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.normal_(module.weight, std=self.initial_std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
