@@ -1,0 +1,1 @@
+"""Parts of SineNet: the network, its layers, and its official names."""
