@@ -107,10 +107,9 @@ def default_batch(family: Family, resolution: int, snapshots: int, *, device: st
 def positions(family: Family, resolution: int) -> list[float]:
     """Return where the grid's points lie along an axis."""
     low, high = family.extent
-    place = getattr(family, "points", None) or ("left" if family.periodic else "both")
-    if place == "both":
+    if family.points == "both":
         return [low + (high - low) * k / max(resolution - 1, 1) for k in range(resolution)]
-    shift = 0.5 if place == "centre" else 0.0
+    shift = 0.5 if family.points == "centre" else 0.0
     return [low + (high - low) * (k + shift) / resolution for k in range(resolution)]
 
 

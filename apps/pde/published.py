@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from apps.pde.families.family import Family, Published
     from apps.pde.store import Store
 
-__all__ = ["GAMMA", "published_layout", "refuse_foreign", "write_netcdf"]
+__all__ = ["published_layout", "refuse_foreign", "write_netcdf"]
 
-GAMMA = 1.4
-"""Ratio of specific heats in the energy that the published compressible sets carry."""
+GAMMA = 1.4  # of the published compressible sets, where a family does not say its own
 
 MARK = "made_by"
 
@@ -61,12 +60,12 @@ def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, 
             units = store.attributes["units"]
             for name, values in zip(("time", *axes), (store.times, *store.coordinates), strict=True):
                 position = file.create_variable(name, (name,), "f8", data=values)
-                position.attrs["units"] = store.attributes.get("axis_units", {}).get(name, "1")
+                position.attrs["units"] = store.attributes["axis_units"][name]
             made = [_variable(file, part, samples=samples, sizes=sizes, units=units) for part in parts]
+            file.resize_dimension("sample", samples)
             for sample in range(samples):
                 values = store.read(sample)
                 for part, variable in zip(parts, made, strict=True):
-                    file.resize_dimension("sample", samples) if sample == 0 else None
                     variable[sample] = part.of(values)
             for name, value in _described(store.attributes).items():
                 file.attrs[name] = value
@@ -85,6 +84,7 @@ class _Part:
     name: str
     channels: tuple[str, ...]
     where: Mapping[str, int]
+    gamma: float
     timeless: bool
     order: tuple[int, ...]
     axes: tuple[str, ...]
@@ -100,11 +100,13 @@ class _Part:
     def _channel(self, frames: NDArray[np.float32], name: str) -> NDArray[np.float32]:
         if name in self.where:
             return frames[:, self.where[name]]
+        if name != "energy":
+            raise ValueError(f"the published variable {self.name} holds '{name}', which no solver gives")
         density, x, y, pressure = (
             frames[:, self.where[one]].astype(np.float64)
             for one in ("density", "velocity_x", "velocity_y", "pressure")
         )
-        return (0.5 * density * (x**2 + y**2) + pressure / (GAMMA - 1)).astype(np.float32)
+        return (0.5 * density * (x**2 + y**2) + pressure / (self.gamma - 1)).astype(np.float32)
 
 
 def _part(family: Family, store: Store, layout: Published, name: str) -> _Part:
@@ -114,6 +116,7 @@ def _part(family: Family, store: Store, layout: Published, name: str) -> _Part:
         name=name,
         channels=tuple(layout.variables[name]),
         where={channel: place for place, channel in enumerate(store.channels)},
+        gamma=float(store.attributes.get("parameters", {}).get("gamma", GAMMA)),
         timeless=family.steady or name in layout.constants,
         order=order,
         axes=tuple(("x", "y", "z")[axis] for axis in order),

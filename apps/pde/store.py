@@ -100,6 +100,7 @@ class Store:
                     "format": FORMAT,
                     "channels": list(channels),
                     "units": {name: known.get(name, "1") for name in channels},
+                    "axis_units": {name: known.get(name, "1") for name in ("time", *axes)},
                     **(attributes or {}),
                 },
             )
@@ -110,7 +111,7 @@ class Store:
                 chunks=inner,
                 dtype="float32",
                 fill_value=float("nan"),
-                compressors=None,
+                compressors=None,  # fields shrink by 2 to 30 % only, and are read a third slower
                 dimension_names=["sample", "time", "channel", *axes],
                 attributes={"long_name": "fields at the snapshots; NaN where a sample is not complete"},
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class Family:
         space: Number of space axes.
         extent: Lower and upper end of every axis.
         periodic: Whether the domain is periodic.
+        points: Where the grid's points lie: at the `left` ends of equal cells (x_i = i/n), at their
+            `centre`s, or on `both` ends of the axis and between.
         inputs: Channels that a steady problem is given; empty where the first frame is the input.
         constants: Channels that do not change along a trajectory (a wave speed, a coefficient).
         parameters: Adjustable numbers and their defaults; `dfm data generate` takes `--set name=value`.
@@ -73,6 +76,7 @@ class Family:
     space: int = 2
     extent: tuple[float, float] = (0.0, 1.0)
     periodic: bool = True
+    points: Literal["left", "centre", "both"] = "left"
     inputs: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
     parameters: Mapping[str, float] = field(default_factory=dict)
