@@ -10,12 +10,14 @@ mean velocity is held fixed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from apps.pde.solvers.spectral import from_modes, from_padded, to_modes, to_padded, wavenumbers
+from apps.pde.solvers.stepping import advance
 
 __all__ = ["Damping", "solve_incompressible"]
 
@@ -109,9 +111,10 @@ def solve_incompressible(
     modes = flow.start(velocity, tracer)
     mean = velocity.mean(dim=(-2, -1))
     frames = [flow.fields(modes, mean)]
+    companions = [mean] if flow.curl is None else [mean, flow.curl]
     spans = times.double().diff().tolist()
     for span in spans:
-        modes = flow.advance(modes, mean, span)
+        modes = advance(modes, span, flow.change, companions=companions)
         frames.append(flow.fields(modes, mean))
     return torch.stack(frames, dim=1)
 
@@ -149,51 +152,23 @@ class _Flow:
         """Return `(B, 2 + K, N, N)` of the state."""
         return from_modes(self._all_modes(modes, mean))
 
-    def advance(self, modes: Tensor, mean: Tensor, span: float) -> Tensor:
-        """Return the state after `span`; samples that arrive early leave the working batch."""
-        result = torch.empty_like(modes)
-        rows = torch.arange(len(modes), device=modes.device)
-        curl = self.curl
-        left = torch.full((len(modes),), span, dtype=torch.float64, device=modes.device)
-        while len(rows):
-            change, speed = self._change(modes, mean, curl)
-            longest = (self.reach / speed.double()).clamp(max=self.longest)
-            steps = torch.ceil(left / longest).clamp(min=1)
-            if not bool(torch.isfinite(steps).all()):
-                raise FloatingPointError("the flow grew beyond the range of numbers: use a smaller cfl")
-            step = left / steps
-            modes = self._step(modes, mean, curl, change, step.to(speed.dtype)[:, None, None, None])
-            left = left - step
-            going = steps > 1
-            if bool(going.all()):
-                continue
-            result[rows[~going]] = modes[~going]
-            modes, mean, rows, left = modes[going], mean[going], rows[going], left[going]
-            curl = None if curl is None else curl[going]
-        return result
-
-    def _step(self, modes: Tensor, mean: Tensor, curl: Tensor | None, change: Tensor, step: Tensor) -> Tensor:
-        first = modes + step * change
-        change, _ = self._change(first, mean, curl)
-        second = 0.75 * modes + 0.25 * (first + step * change)
-        change, _ = self._change(second, mean, curl)
-        return modes / 3 + (2 / 3) * (second + step * change)
-
-    def _change(self, modes: Tensor, mean: Tensor, curl: Tensor | None) -> tuple[Tensor, Tensor]:
+    def change(self, modes: Tensor, companions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the state's derivative and longest step; companions are the mean and the forcing."""
+        mean = companions[0]
         values = to_padded(self._all_modes(modes, mean))
         u, v, tracers = values[:, :1], values[:, 1:2], values[:, 2:]
         speed = (u.abs() + v.abs()).amax(dim=(1, 2, 3))
         flux = from_padded(torch.cat([(u + v) * (u - v), u * v, u * tracers, v * tracers], dim=1))
         count = tracers.shape[1]
         turn = self.difference * flux[:, :1] + self.product * flux[:, 1:2]
-        if curl is not None:
-            turn = turn + curl
+        if len(companions) > 1:
+            turn = turn + companions[1]
         if count:
             x, y = flux[:, 2 : 2 + count], flux[:, 2 + count :]
             turn = torch.cat([turn, -(self.derivatives[0] * x + self.derivatives[1] * y)], dim=1)
         if self.rates is not None:
             turn = turn - self.rates * modes
-        return turn, speed
+        return turn, (self.reach / speed).clamp(max=self.longest)
 
     def _all_modes(self, modes: Tensor, mean: Tensor) -> Tensor:
         flow = modes[:, :1] * self.velocities
