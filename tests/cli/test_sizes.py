@@ -65,6 +65,13 @@ def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
+def yaml(value: Any) -> str:
+    """Return a default as one writes it in a recipe."""
+    if value is None:
+        return "null"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
 def test_the_walk_finds_the_sizes():
     assert "apps.timeseries.models.ttm.ttm_512_96" in SIZES
     assert len(SIZES) >= 16
@@ -106,6 +113,6 @@ def test_the_parser_takes_every_parameter_of_the_class(path, parsed):
     own = {k: p.default for k, p in inspect.signature(getattr(module, name)).parameters.items() if k != "kw"}
     values = {**defaults, **own}
 
-    words = [f"--network.{key}={'null' if value is None else value}" for key, value in values.items()]
+    words = [f"--network.{key}={yaml(value)}" for key, value in values.items()]
 
     assert shapes(parsed(f"--network={path}", *words)) == shapes(parsed(f"--network={path}"))

@@ -1,0 +1,158 @@
+"""Official names of the Fourier neural operator: parameters and constructor arguments (neuraloperator,
+MIT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from core.errors import UserError
+
+__all__ = ["KEY_MAP", "arguments", "config"]
+
+_DEEPEST = 64  # layers whose norms have a name in the table; official norms are numbered through
+
+
+def _from_complex(weight: Tensor) -> Tensor:
+    # I O M1 … Mn complex -> M1 … Mn I O 2
+    pairs = torch.view_as_real(weight.resolve_conj())
+    return pairs.movedim((0, 1), (-3, -2)).contiguous()
+
+
+def _to_complex(weight: Tensor) -> Tensor:
+    # M1 … Mn I O 2 -> I O M1 … Mn complex; halves have no complex numbers here
+    exact = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
+    return torch.view_as_complex(exact.movedim((-3, -2), (0, 1)).contiguous())
+
+
+_NORMS = tuple(
+    Rename(f"fno_blocks.norm.{2 * layer + which}.{{rest*}}", f"layers.{layer}.norms.{which}.{{rest*}}")
+    for layer in range(_DEEPEST)
+    for which in (0, 1)
+)
+
+KEY_MAP = KeyMap(
+    renames=(
+        Rename("fno_blocks.convs.{i}.weight.tensor", "layers.{i}.spectral.weight"),
+        Rename("fno_blocks.convs.{i}.bias", "layers.{i}.spectral.bias"),
+        Rename("fno_blocks.fno_skips.{i}.conv.weight", "layers.{i}.skip.linear.weight"),
+        Rename("fno_blocks.fno_skips.{i}.weight", "layers.{i}.skip.gate.weight"),
+        Rename("fno_blocks.channel_mlp_skips.{i}.conv.weight", "layers.{i}.mlp_skip.linear.weight"),
+        Rename("fno_blocks.channel_mlp_skips.{i}.weight", "layers.{i}.mlp_skip.gate.weight"),
+        Rename("fno_blocks.channel_mlp.{i}.fcs.{j}.{leaf}", "layers.{i}.mlp.maps.{j}.{leaf}"),
+        Rename("lifting.fcs.{j}.{leaf}", "lifting.maps.{j}.{leaf}"),
+        Rename("projection.fcs.{j}.{leaf}", "projection.maps.{j}.{leaf}"),
+        *_NORMS,
+    ),
+    reshapes=(Reshape("layers.{i}.spectral.weight", _from_complex, _to_complex),),
+)
+
+# Official argument, its default, our argument.
+_FIELDS: tuple[tuple[str, Any, str], ...] = (
+    ("in_channels", 3, "in_channels"),
+    ("out_channels", 1, "out_channels"),
+    ("hidden_channels", 64, "width"),
+    ("n_layers", 4, "depth"),
+    ("lifting_channel_ratio", 2, "lifting_ratio"),
+    ("projection_channel_ratio", 2, "projection_ratio"),
+    ("norm", None, "norm"),
+    ("norm_groups", 1, "norm_groups"),
+    ("ada_in_features", None, "condition_features"),
+    ("use_channel_mlp", True, "mlp"),
+    ("channel_mlp_expansion", 0.5, "mlp_ratio"),
+    ("channel_mlp_dropout", 0, "dropout"),
+    ("preactivation", False, "preactivation"),
+    ("enforce_hermitian_symmetry", True, "enforce_hermitian"),
+)
+
+# Other arguments of the official class; anything but these values is another network.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "complex_data": (False, None),
+    "resolution_scaling_factor": (None, 1),
+    "fno_block_precision": ("full", None),
+    "factorization": (None, "Dense", "dense"),
+    "separable": (False, None),
+    "lifting_channels": (None,),
+    "projection_channels": (None,),
+    "fft_norm": ("forward", None),
+}
+
+
+def arguments(official: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our constructor's arguments for the official class's.
+
+    Raises:
+        UserError: If they ask for something that this network does not have.
+    """
+    other = [
+        f"{key}={official[key]!r}"
+        for key, inert in _INERT.items()
+        if official.get(key, inert[0]) not in inert
+    ]
+    activation = official.get("non_linearity", "gelu")
+    name = str(getattr(activation, "__name__", activation)).rsplit(".", 1)[-1].lower()
+    if name not in ("gelu", "none"):
+        other.append(f"non_linearity={name}")
+    stabiliser = official.get("stabilizer")
+    if stabiliser not in (None, "None", "tanh"):
+        other.append(f"stabilizer={stabiliser!r}")
+    if other:
+        raise UserError(f"the FNO config asks for what this network does not have: {', '.join(other)}")
+    if "n_modes" not in official:
+        raise UserError("the FNO config lacks n_modes, the number of frequencies along each axis")
+    found = {ours: official.get(name, default) for name, default, ours in _FIELDS}
+    found["modes"] = _tuple(official["n_modes"])
+    stored = official.get("max_n_modes")
+    found["stored_modes"] = None if stored is None or _tuple(stored) == found["modes"] else _tuple(stored)
+    found["grid"] = _grid(official.get("positional_embedding", "grid"))
+    found["stabiliser"] = stabiliser == "tanh"
+    found["skip"] = _skip(official.get("fno_skip", "linear"))
+    found["mlp_skip"] = _skip(official.get("channel_mlp_skip", "soft-gating"))
+    padding = official.get("domain_padding")
+    if padding is not None:
+        padding = tuple(padding) if isinstance(padding, list | tuple) else padding
+        if not any(padding if isinstance(padding, tuple) else (padding,)):
+            padding = None
+    found["padding"] = padding
+    return found
+
+
+def config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the official class's arguments for our settings, every one spelt out."""
+    official: dict[str, Any] = {theirs: settings[ours] for theirs, _, ours in _FIELDS}
+    stored = settings["stored_modes"]
+    padding = settings["padding"]
+    return {
+        **official,
+        "in_channels": settings["in_channels"] * settings["frames"],
+        "n_modes": list(settings["modes"]),
+        "max_n_modes": None if stored is None else list(stored),
+        "positional_embedding": "grid" if settings["grid"] else None,
+        "stabilizer": "tanh" if settings["stabiliser"] else None,
+        "fno_skip": None if settings["skip"] == "none" else settings["skip"],
+        "channel_mlp_skip": None if settings["mlp_skip"] == "none" else settings["mlp_skip"],
+        "domain_padding": list(padding) if isinstance(padding, tuple) else padding,
+        "non_linearity": "gelu",
+        "model_type": "fno",
+    }
+
+
+def _tuple(modes: Any) -> tuple[int, ...]:
+    return (int(modes),) if isinstance(modes, int) else tuple(int(m) for m in modes)
+
+
+def _skip(kind: Any) -> str:
+    return "none" if kind in (None, "none", "None") else str(kind)
+
+
+def _grid(kind: Any) -> bool:
+    if kind in (None, "none", "None", False):
+        return False
+    if kind in ("grid", True):
+        return True
+    raise UserError(f"the FNO config's positional_embedding is {kind!r}; it must be grid or null")
