@@ -21,6 +21,7 @@ from core.errors import UserError, did_you_mean
 __all__ = ["Weights", "WeightsReport", "load_weights", "network_from", "read_weights"]
 
 _TORCH_FILES = (".ckpt", ".pt", ".pth", ".bin")
+_STATES = ("state_dict", "model", "model_state_dict")  # where a training's file keeps its weights
 _SHOWN = 8  # names listed in a message; the rest are counted
 
 
@@ -211,9 +212,7 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
     content = read_checkpoint(path)
     record = content.get("domainfm") if isinstance(content.get("domainfm"), dict) else {}
     assert isinstance(record, dict)
-    state = next(
-        (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content
-    )
+    state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     inside = {_stripped(key, prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if inside:
@@ -225,7 +224,7 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
         raise UserError(
             f"{name} holds no tensors under '{prefix}' nor a plain state_dict; it is no file of weights"
         )
-    return Weights(name, path, "state_dict", None, tensors, config=read_config(path.parent))
+    return Weights(name, path, "state_dict", None, _unwrapped(tensors), config=read_config(path.parent))
 
 
 def _from_folder(name: str, path: Path, *, system: str | None = None) -> Weights:
@@ -316,6 +315,13 @@ def _refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, param
 
 def _stripped(key: str, prefix: str) -> str:
     return key[len(prefix) :].replace("_orig_mod.", "")  # torch.compile wraps modules under this name
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put before names."""
+    while tensors and all(key.startswith(("module.", "_orig_mod.")) for key in tensors):
+        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+    return {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

@@ -91,6 +91,19 @@ def test_a_plain_torch_file_loads(tmp_path, name):
     assert report.format == "state_dict"
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_a_training_file_of_wrapped_weights_loads(tmp_path, wrapper):
+    state = {f"{wrapper}{name}": tensor for name, tensor in official().items()}
+    content = {"model_state_dict": state, "optimizer_state_dict": {"state": {}}, "batches_trained": 9}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    network = Small()
+
+    report = load_weights(tmp_path / "checkpoint.pth", network)
+
+    assert torch.equal(network.body.weight, official()["model.proj.weight"].T)
+    assert (report.loaded, report.metadata["layout"]) == (5, "official")
+
+
 def test_an_own_checkpoint_gives_its_network_and_its_origin(tmp_path):
     source, network = Small(), Small()
 

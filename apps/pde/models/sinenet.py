@@ -1,7 +1,8 @@
 """SineNet: named sizes, official names and configurations (Zhang et al. 2024, arXiv 2403.19507).
 
 The network stands in `waves/network.py`. The sizes of two to eight waves have about 35.5 million parameters
-each, so that the number of waves is compared and not the size. Choose `padding="circular"` exactly when the domain is periodic.
+each, so that the number of waves is compared and not the size. Choose `padding="circular"` exactly when the
+domain is periodic.
 """
 
 from __future__ import annotations

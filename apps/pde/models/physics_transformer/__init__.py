@@ -1,0 +1,1 @@
+"""Parts of GPhyT: the network, its blocks, tokenizers, derivatives, integrators, and official names."""
