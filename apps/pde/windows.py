@@ -122,8 +122,8 @@ class PairWindows:
         last = max(label for _, label in self.pairs)
         if last >= steps:
             raise UserError(
-                f"data.max_steps {max_steps} of {step} snapshots reach snapshot {last}, but trajectories have "
-                f"{steps} (0 to {steps - 1}); make one of them smaller"
+                f"data.max_steps {max_steps} of {step} snapshots reach snapshot {last}, but trajectories "
+                f"have {steps} (0 to {steps - 1}); make one of them smaller"
             )
 
     def __len__(self) -> int:

@@ -51,12 +51,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from core.data.cards import list_cards
+    from core.data.cards import card_names, list_cards
 
     cards = list_cards(options.domain)
-    wide = max(len(card.name) for card in cards)
+    wide = max(len(name) for name in card_names())  # columns stand alike whatever is listed
     for card in cards:
-        size = _size(card.bytes) if card.files else f"in {card.package}"
+        size = _size(card.bytes) if card.files else f"in {card.package}" if card.package else "by hand"
         print(f"{card.domain:<12} {card.name:<{wide}}  {size:>14}  {card.licence:<24}  {card.title}")
     return 0
 
@@ -66,7 +66,17 @@ def _show(options: argparse.Namespace) -> int:
 
     card = load_card(options.card)
     print(f"{card.name}: {card.title}")
-    told_of = ("domain", "source", "licence", "citation", "layout", "frequency", "normalisation", "package")
+    told_of = (
+        "domain",
+        "source",
+        "licence",
+        "citation",
+        "layout",
+        "frequency",
+        "normalisation",
+        "package",
+        "hub",
+    )
     for name in told_of:
         if value := getattr(card, name):
             print(f"  {name + ':':<15} {value}")
@@ -91,8 +101,10 @@ def _fetch(options: argparse.Namespace) -> int:
 
     cards = [load_card(name) for name in options.card]  # a mistyped name is said before anything is fetched
     for card in cards:
-        if not card.files:
+        if not card.files and card.package:
             print(f"{card.name}: nothing to fetch, it ships with {card.package}")
+        elif not card.files:
+            print(f"{card.name}: too large to fetch here; take it from {card.hub} and name its folder")
         for path in fetch(card, options.folder, progress=not options.quiet):
             print(path)
     return 0

@@ -95,11 +95,13 @@ class Card:
         frequency: Sampling rate as pandas writes it, for series.
         splits: Training, validation and test.
         normalisation: What is done to the values, computed from which rows.
-        files: What is downloaded; empty for data that ships inside a dependency.
+        files: What is downloaded; empty for data that ships inside a dependency or is too large to fetch.
         package: The dependency that ships it.
+        hub: Where the files are to be had by hand (a hub's id, a DOI), for sets too large to fetch here.
         time: Columns with the time stamp.
         columns: Column name to meaning and unit, in the order of the file.
         notes: What a user must know before trusting a number.
+        details: What only its domain understands and checks.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -115,9 +117,11 @@ class Card:
     frequency: str | None = None
     files: list[CardFile] = field(default_factory=list)
     package: str | None = None
+    hub: str | None = None
     time: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -193,8 +197,8 @@ def read_card(path: Path) -> Card:
         raise UserError(f"the head of {path} has a wrong entry at {where}: {first['msg']}{more}") from error
     if card.name != path.stem:
         raise UserError(f"the head of {path} has the name '{card.name}'; it must be '{path.stem}'")
-    if not card.files and card.package is None:
-        raise UserError(f"the head of {path} names neither files nor the package that ships the data")
+    if not card.files and card.package is None and card.hub is None:
+        raise UserError(f"the head of {path} names neither files nor the package or hub that has the data")
     return card
 
 
@@ -202,7 +206,7 @@ def fetch(card: Card, folder: str | Path | None = None, *, progress: bool = True
     """Download what is missing of a card's files, check every hash, and return their paths.
 
     Args:
-        card: The data set; one that ships inside a dependency has nothing to fetch.
+        card: The data set; one without files has nothing to fetch.
         folder: The data folder; None takes `DFM_DATA` or the cache. Files go into `<folder>/<card's name>`;
             one that lies in the folder already, gzip-compressed or not, is used where it is.
         progress: Draw bars on a terminal.

@@ -72,7 +72,7 @@ def test_every_card_of_the_suite_keeps_to_the_schema():
     assert sorted(card.name for card in cards) == card_names()
     assert {"ett_h1", "weather", "m4_hourly", "embedded"} <= {card.name for card in cards}
     for card in cards:
-        assert card.files or card.package
+        assert card.files or card.package or card.hub
 
 
 def test_cards_agree_with_the_files_beside_the_checkout(shared):

@@ -13,6 +13,7 @@ from apps.pde.sources.arrays import (
     Variable,
     cells,
     files_of,
+    is_hdf5,
     natural,
     open_hdf5,
     uniform,
