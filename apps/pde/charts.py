@@ -1,0 +1,440 @@
+"""Curves of operator learning: errors over a rollout, energy spectra, conserved sums, efficiency, bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from core.tracking.figures import NEUTRAL, PALETTE, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "band_figure",
+    "conserved_figure",
+    "efficiency_figure",
+    "error_figure",
+    "labelled",
+    "profile_figure",
+    "radial_spectrum",
+    "shown_times",
+    "spectra_figure",
+]
+
+INK = "#1F2933"
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_DASHES = ((0, ()), (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+
+
+def spectra_figure(
+    truth: ArrayLike,
+    predictions: Mapping[str, ArrayLike],
+    *,
+    times: Sequence[float],
+    time_unit: str = "",
+    name: str = "energy",
+    slope: float | None = -3.0,
+    columns: int = 3,
+    title: str = "",
+) -> Figure:
+    """Draw the energy of every wave number at several times: what a network smooths away, or makes up.
+
+    Args:
+        truth: `(T, C, X, Y)`: the fields whose squares are summed, such as both velocities.
+        predictions: Model to the same shape.
+        times: `(T,)`.
+        time_unit: Unit of the times.
+        name: What is summed, for the axis.
+        slope: Power of a guide line, -5/3 or -3; None draws none.
+        columns: Most times shown; the last is among them.
+        title: Above everything.
+    """
+    known = _values(truth)
+    made = {model: _values(values) for model, values in predictions.items()}
+    picked = shown_times(len(times), columns + 1)[1:] if len(times) > columns else list(range(len(times)))
+    with style():
+        figure, axes = new_figure(1, len(picked), width=8.5, height=3.4, share_y=True)
+        lowest, highest = np.inf, 0.0
+        for axis, step in zip(axes[0], picked, strict=True):
+            k, energy = radial_spectrum(known[step])
+            axis.loglog(k, energy, color=INK, linewidth=2.0, label="truth")
+            floor = 1e-3 * float(energy[energy > 0].min()) if (energy > 0).any() else 1e-12
+            lowest, highest = min(lowest, floor), max(highest, float(energy.max()))
+            for number, (model, values) in enumerate(made.items()):
+                axis.loglog(
+                    *radial_spectrum(values[step]),
+                    color=_colour(number),
+                    linestyle=_dash(number),
+                    label=model,
+                )
+            if slope is not None:
+                _guide(axis, k, energy, slope)
+            axis.set_title(f"t = {times[step]:.3g}{' ' + time_unit if time_unit else ''}")
+            axis.set_xlabel("wave number")
+        axes[0, 0].set_ylabel(f"{name} per wave number")
+        axes[0, 0].set_ylim(lowest, 4 * highest)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+        _head(figure, title)
+    return figure
+
+
+def error_figure(
+    errors: Mapping[str, ArrayLike],
+    *,
+    times: Sequence[float] | None = None,
+    time_unit: str = "",
+    metric: str = "relative L1",
+    unit: str = "%",
+    logarithmic: bool = False,
+    title: str = "",
+) -> Figure:
+    """Draw how the error grows along a rollout, a line a model; the first is the one looked at.
+
+    Args:
+        errors: Model to `(K,)`; in a model's `(N, K)` the median is the line and the middle half a band.
+        times: `(K,)` times of the steps; by default they are counted from 1.
+        time_unit: Unit of the times.
+        metric: Name of the error.
+        unit: Of the error.
+        logarithmic: Whether the error's axis is.
+        title: Above the panel.
+    """
+    with style():
+        figure, axes = new_figure(width=7.5, height=3.6)
+        axis = axes[0, 0]
+        ends = []
+        for number, (model, values) in enumerate(errors.items()):
+            data = np.atleast_2d(_values(values))
+            where = np.arange(1, data.shape[1] + 1) if times is None else np.asarray(times, dtype=float)
+            line, colour = np.nanmedian(data, axis=0), _colour(number)
+            if len(data) > 1:
+                low, high = np.nanpercentile(data, [25, 75], axis=0)
+                axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
+            strong = number == 0
+            axis.plot(
+                where, line, color=colour, marker=_marker(number), linewidth=2.2 if strong else 1.4,
+                zorder=5 if strong else 3,
+            )  # fmt: skip
+            ends.append((float(line[-1]), model, colour, strong))
+        if logarithmic:
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(bottom=0)
+        axis.margins(x=0.01)
+        axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time" if times is not None else "step")
+        axis.set_ylabel(f"{metric} [{unit}]" if unit else metric)
+        axis.set_title(title or f"{metric} along the rollout")
+        _label_ends(axis, ends)
+    return figure
+
+
+def conserved_figure(
+    quantities: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    times: Sequence[float],
+    time_unit: str = "",
+    units: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw sums that the equation keeps, or lets fall, over time: a panel a quantity.
+
+    Args:
+        quantities: Name (mass, momentum, energy) to model to `(T,)`; the model `truth` is drawn in black.
+        times: `(T,)`.
+        time_unit: Unit of the times.
+        units: Quantity to unit.
+        title: Above everything.
+    """
+    with style():
+        columns = min(len(quantities), 3)
+        rows = -(-len(quantities) // columns)
+        figure, axes = new_figure(rows, columns, width=8.5, height=2.7 * rows + 0.6, share_x=True)
+        for axis, (name, models) in zip(axes.flat, quantities.items(), strict=False):
+            others = [model for model in models if model != "truth"]
+            for model, values in models.items():
+                known = model == "truth"
+                axis.plot(
+                    times, _values(values), label=model, color=INK if known else _colour(others.index(model)),
+                    linestyle="-" if known else _dash(others.index(model)), linewidth=2.2 if known else 1.5,
+                )  # fmt: skip
+            _wide_enough(axis, [_values(values) for values in models.values()])
+            axis.set_title(labelled(name, units))
+        for axis in list(axes.flat)[len(quantities) :]:
+            axis.set_axis_off()
+        for axis in axes[-1]:
+            axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time")
+        _legend(figure, axes)
+        _head(figure, title)
+    return figure
+
+
+def efficiency_figure(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    metric: str = "relative_l1",
+    unit: str = "",
+    title: str = "",
+) -> Figure:
+    """Draw the error against the number of training trajectories, both logarithmic, a line a model.
+
+    Args:
+        curves: Model to (numbers of trajectories, errors); the first is the one looked at.
+        metric: Name of the error; `_` is written as a blank.
+        unit: Of the error.
+        title: Above the panel.
+    """
+    with style():
+        from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+        figure, axes = new_figure(width=7.5, height=4.2)
+        axis = axes[0, 0]
+        ends, sizes, errors = [], set(), []
+        for number, (model, (counts, values)) in enumerate(curves.items()):
+            colour, strong = _colour(number), number == 0
+            axis.plot(
+                counts, values, color=colour, marker=_marker(number), markersize=6, linestyle=_dash(number),
+                linewidth=2.4 if strong else 1.6, zorder=5 if strong else 3,
+            )  # fmt: skip
+            ends.append((float(values[-1]), model, colour, strong))
+            sizes.update(counts)
+            errors += [float(value) for value in values if value > 0]
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if errors and max(errors) / min(errors) < 30:  # decades alone would leave an axis without numbers
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.margins(x=0.03, y=0.08)
+        words = metric.replace("_", " ").replace(" l1", " L1").replace(" l2", " L2")
+        axis.set_xlabel("training trajectories")
+        axis.set_ylabel(f"{words} [{unit}]" if unit else words)
+        axis.set_title(title or "Error against the number of training trajectories")
+        _label_ends(axis, ends)
+    return figure
+
+
+def profile_figure(
+    x: ArrayLike,
+    fields: Mapping[str, ArrayLike],
+    *,
+    channels: Sequence[str] = ("u",),
+    times: Sequence[float],
+    units: Mapping[str, str] | None = None,
+    time_unit: str = "",
+    shown: Sequence[str] | None = None,
+    x_label: str = "x",
+    title: str = "",
+) -> Figure:
+    """Draw fields of one space axis at several times: a row a field, a column a time.
+
+    Args:
+        x: `(X,)` positions.
+        fields: Model to `(T, C, X)`; `truth` is drawn in black, below the others.
+        channels: Names of the C fields.
+        times: `(T,)`.
+        units: Field or `x` to unit.
+        time_unit: Unit of the times.
+        shown: Fields to draw; all by default.
+        x_label: Name of the axis.
+        title: Above everything.
+    """
+    names = list(shown or channels)
+    data = {model: _values(values) for model, values in fields.items()}
+    others = [model for model in data if model != "truth"]
+    with style():
+        figure, axes = new_figure(
+            len(names), len(times), width=8.5, height=1.9 * len(names) + 1.1, share_x=True, share_y=False
+        )
+        for row, name in enumerate(names):
+            place = list(channels).index(name)
+            limits = _limits(
+                [values[:, place] for model, values in data.items() if model == "truth" or not others]
+            )
+            for column, time in enumerate(times):
+                axis = axes[row, column]
+                for model, values in data.items():
+                    known = model == "truth"
+                    axis.plot(
+                        np.asarray(x), values[column, place], label=model,
+                        color=INK if known else _colour(others.index(model)),
+                        linestyle="-" if known else _dash(others.index(model) + 1),
+                        linewidth=2.0 if known else 1.5,
+                    )  # fmt: skip
+                axis.set_ylim(*limits)
+                if column:
+                    axis.set_yticklabels([])
+                if row == 0:
+                    axis.set_title(f"t = {time:.3g}{' ' + time_unit if time_unit else ''}", fontsize=10)
+                if row == len(names) - 1:
+                    axis.set_xlabel(labelled(x_label, units))
+            axes[row, 0].set_ylabel(labelled(name, units))
+        _legend(figure, axes)
+        _head(figure, title)
+    return figure
+
+
+def band_figure(
+    times: ArrayLike, panels: Sequence[Mapping[str, Any]], *, time_unit: str = "s", title: str = ""
+) -> Figure:
+    """Draw series with an ensemble's mean and two standard deviations on either side, a panel each.
+
+    Args:
+        times: `(T,)`.
+        panels: Each with `title`, `mean` `(T,)`, `std` `(T,)`, and where known `truth` `(T,)` and `unit`.
+        time_unit: Unit of the times.
+        title: Above everything.
+    """
+    where = np.asarray(times, dtype=float)
+    with style():
+        columns = 1 if len(panels) == 1 else 2
+        rows = -(-len(panels) // columns)
+        figure, axes = new_figure(rows, columns, width=8.5, height=1.75 * rows + 0.9, share_x=True)
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            mean, std = _values(panel["mean"]), _values(panel["std"])
+            axis.fill_between(
+                where,
+                mean - 2 * std,
+                mean + 2 * std,
+                color=PALETTE[0],
+                alpha=0.22,
+                linewidth=0,
+                label="mean ± 2σ",
+            )
+            if panel.get("truth") is not None:
+                axis.plot(where, _values(panel["truth"]), color=INK, linewidth=1.3, label="truth")
+            axis.plot(where, mean, color=PALETTE[0], linestyle=(0, (5, 2)), label="mean of the ensemble")
+            axis.set_title(str(panel["title"]), fontsize=10)
+            axis.set_ylabel("" if panel.get("unit", "1") in ("", "1") else f"[{panel['unit']}]", fontsize=9)
+            axis.margins(x=0)
+        empty = list(axes.flat)[len(panels) :]
+        for axis in empty:
+            axis.set_axis_off()
+        for axis in list(axes.flat)[max(len(panels) - columns, 0) : len(panels)]:
+            axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time")
+            axis.tick_params(labelbottom=True)
+        _legend(figure, axes)
+        _head(figure, title)
+    return figure
+
+
+def radial_spectrum(fields: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return wave numbers 1, 2, … and half the squares of `(C, *space)` in each shell of that radius.
+
+    The shells are `[k - 1/2, k + 1/2)` in units of the domain; their sum is half the mean square of the
+    field less its mean, up to the corners beyond the Nyquist wave number, which are left out.
+    """
+    data = _values(fields)
+    space = data.shape[1:]
+    power = 0.5 * np.abs(np.fft.fftn(data, axes=tuple(range(1, data.ndim)), norm="forward")) ** 2
+    modes = np.meshgrid(*(np.fft.fftfreq(size, 1 / size) for size in space), indexing="ij")
+    shell = np.rint(np.sqrt(sum(mode**2 for mode in modes))).astype(int)
+    top = min(space) // 2
+    total = np.bincount(shell.ravel(), weights=power.sum(axis=0).ravel(), minlength=top + 1)
+    return np.arange(1, top + 1, dtype=np.float64), total[1 : top + 1]
+
+
+def labelled(name: str, units: Mapping[str, str] | None) -> str:
+    """Return `name [unit]` with blanks for `_`; a unit of 1 is left out."""
+    words = name.replace("_", " ")
+    unit = (units or {}).get(name, "1")
+    return words if unit in ("", "1") else f"{words} [{unit}]"
+
+
+def shown_times(count: int, most: int) -> list[int]:
+    """Return at most `most` of the numbers below `count`, evenly spread, the first and the last with them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(k * (count - 1) / (max(most, 2) - 1)) for k in range(max(most, 2))})
+
+
+def _values(data: Any) -> NDArray[np.float64]:
+    if hasattr(data, "detach"):
+        data = data.detach().cpu().double()
+    return np.asarray(data, dtype=np.float64)
+
+
+def _colour(number: int) -> str:
+    return PALETTE[number % len(PALETTE)]
+
+
+def _marker(number: int) -> str:
+    return MARKERS[number % len(MARKERS)]
+
+
+def _dash(number: int) -> Any:
+    return _DASHES[number % len(_DASHES)]
+
+
+def _guide(axis: Axes, k: NDArray[np.float64], energy: NDArray[np.float64], slope: float) -> None:
+    """Draw a line of the slope above the middle of the spectrum."""
+    if len(k) < 8:
+        return
+    part = k[(k >= 0.15 * k[-1]) & (k <= 0.6 * k[-1])]
+    near = energy[(k >= part[0]) & (k <= part[-1])]
+    level = 4.0 * float(np.max(near / part**slope))
+    if level <= 0:
+        return
+    axis.loglog(part, level * part**slope, color=NEUTRAL, linewidth=1.0, linestyle=(0, (1, 1)))
+    power = {-5 / 3: "-5/3"}.get(slope, f"{slope:g}")
+    middle = len(part) // 2
+    axis.annotate(
+        f"$k^{{{power}}}$", (part[middle], level * part[middle] ** slope), xytext=(3, 3),
+        textcoords="offset points", color=NEUTRAL, fontsize=9,
+    )  # fmt: skip
+
+
+def _limits(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    finite = np.concatenate([one[np.isfinite(one)].ravel() for one in values])
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    room = 0.08 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _wide_enough(axis: Axes, values: Sequence[NDArray[np.float64]]) -> None:
+    """Show at least 1 % of the values' size: rounding errors of a conserved sum must not fill the panel."""
+    low, high = _limits(values)
+    size = max(abs(low), abs(high))
+    if high - low < 0.01 * size:
+        middle = (low + high) / 2
+        low, high = middle - 0.005 * size, middle + 0.005 * size
+    axis.set_ylim(low, high)
+    axis.ticklabel_format(axis="y", useOffset=False)
+
+
+def _legend(figure: Figure, axes: NDArray[Any]) -> None:
+    entries: dict[str, Any] = {}
+    for axis in axes.flat:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6)
+    )
+
+
+def _head(figure: Figure, title: str) -> None:
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+
+
+def _label_ends(axis: Axes, ends: list[tuple[float, str, str, bool]]) -> None:
+    """Write the lines' names at their right ends, moved apart where they would overlap."""
+    flat, back = axis.transData.transform, axis.transAxes.inverted().transform
+    placed: list[float] = []
+    for value, name, colour, strong in sorted(ends, key=lambda end: (np.isnan(end[0]), end[0])):
+        at = float(back(flat((axis.get_xlim()[1], value)))[1]) if np.isfinite(value) else 1.0
+        at = max(at, placed[-1] + 0.065) if placed else max(at, 0.0)
+        placed.append(at)
+        axis.annotate(
+            name, (1, at), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+            va="center", color=colour, fontsize=9, fontweight="bold" if strong else "normal",
+            annotation_clip=False,
+        )  # fmt: skip
