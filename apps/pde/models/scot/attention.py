@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.backbones.cosine import cosine_attention
 from core.backbones.dropout import Dropout
 from core.backbones.windows import join_windows, offset_index, offset_table, plan_windows, split_windows
 
@@ -65,44 +66,30 @@ class WindowAttention(nn.Module):
         plan = plan_windows(grid, (self.window,) * 2, (self.shift,) * 2, device=x.device)
         windows = split_windows(x, plan)
         query, key, value = self.query(windows), self.key(windows), self.value(windows)
-        bias = self.position_bias(query)
-        mask = plan.mask(value=_FAR, dtype=bias.dtype)
-        if mask is not None:
-            bias = bias + mask[:, None]
-        mixed = self._attend(query, key, value, bias)
+        mixed = cosine_attention(
+            query,
+            key,
+            value,
+            scale=self.logit_scale.clamp(max=_LARGEST_SCALE).exp().view(-1),
+            bias=self.position_bias(device=x.device),
+            mask=plan.mask(value=_FAR, dtype=self.logit_scale.dtype),
+            dropout=self.dropout.p if self.training else 0.0,
+        )
         return self.dropout(self.project(join_windows(mixed, plan)))
 
-    def position_bias(self, like: Tensor) -> Tensor:
-        """Return `(1, heads, N, N)`, N the places of a window, in the device and dtype of `like`."""
+    def position_bias(self, *, device: torch.device) -> Tensor:
+        """Return `(heads, N, N)`, N the places of a window."""
         window = (self.window,) * 2
-        weight = self.continuous_position_bias_mlp[0].weight
-        table = offset_table(window, device=like.device, dtype=weight.dtype)
-        # 16 sigmoid on the few offsets, then the gather to the many pairs, heads first.
-        heights = self.continuous_position_bias_mlp(table).t().to(like.dtype).sigmoid().mul(16.0)
-        pairs = heights.contiguous().index_select(1, offset_index(window, device=like.device))
-        return pairs.view(1, self.heads, self.window**2, self.window**2)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Mix values `(B * W, N, C)` of each window; `bias` is `(W or 1, heads, N, N)`."""
-        count, size, width = query.shape
-        split = (count, size, self.heads, width // self.heads)
-        scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp().to(query.dtype).view(self.heads, 1)
-        query = (F.normalize(query.view(split), dim=-1) * scale).transpose(1, 2)
-        key = F.normalize(key.view(split), dim=-1).transpose(1, 2)
-        value = value.view(split).transpose(1, 2)
-        if query.is_cuda:
-            repeated = bias.expand(-1, -1, -1, -1).repeat(count // bias.shape[0], 1, 1, 1)
-            rate = self.dropout.p if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=repeated, dropout_p=rate, scale=1.0
-            )
-            return mixed.transpose(1, 2).reshape(count, size, width)
-        flat = (count * self.heads, size, width // self.heads)
-        logits = torch.bmm(query.reshape(flat), key.reshape(flat).transpose(1, 2))
-        logits.view(-1, *bias.shape).add_(bias)
-        weights = self.dropout(logits.softmax(-1))
-        mixed = torch.bmm(weights, value.reshape(flat))
-        return mixed.view(count, self.heads, size, -1).transpose(1, 2).reshape(count, size, width)
+        first, last = self.continuous_position_bias_mlp[0], self.continuous_position_bias_mlp[2]
+        table = offset_table(window, device=device, dtype=first.weight.dtype)
+        # The bias is one more row of the weight, and the last product comes out heads first: products with a
+        # side of two or three are slow in the layouts of linear layers, above all their gradients.
+        weight = torch.cat([first.weight.t(), first.bias[None]])
+        hidden = torch.mm(F.pad(table, (0, 1), value=1.0), weight).relu_()
+        heights = torch.mm(last.weight, hidden.t()).sigmoid().mul(16.0)
+        # The sigmoid on the few offsets, then the gather to the many pairs.
+        pairs = heights.index_select(1, offset_index(window, device=device))
+        return pairs.view(self.heads, self.window**2, self.window**2)
 
     def extra_repr(self) -> str:
         """Show the settings in the module's printed form."""

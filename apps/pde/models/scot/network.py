@@ -60,7 +60,8 @@ class ScOT(nn.Module):
     Args:
         resolution: Points along each side of the grid the network works on. Fields on another square grid are
             resampled spectrally before and after, which is right for periodic fields only.
-        patch: Points along each side of a patch; where it does not divide the resolution, zeros are added at the ends.
+        patch: Points along each side of a patch; zeros are added at the ends where it does not divide the
+            resolution.
         in_channels: Channels of the given fields.
         out_channels: Channels of the predicted fields.
         width: Channels of the tokens on the finest level, doubled on every further one.
