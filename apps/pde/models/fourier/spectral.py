@@ -8,7 +8,8 @@ product, several times faster than a contraction over a tensor whose modes are l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import prod, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,39 +80,95 @@ class SpectralConv(nn.Module):
 
 def analyse(x: Tensor, kept: Sequence[int]) -> Tensor:
     """Return the low frequencies `(*kept, B, C)` of `x (B, C, *space)`, in rising order along each axis."""
-    sizes, last = x.shape[2:], kept[-1]
-    axes = range(2, x.ndim)
-    # Many modes: one transform over all axes is faster than leaving columns out in between.
-    whole = len(kept) > 1 and 2 * last > sizes[-1] // 2 + 1
-    spectrum = torch.fft.rfftn(x, dim=tuple(axes), norm="forward") if whole else _rfft(x)
-    spectrum = spectrum[..., :last].movedim((0, 1), (-2, -1))  # B C … -> … B C
-    for axis, (n, k) in enumerate(zip(sizes[:-1], kept[:-1], strict=True)):
-        if not whole:
-            spectrum = _along(torch.fft.fft, spectrum, axis)
-        below = k // 2
-        spectrum = torch.cat(
-            [spectrum.narrow(axis, n - below, below), spectrum.narrow(axis, 0, k - below)], axis
-        )
-    return spectrum.contiguous()
+    return _Analysis.apply(x, tuple(kept))
 
 
 def synthesise(modes: Tensor, sizes: Sequence[int], *, enforce_hermitian: bool = True) -> Tensor:
     """Return the real field `(B, C, *sizes)` whose low frequencies are `modes (*kept, B, C)`."""
+    return _Synthesis.apply(modes, tuple(sizes), enforce_hermitian)
+
+
+class _Analysis(torch.autograd.Function):
+    """Each of the two transforms is, up to a factor a column, the other's adjoint.
+
+    Written out, a gradient costs what the transform costs; torch's own fills cropped spectra with zeros and
+    sends them through complex transforms of full size.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, kept: tuple[int, ...]) -> Tensor:
+        return _analyse(x, kept)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, ctx.kept = inputs
+        ctx.sizes = tuple(x.shape[2:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        factors = _columns(ctx.kept[-1], ctx.sizes[-1], 0.5, like=grad) / prod(ctx.sizes)
+        return _Synthesis.apply(grad * factors, ctx.sizes, True), None
+
+
+class _Synthesis(torch.autograd.Function):
+    """The adjoint of `_Analysis`, up to a factor a column."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(modes: Tensor, sizes: tuple[int, ...], enforce_hermitian: bool) -> Tensor:
+        return _synthesise(modes, sizes, enforce_hermitian)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        modes, ctx.sizes, _ = inputs
+        ctx.kept = tuple(modes.shape[:-2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        factors = _columns(ctx.kept[-1], ctx.sizes[-1], 2.0, like=grad) * prod(ctx.sizes)
+        return _Analysis.apply(grad, ctx.kept) * factors, None, None
+
+
+def _columns(kept: int, n: int, inner: float, *, like: Tensor) -> Tensor:
+    """Return `(kept, 1, 1)`: `inner` for the frequencies that also stand for their negative, else 1."""
+    factors = torch.full((kept, 1, 1), inner, dtype=like.real.dtype, device=like.device)
+    factors[0] = 1.0
+    if 2 * (kept - 1) == n:
+        factors[-1] = 1.0
+    return factors
+
+
+def _analyse(x: Tensor, kept: Sequence[int]) -> Tensor:
+    sizes, last = x.shape[2:], kept[-1]
+    # Many modes: one transform over all axes is faster than leaving columns out in between.
+    whole = len(kept) > 1 and 2 * last > sizes[-1] // 2 + 1
+    axes = tuple(range(2, x.ndim)) if whole else (-1,)
+    spectrum = torch.fft.rfftn(x, dim=axes, norm="forward")[..., :last]
+    spectrum = spectrum.movedim((0, 1), (-2, -1))  # B C … -> … B C
+    for axis, (n, k) in enumerate(zip(sizes[:-1], kept[:-1], strict=True)):
+        if not whole:
+            spectrum = _along(torch.fft.fft, spectrum, axis)
+        below = k // 2
+        parts = [spectrum.narrow(axis, n - below, below), spectrum.narrow(axis, 0, k - below)]
+        spectrum = torch.cat(parts, axis)
+    return spectrum.contiguous()
+
+
+def _synthesise(modes: Tensor, sizes: Sequence[int], enforce_hermitian: bool) -> Tensor:
     spectrum = modes.movedim((-2, -1), (0, 1))
     for axis, n in enumerate(sizes[:-1], start=2):
         k = spectrum.shape[axis]
         shape = [n - k if i == axis else size for i, size in enumerate(spectrum.shape)]
-        nothing = spectrum.new_zeros(()).expand(shape)
         above = spectrum.narrow(axis, k // 2, k - k // 2)
-        spectrum = torch.cat([above, nothing, spectrum.narrow(axis, 0, k // 2)], axis)
+        below = spectrum.narrow(axis, 0, k // 2)
+        spectrum = torch.cat([above, spectrum.new_zeros(()).expand(shape), below], axis)
         spectrum = _along(torch.fft.ifft, spectrum, axis)
     if enforce_hermitian and spectrum.device.type != "cpu":
         spectrum = _realisable(spectrum, sizes[-1])
     return torch.fft.irfft(spectrum, n=sizes[-1], norm="forward")
-
-
-def _rfft(x: Tensor) -> Tensor:
-    return torch.fft.rfft(x, norm="forward")
 
 
 def _along(transform: object, x: Tensor, axis: int) -> Tensor:
