@@ -6,7 +6,7 @@ Axes as everywhere here: B samples, T frames, C channels, `space` one to three g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ _FLOOR = 1e-12  # of the total energy: below it a shell holds rounding errors on
 
 
 def energy_spectrum(velocity: Tensor) -> Tensor:
-    """Return the kinetic energy by wavenumber, `E(k) = 1/2 * sum over |k'| in [k - 1/2, k + 1/2) of |u(k')|^2`.
+    """Return the kinetic energy by wavenumber: half the sum of `|u(k')|^2` over `k - 1/2 <= |k'| < k + 1/2`.
 
     `u(k')` are the coefficients of the Fourier series on a box that all axes fill once, so that the sum over
     all shells is the mean of `|u|^2 / 2` (Parseval).
@@ -76,8 +76,8 @@ def divergence(velocity: Tensor, *, lengths: Sequence[float] | None = None) -> T
     lengths = [1.0] * len(space) if lengths is None else list(lengths)
     if velocity.shape[2] != len(space) or len(lengths) != len(space):
         raise UserError(
-            f"velocity is {tuple(velocity.shape)} with {len(lengths)} lengths; a divergence needs one component "
-            "and one length for each of its grid axes"
+            f"velocity is {tuple(velocity.shape)} with {len(lengths)} lengths; a divergence needs one "
+            "component and one length for each of its grid axes"
         )
     total = torch.zeros_like(velocity[:, :, 0])
     for i, (n, length) in enumerate(zip(space, lengths, strict=True)):

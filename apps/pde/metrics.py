@@ -1,8 +1,8 @@
 """Errors of predicted fields, as the field defines them, and what a scaling curve says.
 
 All take `prediction` and `target` of the shape `(B, T, C, *space)`: B samples, T frames, C channels, one to
-three grid axes, x first. Unless it is said otherwise they return `(B, T, C)`, one number per sample, frame and
-channel; means over the batch are the caller's. `apps.pde.diagnostics` has spectra and conserved quantities.
+three grid axes, x first. Unless it is said otherwise they return `(B, T, C)`, one number per sample, frame
+and channel; means over the batch are the caller's. Spectra and conserved quantities stand in `diagnostics`.
 """
 
 from __future__ import annotations
@@ -143,9 +143,9 @@ def vrmse(prediction: Tensor, target: Tensor, *, eps: float = WELL_EPS, pooled: 
 
 
 def crmse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the error of what is conserved: rms over the batch of `sum x - sum y`, over the number of points.
+    """Return the error of the total, `(T, C)`: rms over the batch of `(sum x - sum y) / points`.
 
-    `(T, C)`; PDEBench, arXiv 2210.07182.
+    PDEBench, arXiv 2210.07182.
     """
     _check(prediction, target)
     return (prediction - target).flatten(3).mean(-1).square().mean(0).sqrt()
@@ -164,7 +164,8 @@ def boundary_rmse(prediction: Tensor, target: Tensor) -> Tensor:
     """
     _check(prediction, target)
     square = (prediction - target).square()
-    faces = [square.select(axis, end).flatten(3) for axis in range(3, square.ndim) for end in (0, -1)]
+    ends = [square.select(axis, end) for axis in range(3, square.ndim) for end in (0, -1)]
+    faces = [end.reshape(*square.shape[:3], -1) for end in ends]  # of one axis a face is a point
     return torch.cat(faces, dim=-1).mean(-1).sqrt()
 
 

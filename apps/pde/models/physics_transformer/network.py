@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from apps.pde.models.physics_transformer.blocks import Block
 from apps.pde.models.physics_transformer.derivatives import FiniteDifference
-from apps.pde.models.physics_transformer.integrators import euler
 from apps.pde.models.physics_transformer.tokens import (
     ConvDetokenizer,
     ConvTokenizer,
@@ -38,9 +37,10 @@ class GPhyT(nn.Module):
 
     Args:
         frames: Frames T that are read.
-        channels: Channels F of a frame, in and out (published: pressure, density, temperature and two
-            velocities, with zeros where a data set lacks one).
-        grid: Points along both axes; None is [256, 128], the published grid.
+        in_channels: Channels F of a frame (published: pressure, density, temperature and two velocities,
+            with zeros where a data set lacks one).
+        out_channels: Channels F' of the predicted frame, the first ones of those read; None is all.
+        resolution: Points along both axes, one number for a square; None is [256, 128], the published grid.
         patch: Frames and points of a token; None is [1, 16, 16].
         width: Features D of a token.
         hidden: Features within an MLP.
@@ -70,8 +70,9 @@ class GPhyT(nn.Module):
         self,
         *,
         frames: int = 4,
-        channels: int = 5,
-        grid: list[int] | None = None,
+        in_channels: int = 5,
+        out_channels: int | None = None,
+        resolution: int | list[int] | None = None,
         patch: list[int] | None = None,
         width: int = 192,
         hidden: int = 768,
@@ -90,12 +91,19 @@ class GPhyT(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        grid = [256, 128] if grid is None else list(grid)
+        square = [resolution, resolution] if isinstance(resolution, int) else resolution
+        grid = [256, 128] if square is None else list(square)
+        out_channels = in_channels if out_channels is None else out_channels
         patch = [1, 16, 16] if patch is None else list(patch)
         _check_settings(grid, patch, width=width, heads=heads, positions=positions, derivatives=derivatives)
         _check_words(positions=positions, attention=attention, tokenizer=tokenizer, detokenizer=detokenizer)
-        self.frames, self.channels = frames, channels
-        self.in_channels = self.out_channels = channels
+        counts = {"frames": frames, "in_channels": in_channels, "out_channels": out_channels, "depth": depth}
+        for name, count in counts.items():
+            if count < 1:
+                raise UserError(f"{name} is {count}; it must be at least 1")
+        if out_channels > in_channels:
+            raise UserError(f"out_channels is {out_channels}; it can be at most in_channels, {in_channels}")
+        self.frames, self.in_channels, self.out_channels = frames, in_channels, out_channels
         self.resolution: tuple[int, int] = (grid[0], grid[1])
         self.patch, self.width, self.hidden, self.heads = patch, width, hidden, heads
         self.positions, self.attention, self.order = positions, attention, derivatives
@@ -106,8 +114,8 @@ class GPhyT(nn.Module):
         self.tokens = tokens
         # Official checkpoints hold the patch as a tensor.
         self.register_buffer("patch_size", torch.empty(3, dtype=torch.int64))
-        inputs = channels if derivatives is None else 4 * channels
-        self.derivatives = None if derivatives is None else FiniteDifference(channels, order=derivatives)
+        inputs = in_channels if derivatives is None else 4 * in_channels
+        self.derivatives = None if derivatives is None else FiniteDifference(in_channels, order=derivatives)
         self.tokenizer: nn.Module
         self.detokenizer: nn.Module
         if tokenizer == "linear":
@@ -118,10 +126,12 @@ class GPhyT(nn.Module):
             self.tokenizer = ConvTokenizer([inputs, *inner, width], patch=patch)
         if detokenizer == "linear":
             _check_overlap("detokenizer_overlap", detokenizer_overlap)
-            self.detokenizer = LinearDetokenizer(width, channels, patch=patch, overlap=detokenizer_overlap)
+            self.detokenizer = LinearDetokenizer(
+                width, out_channels, patch=patch, overlap=detokenizer_overlap
+            )
         else:
             inner = _inner("detokenizer_channels", detokenizer_channels)
-            self.detokenizer = ConvDetokenizer([width, *inner, channels], patch=patch)
+            self.detokenizer = ConvDetokenizer([width, *inner, out_channels], patch=patch)
         # A last slot's change depends on the last slot's tokens alone.
         self._separable = detokenizer == "linear" and detokenizer_overlap == 0
         self.place = nn.Parameter(torch.empty(1, *tokens, width)) if positions == "absolute" else None
@@ -147,19 +157,17 @@ class GPhyT(nn.Module):
             x: `(B, T, F, H, W)`, normalised.
 
         Returns:
-            `(B, 1, F, H, W)`.
+            `(B, 1, F', H, W)`.
 
         Raises:
             UserError: If the shape does not fit the network.
         """
         tokens = self._encode(x)
-        if self._separable:
-            change = self._decode(tokens[:, :, -1:])[:, -1:]
-            return x[:, -1:] + change
-        return euler(lambda _: self._decode(tokens), x)[:, -1:]
+        change = self._decode(tokens[:, :, -1:] if self._separable else tokens)[:, -1:]
+        return x[:, -1:, : self.out_channels] + change
 
     def differentiate(self, x: Tensor) -> Tensor:
-        """Return the change of all slots, `(B, T, F, H, W)` to the same shape, for other integrators."""
+        """Return the change of all slots, `(B, T, F, H, W)` to `(B, T, F', H, W)`, for other integrators."""
         return self._decode(self._encode(x))
 
     def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
@@ -170,7 +178,7 @@ class GPhyT(nn.Module):
             time: Not used: the step is that between the frames given.
 
         Returns:
-            `(B, 1, F, H, W)`.
+            `(B, 1, F', H, W)`.
         """
         return self(history)
 
@@ -200,18 +208,18 @@ class GPhyT(nn.Module):
         h = flat(self.tokenizer(h))
         if self.place is not None:
             h = h + self.place.flatten(1, 3)
-        rotary = self.layers[0].attention.rotary if len(self.layers) else None
+        rotary = self.layers[0].attention.rotary
         tables = None if rotary is None else rotary.tables(self.tokens)
         for layer in self.layers:
             h = layer(h, tables)
         return standing(h, self.tokens)
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        """Map tokens `(B, D, t, h, w)` to fields `(B, T, F, H, W)`."""
+        """Map tokens `(B, D, t, h, w)` to fields `(B, T, F', H, W)`."""
         return self.detokenizer(tokens).transpose(1, 2)
 
     def _check(self, x: Tensor) -> None:
-        wanted = (self.frames, self.channels, *self.resolution)
+        wanted = (self.frames, self.in_channels, *self.resolution)
         if x.ndim != 5 or tuple(x.shape[1:]) != wanted:
             shape = ", ".join(str(n) for n in wanted)
             raise UserError(
@@ -230,7 +238,9 @@ def _check_settings(
     derivatives: int | None,
 ) -> None:
     if len(grid) != 2 or len(patch) != 3:
-        raise UserError(f"grid is {grid} and patch {patch}; they must be [H, W] and [frames, rows, columns]")
+        raise UserError(
+            f"resolution is {grid}, patch {patch}; they must be [H, W] and [frames, rows, columns]"
+        )
     if heads < 1 or width % heads:
         raise UserError(f"width is {width} and heads {heads}; heads must divide the width")
     if positions == "rotary" and width % 6:

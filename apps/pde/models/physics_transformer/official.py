@@ -48,7 +48,7 @@ KEY_MAP = KeyMap(
 
 # Official argument, its default (None where it has none), ours.
 _FIELDS: tuple[tuple[str, Any, str], ...] = (
-    ("num_fields", None, "channels"),
+    ("num_fields", None, "in_channels"),
     ("hidden_dim", None, "width"),
     ("mlp_dim", None, "hidden"),
     ("num_heads", None, "heads"),
@@ -89,7 +89,7 @@ def arguments(official: Mapping[str, Any]) -> dict[str, Any]:
     order = _ORDERS[_word("filter_1d", official.get("filter_1d", "2nd"), _ORDERS)]
     found["derivatives"] = order if official.get("use_derivatives", False) else None
     found["patch"] = [int(side) for side in official["patch_size"]]
-    found["frames"], *found["grid"] = (int(side) for side in official["img_size"])
+    found["frames"], *found["resolution"] = (int(side) for side in official["img_size"])
     for side in _SIDES:
         inner = official.get(f"{side}_net_channels")
         found[f"{side}_channels"] = list(inner or ()) if found[side] == "convolutions" else None
@@ -97,7 +97,16 @@ def arguments(official: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config(network: GPhyT) -> dict[str, Any]:
-    """Return the published class's arguments for a network, every one spelt out."""
+    """Return the published class's arguments for a network, every one spelt out.
+
+    Raises:
+        UserError: If the network gives fewer channels than it takes, which the published one cannot.
+    """
+    if network.out_channels != network.in_channels:
+        raise UserError(
+            f"this GPhyT takes {network.in_channels} channels and gives {network.out_channels}; the official "
+            "layout has as many of both"
+        )
     chains = {side: type(getattr(network, side)).__name__.startswith("Conv") for side in _SIDES}
     settings: dict[str, Any] = {
         **vars(network),

@@ -53,6 +53,7 @@ class SineNet(nn.Module):
 
     Attributes:
         resolution: None: any grid that `2^levels` divides.
+        timed: Whether the step size is an input, so that one call reaches any time.
 
     Raises:
         UserError: If a setting is not one of those it may be, or numbers do not fit.
@@ -101,6 +102,7 @@ class SineNet(nn.Module):
             raise UserError(f"multiplier is {multiplier}, which leaves a level without channels; raise it")
         self.frames, self.future = frames, future
         self.in_channels, self.out_channels = in_channels, out_channels
+        self.timed = conditioning is not None
         self.width, self.multiplier, self.levels = width, multiplier, levels
         self.padding, self.interpolation, self.conditioning = padding, interpolation, conditioning
         self.activation, self.pooling, self.norm = activation, pooling, norm
