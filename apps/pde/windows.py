@@ -214,13 +214,16 @@ class WholeWindows:
         steps: Snapshots of a trajectory.
         frames: Input frames.
         step: Snapshots between frames.
-        labels: How many follow at most; None takes all.
+        labels: How many follow at most; None takes all, 0 none (to predict).
+
+    Raises:
+        UserError: If the trajectory is too short.
     """
 
     def __init__(self, steps: int, *, frames: int, step: int = 1, labels: int | None = None) -> None:
         inputs = [step * k for k in range(frames)]
         later = list(range(inputs[-1] + step, steps, step))[:labels]
-        if not later:
+        if inputs[-1] >= steps or (not later and labels != 0):
             raise UserError(
                 f"trajectories have {steps} snapshots, none is left after {frames} input frames at a step of "
                 f"{step}"

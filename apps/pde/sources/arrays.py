@@ -107,6 +107,8 @@ class ArraySource:
         periodic: Whether the domain is.
         parameters: Names of the columns of `Segment.numbers`.
         constants: Channels that do not change in time.
+        inputs: Fields that a steady problem is given; the others are its solution.
+        licence: As the file states it, or empty.
         statistics: Channel to published `(mean, std)`, where a file beside the data gives them.
         opener: Opens a file; a function of a module, so that a source can be pickled.
     """
@@ -124,6 +126,8 @@ class ArraySource:
     periodic: bool = False
     parameters: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    licence: str = ""
     statistics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     opener: Callable[[str], Any] = open_hdf5
 

@@ -146,6 +146,7 @@ def _made(
         periodic=not constants and all(axis is None or _open(axis) for axis in axes),
         parameters=parameters,
         constants=constants,
+        inputs=constants[:1],
     )
 
 

@@ -59,12 +59,12 @@ SETS: dict[str, Published] = {
     "CE-RM": Published({"solution": (*_EULER, "tracer")}, 2.0, True),
     "GCE-RT": Published({"solution": (*_EULER, "tracer", "potential")}, 5.0, False),
     "Wave-Gauss": Published(
-        {"solution": ("u",), "c": ("c",)}, None, False, constants=("c",)
+        {"solution": ("displacement",), "c": ("speed",)}, None, False, constants=("c",)
     ),
     "Wave-Layer": Published(
-        {"solution": ("u",), "c": ("c",)}, None, False, constants=("c",)
+        {"solution": ("displacement",), "c": ("speed",)}, None, False, constants=("c",)
     ),
-    "ACE": Published({"solution": ("u",)}, 0.0002, False),
+    "ACE": Published({"solution": ("phase",)}, 0.0002, False),
     "SE-AF": Published({"solution": ("shape", "density")}, 0.0, False),
     "Poisson-Gauss": Published(
         {"source": ("source",), "solution": ("solution",)}, 0.0, False,
@@ -141,6 +141,7 @@ def source(path: Path, *, name: str | None = None) -> ArraySource:
         channels=tuple(channel for channel in channels if channel in segments[0].variables),
         periodic=how.periodic,
         constants=tuple(name for variable in how.constants for name in how.variables[variable]),
+        inputs=tuple(channels[:1]) if steady else (),
     )
 
 
@@ -191,6 +192,7 @@ def _helmholtz(path: Path) -> ArraySource:
         coordinates=tuple(uniform(size) for size in grid),
         periodic=False,
         constants=("a", "boundary", "u"),
+        inputs=("a", "boundary"),
     )
 
 

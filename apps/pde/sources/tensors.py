@@ -77,5 +77,6 @@ def source(path: Path) -> ArraySource:
         periodic=steps > 1,
         parameters=() if numbers is None else ("viscosity",),
         constants=constants,
+        inputs=constants[:1],
         opener=open_tensors,
     )

@@ -66,5 +66,7 @@ def source(path: Path) -> ArraySource:
         units=said.get("units") or {},
         periodic=bool(said.get("periodic", False)),
         constants=tuple(said.get("constants") or ()),
+        inputs=tuple(said.get("inputs") or ()),
+        licence=str(said.get("licence") or ""),
         opener=open_zarr,
     )
