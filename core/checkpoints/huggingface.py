@@ -1,4 +1,7 @@
-"""The folder layout of the Hugging Face hub: `config.json` beside `model.safetensors` or its shards."""
+"""The folder layout of the Hugging Face hub: `config.json` beside `model.safetensors` or its shards.
+
+Older repositories hold `pytorch_model.bin` in its place; it is read, never written.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.checkpoints.files import read_checkpoint
 from core.errors import UserError
 from core.files import replacing
 
@@ -30,6 +34,7 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+OLDER = "pytorch_model.bin"  # what the hub held before safetensors
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,8 +91,12 @@ def read_folder(
         tensors, metadata = read_safetensors(folder / WEIGHTS)
         return tensors, config, metadata
     if not (folder / INDEX).is_file():
+        if (folder / OLDER).is_file():
+            content = read_checkpoint(folder / OLDER)
+            return {name: t for name, t in content.items() if isinstance(t, Tensor)}, config, {}
         raise UserError(
-            f"{folder} holds neither {WEIGHTS} nor {INDEX}; give the folder that holds the weights"
+            f"{folder} holds neither {WEIGHTS} nor {INDEX} nor {OLDER}; give the folder that holds the "
+            "weights"
         )
     try:
         where: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
@@ -188,7 +197,10 @@ def fetch_hub(repo: str, *, revision: str | None = None) -> Path:
     name = f"{repo}@{revision}" if revision else repo
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json"]
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        if any(folder.glob("*.safetensors")):
+            return folder
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=["config.json", OLDER]))
     except hub.GatedRepoError as error:
         raise UserError(
             f"hub repository {name} asks for an agreement; accept it on its page and log in"

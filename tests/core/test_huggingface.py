@@ -235,18 +235,41 @@ def test_a_fetched_card_is_a_source_with_its_licence(monkeypatch, tmp_path, offi
 
 
 @pytest.mark.parametrize("name", card_names())
-def test_every_weights_card_is_valid_and_names_a_size_that_makes_its_network(name):
+def test_every_weights_card_is_valid_and_its_layout_leads_to_its_system(name):
     card = load_weights_card(name)
 
     assert card.name == name
-    assert card.module == "apps.timeseries.models.ttm"
+    assert card.module.startswith(f"apps.{card.domain}.models.")
     assert system_module(card.layout).__name__ == card.module
-    if card.size is not None:
-        with torch.device("meta"):
-            network = instantiate(card.size.model_dump(), where=name)
-        config = to_official_config(network)
-        assert (config["context_length"], config["prediction_length"]) == (card.context, card.horizon)
-        assert config["resolution_prefix_tuning"] == card.prefix_tuned
+
+
+@pytest.mark.parametrize("name", [name for name in card_names() if load_weights_card(name).size is not None])
+def test_every_size_that_a_weights_card_names_makes_a_network(name):
+    card = load_weights_card(name)
+
+    with torch.device("meta"):
+        network = instantiate(card.size.model_dump(), where=name)
+
+    config = system_module(card.layout).to_official_config(network)
+    assert config["model_type"] == card.layout
+    read = (config.get("context_length"), config.get("prediction_length"))
+    assert (*read, config.get("resolution_prefix_tuning", False)) == (
+        card.context,
+        card.horizon,
+        card.prefix_tuned,
+    )
+
+
+def test_a_folder_with_the_older_torch_file_is_read(official_folder):
+    tensors, config, _ = read_folder(official_folder)
+    torch.save(tensors, official_folder / "pytorch_model.bin")
+    (official_folder / "model.safetensors").unlink()
+
+    again, same, _ = read_folder(official_folder)
+
+    assert same == config
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
 
 def test_a_missing_file_of_a_card_counts_as_not_fetched(monkeypatch, tmp_path):
