@@ -1,8 +1,8 @@
-"""Families of the compressible Euler equations: what a tube holds when a membrane bursts, in two dimensions.
+"""Families of the compressible Euler equations: Riemann problems, shear layers, vortices and blasts.
 
-Initial distributions of Herde et al. 2024 (Poseidon, arXiv 2405.19101, appendix B). Numbers that the paper does
-not give are parameters. Every state is drawn as a few numbers and evaluated on a grid `oversample` times finer
-than the output, on which the equations are solved; frames are block means of the conserved variables.
+Initial distributions of Herde et al. 2024 (Poseidon, arXiv 2405.19101, appendix B). Numbers that the paper
+does not give are parameters. Every state is drawn as a few numbers and evaluated on a grid `oversample` times
+finer than the output, on which the equations are solved; frames are block means of the conserved variables.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import pi
 import torch
 from torch import Tensor
 
+from apps.pde.families.draws import uniform
 from apps.pde.families.family import Family, Published
 from apps.pde.solvers import euler
 from apps.pde.solvers.finite_volume import centres
@@ -38,10 +39,6 @@ GAS = {"gamma": 1.4, "cfl": 0.4, "oversample": 2.0}
 Drawn = dict[str, Tensor]
 Parameters = Mapping[str, float]
 State = Callable[[Drawn, Tensor, Tensor, Parameters], Tensor]
-
-
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
 
 def _solve(
@@ -69,23 +66,19 @@ def _solve(
     )
 
 
-def _each(numbers: Tensor) -> Tensor:
-    """View one number a sample `(B,)` as `(B, 1, 1)`."""
-    return numbers.view(-1, 1, 1)
-
-
 # Riemann problems: constant states on cells of the square, with straight or bent edges
 
 
 def _draw_states(generator: torch.Generator, parameters: Parameters, *, cells: int) -> Drawn:
     speed = parameters["speed"]
+    low, high = parameters["pressure_low"], parameters["pressure_high"]
     return {
-        "density": _uniform(generator, parameters["density_low"], parameters["density_high"], cells, cells),
-        "velocity_x": _uniform(generator, -speed, speed, cells, cells),
-        "velocity_y": _uniform(generator, -speed, speed, cells, cells),
-        "pressure": _uniform(
-            generator, parameters["pressure_low"], parameters["pressure_high"], cells, cells
+        "density": uniform(
+            generator, cells, cells, low=parameters["density_low"], high=parameters["density_high"]
         ),
+        "velocity_x": uniform(generator, cells, cells, low=-speed, high=speed),
+        "velocity_y": uniform(generator, cells, cells, low=-speed, high=speed),
+        "pressure": uniform(generator, cells, cells, low=low, high=high),
     }
 
 
@@ -93,8 +86,8 @@ def _draw_bent(generator: torch.Generator, parameters: Parameters) -> Drawn:
     cells, bend = int(parameters["cells"]), parameters["bend"]
     return {
         **_draw_states(generator, parameters, cells=cells),
-        "bend": _uniform(generator, -bend, bend, 2, cells, cells),
-        "phase": _uniform(generator, 0.0, 1.0, 2, cells, cells),
+        "bend": uniform(generator, 2, cells, cells, low=-bend, high=bend),
+        "phase": uniform(generator, 2, cells, cells),
     }
 
 
@@ -130,8 +123,8 @@ def _bent(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
 def _draw_shear(generator: torch.Generator, parameters: Parameters) -> Drawn:
     modes = int(parameters["modes"])
     return {
-        "amplitude": _uniform(generator, 0.0, 1.0, 2, modes),
-        "phase": _uniform(generator, 0.0, 1.0, 2, modes),
+        "amplitude": uniform(generator, 2, modes),
+        "phase": uniform(generator, 2, modes),
     }
 
 
@@ -150,9 +143,9 @@ def _shear(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor
 def _draw_vortices(generator: torch.Generator, parameters: Parameters) -> Drawn:
     count = int(parameters["vortices"])
     return {
-        "strength": _uniform(generator, -1.0, 1.0, count),
-        "width": _uniform(generator, parameters["width_low"], parameters["width_high"], count),
-        "centre": _uniform(generator, 0.0, 1.0, 2, count),
+        "strength": uniform(generator, count, low=-1.0),
+        "width": uniform(generator, count, low=parameters["width_low"], high=parameters["width_high"]),
+        "centre": uniform(generator, 2, count),
     }
 
 
@@ -184,7 +177,7 @@ def _vortices(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Ten
 
 def _draw_bubble(generator: torch.Generator, parameters: Parameters) -> Drawn:
     modes = int(parameters["modes"])
-    return {"amplitude": _uniform(generator, 0.0, 1.0, modes), "phase": _uniform(generator, 0.0, 1.0, modes)}
+    return {"amplitude": uniform(generator, modes), "phase": uniform(generator, modes)}
 
 
 def _bubble(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
@@ -196,14 +189,9 @@ def _bubble(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tenso
     waves = torch.sin(2 * pi * (number * turn.unsqueeze(-1) + drawn["phase"][:, None, None]))
     edge = 0.25 + parameters["bend"] * (amplitude[:, None, None] * waves).sum(-1)
     heavy = (radius < edge).to(x.dtype)
-    pressure = torch.where(radius < 0.1, parameters["blast"], 1.0).to(x).expand_as(heavy)
+    pressure = torch.where(radius < 0.1, 20.0, 1.0).to(x).expand_as(heavy)
     still = torch.zeros_like(heavy)
     return torch.stack([1.0 + heavy, still, still, pressure, heavy], 1)
-
-
-def _energy(gamma: float, fields: Mapping[str, Tensor]) -> Tensor:
-    square = fields["velocity_x"] ** 2 + fields["velocity_y"] ** 2
-    return 0.5 * fields["density"] * square + fields["pressure"] / (gamma - 1)
 
 
 def _compressible(
@@ -213,7 +201,8 @@ def _compressible(
     draw: Callable[[torch.Generator, Parameters], Drawn],
     state: State,
     parameters: Parameters,
-    file: str,
+    published: Published,
+    channels: tuple[str, ...] = CHANNELS,
     horizon: float = 1.0,
 ) -> Family:
     return Family(
@@ -221,15 +210,21 @@ def _compressible(
         title=title,
         equation=EQUATION,
         source="Herde et al. 2024, arXiv 2405.19101, appendix B",
-        channels=CHANNELS,
-        units=UNITS,
+        channels=channels,
+        units=dict.fromkeys(channels, "1"),
         snapshots=21,
         horizon=horizon,
+        points="centre",
         parameters={**parameters, **GAS},
         draw=draw,
         solve=partial(_solve, state=state),
-        published=Published(file=file, variables={"data": (*CHANNELS, "energy")}),
+        published=published,
     )
+
+
+def _with_energy(file: str) -> Published:
+    """The layout whose fifth channel is the total energy, a function of the other four."""
+    return Published(file=file, variables={"data": (*CHANNELS, "energy")})
 
 
 _UNIT_STATES = {
@@ -239,6 +234,13 @@ _UNIT_STATES = {
     "pressure_low": 0.1,
     "pressure_high": 1.0,
 }
+_FAST_STATES = {
+    "density_low": 1.0,
+    "density_high": 3.0,
+    "speed": 10.0,
+    "pressure_low": 5.0,
+    "pressure_high": 7.0,
+}
 
 FAMILIES: tuple[Family, ...] = (
     _compressible(
@@ -247,6 +249,55 @@ FAMILIES: tuple[Family, ...] = (
         draw=partial(_draw_states, cells=2),
         state=_quadrants,
         parameters=_UNIT_STATES,
-        file="CE-RP.nc",
+        published=_with_energy("CE-RP.nc"),
+    ),
+    _compressible(
+        "ce_crp",
+        "Riemann problem of a gas on cells with curved edges",
+        draw=_draw_bent,
+        state=_bent,
+        parameters={**_UNIT_STATES, "cells": 2.0, "bend": 0.1, "wave_offset": 0.0},
+        published=_with_energy("CE-CRP.nc"),
+    ),
+    _compressible(
+        "ce_rpui",
+        "Riemann problem of a gas on cells with finely perturbed edges",
+        draw=_draw_bent,
+        state=_bent,
+        parameters={**_FAST_STATES, "cells": 2.0, "bend": 0.01, "wave_offset": 8.0},
+        published=_with_energy("CE-RPUI.nc"),
+    ),
+    _compressible(
+        "ce_kh",
+        "Kelvin-Helmholtz instability of two shear layers",
+        draw=_draw_shear,
+        state=_shear,
+        parameters={"modes": 10.0, "bend": 0.05, "pressure": 2.5},
+        published=_with_energy("CE-KH.nc"),
+    ),
+    _compressible(
+        "ce_gauss",
+        "Gaussian vortices in a thin gas",
+        draw=_draw_vortices,
+        state=_vortices,
+        parameters={
+            "vortices": 100.0,
+            "strength": 1.0,
+            "width_low": 0.01,
+            "width_high": 0.1,
+            "density": 0.1,
+            "pressure": 2.5,
+        },
+        published=_with_energy("CE-Gauss.nc"),
+    ),
+    _compressible(
+        "ce_rm",
+        "Richtmyer-Meshkov instability: a blast leaves a heavy bubble",
+        draw=_draw_bubble,
+        state=_bubble,
+        parameters={"modes": 10.0, "bend": 0.05},
+        channels=(*CHANNELS, "tracer"),
+        horizon=2.0,
+        published=Published(file="CE-RM.nc", variables={"solution": (*CHANNELS, "tracer")}),
     ),
 )

@@ -1,9 +1,9 @@
-"""Compressible Euler equations of an ideal gas by finite volumes: limited linear reconstruction, the HLLC flux,
-and strong-stability-preserving Runge-Kutta steps.
+"""Compressible Euler equations of an ideal gas by finite volumes: limited linear reconstruction, the HLLC
+flux, and strong-stability-preserving Runge-Kutta steps.
 
 Toro, Riemann Solvers and Numerical Methods for Fluid Dynamics, chapters 10 and 13; wave speeds of Einfeldt
-(1988); steps of Gottlieb, Shu and Tadmor (2001). Variables, in order: density, a velocity for each of the one to
-three axes, pressure, and any number of passive tracers carried per mass.
+(1988); steps of Gottlieb, Shu and Tadmor (2001). Variables, in order: density, a velocity for each of the one
+to three axes, pressure, and any number of passive tracers carried per mass.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ GHOSTS = 2
 
 
 def conserved(fields: Tensor, *, gamma: float, space: int, dim: int = 0) -> Tensor:
-    """Return (density, momenta, total energy, density times tracers) of (density, velocities, pressure, tracers).
+    """Return (density, momenta, total energy, density times tracers) of primitive fields.
 
     Args:
-        fields: Primitive variables along the axis `dim`.
+        fields: Density, velocities, pressure and tracers along the axis `dim`.
         gamma: Ratio of specific heats, above 1.
         space: Number of velocity components.
         dim: Axis of the variables.
@@ -53,7 +53,7 @@ def primitive(state: Tensor, *, gamma: float, space: int, dim: int = 0) -> Tenso
 
 
 def hllc(left: Tensor, right: Tensor, *, axis: int, gamma: float, space: int) -> Tensor:
-    """Return the HLLC flux `(V, ...)` along `axis` between primitive states `(V, ...)` on both sides of faces.
+    """Return the HLLC flux `(V, ...)` along `axis` between primitive states `(V, ...)` beside the faces.
 
     The outer wave speeds are Einfeldt's, bounded by the Roe average, so that first-order steps stay positive.
     """
@@ -116,9 +116,9 @@ def solve(
 ) -> Tensor:
     """Return the primitive fields `(B, T, C, *space)` at `times`, started from `initial` at time 0.
 
-    Every sample takes its own steps, so a result does not depend on the other samples of the batch. Density and
-    pressure stay positive: where a step would break that, its fluxes are of first order, and where even that
-    fails the step is halved.
+    Every sample takes its own steps, so a result does not depend on the other samples of the batch. Density
+    and pressure stay positive: where a step would break that, its fluxes are of first order, and where even
+    that fails the step is halved.
 
     Args:
         initial: Primitive fields `(B, C, *space)`: density, velocity along each axis, pressure, tracers.
@@ -129,10 +129,10 @@ def solve(
         cfl: Step in units of the time in which the fastest wave crosses a cell.
         limiter: `minmod`, `mc` or `van_leer`.
         order: Order of the Runge-Kutta step, 2 or 3.
-        average: Frames are means of the conserved variables over blocks of so many cells along each axis.
+        average: Frames are means of the conserved variables over blocks of so many cells an axis.
         potential: Gravity potential `(B, *space)`, constant in time.
-        balance: Primitive fields `(B, C, *space)` in hydrostatic equilibrium with `potential`; the scheme then
-            keeps this state to rounding, by subtracting what it would do to it.
+        balance: Primitive fields `(B, C, *space)` in hydrostatic equilibrium with `potential`; the scheme
+            then keeps this state to rounding, by subtracting what it would do to it.
 
     Returns:
         Fields like `initial`, of its dtype and on its device.
@@ -143,8 +143,8 @@ def solve(
     space = initial.dim() - 2
     if space not in (1, 2, 3) or initial.shape[1] < space + 2:
         raise UserError(
-            f"the initial state has shape {tuple(initial.shape)}; give (B, C, *space) with density, a velocity an "
-            "axis and pressure in C"
+            f"the initial state has shape {tuple(initial.shape)}; give (B, C, *space) with density, "
+            "a velocity for each axis and pressure in C"
         )
     check_grid(initial.shape[2:])
     if order not in (2, 3):
@@ -291,19 +291,17 @@ class _Gas:
 
     def _flux(self, padded: Tensor, axis: int, *, limited: bool = True) -> Tensor:
         """Return the fluxes `(V, B, *faces)` through the faces across `axis`."""
-        dim, cells = axis + 2, self.shape[axis]
+        dim, faces = axis + 2, self.shape[axis] + 1
         band = padded
         for other in range(self.space):
             if other != axis:
                 band = band.narrow(other + 2, GHOSTS, self.shape[other])
-        inner = band.narrow(dim, 1, cells + 2)
+        left, right = band.narrow(dim, 1, faces), band.narrow(dim, 2, faces)
         if limited:
-            rise = band.narrow(dim, 1, cells + 3) - band.narrow(dim, 0, cells + 3)
-            half = half_slope(rise.narrow(dim, 0, cells + 2), rise.narrow(dim, 1, cells + 2), self.limiter)
-            left = inner.narrow(dim, 0, cells + 1) + half.narrow(dim, 0, cells + 1)
-            right = inner.narrow(dim, 1, cells + 1) - half.narrow(dim, 1, cells + 1)
-        else:
-            left, right = inner.narrow(dim, 0, cells + 1), inner.narrow(dim, 1, cells + 1)
+            rise = band.narrow(dim, 1, faces + 2) - band.narrow(dim, 0, faces + 2)
+            before, after = rise.narrow(dim, 0, faces + 1), rise.narrow(dim, 1, faces + 1)
+            half = half_slope(before, after, self.limiter)
+            left, right = left + half.narrow(dim, 0, faces), right - half.narrow(dim, 1, faces)
         return hllc(left, right, axis=axis, gamma=self.gamma, space=self.space)
 
     def _change(self, state: Tensor, padded: Tensor, fluxes: list[Tensor], samples: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ def boundaries(kinds: Boundary, space: int) -> tuple[tuple[str, str], ...]:
         for kind in pair:
             if kind not in BOUNDARIES:
                 raise UserError(
-                    f"there is no boundary '{kind}'{did_you_mean(kind, BOUNDARIES)}: use {', '.join(BOUNDARIES)}"
+                    f"there is no boundary '{kind}'{did_you_mean(kind, BOUNDARIES)}: "
+                    f"use {', '.join(BOUNDARIES)}"
                 )
         if len(pair) != 2 or pair.count("periodic") == 1:
             raise UserError(
@@ -137,7 +138,8 @@ def march(
 ) -> Tensor:
     """Carry every sample from time 0 through `times` with steps of its own; return the kept frames.
 
-    A sample whose step fails is tried again with half of the length. Samples that have arrived leave the batch.
+    A sample whose step fails is tried again with half of the length. Samples that have arrived leave the
+    batch.
 
     Args:
         state: `(V, B, *space)` at time 0.

@@ -35,8 +35,8 @@ def star(
 ) -> Star:
     """Return the star state between `left` and `right`, each `(..., 3)` of density, velocity and pressure.
 
-    The pressure is the root of a function that rises and is concave; it is found by Newton's method from below,
-    in float64.
+    The pressure is the root of a function that rises and is concave; it is found by Newton's method, in
+    float64.
 
     Raises:
         UserError: If a density or pressure is not positive.
