@@ -188,6 +188,17 @@ class Operator(Task):
         if self.trainer.is_global_zero:
             self._draw(evaluation)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Scale other data than the run's own as the checkpoint's network was trained."""
+        super().on_load_checkpoint(checkpoint)
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn == "fit":
+            return
+        facts = (checkpoint.get("state_dict") or {}).get("normaliser._extra_state") or {}
+        data = getattr(trainer, "datamodule", None)
+        if "datasets" in facts and hasattr(data, "use_statistics"):
+            data.use_statistics(facts)
+
     def predict_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         """Return `(B, K, C', *space)`, normalised."""
         return self.predict_frames(batch)
@@ -210,6 +221,12 @@ class Operator(Task):
 
     def _error(self, prediction: Tensor, target: Tensor, batch: FieldBatch) -> Tensor:
         return self.objective(prediction, target, mask=batch.mask, groups=self._groups)
+
+    def _draw(self, evaluation: Evaluation) -> None:
+        from apps.pde.drawing import drawings
+
+        for name, figure in drawings(evaluation, self._drawn, title=self.title):
+            self.log_figure(name, figure)
 
     def _keep_examples(self, batch: FieldBatch, prediction: Tensor) -> None:
         for row in range(len(batch)):

@@ -1,0 +1,81 @@
+"""The figures that a test of an operator leaves: rollouts, error growth, spectra, conserved totals, a movie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from apps.pde.evaluation import Evaluation
+
+__all__ = ["drawings"]
+
+
+def drawings(
+    evaluation: Evaluation, examples: Sequence[Mapping[str, Any]], *, title: str
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of everything worth looking at after a test.
+
+    Args:
+        evaluation: Its scores.
+        examples: Trajectories as `Evaluation.example` gives them.
+        title: What the network is called.
+    """
+    from apps.pde.charts import error_figure
+    from apps.pde.figures import rollout_figure
+
+    for number, example in enumerate(examples):
+        dataset = evaluation.datasets[example["source"]]
+        names = [name for name in evaluation.outputs if name not in dataset["masked"]]
+        places = [evaluation.outputs.index(name) for name in names]
+        times = [dataset["times"][snapshot] for snapshot in example["snapshots"][1:]]
+        truth, guess = example["truth"][:, places], example["prediction"][:, places]
+        what = f"{title} on {example['dataset']}, trajectory {example['trajectory']}"
+        yield (
+            f"rollout-{number + 1}",
+            rollout_figure(truth, guess, channels=names, times=times, units=dataset["units"], title=what),
+        )
+        if number == 0:
+            yield from _physics(dataset, names, times, truth, guess, title=title)
+    for source, dataset in enumerate(evaluation.datasets):
+        curves = evaluation.curves("relative_l1", source)
+        lengths = {len(times) for times, _ in curves.values()}
+        if lengths and max(lengths) > 1:
+            steps = next(iter(curves.values()))[0]
+            errors = {model: values for model, (_, values) in curves.items()}
+            heading = f"Relative L1 error on {dataset['name']} (median)"
+            suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset['name']}"
+            yield f"error_by_time{suffix}", error_figure(errors, times=steps, title=heading)
+
+
+def _physics(
+    dataset: Mapping[str, Any],
+    names: Sequence[str],
+    times: Sequence[float],
+    truth: Any,
+    guess: Any,
+    *,
+    title: str,
+) -> Iterator[tuple[str, Figure]]:
+    """Yield spectra and conserved totals of one trajectory `(K, C, *space)`, where the fields have them."""
+    from apps.pde.charts import conserved_figure, spectra_figure
+    from apps.pde.diagnostics import conserved
+
+    flow = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
+    if dataset["periodic"] and truth.ndim == 4:
+        shown = flow if len(flow) == 2 else [0]
+        what = "kinetic energy" if len(flow) == 2 else names[0]
+        yield (
+            "spectra",
+            spectra_figure(
+                truth[:, shown], {title: guess[:, shown]}, times=times, name=what, title=f"Spectra of {what}"
+            ),
+        )
+    totals = {"truth": conserved(truth[None], names), title: conserved(guess[None], names)}
+    if dataset["periodic"] and totals["truth"] and len(times) > 1:
+        quantities = {
+            name: {model: values[name][0] for model, values in totals.items()} for name in totals["truth"]
+        }
+        yield "conserved", conserved_figure(quantities, times=times, title="Means over the domain")
