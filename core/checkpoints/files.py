@@ -143,8 +143,13 @@ def is_valid(path: Path_) -> bool:
     return damage(path) is None
 
 
-def read_checkpoint(path: Path_) -> dict[str, Any]:
+def read_checkpoint(path: Path_, *, settings: str | None = None) -> dict[str, Any]:
     """Verify and load the checkpoint at `path` onto the CPU, tensors and plain containers only.
+
+    Args:
+        path: The file.
+        settings: An entry that may name functions and classes (a network's constructor arguments in other
+            programs' files); each becomes its name, and nothing is imported or called.
 
     Raises:
         UserError: If it is missing, damaged, of a newer format, or holds other Python objects.
@@ -153,7 +158,7 @@ def read_checkpoint(path: Path_) -> dict[str, Any]:
     if wrong:
         hint = "check the path" if "exist" in wrong else "use an earlier one or write it anew"
         raise UserError(f"checkpoint {path} {wrong}; {hint}")
-    checkpoint = read_unverified(path)
+    checkpoint = read_unverified(path, settings=settings)
     mark = checkpoint.get("domainfm")
     version = mark.get("format", 0) if isinstance(mark, dict) else 0
     if version > FORMAT:
@@ -164,8 +169,10 @@ def read_checkpoint(path: Path_) -> dict[str, Any]:
     return checkpoint
 
 
-def read_unverified(path: Path_, *, mmap: bool = False) -> dict[str, Any]:
+def read_unverified(path: Path_, *, mmap: bool = False, settings: str | None = None) -> dict[str, Any]:
     """Load the checkpoint at `path` whatever its checksum; with `mmap` its tensors are read when touched.
+
+    `settings` is as in `read_checkpoint`.
 
     Raises:
         UserError: If it is no checkpoint or holds other Python objects than plain containers and tensors.
@@ -173,6 +180,8 @@ def read_unverified(path: Path_, *, mmap: bool = False) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
+        if settings is not None and (named := _with_names(path, settings)) is not None:
+            return named
         found = re.search(r"(?:GLOBAL|type) ([\w.]+)", str(error))
         what = f"the Python object {found[1]}" if found else "Python objects"
         raise UserError(
@@ -184,6 +193,43 @@ def read_unverified(path: Path_, *, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint or a state_dict")
     return checkpoint
+
+
+class _Named:
+    """Stands for a function or class that a file names."""
+
+
+def _with_names(path: Path_, entry: str) -> dict[str, Any] | None:
+    """Load a file that names functions or classes inside `entry`, as text; None if it does so elsewhere."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        stand_ins: list[Any] = [(type(name.rpartition(".")[2], (_Named,), {}), name) for name in names]
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError):
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get(entry), dict):
+        return None
+    content = dict(content)
+    found = {str(key): _as_text(value) for key, value in content.pop(entry).items()}
+    return None if _holds_names(content) else {**content, entry: found}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _as_text(item) for key, item in value.items()}
+    named = value if isinstance(value, type) else type(value)
+    return named.__name__ if issubclass(named, _Named) else value
+
+
+def _holds_names(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_names(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple | set):
+        return any(_holds_names(item) for item in value)
+    return isinstance(value, _Named) or (isinstance(value, type) and issubclass(value, _Named))
 
 
 def newest_valid(folder: Path_, *, report: Callable[[str], None] = print) -> Path | None:

@@ -22,6 +22,7 @@ __all__ = ["Weights", "WeightsReport", "load_weights", "network_from", "read_wei
 
 _TORCH_FILES = (".ckpt", ".pt", ".pth", ".bin")
 _STATES = ("state_dict", "model", "model_state_dict")  # where a training's file keeps its weights
+_SETTINGS = "_metadata"  # entry that names a network's constructor arguments in some programs' files
 _SHOWN = 8  # names listed in a message; the rest are counted
 
 
@@ -209,7 +210,7 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
         tensors, metadata = read_safetensors(path)
         config = read_config(path.parent) if path.name == "model.safetensors" else None
         return _described(name, path, "safetensors", tensors, config, metadata)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, settings=_SETTINGS)
     record = content.get("domainfm") if isinstance(content.get("domainfm"), dict) else {}
     assert isinstance(record, dict)
     state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)
@@ -224,7 +225,17 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
         raise UserError(
             f"{name} holds no tensors under '{prefix}' nor a plain state_dict; it is no file of weights"
         )
-    return Weights(name, path, "state_dict", None, _unwrapped(tensors), config=read_config(path.parent))
+    config = read_config(path.parent) or _settings(content) or _settings(state)
+    return Weights(name, path, "state_dict", None, _unwrapped(tensors), config=config)
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the constructor arguments that neuraloperator puts beside the tensors, or None."""
+    found = content.get(_SETTINGS)
+    if not isinstance(found, dict) or "_name" not in found:
+        return None
+    plain = {key: value for key, value in found.items() if not key.startswith("_")}
+    return {**plain, "model_type": str(found["_name"]).lower()}
 
 
 def _from_folder(name: str, path: Path, *, system: str | None = None) -> Weights:
