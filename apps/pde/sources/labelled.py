@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.pde.sources.arrays import ArraySource, Segment, Variable, uniform
+from apps.pde.sources.arrays import ArraySource, Segment, Variable, is_hdf5, uniform
 from core.errors import UserError
 
 __all__ = ["open_labelled", "recognise", "source"]
@@ -102,7 +102,7 @@ def source(path: Path) -> ArraySource:
         names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
         steps = sizes.get("t", 1)
         positions = {
-            axis: np.asarray(dataset[name].values, dtype=np.float64)
+            axis: np.array(dataset[name].values, dtype=np.float64)
             for axis, name in names.items()
             if name in dataset.coords and dataset[name].dtype.kind in "fiu"
         }
@@ -127,7 +127,9 @@ def _dataset(path: str) -> Any:
 
     how: dict[str, Any] = {"decode_times": False, "cache": False}
     if Path(path).is_dir():
-        how["engine"] = "zarr"
+        how |= {"engine": "zarr", "consolidated": None}
+    elif Path(path).is_file() and is_hdf5(Path(path)):
+        how |= {"engine": "h5netcdf", "phony_dims": "access"}
     try:
         return xarray.open_dataset(path, **how)
     except FileNotFoundError as error:

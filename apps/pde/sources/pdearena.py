@@ -79,7 +79,7 @@ def source(path: Path, *, split: str | None = None) -> ArraySource:
                 shapes.add(tuple(shape[1:4]))
                 axes = "ntxy" + ("1" if len(shape) == 5 else "")
                 names = _names(fields)
-                variables = {names[name]: Variable(f"{prefix}/{name}", axes) for name in fields}
+                variables = {names[name]: Variable(f"{prefix}/{name}", axes) for name in names}
                 numbers = None
                 if "buo_y" in one:
                     numbers = np.asarray(one["buo_y"][()], dtype=np.float32).reshape(shape[0], -1)[:, :1]
