@@ -24,7 +24,9 @@ from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter
 from core.resume import RestoreBest, check_averaging, repair_loops
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 __all__ = ["Task"]
 
@@ -224,6 +226,14 @@ class Task(LightningModule):
         from core.tracking import log_figure
 
         log_figure(self.trainer.loggers, self.run_folder, name, figure, step=self.global_step)
+
+    def log_movie(self, name: str, frames: Sequence[NDArray[np.uint8]]) -> None:
+        """Write pictures `(H, W, 3)` once as a GIF into the run folder and mirror it to the loggers."""
+        if self.run_folder is None or not self.trainer.is_global_zero:
+            return
+        from core.tracking import log_movie
+
+        log_movie(self.trainer.loggers, self.run_folder, name, frames, step=self.global_step)
 
     def write_table(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows of one shape as `<name>.csv` into the run folder."""

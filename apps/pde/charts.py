@@ -77,7 +77,7 @@ def spectra_figure(
             axis.set_title(f"t = {times[step]:.3g}{' ' + time_unit if time_unit else ''}")
             axis.set_xlabel("wave number")
         axes[0, 0].set_ylabel(f"{name} per wave number")
-        axes[0, 0].set_ylim(lowest, 4 * highest)
+        axes[0, 0].set_ylim(lowest, 10 * highest)
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
         _head(figure, title)
@@ -314,6 +314,7 @@ def band_figure(
             axis.plot(where, mean, color=PALETTE[0], linestyle=(0, (5, 2)), label="mean of the ensemble")
             axis.set_title(str(panel["title"]), fontsize=10)
             axis.set_ylabel("" if panel.get("unit", "1") in ("", "1") else f"[{panel['unit']}]", fontsize=9)
+            axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
             axis.margins(x=0)
         empty = list(axes.flat)[len(panels) :]
         for axis in empty:

@@ -254,7 +254,9 @@ def _block(
         head = f"{'t = ' if column == 0 else ''}{time:.3g}{' ' + time_unit if time_unit else ''}"
         axes[0, column].set_title(head, fontsize=9, fontweight="normal", loc="center", pad=3)
         size = float(np.abs(truth[column]).sum()) or 1e-10
-        axes[2, column].set_xlabel(f"{100 * float(np.abs(gap[column]).sum()) / size:.2g} %", fontsize=8.5)
+        error = 100 * float(np.abs(gap[column]).sum()) / size
+        told = f"{error:.2g} %" if not error < 0.01 else "0 %"
+        axes[2, column].set_xlabel(f"{'rel. L1 ' if column == 0 else ''}{told}", fontsize=8.5)
     for axis, word in zip(axes[:, 0], ("truth", "prediction", "difference"), strict=True):
         axis.set_ylabel(word, fontsize=9)
     shared = figure.colorbar(pictures[0], ax=list(axes[:2].flat), aspect=24, pad=0.01, fraction=0.05)

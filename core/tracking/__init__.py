@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from core.tracking.figures import PALETTE, new_figure, save_figure, style
     from core.tracking.flops import count_flops
     from core.tracking.follow import FollowRun
-    from core.tracking.loggers import build_loggers, finish, log_figure
+    from core.tracking.loggers import build_loggers, finish, log_figure, log_movie
     from core.tracking.metrics_csv import MetricsCSV, read_metrics
+    from core.tracking.movies import save_movie, write_movie
     from core.tracking.peaks import peak_flops
     from core.tracking.progress import LineProgress, progress_callbacks, quiet
     from core.tracking.report import write_report
@@ -34,13 +35,16 @@ _HOMES = {
     "count_flops": "flops",
     "finish": "loggers",
     "log_figure": "loggers",
+    "log_movie": "loggers",
     "new_figure": "figures",
     "peak_flops": "peaks",
     "progress_callbacks": "progress",
     "quiet": "progress",
     "read_metrics": "metrics_csv",
     "save_figure": "figures",
+    "save_movie": "movies",
     "style": "figures",
+    "write_movie": "movies",
     "write_report": "report",
     "write_table": "tables",
 }
@@ -57,13 +61,16 @@ __all__ = [
     "count_flops",
     "finish",
     "log_figure",
+    "log_movie",
     "new_figure",
     "peak_flops",
     "progress_callbacks",
     "quiet",
     "read_metrics",
     "save_figure",
+    "save_movie",
     "style",
+    "write_movie",
     "write_report",
     "write_table",
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["NEUTRAL", "PALETTE", "new_figure", "save_figure", "style"]
+__all__ = ["NEUTRAL", "PALETTE", "figure_path", "new_figure", "save_figure", "style"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#5B6770")
 """Told apart by every kind of colour vision (Okabe and Ito 2008, less the yellow that vanishes on white)."""
@@ -111,15 +111,22 @@ def new_figure(
 def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str, step: int) -> Path:
     """Render `figure` once to `<folder>/figures/<name>-<step>.png`, whole or not at all, and return the path.
 
-    The bytes depend on the figure alone: no date and no version goes in. Letters, digits, `.`, `_` and `-`
-    of the name are kept; anything else becomes `-`.
+    The bytes depend on the figure alone: no date and no version goes in.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     if not hasattr(figure.canvas, "print_png"):
         FigureCanvasAgg(figure)
-    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "figure"
-    path = Path(folder) / "figures" / f"{safe}-{int(step)}.png"
+    path = figure_path(folder, name, step, ".png")
     with style(), replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
     return path
+
+
+def figure_path(folder: str | os.PathLike[str], name: str, step: int, suffix: str) -> Path:
+    """Return `<folder>/figures/<name>-<step><suffix>`.
+
+    Letters, digits, `.`, `_` and `-` of the name are kept; anything else becomes `-`.
+    """
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "figure"
+    return Path(folder) / "figures" / f"{safe}-{int(step)}{suffix}"

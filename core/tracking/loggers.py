@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from core.errors import UserError
 from core.tracking.figures import save_figure
 from core.tracking.metrics_csv import MetricsCSV
+from core.tracking.movies import save_movie
 from core.tracking.settings import Tracking
 from core.tracking.wandb_logger import WandbLogger, wandb_mode
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
-__all__ = ["build_loggers", "finish", "log_figure"]
+__all__ = ["build_loggers", "finish", "log_figure", "log_movie"]
 
 
 def build_loggers(
@@ -87,6 +90,40 @@ def log_figure(
             logger.log_image(name, path, step=step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, _pixels(path), step, dataformats="HWC")
+    return path
+
+
+@rank_zero_only
+def log_movie(
+    where: Trainer | Iterable[Logger],
+    folder: str | os.PathLike[str],
+    name: str,
+    frames: Sequence[NDArray[np.uint8]],
+    step: int,
+    *,
+    rate: float = 6.0,
+) -> Path | None:
+    """Save a movie in the run folder and mirror that one file to W&B; on ranks above 0 do nothing.
+
+    TensorBoard, which needs another package for movies, is given the last frame.
+
+    Args:
+        where: The trainer, or its loggers.
+        folder: The run folder.
+        name: Name of the movie, such as `rollout`.
+        frames: Pictures `(H, W, 3)` of uint8, all of one size.
+        step: Optimiser step it shows.
+        rate: Frames a second.
+
+    Returns:
+        The GIF's path.
+    """
+    path = save_movie(frames, folder, name, step, rate=rate)
+    for logger in where.loggers if isinstance(where, Trainer) else where:
+        if isinstance(logger, WandbLogger):
+            logger.log_video(name, path, step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, frames[-1], step, dataformats="HWC")
     return path
 
 

@@ -31,6 +31,7 @@ __all__ = ["write_report"]
 FILE = "report.html"
 PACKAGES = ("domainfm", "torch", "lightning", "numpy", "pandas", "xarray", "timm", "monai", "wandb")
 MOST_FIGURES = 24
+PICTURES = (".png", ".gif")
 STAGES = ("train", "val", "validation", "test")
 HIDDEN = ("step", "epoch", "throughput/samples")
 TITLES = {
@@ -47,7 +48,7 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     """Write `<folder>/report.html` from what the run folder holds, whole or not at all, and return its path.
 
     Read are `metrics.csv` (curves and last values), `results*.csv` and `by_*.csv` (tables; a column `model`
-    names the model or baseline), `figures/<name>-<step>.png` (the newest step of each name), and
+    names the model or baseline), `figures/<name>-<step>.png` and `.gif` (the newest step of each name), and
     `config.yaml` (secrets removed). What is not there is left out.
 
     Args:
@@ -184,16 +185,20 @@ def _pairs(values: Mapping[str, str]) -> str:
 
 
 def _figures(folder: Path) -> str:
-    newest: dict[str, tuple[int, Path]] = {}
-    for path in (folder / "figures").glob("*.png"):
+    newest: dict[tuple[str, str], tuple[int, Path]] = {}
+    for path in (folder / "figures").iterdir() if (folder / "figures").is_dir() else ():
         name, _, step = path.stem.rpartition("-")
-        if name and step.isdigit() and int(step) >= newest.get(name, (-1, path))[0]:
-            newest[name] = (int(step), path)
+        key = (name, path.suffix)
+        if not (path.suffix in PICTURES and name and step.isdigit()):
+            continue
+        if int(step) >= newest.get(key, (-1, path))[0]:
+            newest[key] = (int(step), path)
     cards = []
-    for name, (at, path) in sorted(newest.items())[:MOST_FIGURES]:
+    for (name, suffix), (at, path) in sorted(newest.items())[:MOST_FIGURES]:
         data = base64.b64encode(path.read_bytes()).decode()
         caption = f"{escape(name)} <span>step {at}</span>"
-        picture = f'<img alt="{escape(name, quote=True)}" src="data:image/png;base64,{data}">'
+        kind = suffix.removeprefix(".")
+        picture = f'<img alt="{escape(name, quote=True)}" src="data:image/{kind};base64,{data}">'
         cards.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     return "".join(cards)
 

@@ -109,6 +109,14 @@ class WandbLogger(Logger):
             self.experiment.log({name: wandb.Image(str(path)), STEP: int(step)})
 
     @rank_zero_only
+    def log_video(self, name: str, path: Path, *, step: int) -> None:
+        """Log a movie from its file, a GIF or an MP4."""
+        import wandb
+
+        with _environment(self._folder):
+            self.experiment.log({name: wandb.Video(str(path)), STEP: int(step)})
+
+    @rank_zero_only
     def log_checkpoint(self, path: str | os.PathLike[str], *, aliases: tuple[str, ...] = ("best",)) -> None:
         """Hand a checkpoint over as an artifact of type `model`; offline it is staged in the run folder."""
         import wandb

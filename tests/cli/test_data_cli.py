@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -73,6 +75,17 @@ def test_verify_of_missing_and_damaged_files_says_how_to_get_them(tmp_path, caps
         (["fetch", "ett_h1", "--folder", "/dev/null/x", "--quiet"], "cannot write into"),
         (["list", "musc"], "no data card is of the domain 'musc'"),
         (["list", "--verbose"], "unknown option --verbose"),
+        (["generate", "pdes/heat"], "with the domain one of pde; did you mean 'pde'?"),
+        (["generate", "weather"], "cannot generate 'weather'"),
+        (["generate", "--samples", "3"], "write DOMAIN/WHAT first"),
+        (["generate", "pde"], "there is no family 'pde'"),
+        (["generate", "pde/ns_sine"], "did you mean 'ns_sines'?"),
+        (["generate", "pde/ns_sines", "--sample", "3"], "did you mean '--samples'?"),
+        (["generate", "pde/ns_sines", "--samples", "0"], "--samples is 0"),
+        (["generate", "pde/ns_sines", "--set", "viscosity"], "--set takes NAME=NUMBER"),
+        (["generate", "pde/ns_sines", "--set", "nu=1"], "has no parameter 'nu'"),
+        (["generate", "pde/ns_sines", "--device", "gpu"], "there is no device 'gpu'"),
+        (["generate", "pde/ns_sines", "--out", "a.nc", "--format", "zarr"], "use --format netcdf"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(words, told, capsys):
@@ -80,6 +93,64 @@ def test_mistakes_are_one_sentence_and_exit_code_2(words, told, capsys):
 
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
+
+
+def test_generate_writes_a_store_and_the_published_file(tmp_path, capsys, monkeypatch):
+    import h5py
+    import xarray
+
+    monkeypatch.setenv("DFM_DATA", str(tmp_path / "data"))
+    how = ["--samples", "2", "--resolution", "16", "--snapshots", "3", "--quiet"]
+
+    assert main(["data", "generate", "pde/ns-sines", *how, "--out", str(tmp_path / "ns.zarr")]) == 0
+    assert main(["data", "generate", "pde/ns_sines", *how, "--out", str(tmp_path), "--format", "netcdf"]) == 0
+
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [str(tmp_path / "ns.zarr"), str(tmp_path / "NS-Sines.nc")] and err == ""
+    store = xarray.open_zarr(tmp_path / "ns.zarr", chunks=None)
+    assert store["fields"].shape == (2, 3, 3, 16, 16) and store.attrs["family"] == "ns_sines"
+    with h5py.File(tmp_path / "NS-Sines.nc") as file:
+        assert (file["velocity"][:] == store["fields"].values).all()
+
+
+def test_generate_takes_parameters_and_says_what_a_folder_holds(tmp_path, capsys):
+    words = ["data", "generate", "pde/ns_pwc", "--samples", "1", "--resolution", "16", "--snapshots", "2"]
+    words += ["--out", str(tmp_path / "s"), "--set", "viscosity=0.01"]
+
+    assert main(words) == 0
+    assert "ns_pwc  1/1 trajectories" in capsys.readouterr().err
+    assert main([*words, "--seed", "5"]) == 2
+    assert "holds trajectories with seed 0, not 5" in capsys.readouterr().err
+
+
+def test_generate_list_shows_titles_and_help_the_domains(capsys):
+    assert main(["data", "generate", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("pde/ns_sines" in line and "21 snapshots" in line and "sine" in line for line in lines)
+    assert main(["data", "generate", "pde", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    assert main(["data", "generate"]) == 0
+    assert "DOMAIN/WHAT" in capsys.readouterr().out
+
+
+def test_interrupted_generation_keeps_what_is_complete_and_goes_on(tmp_path):
+    out = tmp_path / "s"
+    words = [sys.executable, "-m", "core.cli", "data", "generate", "pde/ns_sl", "--samples", "400"]
+    words += ["--resolution", "32", "--batch", "2", "--out", str(out)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while len(list(out.glob("fields/c/*"))) < 4 and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 130 and "the same command goes on" in told and "Traceback" not in told
+    from apps.pde.store import Store
+
+    done = int(Store.open(out).complete().sum())
+    assert 2 <= done < 400
+    assert main(["data", "generate", "pde/ns_sl", "--samples", str(done + 2), *words[8:], "--quiet"]) == 0
+    assert Store.open(out).complete()[: done + 2].all()
 
 
 def test_list_answers_quickly_and_without_torch():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
@@ -17,6 +18,7 @@ from core.tracking import (
     build_loggers,
     finish,
     log_figure,
+    log_movie,
     new_figure,
     save_figure,
     style,
@@ -72,6 +74,10 @@ def a_figure():
     return figure
 
 
+def a_movie():
+    return [np.full((40, 60, 3), shade, dtype=np.uint8) for shade in (0, 120, 250)]
+
+
 @pytest.fixture(scope="module")
 def offline_run(tmp_path_factory):
     """One run logged, closed, and gone on with after a resume."""
@@ -81,6 +87,7 @@ def offline_run(tmp_path_factory):
     loggers = build_loggers(Tracking(wandb="offline"), folder, name="ttm-demo", config=CONFIG)
     loggers[1].log_metrics({"train/loss": 0.5, "epoch": 0}, step=3)
     log_figure(loggers, folder, "forecast", a_figure(), 4)
+    log_movie(loggers, folder, "rollout", a_movie(), 4)
     loggers[1].log_checkpoint(checkpoint)
     finish(loggers)
     again = build_loggers(Tracking(wandb="offline"), folder, name="ttm-demo", config=CONFIG)
@@ -117,6 +124,14 @@ def test_offline_run_holds_the_image(read_runs, offline_run):
 
     assert row["trainer/global_step"] == 4
     assert copy.read_bytes() == (offline_run / "figures" / "forecast-4.png").read_bytes()
+
+
+def test_offline_run_holds_the_movie(read_runs, offline_run):
+    row = next(row for row in read_runs(offline_run)["history"] if "rollout/path" in row)
+    copy = next(offline_run.glob(f"wandb/offline-run-*/files/{row['rollout/path']}"))
+
+    assert row["trainer/global_step"] == 4 and row["rollout/_type"] == "video-file"
+    assert copy.read_bytes() == (offline_run / "figures" / "rollout-4.gif").read_bytes()
 
 
 def test_offline_run_holds_the_checkpoint_as_an_artifact_in_the_run_folder(read_runs, offline_run):
@@ -187,6 +202,7 @@ def test_tensorboard_holds_metrics_and_figures(tmp_path):
 
     loggers[1].log_metrics({"loss": 0.5}, step=2)
     log_figure(loggers, tmp_path, "forecast", a_figure(), 2)
+    log_movie(loggers, tmp_path, "rollout", a_movie(), 2)
     finish(loggers)
 
     sizes = {"images": 0, "scalars": 0}
@@ -194,6 +210,7 @@ def test_tensorboard_holds_metrics_and_figures(tmp_path):
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 0.5)]
     assert (events.Images("forecast")[0].width, events.Images("forecast")[0].height) == (1280, 512)
+    assert (events.Images("rollout")[0].width, events.Images("rollout")[0].height) == (60, 40)
 
 
 def test_tensorboard_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):

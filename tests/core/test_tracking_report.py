@@ -7,11 +7,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.tracking import MetricsCSV, new_figure, save_figure, style, write_report, write_table
+from core.tracking import MetricsCSV, new_figure, save_figure, save_movie, style, write_report, write_table
 from core.tracking.charts import chart, nice_ticks, short
 from core.tracking.report_style import PAGE
 from core.tracking.tables import results_table
@@ -71,6 +72,17 @@ def test_page_asks_for_nothing_outside_itself(page):
     assert [source[:22] for source in sources] == ["data:image/png;base64,"]
     assert "<script" not in page
     assert "default-src 'none'" in page
+
+
+def test_page_shows_movies_beside_the_pictures_of_the_same_name(tmp_path):
+    folder = a_run(tmp_path / "now")
+    frames = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (0, 255)]
+    for step in (20, 100):
+        save_movie(frames, folder, "forecast", step)
+
+    kinds = re.findall(r'src="data:image/(\w+);', write_report(folder).read_text())
+
+    assert kinds == ["gif", "png"]
 
 
 def test_page_is_well_formed(page):
