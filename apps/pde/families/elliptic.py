@@ -1,4 +1,4 @@
-"""Steady problems: Poisson (PDEgym's Poisson-Gauss) and Darcy flow (the FNO paper's).
+"""Steady problems: Poisson and Helmholtz (PDEgym) and Darcy flow (the FNO paper's).
 
 Linear systems are solved in float64 whatever the type of the result.
 """
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from apps.pde.families.draws import centred_images, nodes, uniform
+from apps.pde.families.draws import centred_images, integer, nodes, uniform
 from apps.pde.families.family import Family, Published
 from apps.pde.solvers.darcy import solve_darcy
+from apps.pde.solvers.helmholtz import solve_helmholtz
 from apps.pde.solvers.poisson import solve_poisson
 
 __all__ = ["FAMILIES"]
@@ -80,6 +81,44 @@ def _solve_darcy(
     return pair[:, None, :, ::finer, ::finer].to(dtype)
 
 
+def _draw_helmholtz(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+    count = integer(generator, 2, 7)
+    return {
+        "amplitude": uniform(generator, 7, low=0.5, high=10) * (torch.arange(7) < count),
+        "centre": uniform(generator, 2, 7, low=0.2, high=0.8),
+        "width": uniform(generator, 7, low=0.05, high=0.1),
+        "boundary": uniform(generator, low=0.25, high=0.5),
+    }
+
+
+def _bumps(drawn: Numbers, x: Tensor) -> Tensor:
+    along, across = (
+        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
+    )
+    return torch.einsum("bk,bkx,bky->bxy", drawn["amplitude"], along, across)
+
+
+def _solve_helmholtz(
+    drawn: Numbers,
+    *,
+    resolution: int,
+    times: Tensor,
+    parameters: Settings,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    finer = max(1, round(parameters["refine"]))
+    x = nodes(finer * (resolution - 1) + 1, device=device)
+    # The extremes are taken on one grid, or the problem would change with the resolution.
+    extremes = _bumps(drawn, nodes(257, device=device))
+    low, high = (one[:, None, None] for one in (extremes.amin((1, 2)), extremes.amax((1, 2))))
+    coefficient = (high - _bumps(drawn, x)) / (high - low)
+    solution = solve_helmholtz(coefficient, boundary=drawn["boundary"], frequency=parameters["frequency"])
+    boundary = drawn["boundary"][:, None, None].expand_as(solution)
+    fields = torch.stack([coefficient, boundary, solution], dim=1)
+    return fields[:, None, :, ::finer, ::finer].to(dtype)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="poisson_gauss",
@@ -91,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
         snapshots=1,
         horizon=0.0,
         periodic=False,
+        points="both",
         inputs=("source",),
         draw=_draw_poisson,
         solve=_solve_poisson,
@@ -112,9 +152,26 @@ FAMILIES: tuple[Family, ...] = (
         snapshots=1,
         horizon=0.0,
         periodic=False,
+        points="both",
         inputs=("coefficient",),
         draw=_draw_darcy,
         solve=_solve_darcy,
         parameters={"low": 3.0, "high": 12.0, "tau": 3.0, "refine": 2.0},
+    ),
+    Family(
+        name="helmholtz",
+        title="Helmholtz equation in a medium with dips",
+        equation="-lap u - w^2 a u = 0, u = b on the boundary, w = frequency",
+        source="Herde et al. 2024, arXiv 2405.19101, appendix on the Helmholtz equation",
+        channels=("coefficient", "boundary", "solution"),
+        units={"coefficient": "1", "boundary": "1", "solution": "1"},
+        snapshots=1,
+        horizon=0.0,
+        periodic=False,
+        points="both",
+        inputs=("coefficient", "boundary"),
+        draw=_draw_helmholtz,
+        solve=_solve_helmholtz,
+        parameters={"frequency": 2.5 * math.pi, "refine": 2.0},
     ),
 )
