@@ -166,6 +166,41 @@ def test_a_tracer_moves_with_the_gas_and_gains_no_extremum() -> None:
     assert float(found.max()) <= 1
 
 
+def test_a_ball_of_gas_in_equilibrium_with_gravity_stays_to_rounding() -> None:
+    x = centres(24, (-0.5, 0.5))
+    core = torch.sinc((2 / pi) ** 0.5 * torch.hypot(x[:, None], x[None, :]))[None]
+    still = torch.zeros_like(core)
+    start = torch.stack([core, still, still, core**2], 1)
+
+    def drift(balance: Tensor | None) -> float:
+        found = euler.solve(
+            start,
+            times=[1.0],
+            extent=(-0.5, 0.5),
+            boundary="reflecting",
+            gamma=2.0,
+            potential=-2 * core,
+            balance=balance,
+        )
+        return float((found[:, 0] - start).abs().max())
+
+    assert drift(balance=start) < 1e-13
+    assert drift(balance=None) > 1e-3
+
+
+def test_free_fall_gains_the_energy_that_the_potential_loses() -> None:
+    x = centres(32)
+    start = torch.ones(1, 3, 32, dtype=torch.float64)
+    start[:, 1] = 0
+
+    found = euler.solve(start, times=[0.2], boundary="outflow", potential=-0.5 * x[None])[0, 0]
+
+    torch.testing.assert_close(
+        found[1, 12:20], torch.full((8,), 0.1, dtype=torch.float64), atol=1e-12, rtol=0
+    )
+    torch.testing.assert_close(found[2, 12:20], torch.ones(8, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
 def test_a_contact_at_rest_stays() -> None:
     start = _tube(centres(50), [(1.0, 0.0, 1.0), (0.1, 0.0, 1.0)], [0.5])
 
