@@ -20,20 +20,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from measure import SIDES, alternate, in_turn, machine, peak_bytes, report, resident_peak
 from torch import Tensor, nn
 
 CONTEXT, HORIZON, CHANNELS, BATCH = 512, 96, 7, 64
-SIDES = ("reference", "ours")
 OFFICIAL: dict[str, Any] = {
     "context_length": CONTEXT,
     "prediction_length": HORIZON,
@@ -59,8 +55,7 @@ def main() -> int:
     if options.side:
         print(json.dumps(alone(options.side, options.rounds)))
         return 0
-    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    print(f"torch {torch.__version__}, {options.threads} threads, {cpu}")
+    print(machine())
     together(options.rounds)
     apart(options)
     return 0
@@ -86,13 +81,8 @@ def together(rounds: int) -> None:
 
 def apart(options: argparse.Namespace) -> None:
     """Give each side processes of its own, in turn, set as its users have it."""
-    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for turn in range(options.processes):
-        for side in SIDES if turn % 2 == 0 else reversed(SIDES):
-            command = [sys.executable, __file__, "--side", side, "--rounds", str(options.rounds)]
-            command += ["--threads", str(options.threads)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+    arguments = ["--rounds", str(options.rounds), "--threads", str(options.threads)]
+    results = in_turn(__file__, arguments, options.processes)
     print("apart, each as its users run it")
     units = {"training step": "ms", "forward": "ms", "resident peak": "MiB", "step bytes": "MiB"}
     for what, unit in units.items():
@@ -205,51 +195,6 @@ def forward(network: nn.Module, run: Call, past: Tensor) -> Callable[[], None]:
             run(past)
 
     return forecast
-
-
-def alternate(runs: dict[str, Callable[[], None]], rounds: int, calls: int = 3) -> dict[str, list[float]]:
-    """Return milliseconds a call by side, one figure a round; every other round in reverse order."""
-    for run in runs.values():
-        for _ in range(3):  # allocator, primitives of new shapes
-            run()
-    times: dict[str, list[float]] = {side: [] for side in runs}
-    for turn in range(rounds):
-        for side in runs if turn % 2 == 0 else reversed(runs):
-            start = time.perf_counter()
-            for _ in range(calls):
-                runs[side]()
-            times[side].append((time.perf_counter() - start) / calls * 1e3)
-    return times
-
-
-def peak_bytes(step: Callable[[], None]) -> int:
-    """Return the largest sum of bytes that one step holds at once beyond what stood before it."""
-    step()
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def resident_peak() -> float:
-    """Return the largest resident size of this process in MiB (`ru_maxrss` keeps the parent's)."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) / 1024
-
-
-def report(what: str, figures: dict[str, list[float]], unit: str) -> None:
-    """Print medians, and the ratio of each round with its range."""
-    ratios = sorted(a / b for a, b in zip(figures["reference"], figures["ours"], strict=True))
-    medians = {side: statistics.median(values) for side, values in figures.items()}
-    print(
-        f"  {what}: reference {medians['reference']:.1f} {unit}, ours {medians['ours']:.1f} {unit}, "
-        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
 
 
 if __name__ == "__main__":
