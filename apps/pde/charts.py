@@ -21,7 +21,6 @@ __all__ = [
     "error_figure",
     "labelled",
     "profile_figure",
-    "radial_spectrum",
     "shown_times",
     "spectra_figure",
 ]
@@ -54,24 +53,20 @@ def spectra_figure(
         columns: Most times shown; the last is among them.
         title: Above everything.
     """
-    known = _values(truth)
-    made = {model: _values(values) for model, values in predictions.items()}
+    known = _spectra(truth)
+    made = {model: _spectra(values) for model, values in predictions.items()}
     picked = shown_times(len(times), columns + 1)[1:] if len(times) > columns else list(range(len(times)))
     with style():
         figure, axes = new_figure(1, len(picked), width=8.5, height=3.4, share_y=True)
         lowest, highest = np.inf, 0.0
         for axis, step in zip(axes[0], picked, strict=True):
-            k, energy = radial_spectrum(known[step])
+            energy = known[step]
+            k = np.arange(1, len(energy) + 1, dtype=np.float64)
             axis.loglog(k, energy, color=INK, linewidth=2.0, label="truth")
             floor = 1e-3 * float(energy[energy > 0].min()) if (energy > 0).any() else 1e-12
             lowest, highest = min(lowest, floor), max(highest, float(energy.max()))
             for number, (model, values) in enumerate(made.items()):
-                axis.loglog(
-                    *radial_spectrum(values[step]),
-                    color=_colour(number),
-                    linestyle=_dash(number),
-                    label=model,
-                )
+                axis.loglog(k, values[step], color=_colour(number), linestyle=_dash(number), label=model)
             if slope is not None:
                 _guide(axis, k, energy, slope)
             axis.set_title(f"t = {times[step]:.3g}{' ' + time_unit if time_unit else ''}")
@@ -327,22 +322,6 @@ def band_figure(
     return figure
 
 
-def radial_spectrum(fields: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return wave numbers 1, 2, … and half the squares of `(C, *space)` in each shell of that radius.
-
-    The shells are `[k - 1/2, k + 1/2)` in units of the domain; their sum is half the mean square of the
-    field less its mean, up to the corners beyond the Nyquist wave number, which are left out.
-    """
-    data = _values(fields)
-    space = data.shape[1:]
-    power = 0.5 * np.abs(np.fft.fftn(data, axes=tuple(range(1, data.ndim)), norm="forward")) ** 2
-    modes = np.meshgrid(*(np.fft.fftfreq(size, 1 / size) for size in space), indexing="ij")
-    shell = np.rint(np.sqrt(sum(mode**2 for mode in modes))).astype(int)
-    top = min(space) // 2
-    total = np.bincount(shell.ravel(), weights=power.sum(axis=0).ravel(), minlength=top + 1)
-    return np.arange(1, top + 1, dtype=np.float64), total[1 : top + 1]
-
-
 def labelled(name: str, units: Mapping[str, str] | None) -> str:
     """Return `name [unit]` with blanks for `_`; a unit of 1 is left out."""
     words = name.replace("_", " ")
@@ -361,6 +340,16 @@ def _values(data: Any) -> NDArray[np.float64]:
     if hasattr(data, "detach"):
         data = data.detach().cpu().double()
     return np.asarray(data, dtype=np.float64)
+
+
+def _spectra(fields: Any) -> NDArray[np.float64]:
+    """Return the energies `(T, K)` of the complete shells 1, 2, … of `(T, C, *space)`."""
+    import torch
+
+    from apps.pde.diagnostics import energy_spectrum
+
+    values = _values(fields)
+    return energy_spectrum(torch.from_numpy(values)).numpy()[:, 1 : min(values.shape[2:]) // 2 + 1]
 
 
 def _colour(number: int) -> str:

@@ -10,12 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
+from apps.pde.families import families, family
 from apps.pde.families.family import Family
 from apps.pde.generate import default_batch, ensure
+from apps.pde.published import published_layout, write_netcdf
 from apps.pde.store import Store
 from core.errors import UserError
 
@@ -243,3 +246,24 @@ def test_batches_shrink_as_grids_grow():
     sizes = [default_batch(HEAT, resolution, 5) for resolution in (16, 64, 256, 1024)]
 
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] >= 1
+
+
+@pytest.mark.parametrize("name", list(families()))
+def test_every_family_is_kept_and_published_with_its_own_layout(name, tmp_path):
+    one = family(name)
+    frames = 1 if one.steady else 2
+    short = replace(one, horizon=one.horizon / (one.snapshots - 1 or 1))
+
+    path = ensure(short, 2, resolution=16, snapshots=frames, batch=2, folder=tmp_path / "s", progress=False)
+
+    store = Store.open(path)
+    assert store.complete().all() and store.space == (16,) * one.space
+    file = write_netcdf(store, one, tmp_path / "p.nc", samples=2)
+    layout = published_layout(one)
+    with h5py.File(file) as written:
+        for variable, channels in layout.variables.items():
+            held = written[variable]
+            assert held.shape[0] == 2 and held.shape[-one.space :] == store.space
+            steps = [] if one.steady or variable in layout.constants else [frames]
+            fields = [len(channels)] if len(channels) > 1 else []
+            assert list(held.shape[1 : held.ndim - one.space]) == steps + fields

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.pde import figures
-from apps.pde.charts import radial_spectrum, shown_times
+from apps.pde.charts import shown_times
 from core.tracking import save_figure
 
 TIMES = np.linspace(0, 1, 8)
@@ -116,14 +116,15 @@ def test_predictions_that_are_not_finite_are_drawn_and_wrong_shapes_refused(tmp_
         figures.rollout_figure(truth, truth[:-1], channels=CHANNELS, times=TIMES)
 
 
-def test_spectrum_finds_a_wave_and_sums_to_half_the_mean_square():
+def test_spectra_show_the_wave_number_of_a_wave():
     x = np.arange(32) / 32
-    field = 3 * np.sin(2 * np.pi * 5 * x)[:, None] * np.ones(32)
+    wave = np.broadcast_to(np.sin(2 * np.pi * 5 * x)[:, None], (1, 1, 32, 32)) + 0.01
 
-    k, energy = radial_spectrum(field[None])
+    figure = figures.spectra_figure(wave, {"scOT": 0.5 * wave}, times=[0.0])
 
-    assert k[np.argmax(energy)] == 5
-    assert energy.sum() == pytest.approx(0.5 * (field**2).mean())
+    truth, model = figure.axes[0].lines[:2]
+    assert list(truth.get_xdata()) == list(range(1, 17))
+    assert truth.get_ydata()[4] == pytest.approx(0.25) and model.get_ydata()[4] == pytest.approx(0.0625)
 
 
 @given(count=st.integers(1, 60), most=st.integers(2, 12))
