@@ -195,7 +195,7 @@ class Merging(nn.Module):
     def __init__(self, config: dict[str, Any], dim: int) -> None:
         super().__init__()
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = norm(config, 2 * dim)
+        self.norm = norm(config, 2 * dim, eps=1e-5)
 
     def forward(self, x: Tensor, side: int, time: Tensor | None) -> Tensor:
         batch, _, dim = x.shape
@@ -212,7 +212,7 @@ class Unmerging(nn.Module):
         self.finer = finer
         self.upsample = nn.Linear(dim, 2 * dim, bias=False)
         self.mixup = nn.Linear(dim // 2, dim // 2, bias=False)
-        self.norm = norm(config, dim // 2)
+        self.norm = norm(config, dim // 2, eps=1e-5)
 
     def forward(self, x: Tensor, side: int, time: Tensor | None) -> Tensor:
         batch, _, dim = x.shape
@@ -226,7 +226,7 @@ class Stage(nn.Module):
 
     def __init__(self, config: dict[str, Any], level: int, *, decoder: bool) -> None:
         super().__init__()
-        grid = -(-config["image_size"] // config["patch_size"])
+        grid = config["image_size"] // config["patch_size"]
         dim, depth = config["embed_dim"] * 2**level, config["depths"][level]
         order = range(depth - 1, -1, -1) if decoder else range(depth)
         self.blocks = nn.ModuleList(
@@ -314,7 +314,7 @@ class Embeddings(nn.Module):
         self.norm = norm(config, config["embed_dim"], eps=1e-5)
         self.position_embeddings = None
         if config["use_absolute_embeddings"]:
-            tokens = (-(-config["image_size"] // config["patch_size"])) ** 2
+            tokens = (config["image_size"] // config["patch_size"]) ** 2
             self.position_embeddings = nn.Parameter(torch.zeros(1, tokens, config["embed_dim"]))
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import SIDES, alternate, in_turn, machine, peak_bytes, report, resident_peak
+from measure import CLOCKS, SIDES, alternate, in_turn, machine, peak_bytes, report, resident_peak
 from scot_plain import DEFAULTS, PlainScOT
 from torch import Tensor, nn
 
@@ -50,15 +50,16 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="processes of each side, apart")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: for a busy machine")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.side:
         print(json.dumps(alone(options.kind, options.side, options)))
         return 0
-    print(machine())
+    print(f"{machine()}, {options.clock} time")
     if options.scaling:
-        scaling(options.rounds)
+        scaling(options.rounds, options.clock)
         return 0
     for kind in [options.kind] if options.kind else KINDS:
         print(f"{kind}, batch {options.batch}")
@@ -79,15 +80,15 @@ def together(kind: str, options: argparse.Namespace) -> None:
     steps = {side: training_step(networks[side], batch, fused=True) for side in SIDES}
     forwards = {side: forward(networks[side], batch) for side in SIDES}
     print(f" together, equal settings (fused AdamW; {kept or 'default allocator'})")
-    report("training step", alternate(steps, options.rounds), UNITS["training step"])
-    report("forward", alternate(forwards, options.rounds), UNITS["forward"])
+    report("training step", alternate(steps, options.rounds, clock=options.clock), UNITS["training step"])
+    report("forward", alternate(forwards, options.rounds, clock=options.clock), UNITS["forward"])
     report("step bytes", {side: [peak_bytes(steps[side]) / 2**20] for side in SIDES}, UNITS["step bytes"])
 
 
 def apart(kind: str, options: argparse.Namespace) -> None:
     """Give each side processes of its own, in turn, set as its users have it."""
     arguments = ["--kind", kind]
-    for name in ("rounds", "threads", "batch"):
+    for name in ("rounds", "threads", "batch", "clock"):
         arguments += [f"--{name}", str(getattr(options, name))]
     results = in_turn(__file__, arguments, options.processes)
     print(" apart, each as its users run it (reference: default allocator and AdamW; ours: the CPU switches)")
@@ -104,9 +105,9 @@ def alone(kind: str, side: str, options: argparse.Namespace) -> dict[str, float]
         apply(Switches(), network=network, rows=options.batch * 32 * 32)
     batch = draw(kind, options.batch, network)
     step = training_step(network, batch, fused=side == "ours")
-    times = alternate({side: step}, options.rounds)[side]
+    times = alternate({side: step}, options.rounds, clock=options.clock)[side]
     memory = resident_peak()
-    plain = alternate({side: forward(network, batch)}, options.rounds)[side]
+    plain = alternate({side: forward(network, batch)}, options.rounds, clock=options.clock)[side]
     return {
         "training step": statistics.median(times),
         "forward": statistics.median(plain),
@@ -115,7 +116,7 @@ def alone(kind: str, side: str, options: argparse.Namespace) -> dict[str, float]
     }
 
 
-def scaling(rounds: int) -> None:
+def scaling(rounds: int, clock: str) -> None:
     """Print time and memory of one sample's forward and backward pass by the side of the grid."""
     from apps.pde.models.poseidon import poseidon_t
     from core.accelerators.cpu import keep_freed_memory
@@ -135,7 +136,7 @@ def scaling(rounds: int) -> None:
             network.zero_grad(set_to_none=False)  # gradients stay, so that the bytes are the pass's own
             network(fields, time).square().mean().backward()
 
-        times = [t / samples for t in alternate({"ours": step}, rounds)["ours"]]
+        times = [t / samples for t in alternate({"ours": step}, rounds, clock=clock)["ours"]]
         middle, memory, points = statistics.median(times), peak_bytes(step) / samples, resolution**2
         row = (
             f"{resolution} x {resolution}",
