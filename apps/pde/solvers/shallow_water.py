@@ -1,6 +1,7 @@
-"""Shallow-water equations over flat ground by finite volumes: limited linear reconstruction and the HLL flux;
-sideways momentum goes with the flow of mass (Toro 2001, Shock-Capturing Methods for Free-Surface Shallow Flows,
-chapter 10).
+"""Shallow-water equations over flat ground by finite volumes: limited linear reconstruction and the HLL flux.
+
+Sideways momentum goes with the flow of mass (Toro 2001, Shock-Capturing Methods for Free-Surface Shallow
+Flows, chapter 10).
 
 Variables, in order: depth, velocity along x, velocity along y.
 """
