@@ -186,6 +186,8 @@ class Bound:
                 place.channel.name: self.source.units.get(place.channel.source or "", "1")
                 for place in (*self.inputs, *self.labels)
             },
+            "stored": {p.channel.name: p.channel.source for p in self.inputs if p.channel.source},
+            "fills": {p.channel.name: p.channel.fill for p in self.inputs if p.channel.fill is not None},
             "times": self.source.times.tolist(),
             "coordinates": {
                 axis: [float(at[0]), float(at[-1]), len(at)] for axis, at in zip("xyz", points, strict=False)

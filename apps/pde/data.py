@@ -172,7 +172,10 @@ class Fields(DataModule):
             "periodic": all(one.spec.periodic for one in built.bound),
             "groups": groups,
             "group_names": titles,
-            "datasets": [one.facts() for one in built.bound],
+            "datasets": [
+                {**one.facts(), "step": self._strides(one)[0], "reach": self._reach(one)}
+                for one in built.bound
+            ],
             "licences": sorted({one.licence for one in built.bound if one.licence}),
             "sources": [one.name for one in built.bound],
         }
@@ -289,7 +292,7 @@ class Fields(DataModule):
                 steps,
                 frames=self.frames,
                 horizon=self.horizon,
-                strides=self.strides or [self._step(bound)],
+                strides=self._strides(bound),
                 samples=self.window_samples,
                 every=not training,
             )
@@ -317,7 +320,7 @@ class Fields(DataModule):
             return WholeWindows(
                 bound.source.steps,
                 frames=self.frames,
-                step=(self.strides or [self._step(bound)])[0],
+                step=self._strides(bound)[0],
                 labels=self.test_steps,
             )
         labels = self.test_steps or self._max_steps(bound)
@@ -325,6 +328,20 @@ class Fields(DataModule):
 
     def _step(self, bound: Bound) -> int:
         return self.step if self.step is not None else bound.spec.step
+
+    def _strides(self, bound: Bound) -> list[int]:
+        """Return the snapshots between the frames that a network sees, the first for its rollouts."""
+        return (
+            list(self.strides or [self._step(bound)]) if self.built.kind == "history" else [self._step(bound)]
+        )
+
+    def _reach(self, bound: Bound) -> int:
+        """Return the longest lead of a training label, in snapshots; 0 for steady problems."""
+        if self.built.kind == "steady":
+            return 0
+        if self.built.kind == "history":
+            return self.horizon * max(self._strides(bound))
+        return self._step(bound) * max(self.lead_steps or [self._max_steps(bound)])
 
     def _max_steps(self, bound: Bound) -> int:
         if self.max_steps is not None:
