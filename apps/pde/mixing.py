@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apps.pde.binding import Bound, complete, default_spec, merged
 from apps.pde.entries import Opened
@@ -175,6 +175,8 @@ def _bound(
 
 def _time_constant(data: Fields, one: Opened, source: ArraySource) -> float:
     chosen = data.time_constant or one.spec.time_constant
+    if chosen is None and data.statistics:
+        chosen = _checkpoints(data, one.name)["time_constant"]
     return float(chosen) if chosen else float(max(source.steps - 1, 1))
 
 
@@ -280,9 +282,13 @@ def _scale(
             )
 
 
+def _checkpoints(data: Fields, name: str) -> Mapping[str, Any]:
+    return next((one for one in data.statistics if one["name"] == name), data.statistics[0])
+
+
 def _known(data: Fields, name: str) -> dict[str, tuple[float, float]]:
     """Return the constants of a checkpoint's data set of that name, else of its first one."""
-    found = next((one for one in data.statistics if one["name"] == name), data.statistics[0])
+    found = _checkpoints(data, name)
     inputs, outputs = data._statistics_names
     constants = {}
     for names, mean, std in ((outputs, "out_mean", "out_std"), (inputs, "mean", "std")):

@@ -33,7 +33,7 @@ _OPEN_FILES = 32
 
 
 def open_hdf5(path: str) -> Any:
-    """Open an HDF5 or netCDF-4 file for reading, without a lock (network storage often has none).
+    """Open an HDF5 or netCDF-4 file for reading; where it cannot be locked (network storage), without a lock.
 
     Raises:
         UserError: If it is damaged, cut off or no HDF5 file.
@@ -41,7 +41,13 @@ def open_hdf5(path: str) -> Any:
     import h5py
 
     try:
-        return h5py.File(path, "r", locking=False)
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if "lock" not in str(error):
+                raise
+            # "lock" is also said where this process has it open with other flags: then the same ones do.
+            return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
         raise UserError(f"the file {path} does not exist; check data.path") from error
     except OSError as error:

@@ -179,7 +179,7 @@ def _helmholtz(path: Path) -> ArraySource:
         grid = tuple(opened[labels[0]]["a"].shape)
         scalar = "" if opened[labels[0]]["bc"].shape == () else "1"
     variables = {
-        "a": Variable("{}/a", "xy"), "boundary": Variable("{}/bc", scalar), "u": Variable("{}/u", "xy")
+        "coefficient": Variable("{}/a", "xy"), "boundary": Variable("{}/bc", scalar), "solution": Variable("{}/u", "xy")
     }  # fmt: skip
     return ArraySource(
         name=path.stem,
@@ -191,8 +191,8 @@ def _helmholtz(path: Path) -> ArraySource:
         times=uniform(1),
         coordinates=tuple(uniform(size) for size in grid),
         periodic=False,
-        constants=("a", "boundary", "u"),
-        inputs=("a", "boundary"),
+        constants=("coefficient", "boundary", "solution"),
+        inputs=("coefficient", "boundary"),
     )
 
 

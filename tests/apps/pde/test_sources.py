@@ -127,7 +127,7 @@ def test_helmholtz_groups_are_in_the_order_of_their_numbers(tmp_path):
         arrays |= {f"Sample_{k}/u": np.full((4, 4), -k, "f4")}
     source = open_source(write(tmp_path / "Helmholtz.h5", arrays))
 
-    assert (source.trajectories, source.channels) == (12, ("a", "boundary", "u"))
+    assert (source.trajectories, source.channels) == (12, ("coefficient", "boundary", "solution"))
     got = source.read(11, [0])[0]
     assert [float(one.mean()) for one in got] == pytest.approx([11.0, 1.1, -11.0])
 
