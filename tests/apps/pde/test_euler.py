@@ -86,7 +86,7 @@ def test_colliding_blasts_agree_with_the_recorded_ones(shared: Path) -> None:
 
     found = euler.solve(start, times=[0.038], boundary="reflecting", limiter="minmod")[0, 0, 0]
 
-    assert _distance(found, recorded) < 0.01  # measured 0.0074; sharper limiters differ by 0.03
+    assert _distance(found, recorded) < 0.01  # measured 0.0074; 3200 cells are 0.076 off the sample
 
 
 def test_quadrants_agree_with_the_recorded_ones_and_stay_symmetric(shared: Path) -> None:
@@ -258,11 +258,11 @@ def test_one_frame_more_in_between_hardly_changes_the_last() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-5, 5), st.floats(-5, 5), st.sampled_from(["minmod", "mc", "van_leer"]))
 def test_limited_slopes_stay_between_the_neighbours(before: float, after: float, limiter: str) -> None:
-    a, b = torch.tensor([before]), torch.tensor([after])
+    a, b = torch.tensor([before], dtype=torch.float64), torch.tensor([after], dtype=torch.float64)
 
     half = float(half_slope(a.clone(), b.clone(), limiter)[0])
 
-    assert abs(half) <= min(abs(before), abs(after)) * (1 + 1e-6)
+    assert abs(half) <= min(abs(before), abs(after)) * (1 + 1e-12) + 1e-300
     assert half * before >= 0
     assert half * after >= 0 or half == 0
 
