@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ def pictures(
     std: NDArray[np.float32] | None = None,
     *,
     truth: NDArray[np.float32] | None = None,
+    shown: Sequence[str] = (),
     title: str = "",
 ) -> list[Path]:
     """Draw one trajectory and return the files, named after `out`.
@@ -30,10 +33,15 @@ def pictures(
         mean: `(K, C', *space)`, physical.
         std: The same of an ensemble's deviation.
         truth: The same, where it is known.
+        shown: Fields that are drawn, the first in the movie; default: all.
         title: Above everything.
     """
     from apps.pde.figures import uncertainty_figure
 
+    if shown:
+        places = [list(solutions.fields).index(name) for name in shown]
+        solutions, mean = replace(solutions, fields=list(shown)), mean[:, places]
+        std, truth = (None if one is None else one[:, places] for one in (std, truth))
     times = [0.0] if solutions.times is None else solutions.times.tolist()
     made = [_saved(_fields(solutions, mean, truth, times, title), out.with_suffix(".png"))]
     first = solutions.fields[0]

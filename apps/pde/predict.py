@@ -133,7 +133,8 @@ def predict_to(
         from apps.pde.pictures import pictures
 
         truth = initial.later(rows[0], [0.0] if surrogate.steady else times, shown)
-        made += pictures(path, solutions, *kept, truth=truth, title=f"Trajectory {rows[0]}")
+        interest = [field for field in facts.get("interest") or [] if field in shown]
+        made += pictures(path, solutions, *kept, truth=truth, shown=interest, title=f"Trajectory {rows[0]}")
     return made
 
 

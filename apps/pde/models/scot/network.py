@@ -225,6 +225,11 @@ class ScOT(nn.Module):
             prediction = prediction + fields[:, : self.out_channels]
         return resample_spectrally(prediction, size)
 
+    @property
+    def timed(self) -> bool:
+        """Whether it takes a lead time, so that one call reaches any time."""
+        return bool(self.conditioned)
+
     def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
         """Map `(B, 1, C, S, S)` to the frame at the lead time, `(B, 1, C', S, S)`."""
         return self(history[:, -1], time).unsqueeze(1)
