@@ -190,7 +190,7 @@ def uncertainty_figure(
     if error is not None:
         panels.append(("|error|", error, last))
     with style():
-        figure, axes = new_figure(1, len(panels), width=2.05 * len(panels) + 0.3, height=3.2 if title else 3.0)
+        figure, axes = new_figure(1, len(panels), width=2.05 * len(panels) + 0.3, height=3.3)
         pictures = []
         for axis, (head, values, scale) in zip(axes.flat, panels, strict=True):
             pictures.append(_picture(axis, values, **scale))
