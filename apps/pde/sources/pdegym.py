@@ -179,8 +179,10 @@ def _helmholtz(path: Path) -> ArraySource:
         grid = tuple(opened[labels[0]]["a"].shape)
         scalar = "" if opened[labels[0]]["bc"].shape == () else "1"
     variables = {
-        "coefficient": Variable("{}/a", "xy"), "boundary": Variable("{}/bc", scalar), "solution": Variable("{}/u", "xy")
-    }  # fmt: skip
+        "coefficient": Variable("{}/a", "xy"),
+        "boundary": Variable("{}/bc", scalar),
+        "solution": Variable("{}/u", "xy"),
+    }
     return ArraySource(
         name=path.stem,
         path=str(path),
