@@ -1,0 +1,113 @@
+"""An ensemble: independently initialised copies of a network, trained together, whose spread is the
+uncertainty.
+
+The diesel-engine study with DeepONets reports mean and two standard deviations of such an ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import UserError
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(nn.Module):
+    """`members` copies of `network`, each with weights of its own; it predicts their mean.
+
+    The task applies its objective to every member (`members_advance`) and takes the mean, so that each is
+    trained as if it were alone; one optimiser holds them all.
+
+    Args:
+        network: Any network here; it becomes the first member, with its own weights.
+        members: Copies, at least 2.
+        seed: Decides the other members' weights.
+
+    Raises:
+        UserError: If there are fewer than two members, or the network cannot draw its weights anew.
+    """
+
+    def __init__(self, network: nn.Module, members: int = 8, seed: int = 0) -> None:
+        super().__init__()
+        if members < 2:
+            raise UserError(f"network.members is {members}; an ensemble has at least 2")
+        if not callable(getattr(network, "reset_parameters", None)):
+            raise UserError(f"{type(network).__name__} cannot draw its weights anew, so it has no ensemble")
+        self.seed = seed
+        self.members = nn.ModuleList([network, *(deepcopy(network) for _ in range(members - 1))])
+        self._draw(range(1, members))
+
+    @property
+    def frames(self) -> int:
+        """Input frames of the members."""
+        return self._first.frames  # type: ignore[return-value]
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of a frame."""
+        return self._first.in_channels  # type: ignore[return-value]
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the predicted frame."""
+        return self._first.out_channels  # type: ignore[return-value]
+
+    @property
+    def resolution(self) -> Any:
+        """The members' fixed grid, or None."""
+        return getattr(self._first, "resolution", None)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the members take a lead time."""
+        return bool(getattr(self._first, "timed", False))
+
+    @property
+    def future(self) -> int:
+        """Frames that a call gives."""
+        return getattr(self._first, "future", 1)
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the members."""
+        yield from self.members
+
+    def reset_parameters(self) -> None:
+        """Draw every member's weights anew from `seed`."""
+        self._draw(range(len(self.members)))
+
+    def forward(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`."""
+        return torch.stack([member.advance(history, time) for member in self.members])  # type: ignore
+
+    def members_advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`."""
+        return self(history, time)
+
+    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map `(B, frames, C, *space)` to the members' mean `(B, K, C', *space)`."""
+        return self(history, time).mean(dim=0)
+
+    def mean_and_std(self, history: Tensor, time: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the members' mean and standard deviation, both `(B, K, C', *space)`."""
+        std, mean = torch.std_mean(self(history, time), dim=0)
+        return mean, std
+
+    @property
+    def _first(self) -> nn.Module:
+        return self.members[0]
+
+    def _draw(self, which: range) -> None:
+        place = next(self.parameters()).device
+        if place.type == "meta":
+            return
+        # Drawn beside the global stream, which therefore stands where it stood.
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            for index in which:
+                torch.manual_seed(self.seed * 1_000_003 + index)
+                self.members[index].reset_parameters()  # type: ignore[operator]
