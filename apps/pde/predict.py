@@ -128,6 +128,10 @@ def predict_to(
             if kept is None:
                 kept = mean[0], None if std is None else std[0]
     initial.source.close()
+    trained = list(surrogate.facts[0]["space"])
+    if say is not None and list(initial.bound.space) != trained:
+        grids = [" x ".join(map(str, space)) for space in (trained, initial.bound.space)]
+        say(f"the network was trained on a grid of {grids[0]}, the initial states have {grids[1]}")
     made = [path]
     if figure and kept is not None and np.isfinite(kept[0]).all():
         from apps.pde.pictures import pictures
