@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 VERBS = {"predict": "apps.pde.predict:main", "efficiency": "apps.pde.efficiency:main"}
 """What `dfm pde` does in its own way: files of initial states in and trajectories out; error against the
 number of training trajectories.
 """
 
-INHERITED = ("frames",)
+INHERITED = ("frames", "inputs", "outputs")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
 GENERATE = "apps.pde.generate_command:main"
 """What `dfm data generate pde/<family>` runs."""
+
+_ABOUT = (
+    "card",
+    "generate",
+    "generate_options",
+    "sources",
+    "samples",
+    "repeats",
+    "layout",
+    "val_trajectories",
+    "test_trajectories",
+    "test_path",
+    "time_constant",
+)
+
+
+def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values that a config says of its own data, which `--data.path` makes void."""
+    return _ABOUT
