@@ -1,4 +1,4 @@
-"""The figures that a test of an operator leaves: rollouts, error growth, spectra, conserved totals, a movie."""
+"""The figures that a test of an operator leaves: rollouts, error growth, spectra and conserved totals."""
 
 from __future__ import annotations
 

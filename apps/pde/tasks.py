@@ -84,7 +84,8 @@ class Operator(Task):
             if own != len(names):
                 raise UserError(
                     f"the network's {what} is {own} and the data has {len(names)} ({', '.join(names)}); "
-                    f"set model.network.{what}={len(names)}, and model.reinitialise for weights of other fields"
+                    f"set model.network.{what}={len(names)}, and model.reinitialise for weights of other"
+                    " fields"
                 )
         if network.frames != facts["frames"]:
             raise UserError(
