@@ -220,7 +220,7 @@ def conv_deeponet_2d(basis: int = 256, **kw: Any) -> ConvDeepONet:
 
 
 def deeponet_engine(
-    resolution: tuple[int, ...] = (60,),
+    resolution: tuple[int, ...] = (20,),
     in_channels: int = 11,
     out_channels: int = 7,
     constants: int = 7,
