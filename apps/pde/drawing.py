@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from apps.pde.evaluation import Evaluation
 
-__all__ = ["drawings"]
+__all__ = ["drawings", "movie"]
 
 
 def drawings(
@@ -48,6 +50,25 @@ def drawings(
             heading = f"Relative L1 error on {dataset['name']} (median)"
             suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset['name']}"
             yield f"error_by_time{suffix}", error_figure(errors, times=steps, title=heading)
+
+
+def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np.uint8]]:
+    """Return the pictures of an example's first field of interest: truth, prediction and difference."""
+    from apps.pde.movies import rollout_frames
+
+    dataset = evaluation.datasets[example["source"]]
+    name = (dataset["interest"] or evaluation.outputs)[0]
+    place = evaluation.outputs.index(name)
+    times = [dataset["times"][snapshot] for snapshot in example["snapshots"][1:]]
+    return list(
+        rollout_frames(
+            example["truth"][:, place],
+            example["prediction"][:, place],
+            times=times,
+            name=name,
+            unit=dataset["units"].get(name, "1"),
+        )
+    )
 
 
 def _physics(

@@ -228,6 +228,10 @@ class Operator(Task):
 
         for name, figure in drawings(evaluation, self._drawn, title=self.title):
             self.log_figure(name, figure)
+        if self.movie and self._drawn and self._drawn[0]["truth"].shape[0] > 2:
+            from apps.pde.drawing import movie
+
+            self.log_movie("rollout", movie(evaluation, self._drawn[0]))
 
     def _keep_examples(self, batch: FieldBatch, prediction: Tensor) -> None:
         for row in range(len(batch)):
