@@ -189,17 +189,6 @@ class Operator(Task):
         if self.trainer.is_global_zero:
             self._draw(evaluation)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Scale other data than the run's own as the checkpoint's network was trained."""
-        super().on_load_checkpoint(checkpoint)
-        trainer = self._trainer
-        if trainer is None or trainer.state.fn == "fit":
-            return
-        facts = (checkpoint.get("state_dict") or {}).get("normaliser._extra_state") or {}
-        data = getattr(trainer, "datamodule", None)
-        if "datasets" in facts and hasattr(data, "use_statistics"):
-            data.use_statistics(facts)
-
     def predict_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         """Return `(B, K, C', *space)`, normalised."""
         return self.predict_frames(batch)

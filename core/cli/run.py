@@ -144,6 +144,11 @@ def _train_or_test(
     task = cli.model
     if request.verb == "fit" and stored is not None:
         _compare(stored, config, task)
+    if request.verb != "fit" and stored is not None:
+        known = stored["state_dict"].get("normaliser._extra_state")
+        adopt = getattr(cli.datamodule, "use_statistics", None)
+        if known and adopt is not None:
+            adopt(known)
     task.record = describe(request.domain, request.recipe_name, config, task, stored)
     trainer = _user_errors(
         build_trainer,

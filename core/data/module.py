@@ -59,6 +59,12 @@ class DataModule(LightningDataModule):
         """What the task must know of the data, in plain containers: sizes, names, statistics, licences."""
         return {}
 
+    def use_statistics(self, facts: Mapping[str, Any]) -> None:
+        """Take the facts of a checkpoint that is tested: what its network was trained to see.
+
+        Called before any data are read; the base class takes nothing over.
+        """
+
     def train_set(self) -> Dataset | None:
         """Return the training data, or None if there is none."""
         return None

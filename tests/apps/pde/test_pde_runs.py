@@ -89,8 +89,8 @@ def test_a_checkpoint_is_tested_on_another_file_with_its_own_constants(place):
     )  # fmt: skip
     assert code == 0, out + err
     best = run_of(place) / "checkpoints" / "best.ckpt"
-    outputs = "--data.val_trajectories=1", "--data.test_trajectories=2", "--data.card=ns_gauss"
-    code, out, err = dfm("pde", "test", "--ckpt_path", best, "--data.path", place / "own.zarr", *outputs)
+    parts = "--data.val_trajectories=1", "--data.test_trajectories=2", "--data.card=ns_gauss"
+    code, out, err = dfm("pde", "test", "--ckpt_path", best, "--data.path", place / "own.zarr", *parts)
     assert code == 0, out + err
     assert "persistence" in out
 
