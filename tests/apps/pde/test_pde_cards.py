@@ -30,7 +30,7 @@ def test_every_pde_card_has_details_that_the_domain_understands():
     assert {card.name for card in cards} >= {*PUBLISHED, "darcy", "burgers", "ins", "swe", "cns"}
     for card in cards:
         spec = spec_of(card)
-        assert card.files or card.hub
+        assert card.files or card.hub or card.package
         assert [name for group in spec.groups.values() for name in group] == [c.name for c in spec.labels]
 
 
