@@ -1,0 +1,146 @@
+"""Attention over packed sequences: tokens of many sequences in one row, each attending to its own only.
+
+Packing and its equality with padding follow "unpadding" (Zeng et al. 2022, arXiv 2208.08124). Which kernel is
+the fastest depends on the device; `packed_kernel` names the choice.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["packed_attention", "packed_kernel", "packed_mask", "packed_positions"]
+
+KERNELS = {
+    "varlen": "torch's varlen_attn: one flash-attention call for all sequences",
+    "sequences": "one fused call of torch's scaled_dot_product_attention per sequence",
+    "mask": "one call with a block-diagonal mask; shapes do not depend on the lengths",
+}
+
+
+def packed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    causal: bool = True,
+    max_seqlen: int | None = None,
+    kernel: str | None = None,
+) -> Tensor:
+    """Return softmax attention in which token t sees only tokens of its own sequence.
+
+    Args:
+        query: `(T, H, D)`, the tokens of all sequences one after another.
+        key: `(T, K, D)`; K divides H, and query head h uses key head `h // (H / K)`.
+        value: As `key`.
+        cu_seqlens: `(N + 1,)` int32, where each of N sequences begins, with T at the end; equal neighbours
+            are sequences without tokens. Padding is a sequence of its own.
+        causal: Whether a token sees only itself and what is before it.
+        max_seqlen: Length of the longest sequence. Giving it spares CUDA a wait for the device in every
+            layer.
+        kernel: One of `KERNELS`; None takes what `packed_kernel` names.
+
+    Returns:
+        `(T, H, D)` in the dtype of the inputs, or of autocast where that is on.
+
+    Raises:
+        ValueError: If shapes do not fit each other or (seen on the CPU only) `cu_seqlens` is not as said.
+    """
+    tokens, heads, width = query.shape
+    if key.shape != value.shape or key.shape[0] != tokens or key.shape[2] != width or heads % key.shape[1]:
+        raise ValueError(
+            f"query is {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}; they must "
+            "be (T, H, D) and twice (T, K, D) with K a divisor of H"
+        )
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    kernel = kernel or packed_kernel(query.device, query.dtype, head_width=width)
+    if kernel == "varlen":
+        return _varlen(query, key, value, cu_seqlens, causal, max_seqlen)
+    if kernel == "sequences":
+        return _sequences(query, key, value, cu_seqlens, causal)
+    if kernel == "mask":
+        return _masked(query, key, value, cu_seqlens, causal)
+    raise ValueError(f"kernel is {kernel!r}; it must be one of {', '.join(KERNELS)}")
+
+
+def packed_kernel(device: torch.device | str, dtype: torch.dtype, *, head_width: int = 64) -> str:
+    """Return the name of the kernel that `packed_attention` takes, a key of `KERNELS`.
+
+    Flash attention on CUDA needs 16 bits, compute capability 8.0 and heads of at most 256 channels, a
+    multiple of 8. A compiler of static graphs (Neuron, XLA) must not see the lengths, so it gets the mask.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        fits = dtype in (torch.float16, torch.bfloat16) and head_width <= 256 and head_width % 8 == 0
+        return "varlen" if fits and torch.cuda.get_device_capability(device) >= (8, 0) else "sequences"
+    return "sequences" if kind == "cpu" else "mask"
+
+
+def packed_positions(cu_seqlens: Tensor, tokens: int) -> Tensor:
+    """Return `(T,)` int64, each token's place in its own sequence, for T = `tokens`."""
+    place = torch.arange(tokens, device=cu_seqlens.device)
+    return place - cu_seqlens.to(place.dtype)[_sequence_of(cu_seqlens, place)]
+
+
+def packed_mask(cu_seqlens: Tensor, tokens: int, *, causal: bool = True) -> Tensor:
+    """Return `(T, T)` bool, True where the token of the row sees that of the column."""
+    place = torch.arange(tokens, device=cu_seqlens.device)
+    own = _sequence_of(cu_seqlens, place)
+    seen = own[:, None] == own
+    return seen & (place[:, None] >= place) if causal else seen
+
+
+def _sequence_of(cu_seqlens: Tensor, place: Tensor) -> Tensor:
+    return torch.searchsorted(cu_seqlens[1:].to(place.dtype).contiguous(), place, right=True)
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool, longest: int | None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    if longest is None:
+        longest = int(cu_seqlens.diff().max())
+    given = cu_seqlens.to(device=query.device, dtype=torch.int32)
+    window = (-1, 0) if causal else (-1, -1)
+    grouped = key.shape[1] != query.shape[1]
+    return varlen_attn(
+        query, key, value, given, given, longest, longest, window_size=window, enable_gqa=grouped
+    )  # type: ignore[return-value]
+
+
+@torch.compiler.disable
+def _sequences(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
+    lengths = _lengths(cu_seqlens, query.shape[0])
+    # split, not slices: the gradient of a slice is as large as the whole
+    parts = zip(*(x.split(lengths) for x in (query, key, value)), strict=True)
+    return torch.cat([_attend(*(x.transpose(0, 1)[None] for x in part), causal=causal) for part in parts])
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+    """Map `(1, H, S, D)` to `(S, H, D)`."""
+    grouped = key.shape[1] != query.shape[1]
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+    )
+    return mixed[0].transpose(0, 1)
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
+    mask = packed_mask(cu_seqlens.to(query.device), query.shape[0], causal=causal)
+    return _attend(*(x.transpose(0, 1)[None] for x in (query, key, value)), causal=False, mask=mask)
+
+
+def _lengths(cu_seqlens: Tensor, tokens: int) -> list[int]:
+    """Return the lengths of the sequences that have tokens."""
+    ends = cu_seqlens.tolist()
+    lengths = [end - begin for begin, end in pairwise(ends)]
+    if not lengths or ends[0] != 0 or ends[-1] != tokens or min(lengths) < 0:
+        raise ValueError(f"cu_seqlens is {ends}; for {tokens} tokens it must rise from 0 to {tokens}")
+    return [length for length in lengths if length]
