@@ -32,6 +32,9 @@ class DataModule(LightningDataModule):
         drop_last: Leave an epoch's incomplete last batch out.
     """
 
+    shuffled = True
+    """Whether each epoch has an order of its own; a data set that is in its final order sets it to False."""
+
     def __init__(
         self,
         *,
@@ -95,6 +98,7 @@ class DataModule(LightningDataModule):
             len(dataset),  # type: ignore[arg-type]
             seed=self.seed,
             batch_size=self.batch_size,
+            shuffle=self.shuffled,
             rank=rank,
             world=world,
             drop_last=self.drop_last,
