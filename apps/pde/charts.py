@@ -278,14 +278,21 @@ def profile_figure(
 
 
 def band_figure(
-    times: ArrayLike, panels: Sequence[Mapping[str, Any]], *, time_unit: str = "s", title: str = ""
+    times: ArrayLike,
+    panels: Sequence[Mapping[str, Any]],
+    *,
+    time_unit: str = "s",
+    x_label: str = "",
+    title: str = "",
 ) -> Figure:
     """Draw series with an ensemble's mean and two standard deviations on either side, a panel each.
 
     Args:
         times: `(T,)`.
-        panels: Each with `title`, `mean` `(T,)`, `std` `(T,)`, and where known `truth` `(T,)` and `unit`.
+        panels: Each with `title`, `mean` `(T,)`, `std` `(T,)` or None (one network), and where known `truth`
+            `(T,)` and `unit`.
         time_unit: Unit of the times.
+        x_label: What is to the right; by default the time and its unit.
         title: Above everything.
     """
     where = np.asarray(times, dtype=float)
@@ -294,19 +301,19 @@ def band_figure(
         rows = -(-len(panels) // columns)
         figure, axes = new_figure(rows, columns, width=8.5, height=1.75 * rows + 0.9, share_x=True)
         for axis, panel in zip(axes.flat, panels, strict=False):
-            mean, std = _values(panel["mean"]), _values(panel["std"])
-            axis.fill_between(
-                where,
-                mean - 2 * std,
-                mean + 2 * std,
-                color=PALETTE[0],
-                alpha=0.22,
-                linewidth=0,
-                label="mean ± 2σ",
-            )
+            mean, alone = _values(panel["mean"]), panel.get("std") is None
+            if not alone:
+                width = 2 * _values(panel["std"])
+                axis.fill_between(
+                    where, mean - width, mean + width, color=PALETTE[0], alpha=0.22, linewidth=0,
+                    label="mean ± 2σ",
+                )  # fmt: skip
             if panel.get("truth") is not None:
                 axis.plot(where, _values(panel["truth"]), color=INK, linewidth=1.3, label="truth")
-            axis.plot(where, mean, color=PALETTE[0], linestyle=(0, (5, 2)), label="mean of the ensemble")
+            axis.plot(
+                where, mean, color=PALETTE[0], linestyle=(0, (5, 2)),
+                label="prediction" if alone else "mean of the ensemble",
+            )  # fmt: skip
             axis.set_title(str(panel["title"]), fontsize=10)
             axis.set_ylabel("" if panel.get("unit", "1") in ("", "1") else f"[{panel['unit']}]", fontsize=9)
             axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
@@ -315,7 +322,7 @@ def band_figure(
         for axis in empty:
             axis.set_axis_off()
         for axis in list(axes.flat)[max(len(panels) - columns, 0) : len(panels)]:
-            axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time")
+            axis.set_xlabel(x_label or (f"time [{time_unit}]" if time_unit else "time"))
             axis.tick_params(labelbottom=True)
         _legend(figure, axes)
         _head(figure, title)

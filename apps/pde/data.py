@@ -74,7 +74,8 @@ class Fields(DataModule):
             deviation of the training trajectories) or `none`.
         missing: Values that are no numbers: `error`, or `zero` (0 after scaling, as GPhyT does).
         flips: Mirror each axis in half of the training samples, components along it change their sign.
-        parameters: Put the equation's numbers into the batches, if all sources have the same ones.
+        parameters: Names of the equation's numbers (such as a viscosity) that batches carry, in this order;
+            true: all of them, if all sources have the same ones. SineNet takes the first.
         keep_mb: Keep trajectories in memory once read where all sources together are smaller than this.
         batch_size: Samples in a batch.
         eval_batch_size: The same for validation, test and prediction.
@@ -116,7 +117,7 @@ class Fields(DataModule):
         normalise: str = "card",
         missing: str = "error",
         flips: bool = False,
-        parameters: bool = False,
+        parameters: bool | list[str] = False,
         keep_mb: float = 512.0,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -178,6 +179,7 @@ class Fields(DataModule):
             ],
             "licences": sorted({one.licence for one in built.bound if one.licence}),
             "sources": [one.name for one in built.bound],
+            "parameters": list(built.parameters),
         }
 
     @property

@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apps.pde.evaluation import Evaluation
+    from apps.pde.uncertainty import Uncertainty
 
 __all__ = ["drawings", "movie"]
 
 
 def drawings(
-    evaluation: Evaluation, examples: Sequence[Mapping[str, Any]], *, title: str
+    evaluation: Evaluation,
+    examples: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    spread: Uncertainty | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of everything worth looking at after a test.
 
@@ -24,9 +29,11 @@ def drawings(
         evaluation: Its scores.
         examples: Trajectories as `Evaluation.example` gives them.
         title: What the network is called.
+        spread: An ensemble's scores.
     """
     from apps.pde.charts import error_figure
     from apps.pde.figures import rollout_figure
+    from apps.pde.spread_figures import error_bars_figure, series_figure, spread_figures
 
     for number, example in enumerate(examples):
         dataset = evaluation.datasets[example["source"]]
@@ -35,10 +42,26 @@ def drawings(
         times = [dataset["times"][snapshot] for snapshot in example["snapshots"][1:]]
         truth, guess = example["truth"][:, places], example["prediction"][:, places]
         what = f"{title} on {example['dataset']}, trajectory {example['trajectory']}"
+        shown = {**example, "truth": truth, "prediction": guess}
+        if example.get("std") is not None:
+            shown["std"] = example["std"][:, places]
+        if dataset.get("axes") == ["time"]:
+            yield f"rollout-{number + 1}", series_figure(shown, names, dataset, title=what)
+            continue
         yield (
             f"rollout-{number + 1}",
-            rollout_figure(truth, guess, channels=names, times=times, units=dataset["units"], title=what),
+            rollout_figure(
+                truth,
+                guess,
+                channels=names,
+                times=times,
+                units=dataset["units"],
+                coordinates=_coordinates(dataset, truth.shape[2:]),
+                title=what,
+            ),
         )
+        if example.get("std") is not None:
+            yield from spread_figures(number + 1, shown, names, dataset, title=what)
         if number == 0:
             yield from _physics(dataset, names, times, truth, guess, title=title)
     for source, dataset in enumerate(evaluation.datasets):
@@ -50,6 +73,16 @@ def drawings(
             heading = f"Relative L1 error on {dataset['name']} (median)"
             suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset['name']}"
             yield f"error_by_time{suffix}", error_figure(errors, times=steps, title=heading)
+    if spread is not None:
+        rows = spread.results()
+        for name in dict.fromkeys(row["dataset"] for row in rows):
+            own = [row for row in rows if row["dataset"] == name]
+            last = [row for row in own if row["step"] == own[-1]["step"]]
+            suffix = "" if len(evaluation.datasets) == 1 else f"-{name}"
+            yield (
+                f"uncertainty_by_field{suffix}",
+                error_bars_figure(last, title=f"{title} on {name}: errors and spread at the last time"),
+            )
 
 
 def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np.uint8]]:
@@ -69,6 +102,17 @@ def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np
             unit=dataset["units"].get(name, "1"),
         )
     )
+
+
+def _coordinates(dataset: Mapping[str, Any], space: Sequence[int]) -> list[NDArray[np.float64]]:
+    """Return positions of `space` points along each axis, over the box that the data's own points fill."""
+    import numpy as np
+
+    made = []
+    for size, (first, last, count) in zip(space, dataset["coordinates"].values(), strict=True):
+        side = (last - first) * count / max(count - 1, 1)
+        made.append(first + side / size * np.arange(size))
+    return made
 
 
 def _physics(

@@ -56,6 +56,10 @@ class Evaluation:
         shape = (len(source), 1, -1, *[1] * (fields.ndim - 3))
         return fields * self.std[source].view(shape) + self.mean[source].view(shape)
 
+    def physical_spread(self, std: Tensor, source: Tensor) -> Tensor:
+        """Return standard deviations of normalised outputs `(B, K, C', *space)` in physical units."""
+        return std * self.std[source].view(len(source), 1, -1, *[1] * (std.ndim - 3))
+
     def update(self, model: str, prediction: Tensor, batch: FieldBatch) -> None:
         """Add a batch of trajectories `(B, K, C', *space)`, normalised."""
         target = batch.targets
@@ -173,9 +177,11 @@ class Evaluation:
                     lines.append(f"{row['model']:<{wide}}{cells}{row['trajectories']:>14}")
         return "\n".join(lines)
 
-    def example(self, batch: FieldBatch, prediction: Tensor, row: int) -> dict[str, Any]:
-        """Return one trajectory in physical units, for figures: `truth` and `prediction` `(K, C',
-        *space)`.
+    def example(
+        self, batch: FieldBatch, prediction: Tensor, row: int, *, std: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Return one trajectory in physical units, for figures: `truth`, `prediction` and an ensemble's
+        `std` (else None) `(K, C', *space)`.
         """
         one = slice(row, row + 1)
         source = batch.source[one]
@@ -189,6 +195,7 @@ class Evaluation:
             "snapshots": batch.snapshots[row].tolist(),
             "truth": self.physical(batch.targets[one], source)[0].float().cpu(),
             "prediction": self.physical(shown, source)[0].float().cpu(),
+            "std": None if std is None else self.physical_spread(std[one], source)[0].float().cpu(),
             "source": int(source),
         }
 

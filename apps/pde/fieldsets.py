@@ -35,7 +35,7 @@ class FieldSet(Dataset):
         steady: Whether time is 1.0 for every label.
         flips: Whether every axis is mirrored in half of the samples.
         mask: Whether batches carry no mask, one a channel, or one a point.
-        parameters: Whether batches carry the equation's numbers.
+        parameters: Names of the equation's numbers that batches carry.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FieldSet(Dataset):
         steady: bool = False,
         flips: bool = False,
         mask: str = "none",
-        parameters: bool = False,
+        parameters: Sequence[str] = (),
     ) -> None:
         self.bound, self.trajectories, self.windows = bound, trajectories, windows
         self.seed, self.number, self.steady, self.flips = seed, number, steady, flips
@@ -102,7 +102,10 @@ class FieldSet(Dataset):
         snapshots = [[window.inputs[-1], *window.labels] for _, window in chosen]
         lead = [[step - one[0] for step in one[1:]] for one in snapshots]
         time = torch.tensor(lead, dtype=torch.float32).reshape(size, -1) / bound.time_constant
-        numbers = [bound.source.numbers(trajectory) for trajectory, _ in chosen] if self.parameters else None
+        numbers = None
+        if self.parameters:
+            columns = [list(bound.source.parameters).index(name) for name in self.parameters]
+            numbers = [bound.source.numbers(trajectory)[columns] for trajectory, _ in chosen]
         return FieldBatch(
             inputs=torch.from_numpy(inputs),
             targets=torch.from_numpy(targets),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,30 @@ class Initial:
                     "--trajectories, or start elsewhere with --start"
                 )
         return out
+
+    def numbers(
+        self, trajectories: Sequence[int], names: Sequence[str], given: Mapping[str, float]
+    ) -> NDArray[np.float32] | None:
+        """Return the equation's numbers `(N, P)`: those `given`, else the file's; None if there are no
+        `names`.
+
+        Raises:
+            UserError: If one is neither given nor in the file.
+        """
+        if not names:
+            return None
+        own = list(self.source.parameters)
+        for name in names:
+            if name not in given and name not in own:
+                raise UserError(
+                    f"{self.source.path} does not give {name} of the equation, which the network takes; "
+                    f"say it with --parameter {name}=NUMBER"
+                )
+        rows = [self.source.numbers(trajectory) for trajectory in trajectories]
+        return np.array(
+            [[given[name] if name in given else row[own.index(name)] for name in names] for row in rows],
+            dtype=np.float32,
+        )
 
     def later(
         self, trajectory: int, times: Sequence[float], fields: Sequence[str]

@@ -13,7 +13,7 @@ from apps.pde.entries import opened as open_entry
 from apps.pde.sources.arrays import ArraySource
 from apps.pde.spec import Channel, Spec
 from apps.pde.windows import Counts, fractions, split
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from apps.pde.data import Fields
@@ -40,7 +40,7 @@ class Parts:
         test: Test part of each.
         kind: Kind of windows.
         mask: Whether batches carry a mask: `none`, `channels` or `points`.
-        parameters: Whether they carry the equation's numbers.
+        parameters: Names of the equation's numbers that they carry.
         notes: What was decided, for the user.
     """
 
@@ -50,7 +50,7 @@ class Parts:
     test: list[Part]
     kind: str
     mask: str
-    parameters: bool
+    parameters: tuple[str, ...]
     notes: list[str]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def build(data: Fields) -> Parts:
         test=parts["test"],
         kind=kind,
         mask=_mask(main),
-        parameters=data.parameters and _same_parameters(main),
+        parameters=_parameters(data.parameters, main),
         notes=notes,
     )
 
@@ -304,9 +304,23 @@ def _mask(bounds: Sequence[Bound]) -> str:
     return "channels" if any(place.channel.masked for bound in bounds for place in bound.labels) else "none"
 
 
-def _same_parameters(bounds: Sequence[Bound]) -> bool:
-    names = {bound.source.parameters for bound in bounds}
-    return len(names) == 1 and names != {()}
+def _parameters(asked: bool | Sequence[str], bounds: Sequence[Bound]) -> tuple[str, ...]:
+    """Return the numbers of the equation that batches carry.
+
+    Raises:
+        UserError: If a source lacks one that is named.
+    """
+    own = [bound.source.parameters for bound in bounds]
+    if isinstance(asked, bool):
+        return own[0] if asked and all(names == own[0] for names in own) else ()
+    for bound, names in zip(bounds, own, strict=True):
+        for name in asked:
+            if name not in names:
+                raise UserError(
+                    f"data.parameters has '{name}', which {bound.source.path} does not give"
+                    f"{did_you_mean(name, names)} (it gives {', '.join(names) or 'none'})"
+                )
+    return tuple(asked)
 
 
 def _size(bound: Bound) -> float:

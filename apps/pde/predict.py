@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.cli.words import Parser
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from apps.pde.initial import Initial
@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         dataset=dataset,
         rollout=way,
         figure=not options.no_figure,
+        parameters=dict(_assigned(word, surrogate) for word in options.parameter),
         say=lambda line: print(line, file=sys.stderr),
     )
     for path in written:
@@ -76,6 +77,7 @@ def predict_to(
     dataset: str | None = None,
     rollout: str = "auto",
     figure: bool = True,
+    parameters: Mapping[str, float] | None = None,
     say: Any = None,
 ) -> list[Path]:
     """Write the trajectories of `initial`, a few in memory at a time, and return the files.
@@ -88,6 +90,7 @@ def predict_to(
         dataset: Whose scaling is used; default: the only one.
         rollout: `auto`, `direct` or `autoregressive`.
         figure: Whether a picture, and for several times a movie, of the first trajectory is written.
+        parameters: Numbers of the equation for all trajectories; default: those of the file.
         say: Is given lines for the user, or None.
 
     Raises:
@@ -112,14 +115,20 @@ def predict_to(
         times=None if surrogate.steady else initial.time + np.asarray(times, dtype=np.float64),
         coordinates=initial.bound.coordinates,
         units=facts.get("units") or {},
-        spread=len(surrogate.networks) > 1,
+        spread=surrogate.members > 1,
         attributes=_attributes(surrogate, initial, name, way),
     )
     kept: tuple[Any, Any] | None = None
     with written_to(path, solutions) as write:
         for first in range(0, len(rows), surrogate.batch_size):
             chosen = rows[first : first + surrogate.batch_size]
-            mean, std = surrogate.predict(initial.read(chosen), times, dataset=name, rollout=way)
+            mean, std = surrogate.predict(
+                initial.read(chosen),
+                times,
+                dataset=name,
+                rollout=way,
+                parameters=initial.numbers(chosen, surrogate.parameters, parameters or {}),
+            )
             mean, std = mean[:, :, places], None if std is None else std[:, :, places]
             for number, row in enumerate(chosen):
                 if not np.isfinite(mean[number]).all() and say is not None:
@@ -195,12 +204,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=int, help="snapshot of the initial state; default: the last")
     parser.add_argument("--stride", type=int, help="snapshots between the frames of a history")
     parser.add_argument("--trajectories", type=int, nargs="+", help="rows of the file; default: all")
+    parser.add_argument(
+        "--parameter", action="append", default=[], help="NAME=NUMBER of the equation; default: the file's"
+    )
     parser.add_argument("--resolution", type=int, help="points along each axis: keeps every k-th")
     parser.add_argument("--out", default="prediction.nc", help="a .nc file or a .zarr folder")
     parser.add_argument("--no_figure", action="store_true", help="write the fields alone")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
     parser.add_argument("--batch_size", type=int, default=16, help="trajectories at once")
     return parser
+
+
+def _assigned(word: str, surrogate: Surrogate) -> tuple[str, float]:
+    name, _, text = word.partition("=")
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise UserError(f"--parameter {word} is not NAME=NUMBER, such as viscosity=0.01") from error
+    if name not in surrogate.parameters:
+        known = ", ".join(surrogate.parameters) or "none"
+        near = did_you_mean(name, surrogate.parameters)
+        raise UserError(f"--parameter {name} is no number that the network takes{near} (it takes {known})")
+    return name, number
 
 
 def _device(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apps.pde.rollout import autoregressive, direct, is_timed
+from apps.pde.rollout import by_member, is_timed
 from core.errors import UserError, did_you_mean
 
 __all__ = ["ROLLOUTS", "Surrogate"]
@@ -53,15 +53,18 @@ class Surrogate:
         self.device, self.batch_size = device, batch_size
         first = self.facts[0]
         for name, one in zip(self.names, self.facts, strict=True):
-            for key in ("inputs", "outputs", "frames", "windows"):
-                if one[key] != first[key]:
+            for key in ("inputs", "outputs", "frames", "windows", "parameters"):
+                if one.get(key) != first.get(key):
                     raise UserError(
-                        f"{name} has {key} {one[key]} and {self.names[0]} has {first[key]}; an ensemble "
-                        "needs checkpoints trained on the same fields"
+                        f"{name} has {key} {one.get(key)} and {self.names[0]} has {first.get(key)}; an "
+                        "ensemble needs checkpoints trained on the same fields"
                     )
         self.inputs, self.outputs = list(first["inputs"]), list(first["outputs"])
         self.frames, self.steady = int(first["frames"]), first["windows"] == "steady"
         self.timed = all(is_timed(network) for network in self.networks)
+        self.parameters = [str(name) for name in first.get("parameters") or ()]
+        # A checkpoint may itself hold an ensemble.
+        self.members = sum(len(getattr(network, "members", [network])) for network in self.networks)
 
     @classmethod
     def from_checkpoint(
@@ -218,6 +221,7 @@ class Surrogate:
         *,
         dataset: str | None = None,
         rollout: str = "auto",
+        parameters: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Continue fields.
 
@@ -226,10 +230,12 @@ class Surrogate:
             times: K physical times after the last frame; for steady problems one number that is not used.
             dataset: Whose scaling is used; default: the only one.
             rollout: One of `ROLLOUTS`.
+            parameters: `(N, P)` numbers of the equation, in the order of `self.parameters`; needed where
+                there are any.
 
         Returns:
             Mean `(N, K, C', *space)` of `outputs`, physical, and over the members of an ensemble the standard
-            deviation, else None.
+            deviation (of a sample, M - 1), else None. A member's rollout is fed with its own output.
 
         Raises:
             UserError: If fields, grid or times do not fit the network.
@@ -237,12 +243,22 @@ class Surrogate:
         name, way = self.dataset(dataset), self.way(rollout)
         self.check_shape(history.shape[1:])
         self.check_times(times, name, way)
-        batches = [
-            self._batch(torch.from_numpy(history[first : first + self.batch_size]), times, name, way)
-            for first in range(0, len(history), self.batch_size)
-        ]
+        if self.parameters and (
+            parameters is None or parameters.shape != (len(history), len(self.parameters))
+        ):
+            raise UserError(
+                f"the network takes {', '.join(self.parameters)} of the equation; give `parameters`, one row "
+                f"a trajectory ({len(history)} x {len(self.parameters)})"
+            )
+        batches = []
+        for first in range(0, len(history), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            numbers = (
+                torch.from_numpy(parameters[rows]) if self.parameters and parameters is not None else None
+            )
+            batches.append(self._batch(torch.from_numpy(history[rows]), times, name, way, numbers))
         mean = np.concatenate([mean for mean, _ in batches])
-        return mean, np.concatenate([std for _, std in batches]) if len(self.networks) > 1 else None
+        return mean, np.concatenate([std for _, std in batches]) if self.members > 1 else None
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Refuse a history `(frames, C, *space)` that does not fit.
@@ -271,7 +287,7 @@ class Surrogate:
                 )
 
     def _batch(
-        self, history: Tensor, times: Sequence[float], name: str, way: str
+        self, history: Tensor, times: Sequence[float], name: str, way: str, parameters: Tensor | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         axes = (1,) * (history.ndim - 3)
         members = []
@@ -285,14 +301,12 @@ class Surrogate:
             leads = [1.0] if self.steady else [time / unit for time in times]
             lead = torch.tensor(leads, dtype=torch.float32, device=self.device).expand(len(history), -1)
             scaled = (history.to(self.device) - mean) / std
-            if way == "direct":
-                out = direct(network, scaled, lead)
-            else:
-                feedback = [self.inputs.index(one) for one in self.outputs]
-                out = autoregressive(network, scaled, lead, feedback=feedback)
+            feedback = [self.inputs.index(one) for one in self.outputs] if way != "direct" else None
+            numbers = None if parameters is None else parameters.to(self.device)
+            out = by_member(network, scaled, lead, way=way, feedback=feedback, parameters=numbers)
             members.append((out.float() * out_std + out_mean).cpu())
-        stacked = torch.stack(members)
-        spread = stacked.std(dim=0, correction=0)
+        stacked = torch.cat(members)
+        spread = stacked.std(dim=0) if len(stacked) > 1 else torch.zeros_like(stacked[0])
         return stacked.mean(dim=0).numpy(), spread.numpy()
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from apps.pde.batch import FieldBatch
 from apps.pde.evaluation import Evaluation
 from apps.pde.objectives import GroupedRelative
-from apps.pde.rollout import autoregressive, direct, is_timed, steps
+from apps.pde.rollout import by_member, is_timed, member_steps
+from apps.pde.uncertainty import Uncertainty
 from core.errors import UserError
 from core.task import Task
 
@@ -29,7 +30,8 @@ class Operator(Task):
     trajectory's first frames, predicts all later ones, and writes `results.csv`, `by_time.csv`,
     `by_field.csv` and, where fields allow it, `conserved.csv`; the headline `test_relative_l1` is the median
     over trajectories of the relative L1 error at the last time, averaged over the fields of interest, in
-    percent (Poseidon).
+    percent (Poseidon). Of an ensemble every member goes its own way, their mean is scored, and
+    `uncertainty.csv` says what their spread is worth (`apps.pde.uncertainty`).
 
     Args:
         network: Has `advance(history, time)`, `frames`, `in_channels` and `out_channels` (see
@@ -67,6 +69,7 @@ class Operator(Task):
         self._groups: list[int] | None = None
         self._feedback: list[int] | None = None
         self._evaluation: Evaluation | None = None
+        self._uncertainty: Uncertainty | None = None
         self._drawn: list[dict[str, Any]] = []
         self._errors: list[Tensor] = []
 
@@ -91,6 +94,13 @@ class Operator(Task):
             raise UserError(
                 f"the network takes {network.frames} frames and data.frames is {facts['frames']}; "
                 f"give --data.frames={network.frames}"
+            )
+        if getattr(network, "takes_parameters", False) and not facts.get("parameters"):
+            raise UserError(
+                "the network takes a number of the equation and the batches carry none; set data.parameters"
+                " to its name (the data's numbers: "
+                f"{', '.join(facts['datasets'][0].get('parameters') or ()) or 'none'}), or leave the"
+                " network's parameter out"
             )
         fixed = getattr(network, "resolution", None)
         space = list(facts["space"])
@@ -118,29 +128,46 @@ class Operator(Task):
         batch = data.train_set().__getitems__([(0, 0)])
         calls = -(-batch.targets.shape[1] // getattr(self.network, "future", 1))
         inputs = {"history": batch.inputs, "time": batch.time[:, 0]}
+        if batch.parameters is not None and getattr(self.network, "takes_parameters", False):
+            inputs["parameters"] = batch.parameters
         return float(calls * count_flops(_Advance(self.network), inputs))
 
     def predict_frames(self, batch: FieldBatch, *, rollout: str | None = None) -> Tensor:
         """Return `(B, K, C', *space)`, normalised: all label times from the input frames; no label is looked
         at.
         """
-        if self._way(rollout) == "direct":
-            return direct(self.network, batch.inputs, batch.time)
-        return autoregressive(self.network, batch.inputs, batch.time, feedback=self._feedback)
+        return self.predict_members(batch, rollout=rollout).mean(dim=0)
+
+    def predict_members(self, batch: FieldBatch, *, rollout: str | None = None) -> Tensor:
+        """Return `(M, B, K, C', *space)`, normalised: the rollout of every member of an ensemble; M is 1 for
+        one network.
+        """
+        return by_member(
+            self.network,
+            batch.inputs,
+            batch.time,
+            way=self._way(rollout),
+            feedback=self._feedback,
+            parameters=batch.parameters,
+        )
 
     def loss(self, batch: FieldBatch) -> Tensor:
         """Return the objective on a batch; several label frames are reached step by step, each counting
-        alike.
+        alike, and so do the members of an ensemble.
         """
-        members = getattr(self.network, "members_advance", None)
-        if members is not None:
-            outputs = members(batch.inputs, batch.time[:, 0])
-            return torch.stack([self._error(out, batch.targets, batch) for out in outputs]).mean()
         total, done, wanted = torch.zeros((), device=batch.inputs.device), 0, batch.targets.shape[1]
-        walk = steps(self.network, batch.inputs, batch.time, feedback=self._feedback, detach=self.detach)
-        for out in walk:
-            size = out.shape[1]
-            error = self._error(out, batch.targets[:, done : done + size], batch)
+        walk = member_steps(
+            self.network,
+            batch.inputs,
+            batch.time,
+            feedback=self._feedback,
+            detach=self.detach,
+            parameters=batch.parameters,
+        )
+        for members in walk:  # M B k C' *space
+            size = members.shape[2]
+            target = batch.targets[:, done : done + size]
+            error = torch.stack([self._error(out, target, batch) for out in members]).mean()
             total, done = total + error * (size / wanted), done + size
         return total
 
@@ -159,6 +186,7 @@ class Operator(Task):
         """Prepare the tables."""
         facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
         self._evaluation = Evaluation(facts, device=self.device)
+        self._uncertainty = Uncertainty(facts, device=self.device) if self._is_ensemble else None
         self._drawn = []
 
     def test_step(self, batch: FieldBatch, batch_idx: int) -> None:
@@ -167,11 +195,14 @@ class Operator(Task):
         assert evaluation is not None
         ways = ("direct", "autoregressive") if self.rollout == "both" else (self._way(),)
         for way in ways:
-            prediction = self.predict_frames(batch, rollout=way)
+            members = self.predict_members(batch, rollout=way)
+            prediction = members.mean(dim=0)
             name = self.title if len(ways) == 1 else f"{self.title} ({way})"
             evaluation.update(name, prediction, batch)
             if way == ways[0]:
-                self._keep_examples(batch, prediction)
+                if self._uncertainty is not None:
+                    self._uncertainty.update(members, batch)
+                self._keep_examples(batch, prediction, members)
         evaluation.update_baselines(batch, feedback=self._feedback)
 
     def on_test_epoch_end(self) -> None:
@@ -186,6 +217,12 @@ class Operator(Task):
         for name, rows in evaluation.tables().items():
             self.write_table(name, rows)
         self.say(evaluation.text())
+        if self._uncertainty is not None:
+            self._uncertainty.gather()
+            rows = self._uncertainty.results()
+            self.log_dict(self._uncertainty.headline(rows), rank_zero_only=True)
+            self.write_table("uncertainty", rows)
+            self.say(self._uncertainty.text(rows))
         if self.trainer.is_global_zero:
             self._draw(evaluation)
 
@@ -215,19 +252,24 @@ class Operator(Task):
     def _draw(self, evaluation: Evaluation) -> None:
         from apps.pde.drawing import drawings
 
-        for name, figure in drawings(evaluation, self._drawn, title=self.title):
+        for name, figure in drawings(evaluation, self._drawn, title=self.title, spread=self._uncertainty):
             self.log_figure(name, figure)
         if self.movie and self._drawn and self._drawn[0]["truth"].shape[0] > 2:
             from apps.pde.drawing import movie
 
             self.log_movie("rollout", movie(evaluation, self._drawn[0]))
 
-    def _keep_examples(self, batch: FieldBatch, prediction: Tensor) -> None:
+    @property
+    def _is_ensemble(self) -> bool:
+        return hasattr(self.network, "members_advance")
+
+    def _keep_examples(self, batch: FieldBatch, prediction: Tensor, members: Tensor) -> None:
+        std = members.std(dim=0) if len(members) > 1 else None
         for row in range(len(batch)):
             if len(self._drawn) >= self.examples or not self.trainer.is_global_zero:
                 return
             assert self._evaluation is not None
-            self._drawn.append(self._evaluation.example(batch, prediction, row))
+            self._drawn.append(self._evaluation.example(batch, prediction, row, std=std))
 
 
 class _Advance(nn.Module):
@@ -237,8 +279,9 @@ class _Advance(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, history: Tensor, time: Tensor) -> Tensor:
-        return self.network.advance(history, time)
+    def forward(self, history: Tensor, time: Tensor, parameters: Tensor | None = None) -> Tensor:
+        more = {} if parameters is None else {"parameters": parameters}
+        return self.network.advance(history, time, **more)
 
 
 def _grid(space: Any) -> str:

@@ -69,6 +69,11 @@ class Ensemble(nn.Module):
         return bool(getattr(self._first, "timed", False))
 
     @property
+    def takes_parameters(self) -> bool:
+        """Whether the members take numbers of the equation."""
+        return bool(getattr(self._first, "takes_parameters", False))
+
+    @property
     def future(self) -> int:
         """Frames that a call gives."""
         return getattr(self._first, "future", 1)
@@ -81,21 +86,53 @@ class Ensemble(nn.Module):
         """Draw every member's weights anew from `seed`."""
         self._draw(range(len(self.members)))
 
-    def forward(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`."""
-        return torch.stack([member.advance(history, time) for member in self.members])  # type: ignore
+    def forward(
+        self,
+        history: Tensor,
+        time: Tensor | None = None,
+        parameters: Tensor | None = None,
+        *,
+        apart: bool = False,
+    ) -> Tensor:
+        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`.
 
-    def members_advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`."""
-        return self(history, time)
+        Args:
+            history: The same for all members; if `apart`, `(M, B, frames, C, *space)`, each its own.
+            time: `(B,)` lead times; used by members that take one.
+            parameters: `(B, P)` numbers of the equation; used by members that take them.
+            apart: Whether `history` has members.
+        """
+        more = {} if parameters is None or not self.takes_parameters else {"parameters": parameters}
+        each = history if apart else [history] * len(self.members)
+        return torch.stack(
+            [
+                member.advance(own, time, **more)  # type: ignore[operator]
+                for member, own in zip(self.members, each, strict=True)
+            ]
+        )
 
-    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+    def members_advance(
+        self,
+        history: Tensor,
+        time: Tensor | None = None,
+        parameters: Tensor | None = None,
+        *,
+        apart: bool = False,
+    ) -> Tensor:
+        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`; see `forward`."""
+        return self(history, time, parameters, apart=apart)
+
+    def advance(
+        self, history: Tensor, time: Tensor | None = None, parameters: Tensor | None = None
+    ) -> Tensor:
         """Map `(B, frames, C, *space)` to the members' mean `(B, K, C', *space)`."""
-        return self(history, time).mean(dim=0)
+        return self(history, time, parameters).mean(dim=0)
 
-    def mean_and_std(self, history: Tensor, time: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the members' mean and standard deviation, both `(B, K, C', *space)`."""
-        std, mean = torch.std_mean(self(history, time), dim=0)
+    def mean_and_std(
+        self, history: Tensor, time: Tensor | None = None, parameters: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the members' mean and standard deviation (of a sample, M - 1), both `(B, K, C', *space)`."""
+        std, mean = torch.std_mean(self(history, time, parameters), dim=0)
         return mean, std
 
     @property

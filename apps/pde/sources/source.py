@@ -25,7 +25,7 @@ class Source(Protocol):
         times: `(steps,)` float64.
         coordinates: For each axis the float64 positions of its points.
         periodic: Whether the domain is, as far as the file says.
-        parameters: Names of the equation's numbers that differ between trajectories.
+        parameters: Names of the equation's numbers, which may differ between trajectories.
     """
 
     name: str

@@ -53,18 +53,21 @@ def source(path: Path) -> ArraySource:
         raise UserError(f"{path} has no complete trajectory yet; run `dfm data generate` to its end")
     said = store.attributes
     axes = "ntc" + "xyz"[: len(store.space)]
+    numbers = {name: float(value) for name, value in (said.get("parameters") or {}).items()}
+    column = np.tile(np.array(list(numbers.values()), dtype=np.float32), (count, 1)) if numbers else None
     variables = {name: Variable("fields", axes, place) for place, name in enumerate(store.channels)}
     return ArraySource(
         name=str(said.get("family") or path.stem),
         path=str(path),
         layout="store",
-        segments=[Segment(str(path), count, variables)],
+        segments=[Segment(str(path), count, variables, numbers=column)],
         steps=len(store.times),
         space=store.space,
         times=store.times,
         coordinates=store.coordinates,
         units=said.get("units") or {},
         periodic=bool(said.get("periodic", False)),
+        parameters=tuple(numbers),
         constants=tuple(said.get("constants") or ()),
         inputs=tuple(said.get("inputs") or ()),
         licence=str(said.get("licence") or ""),

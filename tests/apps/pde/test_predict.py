@@ -256,7 +256,9 @@ def test_several_checkpoints_give_mean_deviation_and_pictures(flow: Fitted, tmp_
             alone.append(held["velocity_y"].values)
     with xarray.open_dataset(out) as held:
         np.testing.assert_allclose(held["velocity_y"], np.mean(alone, axis=0), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(held["velocity_y_std"], np.std(alone, axis=0), rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(
+            held["velocity_y_std"], np.std(alone, axis=0, ddof=1), rtol=1e-3, atol=1e-6
+        )
         assert float(held["velocity_y_std"].max()) > 0
 
 

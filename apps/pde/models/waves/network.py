@@ -54,6 +54,7 @@ class SineNet(nn.Module):
     Attributes:
         resolution: None: any grid that `2^levels` divides.
         timed: Whether the step size is an input, so that one call reaches any time.
+        takes_parameters: Whether a number of the equation is.
 
     Raises:
         UserError: If a setting is not one of those it may be, or numbers do not fit.
@@ -103,6 +104,7 @@ class SineNet(nn.Module):
         self.frames, self.future = frames, future
         self.in_channels, self.out_channels = in_channels, out_channels
         self.timed = conditioning is not None
+        self.takes_parameters = parameter
         self.width, self.multiplier, self.levels = width, multiplier, levels
         self.padding, self.interpolation, self.conditioning = padding, interpolation, conditioning
         self.activation, self.pooling, self.norm = activation, pooling, norm
