@@ -88,10 +88,16 @@ class KeyMap:
         renames: Applied one after the other, each at most once to a name; a name that no rule knows is an
             error.
         reshapes: At most one fits any name.
+        ignored: Templates of official names that carry nothing the network needs; they are passed over.
     """
 
     renames: tuple[Rename, ...] = ()
     reshapes: tuple[Reshape, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def ignores(self, official: str) -> bool:
+        """Tell whether an official name carries nothing the network needs."""
+        return any(_pattern(template).fullmatch(official) for template in self.ignored)
 
     def our_name(self, official: str) -> str | None:
         """Return our name of an official parameter, or None if no rule knows it."""
@@ -113,7 +119,8 @@ class KeyMap:
         Raises:
             UserError: If names are unknown to the table, collide, or differ from `expected`; all are listed.
         """
-        named = _renamed(state, self.our_name, "official checkpoint")
+        wanted = {key: tensor for key, tensor in state.items() if not self.ignores(key)}
+        named = _renamed(wanted, self.our_name, "official checkpoint")
         for key in named:
             if (rule := self._reshape(key)) is not None:
                 named[key] = rule.to_ours(named[key])

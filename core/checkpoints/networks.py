@@ -105,9 +105,10 @@ def home_of(network: nn.Module) -> ModuleType:
     own = sys.modules[kind.__module__]
     if hasattr(own, "KEY_MAP"):
         return own
-    domain = ".".join(kind.__module__.split(".")[:3])
+    parts = kind.__module__.split(".")
+    rooms = "core.checkpoints.official" if parts[0] == "core" else ".".join(parts[:3])
     for path in systems().values():
-        if path.startswith(f"{domain}."):
+        if path.startswith(f"{rooms}."):
             module = import_module(path)
             if getattr(module, kind.__name__, None) is kind and hasattr(module, "KEY_MAP"):
                 return module
@@ -115,10 +116,17 @@ def home_of(network: nn.Module) -> ModuleType:
 
 
 def systems() -> dict[str, str]:
-    """Return each system to its module, `ttm` to `apps.timeseries.models.ttm`; none is imported."""
-    root = Path(__file__).parents[2] / "apps"
-    files = sorted(root.glob("*/models/*.py"))
-    return {f.stem: f"apps.{f.parts[-3]}.models.{f.stem}" for f in files if not f.stem.startswith("_")}
+    """Return each system to its module, `ttm` to `apps.timeseries.models.ttm`; none is imported.
+
+    Core's own backbones have theirs in `core.checkpoints.official`.
+    """
+    root = Path(__file__).parents[2]
+    files = sorted(root.glob("core/checkpoints/official/*.py")) + sorted(root.glob("apps/*/models/*.py"))
+    return {
+        file.stem: ".".join(file.relative_to(root).with_suffix("").parts)
+        for file in files
+        if not file.stem.startswith("_")
+    }
 
 
 def system_module(name: str) -> ModuleType:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.checkpoints.files import read_checkpoint
 from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
+from core.checkpoints.keymap import KeyMap
 from core.checkpoints.networks import home_of, instantiate, network_config, system_module
 from core.errors import UserError, did_you_mean
 
@@ -114,8 +115,8 @@ def load_weights(
     fresh = {name for name in own if _fits(name, patterns)}
     unknown += [name for name in tensors if name not in own]
     ignored = sorted(name for name in unknown if _fits(name, patterns))
-    unknown = sorted(set(unknown) - set(ignored))
     tied = set(getattr(network, "tied_parameters", ()))
+    unknown = sorted(set(unknown) - set(ignored) - tied)
     missing = sorted(set(own) - set(tensors) - fresh - tied)
     chosen = {name: tensor for name, tensor in tensors.items() if name in own and name not in fresh}
     shapes = [
@@ -278,7 +279,7 @@ def _in_own_names(
     weights: Weights, network: nn.Module, own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors under our names, the layout they had, and the names that the key map lacks."""
-    key_map = getattr(home_of(network), "KEY_MAP", None)
+    key_map = _key_map(network, weights)
     layout = weights.layout
     if layout is None:
         shared = len(set(weights.tensors) & set(own))
@@ -286,8 +287,18 @@ def _in_own_names(
         layout = "own" if key_map is None or shared > len(renamed) else "official"
     if layout == "own" or key_map is None:
         return dict(weights.tensors), layout, []
-    known = {name: tensor for name, tensor in weights.tensors.items() if key_map.our_name(name) is not None}
-    return key_map.from_official(known), layout, sorted(set(weights.tensors) - set(known))
+    given = {name: tensor for name, tensor in weights.tensors.items() if not key_map.ignores(name)}
+    known = {name: tensor for name, tensor in given.items() if key_map.our_name(name) is not None}
+    return key_map.from_official(known), layout, sorted(set(given) - set(known))
+
+
+def _key_map(network: nn.Module, weights: Weights) -> KeyMap | None:
+    """Return the network's key map; where its system has several layouts, the one that knows most names."""
+    home = home_of(network)
+    if not hasattr(home, "key_maps"):
+        return getattr(home, "KEY_MAP", None)
+    maps: tuple[KeyMap, ...] = home.key_maps(network)
+    return max(maps, key=lambda known: sum(known.our_name(name) is not None for name in weights.tensors))
 
 
 def _refuse_misfits(

@@ -1,0 +1,1 @@
+"""Official layouts of the systems that live in core: their parameter names and configurations."""
