@@ -110,8 +110,8 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         if x.shape[-1] % self.head_width:
             raise UserError(
-                f"tensor parallelism leaves a rank {x.shape[-1]} features of heads of {self.head_width}; its size "
-                "must divide the number of key/value heads"
+                f"tensor parallelism leaves a rank {x.shape[-1]} features of heads of {self.head_width}; "
+                "its size must divide the number of key/value heads"
             )
         return x.unflatten(-1, (-1, self.head_width))
 

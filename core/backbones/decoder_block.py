@@ -1,4 +1,4 @@
-"""A decoder's block: attention and a gated linear unit (Shazeer 2020, arXiv 2002.05202), each after a norm."""
+"""A decoder's block: attention and a gated linear unit (Shazeer 2020, arXiv 2002.05202) after norms."""
 
 from __future__ import annotations
 
