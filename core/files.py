@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +12,19 @@ from pathlib import Path
 
 from core.errors import UserError
 
-__all__ = ["cards_folder", "configs_folder", "data_folder", "fsync_folder", "locked", "replacing"]
+__all__ = [
+    "cards_folder",
+    "configs_folder",
+    "data_folder",
+    "fsync_folder",
+    "locked",
+    "put_back",
+    "put_in_place",
+    "remove",
+    "replacing",
+]
+
+_ASIDE = ".aside"  # before the process id, in the name of what stood where something is being put
 
 
 def configs_folder() -> Path:
@@ -47,12 +61,78 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, final)
-        fsync_folder(final.parent)
+        put_in_place(temporary, final)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def put_in_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Rename a finished file or folder to `path` in one step and flush the folder it lies in.
+
+    What stood at `path`, a file, a folder or a link, is gone then. A folder takes another's place by one
+    exchange of the two names; on a file system without such an exchange the old one is put aside first, and
+    `put_back` brings it back if the process ends in between.
+    """
+    new, final = Path(temporary), Path(path)
+    if not os.path.lexists(final):
+        os.rename(new, final)
+    elif not _is_folder(new) and not _is_folder(final):
+        os.replace(new, final)
+    elif _exchange(new, final):
+        fsync_folder(final.parent)
+        remove(new)
+    else:
+        aside = final.with_name(f"{final.name}{_ASIDE}.{os.getpid()}.tmp")
+        os.rename(final, aside)
+        os.rename(new, final)
+        fsync_folder(final.parent)
+        remove(aside)
+    fsync_folder(final.parent)
+
+
+def put_back(folder: str | os.PathLike[str]) -> list[Path]:
+    """Give back its name to what a process had put aside when it ended, and return the paths."""
+    back = []
+    for aside in Path(folder).glob(f"*{_ASIDE}.*.tmp"):
+        final = aside.with_name(aside.name.rpartition(f"{_ASIDE}.")[0])
+        if not os.path.lexists(final):
+            with suppress(OSError):
+                os.rename(aside, final)
+                back.append(final)
+    return back
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Delete a file, a link (not its target) or a folder; a missing one is no error.
+
+    A folder is first renamed to end in `.tmp`, so that half of it is never taken for the whole.
+    """
+    doomed = Path(path)
+    if not _is_folder(doomed):
+        doomed.unlink(missing_ok=True)
+        return
+    if doomed.suffix != ".tmp":
+        renamed = doomed.with_name(f"{doomed.name}.{os.getpid()}.tmp")
+        shutil.rmtree(renamed, ignore_errors=True)
+        os.rename(doomed, renamed)
+        doomed = renamed
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where system or file system cannot."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
 
 
 def fsync_folder(folder: str | os.PathLike[str]) -> None:

@@ -20,15 +20,17 @@ from typing import IO, Any, cast
 
 import torch
 
+from core.checkpoints.manifest import folder_damage, read_manifest
 from core.checkpoints.plain import plain
 from core.errors import UserError
-from core.files import replacing
+from core.files import put_back, remove, replacing
 
 __all__ = [
     "FORMAT",
     "HashingWriter",
     "clean_leftovers",
     "damage",
+    "disk_sentence",
     "is_valid",
     "newest_valid",
     "ordered",
@@ -75,7 +77,27 @@ class HashingWriter:
 
     def flush(self) -> None:
         """Hand the buffered bytes to the system."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        try:
+            self.file.close()
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self.written
+
+    def fileno(self) -> int:
+        """Return the file's number, for fsync."""
+        return self.file.fileno()
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path_) -> Path:
@@ -102,18 +124,18 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path_) -> Path:
         if cause is None:
             raise
         written = out.written if out else 0
-        raise UserError(_disk_sentence(cause, path, written=written, of=_nbytes(content))) from error
+        raise UserError(disk_sentence(cause, path, written=written, of=_nbytes(content))) from error
     return path
 
 
 def damage(path: Path_) -> str | None:
-    """Return what is wrong with the file at `path` in a few words, or None if its checksum holds.
+    """Return what is wrong with the file or folder at `path` in a few words, or None if its checksums hold.
 
     A file without our trailer (another program's) is checked by the CRC-32 of every record of the archive.
     """
     path = Path(path)
     if path.is_dir():
-        return "is a folder, not a checkpoint file"
+        return folder_damage(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -139,17 +161,18 @@ def damage(path: Path_) -> str | None:
 
 
 def is_valid(path: Path_) -> bool:
-    """Return whether the file at `path` is whole: its checksum holds."""
+    """Return whether the file or folder at `path` is whole: its checksums hold."""
     return damage(path) is None
 
 
-def read_checkpoint(path: Path_, *, settings: str | None = None) -> dict[str, Any]:
+def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: bool = True) -> dict[str, Any]:
     """Verify and load the checkpoint at `path` onto the CPU, tensors and plain containers only.
 
     Args:
-        path: The file.
+        path: The file, or a folder of shards, which is put together.
         settings: An entry that may name functions and classes (a network's constructor arguments in other
             programs' files); each becomes its name, and nothing is imported or called.
+        optimizers: Whether the optimisers' state is read from a folder.
 
     Raises:
         UserError: If it is missing, damaged, of a newer format, or holds other Python objects.
@@ -158,7 +181,12 @@ def read_checkpoint(path: Path_, *, settings: str | None = None) -> dict[str, An
     if wrong:
         hint = "check the path" if "exist" in wrong else "use an earlier one or write it anew"
         raise UserError(f"checkpoint {path} {wrong}; {hint}")
-    checkpoint = read_unverified(path, settings=settings)
+    if Path(path).is_dir():
+        from core.checkpoints.sharded import consolidate
+
+        checkpoint = consolidate(path, optimizers=optimizers)
+    else:
+        checkpoint = read_unverified(path, settings=settings)
     mark = checkpoint.get("domainfm")
     version = mark.get("format", 0) if isinstance(mark, dict) else 0
     if version > FORMAT:
@@ -172,11 +200,16 @@ def read_checkpoint(path: Path_, *, settings: str | None = None) -> dict[str, An
 def read_unverified(path: Path_, *, mmap: bool = False, settings: str | None = None) -> dict[str, Any]:
     """Load the checkpoint at `path` whatever its checksum; with `mmap` its tensors are read when touched.
 
+    Of a folder the sharded tensors are on the meta device: names and shapes without their values.
     `settings` is as in `read_checkpoint`.
 
     Raises:
         UserError: If it is no checkpoint or holds other Python objects than plain containers and tensors.
     """
+    if Path(path).is_dir():
+        from core.checkpoints.sharded import outline
+
+        return outline(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -233,12 +266,13 @@ def _holds_names(value: Any) -> bool:
 
 
 def newest_valid(folder: Path_, *, report: Callable[[str], None] = print) -> Path | None:
-    """Return the newest whole checkpoint (`*.ckpt`) of `folder`, links resolved, or None if there is none.
+    """Return the newest whole checkpoint (`*.ckpt`, file or folder) of `folder`, links resolved, or None.
 
     Newest is the highest step in the name (`step00000012.ckpt`), else in the file (`global_step`), else by
     time. Each damaged file newer than the result is reported in one line.
     """
     skipped: list[str] = []
+    put_back(folder)
     for path in ordered(folder):
         wrong = damage(path)
         if wrong is None:
@@ -254,24 +288,25 @@ def newest_valid(folder: Path_, *, report: Callable[[str], None] = print) -> Pat
 def ordered(folder: Path_) -> list[Path]:
     """Return the checkpoints of `folder`, newest first, each once, links resolved, dangling ones left out."""
     files = {path.resolve() for path in Path(folder).glob("*.ckpt")}
-    return sorted((path for path in files if path.is_file()), key=_age, reverse=True)
+    return sorted((path for path in files if path.exists()), key=_age, reverse=True)
 
 
 def clean_leftovers(folder: Path_) -> list[Path]:
-    """Delete the `*.tmp` files in `folder` whose writing process has ended, and return them.
+    """Delete the `*.tmp` files and folders in `folder` whose writing process has ended, and return them.
 
     The name carries the writer's process id (`<name>.<pid>.tmp`). One that lives but started after the file
     was last written is another process with the same id. A name without an id counts as left over
     after one hour.
     """
     removed = []
+    put_back(folder)
     for path in sorted(Path(folder).glob("*.tmp")):
         with contextlib.suppress(FileNotFoundError):
             written = path.stat().st_mtime
             pid = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
             alive = _alive(int(pid), since=written) if pid.isdigit() else time.time() - written < 3600
             if not alive:
-                path.unlink()
+                remove(path)
                 removed.append(path)
     return removed
 
@@ -283,7 +318,10 @@ def _age(path: Path) -> tuple[float, float]:
         step = float(found[1])
     else:
         try:
-            step = float(read_unverified(path, mmap=True).get("global_step", -1))
+            content = read_manifest(path) if path.is_dir() else read_unverified(path, mmap=True)
+            step = float(content["step" if path.is_dir() else "global_step"])
+        except KeyError:
+            step = -1.0
         except (UserError, TypeError, ValueError):
             step = float("inf")
     return step, path.stat().st_mtime
@@ -334,7 +372,8 @@ def _nbytes(obj: Any) -> int:
     return sum(seen.values())
 
 
-def _disk_sentence(error: OSError, path: Path, *, written: int, of: int) -> str:
+def disk_sentence(error: OSError, path: Path, *, written: int, of: int) -> str:
+    """Return the sentence for a disk that is full or refuses, after `written` of `of` bytes."""
     if error.errno not in _FULL:
         return f"cannot write {path}: {error.strerror or error}"
     of = max(of, written)

@@ -1,0 +1,198 @@
+"""Writing a checkpoint folder: shards, plain part and manifest under a temporary name, then one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultSavePlanner, FileSystemWriter, save
+from torch.distributed.checkpoint.filesystem import FileSystem
+from torch.distributed.checkpoint.metadata import StorageMeta
+from torch.distributed.tensor import DTensor
+
+from core.checkpoints.files import HashingWriter, disk_sentence, write_checkpoint
+from core.checkpoints.manifest import _sha256, write_manifest
+from core.errors import UserError
+from core.files import fsync_folder, put_in_place
+
+__all__ = ["PLAIN", "agree", "write_folder_checkpoint"]
+
+PLAIN = "plain.pt"
+"""The file of a folder with everything that is not a shard."""
+
+
+def write_folder_checkpoint(
+    tensors: dict[str, Tensor],
+    rest: Mapping[str, Any],
+    path: Path,
+    *,
+    group: dist.ProcessGroup | None = None,
+    mesh: Mapping[str, int] | None = None,
+    alone: bool = False,
+) -> Path:
+    """Write a folder from what `core.checkpoints.sharded.split` returns; see `save_sharded` there."""
+    shared = dist.is_available() and dist.is_initialized() and not alone
+    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if shared else (0, 1)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    error: Exception | None = None
+    if rank == 0:
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        except OSError as raised:
+            error = UserError(disk_sentence(raised, path, written=0, of=0))
+    [temporary] = agree(error, group, alone=alone, say=temporary)[:1]
+    writer = _Writer(temporary)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+            save(tensors, storage_writer=writer, planner=planner, process_group=group, no_dist=not shared)
+        fsync_folder(temporary)
+    except Exception as raised:
+        error = raised
+        if writer.files.error is not None:
+            own = sum(_local_bytes(tensor) for tensor in tensors.values())
+            sentence = disk_sentence(writer.files.error, path, written=writer.files.written, of=own)
+            error = UserError(sentence)
+            error.__cause__ = raised
+    try:
+        every = agree(error, group, alone=alone, say=writer.files.digests)
+        error = None
+        if rank == 0:
+            try:
+                _finish(temporary, path, rest, every, world=world, mesh=mesh)
+            except OSError as raised:
+                error = UserError(disk_sentence(raised, path, written=0, of=0))
+            except Exception as raised:
+                error = raised
+        agree(error, group, alone=alone)
+    except BaseException:
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return path
+
+
+def agree(
+    error: Exception | None, group: dist.ProcessGroup | None, *, alone: bool = False, say: Any = None
+) -> list[Any]:
+    """Wait for every rank of `group`, and return what each says; if one failed, fail on all.
+
+    Raises:
+        UserError: Where the failure of any rank is the user's, or the system's; the same sentence everywhere.
+        Exception: A rank's own otherwise, and a `RuntimeError` on the ranks that had none.
+    """
+    own = None if error is None else (isinstance(error, UserError), f"{error}" or type(error).__name__)
+    every = [(own, say)]
+    if dist.is_available() and dist.is_initialized() and not alone and dist.get_world_size(group) > 1:
+        every = [(None, None)] * dist.get_world_size(group)
+        dist.all_gather_object(every, (own, say), group=group)
+    failed = [failure for failure, _ in every if failure is not None]
+    for mistake, sentence in failed:
+        if mistake:
+            raise UserError(sentence) from error
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError(f"another process failed: {failed[0][1]}")
+    return [said for _, said in every]
+
+
+def _finish(
+    temporary: Path,
+    path: Path,
+    rest: Mapping[str, Any],
+    digests: list[dict[str, tuple[str, int]]],
+    *,
+    world: int,
+    mesh: Mapping[str, int] | None,
+) -> None:
+    """Write the plain part and the manifest, and give the folder its name."""
+    files = {name: digest for own in digests for name, digest in own.items()}
+    write_checkpoint(dict(rest), temporary / PLAIN)
+    kept = (temporary / PLAIN).stat()
+    files[PLAIN] = (
+        _sha256(str(temporary / PLAIN), kept.st_size, kept.st_mtime_ns, kept.st_ino),
+        kept.st_size,
+    )
+    for name, (_, size) in files.items():
+        if not (temporary / name).is_file() or (temporary / name).stat().st_size != size:
+            raise UserError(
+                f"{path}: the file {name} of another process cannot be seen from the first one; checkpoints "
+                "of several machines need a folder that all of them share (--runs)"
+            )
+    facts = {
+        "step": rest.get("global_step"),
+        "epoch": rest.get("epoch"),
+        "world": world,
+        "mesh": dict(mesh or {}),
+        "versions": _versions(),
+    }
+    write_manifest(temporary, facts, files)
+    put_in_place(temporary, path)
+
+
+class _HashingFiles(FileSystem):
+    """DCP's files, each hashed while it is written; keeps the first error of the disk, which torch hides."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, tuple[str, int]] = {}
+        self.error: OSError | None = None
+        self.written = 0
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[Any, None, None]:
+        """Yield a stream; `mode` is always for writing here."""
+        out: HashingWriter | None = None
+        try:
+            with open(path, mode) as file:
+                out = HashingWriter(cast(IO[bytes], file))
+                yield out
+            self.digests[Path(path).name] = (out.sha.hexdigest(), out.written)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        finally:
+            if out is not None:
+                self.written += out.written
+                self.error = self.error or out.error
+
+    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
+        """Rename a file that was written."""
+        super().rename(path, new_path)
+        self.digests[Path(new_path).name] = self.digests.pop(Path(path).name)
+
+
+class _Writer(FileSystemWriter):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.fs = self.files = _HashingFiles()
+
+    def storage_meta(self) -> StorageMeta:
+        """Say nothing of the machine: DCP would store the temporary path."""
+        return StorageMeta()
+
+
+def _local_bytes(tensor: Tensor) -> int:
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": str(torch.__version__)}
+    for name in ("domainfm", "lightning"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,155 @@
+"""One process of several that save and load sharded checkpoints; `test_sharded.py` starts them and reads results.
+
+`python sharded_ranks.py FOLDER ACT…`: each act is a function below; the rank and the world come from the
+environment, as torchrun sets them. What it finds is written to `FOLDER/<act>-<world>-<rank>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
+
+LAYOUTS = {
+    1: ["plain"],
+    2: ["plain", "fsdp", "tensor"],
+    4: ["plain", "fsdp", "hsdp", "tensor", "fsdp_tensor"],
+}
+"""Ways to shard, by the number of processes."""
+
+
+class Net(nn.Module):
+    """Sizes that divide evenly by nothing: 7, 5 and 3; a buffer, a frozen layer, and a bias less than ranks."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(7, width), nn.Linear(width, 5)
+        self.norm, self.head = nn.BatchNorm1d(5), nn.Linear(5, 3)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 7) to (B, 3)."""
+        return self.frozen(self.head(self.norm(self.down(torch.relu(self.up(x))))))
+
+
+def built(layout: str, *, width: int = 8, seed: int = 0) -> tuple[Net, torch.optim.Optimizer]:
+    """Return a network sharded as `layout` says, and its optimiser with two groups."""
+    torch.manual_seed(seed)
+    net = Net(width)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    if "tensor" in layout:
+        plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+        mesh = init_device_mesh(
+            "cpu",
+            (world // 2, 2) if layout == "fsdp_tensor" else (1, world),
+            mesh_dim_names=("shard", "tensor"),
+        )
+        parallelize_module(net, mesh["tensor"], plan)
+        if layout == "fsdp_tensor":
+            shard(net, mesh["shard"])
+    elif layout == "hsdp":
+        shard(net, init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("replicate", "shard")))
+    elif layout == "fsdp":
+        shard(net, init_device_mesh("cpu", (world,), mesh_dim_names=("shard",)))
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim < 2]
+    return net, torch.optim.AdamW([{"params": others, "weight_decay": 0.0}, {"params": matrices}], lr=0.01)
+
+
+def shard(net: Net, mesh: dist.DeviceMesh) -> None:
+    """Apply FSDP2 to the layers and then to the rest."""
+    for layer in (net.up, net.down):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(net, mesh=mesh)
+
+
+def train(net: Net, optimizer: torch.optim.Optimizer, steps: int = 2) -> None:
+    """Step on the same batch on every rank, so that every layout trains alike."""
+    for step in range(steps):
+        x = torch.randn(6, 7, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        (loss.to_local() if isinstance(loss, DTensor) else loss).backward()
+        optimizer.step()
+
+
+def checkpoint(net: Net, optimizer: torch.optim.Optimizer, step: int = 2) -> dict:
+    """What Lightning would hand to a strategy."""
+    return {
+        "epoch": 1,
+        "global_step": step,
+        "state_dict": net.state_dict(),
+        "optimizer_states": [named_state(net, optimizer)],
+        "loops": {"fit_loop": {"batches": 2}},
+        "lr_schedulers": [{"last_epoch": step}],
+        "domainfm": {"format": 1},
+    }
+
+
+def whole(net: Net, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return weights, buffers and moments by name, put together from all ranks."""
+    found = dict(net.state_dict())
+    for name, state in named_state(net, optimizer)["state"].items():
+        found |= {f"{name}/{key}": value for key, value in state.items()}
+    return {k: (v.full_tensor() if isinstance(v, DTensor) else v).clone() for k, v in found.items()}
+
+
+def save(folder: Path) -> dict:
+    """Train in every layout of this world, save, and keep the truth beside it."""
+    world, shares = dist.get_world_size(), {}
+    for layout in LAYOUTS[world]:
+        net, optimizer = built(layout)
+        train(net, optimizer)
+        truth = whole(net, optimizer)
+        save_sharded(checkpoint(net, optimizer), folder / f"{layout}-{world}.ckpt", mesh={"all": world})
+        if dist.get_rank() == 0:
+            torch.save(truth, folder / f"{layout}-{world}.truth")
+        shares[layout] = sum(v.to_local().nbytes for v in net.state_dict().values() if isinstance(v, DTensor))
+    return shares
+
+
+def load(folder: Path) -> dict:
+    """Load every checkpoint of the folder in every layout of this world; list what differs."""
+    wrong = []
+    for path in sorted([*folder.glob("*.ckpt"), *folder.glob("*.file")]):
+        truth = torch.load(path.with_suffix(".truth"))
+        for layout in LAYOUTS[dist.get_world_size()]:
+            net, optimizer = built(layout, seed=99)
+            found = load_sharded(path, model=net)
+            load_optimizers(found, model=net, optimizers=[optimizer])
+            net.load_state_dict(found["state_dict"])  # as Lightning does after the strategy has loaded
+            mine = whole(net, optimizer)
+            if mine.keys() != truth.keys() or found["lr_schedulers"] != [{"last_epoch": 2}]:
+                wrong.append(f"{path.name} as {layout}: other entries")
+            wrong += [
+                f"{path.name} as {layout}: {name}"
+                for name in truth
+                if mine[name].dtype != truth[name].dtype or not torch.equal(mine[name], truth[name])
+            ]
+            train(net, optimizer, steps=1)
+    return {"wrong": wrong}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    target = Path(sys.argv[1])
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    for act in sys.argv[2:]:
+        result = globals()[act](target)
+        name = f"{act}-{dist.get_world_size()}-{dist.get_rank()}.json"
+        (target / name).write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # nothing is left to do, and leaving torch takes a second
