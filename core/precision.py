@@ -1,11 +1,13 @@
-"""Lightning's `*-true` precisions for batches that are frozen dataclasses, which its own plug-ins refuse."""
+"""Precision plug-ins where Lightning's own will not do: batches that are frozen dataclasses, which it refuses
+under `*-true`, and autocast on devices it does not know, which it would put on CUDA.
+"""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, Precision
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning_utilities import apply_to_collection
 from torch import Tensor
 
@@ -30,16 +32,25 @@ class BatchDoublePrecision(DoublePrecision):
         return _cast(data, torch.float64)
 
 
-def precision_plugin(name: str | int | None) -> Precision | None:
+def precision_plugin(name: str | int | None, *, device: str = "cpu") -> Precision | None:
     """Return our plug-in for a precision as Lightning spells it, or None where Lightning's own will do.
 
     Pass the plug-in in `Trainer(plugins=[...])` and leave `Trainer(precision=...)` out: both together are
     refused.
+
+    Args:
+        name: For instance `bf16-mixed`.
+        device: Type of the device; on one that Lightning does not know, mixed precision is ours too.
     """
-    name = str(name)
+    name = _ALIASES.get(str(name), str(name))
     if name in ("bf16-true", "16-true"):
         return BatchHalfPrecision(cast(Any, name))
+    if name in ("bf16-mixed", "16-mixed") and device not in ("cpu", "cuda", "mps"):
+        return MixedPrecision(cast(Any, name), device)
     return BatchDoublePrecision() if name in ("64-true", "64") else None
+
+
+_ALIASES = {"bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def _cast(data: Any, dtype: torch.dtype) -> Any:

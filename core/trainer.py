@@ -7,18 +7,26 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.accelerators.cpu import Switches
-from core.accelerators.cpu import apply as apply_switches
+from core.accelerators import cpu as cpu_device
+from core.accelerators import cuda as cuda_device
+from core.accelerators import neuron as neuron_device
+from core.accelerators.choice import choose
+from core.accelerators.compiling import compile_blocks
+from core.accelerators.memory import LogMemory
+from core.accelerators.neuron_callbacks import ReportFallbacks, UnfusedOptimizer
+from core.accelerators.out_of_memory import RecordMemory
+from core.accelerators.shapes import CountShapes, StaticShapes
 from core.checkpoints.files import FORMAT, clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.networks import home_of
@@ -27,9 +35,32 @@ from core.files import replacing
 from core.precision import precision_plugin
 from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
 from core.task import Task
-from core.tracking import FollowRun, Throughput, Tracking, build_loggers, progress_callbacks
+from core.tracking import (
+    FollowRun,
+    Profile,
+    ProfileSteps,
+    Throughput,
+    Tracking,
+    build_loggers,
+    progress_callbacks,
+)
 
-__all__ = ["Checkpoints", "build_trainer", "describe", "versions"]
+__all__ = ["Checkpoints", "Devices", "build_trainer", "describe", "versions"]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What each kind of device is set up with; only that of the run's own is looked at.
+
+    Attributes:
+        cpu: Speed switches of the CPU.
+        cuda: Number formats, kernels and compilation on CUDA.
+        neuron: Environment and shapes on AWS Neuron.
+    """
+
+    cpu: cpu_device.Switches = field(default_factory=cpu_device.Switches)
+    cuda: cuda_device.Switches = field(default_factory=cuda_device.Switches)
+    neuron: neuron_device.Switches = field(default_factory=neuron_device.Switches)
 
 
 @dataclass(frozen=True)
@@ -63,9 +94,10 @@ def build_trainer(
     folder: Path,
     tracking: Tracking,
     checkpoints: Checkpoints,
-    switches: Switches,
+    devices: Devices,
     config: Mapping[str, Any],
     verb: str,
+    profile: Profile = Profile(),  # noqa: B008
     rows: int | None = None,
 ) -> pl.Trainer:
     """Build the Trainer of one run.
@@ -76,17 +108,20 @@ def build_trainer(
         folder: The run folder.
         tracking: Loggers and report.
         checkpoints: When to write them.
-        switches: What to turn on if the run is on the CPU.
+        devices: How the device is set up that the run gets.
         config: The resolved config in plain containers: saved with the run and in every checkpoint.
         verb: fit, validate, test or predict.
+        profile: Which steps to profile.
         rows: Rows of the network's largest matrix product, if known.
 
     Raises:
+        UserError: If the device is absent or does not go with the other arguments.
         TypeError, ValueError, MisconfigurationException: From Lightning, for arguments it refuses.
     """
-    arguments = dict(arguments)
+    device, arguments = on_device(arguments)
+    precision = arguments.get("precision")
     plugins = [*(arguments.pop("plugins", None) or []), SafeCheckpointIO()]
-    plugin = precision_plugin(arguments.get("precision"))
+    plugin = precision_plugin(precision, device=device)
     if plugin is not None:
         plugins.append(plugin)
         arguments["precision"] = None
@@ -96,7 +131,9 @@ def build_trainer(
     if fitting and not arguments.get("fast_dev_run"):
         clean_leftovers(folder / "checkpoints")
         callbacks += [RandomState(), IsolateValidation(), NonFiniteGuard(folder, skip=task.skip_non_finite)]
-        callbacks += [Throughput()]
+        callbacks += [Throughput(peak=tracking.peak), *device_callbacks(device, devices, folder)]
+        if profile.steps is not None:
+            callbacks.append(ProfileSteps(profile, folder))
         # The best's callback comes first: Lightning takes the first for `trainer.checkpoint_callback`.
         callbacks += checkpoint_callbacks(
             folder / "checkpoints",
@@ -130,14 +167,47 @@ def build_trainer(
     )
     # Filling every uninitialised tensor costs more than a small step and makes no result more repeatable.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if isinstance(trainer.accelerator, CPUAccelerator):
-        on = apply_switches(switches, network=task.network, rows=rows)
-        task.record["switches"] = on
-        task.fused_optimizer = bool(on["fused_optimizer"]["on"])
+    on = apply_switches(device, devices, task=task, precision=precision, rows=rows)
+    task.record["switches"] = on
+    task.fused_optimizer = bool(on.get("fused_optimizer", {}).get("on"))
     task.run_folder = folder
     if fitting:
         save_config(config, folder)
     return trainer
+
+
+def on_device(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the device type that `trainer.accelerator` means here, and the arguments as it needs them."""
+    asked = arguments.get("accelerator")
+    device = asked.name() if isinstance(asked, Accelerator) else choose(asked)
+    if device == "neuron":
+        return device, neuron_device.neuron_arguments(arguments)
+    return device, dict(arguments) if isinstance(asked, Accelerator) else {**arguments, "accelerator": device}
+
+
+def device_callbacks(device: str, devices: Devices, folder: Path) -> list[Callback]:
+    """Return what a fit on a device needs beside training."""
+    if device == "neuron":
+        static = [StaticShapes()] if devices.neuron.drop_last else []
+        watched = [CountShapes(devices.neuron.shapes), ReportFallbacks()]
+        return [*static, *watched, UnfusedOptimizer(), LogMemory()]
+    if device == "cuda":
+        return [LogMemory(), *([RecordMemory(folder)] if devices.cuda.memory_snapshot else [])]
+    return []
+
+
+def apply_switches(
+    device: str, devices: Devices, *, task: Task, precision: Any, rows: int | None
+) -> dict[str, Any]:
+    """Set the process and the network up for their device, and return what is on and why."""
+    if device == "cpu":
+        return dict(cpu_device.apply(devices.cpu, network=task.network, rows=rows))
+    if device == "cuda":
+        return cuda_device.apply(devices.cuda, network=task.network, precision=precision)
+    if device == "neuron" and devices.neuron.compile:
+        blocks = compile_blocks(task.network, backend="neuron")
+        return {"compile": {"on": True, "reason": f"{blocks} blocks"}}
+    return {}
 
 
 @rank_zero_only

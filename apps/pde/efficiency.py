@@ -100,7 +100,8 @@ def _cells(
 
 def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]) -> int:
     """Run one cell in `folder`, going on where it stood."""
-    from core.cli.arguments import prepare, set_waiting
+    from core.cli.arguments import prepare
+    from core.cli.environment import set_environment
     from core.cli.runs import INHERITED
 
     words = ["--config", str(recipe), "--seed_everything", str(seed), "--data.seed", str(seed)]
@@ -108,7 +109,7 @@ def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]
     if any((folder / "checkpoints").glob("*.ckpt")):
         words += ["--ckpt_path", "last"]
     request = prepare("pde", "fit", words)
-    set_waiting(request)
+    set_environment(request)
     from core.cli.run import run
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -88,10 +88,11 @@ def _run_domain(domain: str, words: list[str]) -> int:
         module, function = own[verb].split(":")
         own_verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
         return own_verb(rest)
-    from core.cli.arguments import prepare, set_waiting
+    from core.cli.arguments import prepare
+    from core.cli.environment import set_environment
 
     request = prepare(domain, verb, rest)  # finds every mistake that can be found without torch
-    set_waiting(request)
+    set_environment(request)
     from core.cli.run import run
 
     return run(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,18 @@ from core.cli.recipes import example, find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Request", "option", "prepare", "program", "read_yaml", "run_name", "set_waiting"]
+__all__ = ["Request", "option", "prepare", "program", "read_yaml", "run_name"]
 
 TOP_LEVEL = (
     "about",
     "ckpt_path",
     "checkpoints",
     "cpu",
+    "cuda",
     "data",
     "model",
+    "neuron",
+    "profile",
     "runs",
     "seed_everything",
     "tracking",
@@ -33,6 +35,9 @@ TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 GROUPS = {
     "checkpoints": "core.trainer.Checkpoints",
     "cpu": "core.accelerators.cpu.Switches",
+    "cuda": "core.accelerators.cuda.Switches",
+    "neuron": "core.accelerators.neuron.Switches",
+    "profile": "core.tracking.profiler.Profile",
     "tracking": "core.tracking.settings.Tracking",
 }
 SPECIAL_CHECKPOINTS = ("last", "best")
@@ -130,19 +135,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no keys; a recipe has at least model: and data:")
     return content
-
-
-def set_waiting(request: Request) -> None:
-    """Set how long OpenMP's threads spin while they wait; its library reads that once, when torch is loaded.
-
-    With the default, two threads beside one other busy program take five times as long for a step (measured
-    with TTM); with 10 000 turns they take half of that, and on a quiet machine the same as before.
-    """
-    wanted: Any = option(request, "--cpu.short_spin")
-    for path in request.configs:
-        wanted = (read_yaml(path).get("cpu") or {}).get("short_spin") if wanted is None else wanted
-    if str(wanted).lower() not in ("false", "no", "off") and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def option(request: Request, *names: str) -> str | None:

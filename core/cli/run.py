@@ -20,7 +20,8 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from core.accelerators.cpu import Switches
+from core.accelerators import cpu, cuda, neuron
+from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
 from core.checkpoints.files import read_checkpoint
 from core.cli.arguments import Request, program, read_yaml
 from core.cli.mistakes import explain
@@ -28,8 +29,8 @@ from core.cli.parents import inherited, merged
 from core.cli.runs import INHERITED, RunFolder, locate
 from core.errors import UserError
 from core.task import Task
-from core.tracking import Tracking, quiet
-from core.trainer import Checkpoints, build_trainer, describe
+from core.tracking import Profile, Tracking, quiet
+from core.trainer import Checkpoints, Devices, build_trainer, describe
 
 __all__ = ["run"]
 
@@ -62,7 +63,10 @@ class DomainCLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder of the run folders")
         parser.add_argument("--checkpoints", type=Checkpoints, default=Checkpoints())
         parser.add_argument("--tracking", type=Tracking, default=Tracking())
-        parser.add_argument("--cpu", type=Switches, default=Switches())
+        parser.add_argument("--profile", type=Profile, default=Profile())
+        parser.add_argument("--cpu", type=cpu.Switches, default=cpu.Switches())
+        parser.add_argument("--cuda", type=cuda.Switches, default=cuda.Switches())
+        parser.add_argument("--neuron", type=neuron.Switches, default=neuron.Switches())
         parser.set_defaults(
             {
                 "trainer.use_distributed_sampler": False,
@@ -157,7 +161,8 @@ def _train_or_test(
         folder=folder,
         tracking=cli.config_init["tracking"],
         checkpoints=cli.config_init["checkpoints"],
-        switches=cli.config_init["cpu"],
+        devices=Devices(**{name: cli.config_init[name] for name in ("cpu", "cuda", "neuron")}),
+        profile=cli.config_init["profile"],
         config=config,
         verb=request.verb,
         rows=task.product_rows(cli.datamodule),
@@ -187,6 +192,10 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
         raise
     except OSError as error:
         raise _disk_full(error) or error from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_advice(error, trainer, folder=cli.model.run_folder) from error
     finally:
         finish(trainer.loggers, failed=code != 0)
     return 0

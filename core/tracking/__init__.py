@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.tracking.metrics_csv import MetricsCSV, read_metrics
     from core.tracking.movies import save_movie, write_movie
     from core.tracking.peaks import peak_flops
+    from core.tracking.profiler import Profile, ProfileSteps
     from core.tracking.progress import LineProgress, progress_callbacks, quiet
     from core.tracking.report import write_report
     from core.tracking.settings import Tracking
@@ -28,6 +29,8 @@ _HOMES = {
     "FollowRun": "follow",
     "LineProgress": "progress",
     "MetricsCSV": "metrics_csv",
+    "Profile": "profiler",
+    "ProfileSteps": "profiler",
     "Throughput": "throughput",
     "Tracking": "settings",
     "WandbLogger": "wandb_logger",
@@ -54,6 +57,8 @@ __all__ = [
     "FollowRun",
     "LineProgress",
     "MetricsCSV",
+    "Profile",
+    "ProfileSteps",
     "Throughput",
     "Tracking",
     "WandbLogger",

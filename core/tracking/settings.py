@@ -27,9 +27,11 @@ class Tracking:
         tensorboard: Write TensorBoard files into `<run>/tensorboard` (needs `domainfm[tensorboard]`).
         artifact: Hand the best checkpoint to Weights & Biases when training ends.
         report: Write `<run>/report.html` when training or testing ends.
+        peak_tflops: Dense peak of one device in TFLOP/s, against which MFU is measured; null takes that of
+            the table in `core.tracking.peaks`.
 
     Raises:
-        UserError: If `wandb` is none of the four words.
+        UserError: If `wandb` is none of the four words, or the peak is not above 0.
     """
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
@@ -37,8 +39,18 @@ class Tracking:
     tensorboard: bool = False
     artifact: bool = False
     report: bool = True
+    peak_tflops: float | None = None
+
+    @property
+    def peak(self) -> float | None:
+        """The peak in FLOP per second."""
+        return None if self.peak_tflops is None else self.peak_tflops * 1e12
 
     def __post_init__(self) -> None:
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise UserError(
+                f"tracking.peak_tflops is {self.peak_tflops}; give the device's dense TFLOP/s, or null"
+            )
         if self.wandb not in MODES:
             raise UserError(
                 f"tracking.wandb is '{self.wandb}'; it must be one of {', '.join(MODES)}"

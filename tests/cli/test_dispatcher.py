@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from core.cli import main
-from core.cli.arguments import prepare, set_waiting
+from core.cli.arguments import prepare
+from core.cli.environment import set_environment
 from core.errors import UserError
 
 
@@ -102,6 +103,6 @@ def test_a_hyphen_in_a_domain_is_an_underscore(capsys):
 def test_waiting_threads_are_set_before_torch_is_loaded(recipe, monkeypatch, words, expected):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    set_waiting(prepare("timeseries", "fit", ["--config", str(recipe), *words]))
+    set_environment(prepare("timeseries", "fit", ["--config", str(recipe), *words]))
     found = os.environ.pop("GOMP_SPINCOUNT", None)
     assert found == expected
