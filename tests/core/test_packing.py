@@ -1,0 +1,128 @@
+"""Packing loses no token, crosses no sequence, and is the same for one (seed, epoch)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from core.data.packing import IGNORED, Packed, PackedBatch, balance, cut, pack
+from core.errors import UserError
+
+LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)
+
+
+class Sentences(Dataset):
+    """Sequence n is n * 100, n * 100 + 1, …"""
+
+    def __init__(self, lengths: list[int], labels: bool = False) -> None:
+        self.lengths, self.labels = lengths, labels
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, where: tuple[int, int]) -> Tensor | tuple[Tensor, Tensor]:
+        tokens = torch.arange(self.lengths[where[1]]) + 100 * where[1]
+        return (tokens, tokens.roll(-1)) if self.labels else tokens
+
+
+def plain_first_fit(lengths: list[int], capacity: int) -> list[int]:
+    room: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [row for row, free in enumerate(room) if free >= length]
+        if not fitting:
+            room.append(capacity)
+        room[fitting[0] if fitting else -1] -= length
+    return room
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 5), spare=st.integers(0, 40))
+def test_packing_is_first_fit_decreasing_and_each_sample_comes_once(
+    lengths: list[int], seed: int, spare: int
+) -> None:
+    capacity = max(lengths) + spare
+    rows = pack(lengths, capacity, seed)
+    assert sorted(sample for row in rows for sample in row) == list(range(len(lengths)))
+    assert [capacity - sum(lengths[s] for s in row) for row in rows] == plain_first_fit(lengths, capacity)
+    assert rows == pack(lengths, capacity, seed)
+
+
+def test_seeds_exchange_samples_of_equal_length() -> None:
+    assert len({str(pack([5] * 20, 20, seed)) for seed in range(5)}) > 1
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 100), min_size=1, max_size=20), labels=st.booleans())
+def test_every_successor_is_predicted_once_and_only_from_its_own_sequence(
+    lengths: list[int], labels: bool
+) -> None:
+    rows = Packed(Sentences(lengths, labels), capacity=24, seed=1)
+    batch = PackedBatch.stack([rows[3, row] for row in range(len(rows))])
+    pairs = [(int(a), int(b)) for a, b in zip(batch.ids.flatten(), batch.labels.flatten(), strict=True)]
+    predicted = sorted(pair for pair in pairs if pair[1] != IGNORED)
+    wanted = [(100 * n + t, 100 * n + t + 1) for n, size in enumerate(lengths) for t in range(size - 1)]
+    assert predicted == sorted(wanted)
+    assert all(sum(row) == 24 for row in batch.lengths)
+    assert torch.equal(batch.positions == 0, begins(batch))
+    assert int(batch.cu_seqlens[-1]) == batch.ids.numel() and batch.targets == len(wanted)
+
+
+def begins(batch: PackedBatch) -> Tensor:
+    flat = torch.zeros(batch.ids.numel(), dtype=torch.bool)
+    flat[batch.cu_seqlens[:-1].long()] = True
+    return flat.view_as(batch.ids)
+
+
+def test_rows_are_a_function_of_seed_and_epoch_and_equally_many() -> None:
+    lengths = [3, 3, 3, 7, 7, 2, 2, 2, 9, 5] * 4
+    one, other = (Packed(Sentences(lengths), capacity=10, seed=2) for _ in range(2))
+    there = [one.row(epoch, row) for epoch in (0, 1, 2) for row in range(len(one))]
+    back = [other.row(epoch, row) for epoch in (2, 1, 0) for row in range(len(other))]
+    size = len(one)
+    assert there == back[2 * size :] + back[size : 2 * size] + back[:size]
+    assert there[:size] != there[size : 2 * size]
+
+
+def test_what_is_longer_than_a_row_is_chunked_truncated_dropped_or_refused() -> None:
+    assert [(p.start, p.stop, p.ends) for p in cut([10], 4)] == [(0, 4, False), (4, 8, False), (8, 10, True)]
+    assert [(p.start, p.stop, p.ends) for p in cut([10, 0], 4, "truncate")] == [(0, 4, True)]
+    assert [p.sample for p in cut([10, 3], 4, "drop")] == [1]
+    with pytest.raises(UserError, match="sample 0 has 10 tokens and a row 4"):
+        cut([10, 3], 4, "refuse")
+    with pytest.raises(UserError, match="did you mean 'chunk'"):
+        cut([10], 4, "chunks")
+    with pytest.raises(UserError, match="none is left to pack"):
+        Packed(Sentences([10]), capacity=4, seed=0, longer="drop")
+    with pytest.raises(UserError, match="0 to 3"):
+        pack([0, 3], 4)
+
+
+@given(lengths=LENGTHS, ranks=st.integers(1, 8), cost=st.sampled_from(["tokens", "attention"]))
+def test_work_is_dealt_evenly_and_samples_equally(lengths: list[int], ranks: int, cost: str) -> None:
+    dealt = balance(lengths, ranks, cost)
+    assert sorted(sample for share in dealt for sample in share) == list(range(len(lengths)))
+    assert max(map(len, dealt)) <= -(-len(lengths) // ranks)
+    power = 1 if cost == "tokens" else 2
+    work = [sum(lengths[s] ** power for s in share) for share in dealt]
+    assert len(lengths) % ranks or max(work) - min(work) <= max(lengths) ** power
+
+
+def test_balancing_is_better_than_taking_turns() -> None:
+    lengths = [100, 90, 10, 10, 50, 40, 60, 40]
+    assert sorted(sum(lengths[s] for s in share) for share in balance(lengths, 2)) == [200, 200]
+
+
+def test_a_truncated_or_reshaped_batch_keeps_its_sequences_apart() -> None:
+    rows = Packed(Sentences([5, 4, 3, 9, 3]), capacity=12, seed=0)
+    batch = PackedBatch.stack([rows[0, 0], rows[0, 1]])
+    short = batch.truncated(8)
+    assert short.ids.shape == (2, 8) and all(sum(row) == 8 for row in short.lengths)
+    assert (short.labels[:, -1] == IGNORED).all()
+    pieces = batch.reshaped(4)
+    assert torch.equal(pieces.ids.view(2, 12), batch.ids)
+    assert all(sum(row) == 4 for row in pieces.lengths)
+    assert torch.equal(pieces.positions == 0, begins(pieces))
