@@ -33,6 +33,7 @@ def drawings(
     """
     from apps.pde.charts import error_figure
     from apps.pde.figures import rollout_figure
+    from apps.pde.series import is_series
     from apps.pde.spread_figures import error_bars_figure, series_figure, spread_figures
 
     for number, example in enumerate(examples):
@@ -45,7 +46,7 @@ def drawings(
         shown = {**example, "truth": truth, "prediction": guess}
         if example.get("std") is not None:
             shown["std"] = example["std"][:, places]
-        if dataset.get("axes") == ["time"]:
+        if is_series(dataset):
             yield f"rollout-{number + 1}", series_figure(shown, names, dataset, title=what)
             continue
         yield (
@@ -79,9 +80,10 @@ def drawings(
             own = [row for row in rows if row["dataset"] == name]
             last = [row for row in own if row["step"] == own[-1]["step"]]
             suffix = "" if len(evaluation.datasets) == 1 else f"-{name}"
+            when = " at the last time" if last[0]["step"] > 1 else ""
             yield (
                 f"uncertainty_by_field{suffix}",
-                error_bars_figure(last, title=f"{title} on {name}: errors and spread at the last time"),
+                error_bars_figure(last, title=f"{title} on {name}: errors and spread{when}"),
             )
 
 

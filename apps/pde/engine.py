@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from apps.pde.batch import FieldBatch
+from apps.pde.series import PREFIX
 from apps.pde.solvers.engine import COMMANDS, OUTPUTS
 from core.data.module import DataModule
 from core.errors import UserError, did_you_mean
@@ -93,7 +94,7 @@ class Windows(DataModule):
         assert self._constants is not None
         mean, std = self._constants
         first = len(self.inputs)
-        names = [f"initial {name}" for name in self.outputs]
+        names = [f"{PREFIX}{name}" for name in self.outputs]
         units = self._about["units"]
         dataset = {
             "name": self._about["name"],
@@ -107,7 +108,7 @@ class Windows(DataModule):
             "units": {
                 "time": "s",
                 **units,
-                **{f"initial {name}": units.get(name, "1") for name in self.outputs},
+                **{f"{PREFIX}{name}": units.get(name, "1") for name in self.outputs},
             },
             "times": [0.0],
             "axes": ["time"],
@@ -133,7 +134,7 @@ class Windows(DataModule):
 
     def use_statistics(self, facts: Mapping[str, Any]) -> None:
         """Scale with a checkpoint's constants instead of the data's own; to be called before it is read."""
-        self.inputs = [name for name in facts["inputs"] if not name.startswith("initial ")]
+        self.inputs = [name for name in facts["inputs"] if not name.startswith(PREFIX)]
         self.outputs = list(facts["outputs"])
         given = facts["datasets"][0]
         first = len(self.inputs)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.pde.binding import Bound
+from apps.pde.series import InitialSeries, is_series
 from apps.pde.sources.arrays import ArraySource
 from apps.pde.sources.opening import open_source
 from apps.pde.spec import Channel, Spec
@@ -37,6 +38,16 @@ class Initial:
     def source(self) -> ArraySource:
         """The file."""
         return self.bound.source
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Grid points along each axis."""
+        return self.bound.space
+
+    @property
+    def coordinates(self) -> tuple[NDArray[np.float64], ...]:
+        """Positions of the points of each axis."""
+        return self.bound.coordinates
 
     @property
     def time(self) -> float:
@@ -117,7 +128,7 @@ def initial_states(
     resolution: int | None = None,
     layout: str | None = None,
     split: str | None = None,
-) -> Initial:
+) -> Initial | InitialSeries:
     """Find the initial states of a file in any layout of `apps.pde.sources.opening`.
 
     Args:
@@ -135,18 +146,20 @@ def initial_states(
         UserError: If the file is not there or not read, fields are missing, or the grid does not fit.
     """
     source = open_source(path, layout=layout, split=split)
-    bound = Bound(dataset, source, Spec(), factors=_factors(source, resolution), missing="keep")
-    bound.bind([_channel(name, source, surrogate, dataset) for name in surrogate.inputs], [])
-    surrogate.check_shape((surrogate.frames, len(surrogate.inputs), *bound.space))
-    snapshots = _snapshots(source, surrogate, dataset=dataset, start=start, stride=stride)
-    rows = range(source.trajectories) if trajectories is None else trajectories
+    rows = tuple(dict.fromkeys(range(source.trajectories) if trajectories is None else trajectories))
     for row in rows:
         if not 0 <= row < source.trajectories:
             raise UserError(
                 f"--trajectories has {row}, but {source.path} has {source.trajectories} (0 to "
                 f"{source.trajectories - 1})"
             )
-    return Initial(bound, snapshots, tuple(dict.fromkeys(rows)))
+    if is_series(surrogate.constants(dataset)):
+        return InitialSeries(source, surrogate.inputs, surrogate.constants(dataset), rows)
+    bound = Bound(dataset, source, Spec(), factors=_factors(source, resolution), missing="keep")
+    bound.bind([_channel(name, source, surrogate, dataset) for name in surrogate.inputs], [])
+    surrogate.check_shape((surrogate.frames, len(surrogate.inputs), *bound.space))
+    snapshots = _snapshots(source, surrogate, dataset=dataset, start=start, stride=stride)
+    return Initial(bound, snapshots, rows)
 
 
 def _channel(name: str, source: ArraySource, surrogate: Surrogate, dataset: str) -> Channel:

@@ -43,9 +43,17 @@ def pictures(
         solutions, mean = replace(solutions, fields=list(shown)), mean[:, places]
         std, truth = (None if one is None else one[:, places] for one in (std, truth))
     times = [0.0] if solutions.times is None else solutions.times.tolist()
+    if "time" in solutions.axis_names:
+        known, spread = (None if one is None else one[0] for one in (truth, std))
+        drawn = _bands(solutions, mean[0], spread, known, title)
+        return [_saved(drawn, out.with_suffix(".png"))]
     made = [_saved(_fields(solutions, mean, truth, times, title), out.with_suffix(".png"))]
     first = solutions.fields[0]
     unit = solutions.units.get(first, "1")
+    if std is not None and mean.ndim == 3 and "time" not in solutions.axis_names:
+        when = f"{title}, t = {times[-1]:.3g}" if len(times) > 1 else title
+        drawn = _bands(solutions, mean[-1], std[-1], None if truth is None else truth[-1], when)
+        made.append(_saved(drawn, out.with_name(f"{out.stem}-uncertainty.png")))
     if std is not None and mean.ndim > 3:
         drawn = uncertainty_figure(
             mean[-1, 0],
@@ -101,6 +109,25 @@ def _fields(
         for k in picked
     ]
     return gallery_figure(panels, columns=len(picked), title=title)
+
+
+def _bands(
+    solutions: Solutions,
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32] | None,
+    truth: NDArray[np.float32] | None,
+    title: str,
+) -> Any:
+    """Draw fields `(C', X)` on one axis, with a band where there is a deviation."""
+    from apps.pde.charts import band_figure, labelled
+
+    panels = [
+        {"title": name.replace("_", " "), "unit": solutions.units.get(name, "1"), "mean": mean[place]}
+        | {"std": None if std is None else std[place], "truth": None if truth is None else truth[place]}
+        for place, name in enumerate(solutions.fields)
+    ]
+    axis = labelled(solutions.axis_names[0], solutions.units)
+    return band_figure(solutions.coordinates[0], panels, x_label=axis, title=title)
 
 
 def _saved(figure: Any, path: Path) -> Path:

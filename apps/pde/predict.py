@@ -13,6 +13,7 @@ from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from apps.pde.initial import Initial
+    from apps.pde.series import InitialSeries
     from apps.pde.surrogate import Surrogate
 
 __all__ = ["main", "predict_to"]
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 def predict_to(
     out: str | Path,
     surrogate: Surrogate,
-    initial: Initial,
+    initial: Initial | InitialSeries,
     *,
     times: Sequence[float],
     dataset: str | None = None,
@@ -98,6 +99,7 @@ def predict_to(
     """
     import numpy as np
 
+    from apps.pde.series import is_series
     from apps.pde.solutions import Solutions, check_suffix, written_to
 
     path, name = check_suffix(out), surrogate.dataset(dataset)
@@ -113,7 +115,8 @@ def predict_to(
         fields=shown,
         samples=rows,
         times=None if surrogate.steady else initial.time + np.asarray(times, dtype=np.float64),
-        coordinates=initial.bound.coordinates,
+        coordinates=initial.coordinates,
+        axis_names=facts.get("axes") or ("x", "y", "z"),
         units=facts.get("units") or {},
         spread=surrogate.members > 1,
         attributes=_attributes(surrogate, initial, name, way),
@@ -138,8 +141,8 @@ def predict_to(
                 kept = mean[0], None if std is None else std[0]
     initial.source.close()
     trained = list(surrogate.facts[0]["space"])
-    if say is not None and list(initial.bound.space) != trained:
-        grids = [" x ".join(map(str, space)) for space in (trained, initial.bound.space)]
+    if say is not None and list(initial.space) != trained and not is_series(facts):
+        grids = [" x ".join(map(str, space)) for space in (trained, initial.space)]
         say(f"the network was trained on a grid of {grids[0]}, the initial states have {grids[1]}")
     made = [path]
     if figure and kept is not None and np.isfinite(kept[0]).all():
@@ -169,7 +172,9 @@ def _times(options: argparse.Namespace, surrogate: Surrogate, dataset: str, way:
     return times
 
 
-def _attributes(surrogate: Surrogate, initial: Initial, dataset: str, way: str) -> dict[str, Any]:
+def _attributes(
+    surrogate: Surrogate, initial: Initial | InitialSeries, dataset: str, way: str
+) -> dict[str, Any]:
     """Return what the file says of itself; lists are joined, netCDF keeps no nested ones."""
     licences: list[str] = []
     sources: list[str] = []

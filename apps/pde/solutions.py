@@ -36,6 +36,7 @@ class Solutions:
         units: Field to unit.
         spread: Whether each field has a standard deviation beside it, `<field>_std`.
         attributes: Text, numbers and lists of text about the whole.
+        axis_names: What `coordinates` are called; `time` for a series, which then has no `times`.
     """
 
     fields: Sequence[str]
@@ -45,6 +46,7 @@ class Solutions:
     units: Mapping[str, str]
     spread: bool
     attributes: Mapping[str, Any]
+    axis_names: Sequence[str] = ("x", "y", "z")
 
     @property
     def axes(self) -> dict[str, NDArray[Any]]:
@@ -52,7 +54,7 @@ class Solutions:
         made: dict[str, NDArray[Any]] = {"sample": np.asarray(self.samples, dtype=np.int64)}
         if self.times is not None:
             made["time"] = np.asarray(self.times, dtype=np.float64)
-        return made | dict(zip("xyz", self.coordinates, strict=False))
+        return made | dict(zip(self.axis_names, self.coordinates, strict=False))
 
     @property
     def variables(self) -> dict[str, dict[str, str]]:
@@ -121,7 +123,7 @@ def _netcdf(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
         for name, values in axes.items():
             file.create_variable(name, (name,), values.dtype, data=values)
             if name != "sample":
-                file[name].attrs["units"] = "1"
+                file[name].attrs["units"] = solutions.units.get(name, "1")
         made = {}
         for name, attributes in solutions.variables.items():
             made[name] = file.create_variable(name, tuple(axes), "f4")
@@ -143,7 +145,7 @@ def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
         shutil.rmtree(temporary, ignore_errors=True)
         group = zarr.create_group(temporary, zarr_format=3, attributes=dict(solutions.attributes))
         for name, values in axes.items():
-            said = {} if name == "sample" else {"units": "1"}
+            said = {} if name == "sample" else {"units": solutions.units.get(name, "1")}
             array = group.create_array(
                 name, shape=values.shape, dtype=values.dtype, dimension_names=[name], attributes=said
             )

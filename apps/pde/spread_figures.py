@@ -126,7 +126,7 @@ def error_bars_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> 
         left.set_title("Error", fontsize=11)
         right.barh(at, [100 * row["coverage_2_sigma"] for row in rows], 0.6, color=PALETTE[0])
         right.axvline(95.4, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), label="normal: 95.4 %")
-        right.set_yticks(at, ["" for _ in names])
+        right.set_yticks([])
         right.invert_yaxis()
         right.set_xlim(0, 100)
         right.set_xlabel("truth within mean ± 2σ [% of the points]")

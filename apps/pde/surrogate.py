@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apps.pde.rollout import by_member, is_timed
+from apps.pde.series import is_series
 from core.errors import UserError, did_you_mean
 
 __all__ = ["ROLLOUTS", "Surrogate"]
@@ -277,6 +278,8 @@ class Surrogate:
             raise UserError(
                 f"the network was trained on {len(trained)} axes of space and the data has {len(space)}"
             )
+        if is_series(self.facts[0]["datasets"][0]):  # any number of windows
+            space = [size % one or one for size, one in zip(space, trained, strict=True)]
         for network in self.networks:
             fixed = getattr(network, "resolution", None)
             wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
