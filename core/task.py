@@ -7,6 +7,7 @@ A domain's task holds its steps and nothing else; what is here delegates to the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from core.data.normaliser import Normaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
+from core.strategies.losses import weighted
+from core.strategies.starting import start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,16 +142,19 @@ class Task(LightningModule):
                 self._note_origin(facts)
 
     def configure_model(self) -> None:
-        """Load the weights and freeze what stays frozen: once, and before a strategy wraps the network."""
+        """Load the weights, freeze what stays frozen, and arrange the network as the strategy does: once."""
         if self._ready:
             return
         self._ready = True
+        load = None
         if self.weights is not None:
-            report = load_weights(self.weights, self.network, reinitialise=self.reinitialise)
+            load = partial(load_weights, self.weights, self.network, reinitialise=self.reinitialise)
+        prepare = None if self.adaptation is None else self.adaptation.prepare
+        place = getattr(getattr(self._trainer, "strategy", None), "place", start)
+        report = place(self.network, load=load, prepare=prepare)
+        if report is not None:
             self._note_origin(report.metadata)
             self.say(str(report))
-        if self.adaptation is not None:
-            self.adaptation.prepare(self.network)
 
     def configure_optimizers(self) -> Any:
         """Build groups that exist from the first step, the optimiser, and the schedule stepped with it."""
@@ -214,6 +220,15 @@ class Task(LightningModule):
             check_averaging(checkpoint, trainer.callbacks)  # type: ignore[attr-defined]
 
     # for the steps of a domain's task
+
+    def mean_over_ranks(self, total: Tensor, count: Tensor) -> Tensor:
+        """Return `total / count` weighted so that ranks with uneven counts together make the global mean."""
+        return self.weigh(total / count.clamp(min=1), count)
+
+    def weigh(self, mean: Tensor, count: Tensor | float) -> Tensor:
+        """Weigh this rank's mean over `count` values by its share of all ranks' values."""
+        trainer = self._trainer
+        return mean if trainer is None else weighted(mean, count, trainer.strategy)  # type: ignore[attr-defined]
 
     def log_scalars(self, scalars: Mapping[str, Tensor], *, batch_size: int, **options: Any) -> None:
         """Log tensors without moving them to the host; `batch_size` weighs them in an epoch's mean."""

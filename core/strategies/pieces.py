@@ -1,0 +1,33 @@
+"""What is the same for a whole tensor and for one that is spread over a mesh."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+__all__ = ["like", "local", "settled", "whole"]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's piece, which shares its memory with `tensor`."""
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; every rank of its mesh must ask."""
+    return tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def settled(tensor: Tensor) -> Tensor:
+    """Return `tensor` with sums over ranks that are still outstanding carried out."""
+    if not isinstance(tensor, DTensor) or not any(place.is_partial() for place in tensor.placements):
+        return tensor
+    places = [Replicate() if place.is_partial() else place for place in tensor.placements]
+    return tensor.redistribute(placements=places)
+
+
+def like(full: Tensor, pattern: Tensor) -> Tensor:
+    """Spread a whole tensor, the same on every rank, as `pattern` is; nothing is sent."""
+    if not isinstance(pattern, DTensor):
+        return full
+    return distribute_tensor(full, pattern.device_mesh, pattern.placements, src_data_rank=None)

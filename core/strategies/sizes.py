@@ -1,0 +1,86 @@
+"""The sizes of a mesh: which axes there are, what "auto" becomes, and whether they fill the processes of a
+run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from core.errors import UserError
+
+__all__ = ["AXES", "Size", "check", "coordinates", "resolve"]
+
+AXES = ("replicate", "shard", "context", "tensor")  # outermost first: neighbours in rank share a tensor group
+Size = int | Literal["auto"]
+
+_LATER = ("pipeline", "expert")  # axes that the recipe's spelling is open to
+
+
+def check(sizes: Mapping[str, Size]) -> None:
+    """Refuse sizes that no run can have; called before the number of processes is known.
+
+    Args:
+        sizes: Axis to size, of `AXES` and the axes that are not built yet.
+
+    Raises:
+        UserError: If a size is below 1, two are "auto", or an axis that is not available is above 1.
+    """
+    for axis in _LATER:
+        if sizes.get(axis, 1) != 1:
+            raise UserError(
+                f"trainer.strategy: {axis} is {sizes[axis]} and must be 1; the axes that can be larger are "
+                f"{', '.join(AXES)}"
+            )
+    for axis in AXES:
+        size = sizes[axis]
+        if size != "auto" and (not isinstance(size, int) or size < 1):
+            raise UserError(f"trainer.strategy: {axis} is {size}; it must be a whole number from 1, or auto")
+    automatic = [axis for axis in AXES if sizes[axis] == "auto"]
+    if len(automatic) > 1:
+        raise UserError(
+            f"trainer.strategy: {' and '.join(automatic)} are auto; only one size can follow from the others"
+        )
+
+
+def resolve(sizes: Mapping[str, Size], world: int) -> dict[str, int]:
+    """Return a whole number for every axis, in the order of `AXES`; their product is `world`.
+
+    Args:
+        sizes: Axis to size; at most one is "auto".
+        world: Number of processes of the run.
+
+    Raises:
+        UserError: If the sizes do not fill the processes.
+    """
+    check(sizes)
+    known = {axis: size for axis in AXES if isinstance(size := sizes[axis], int)}
+    product = math.prod(known.values())
+    spelled = " x ".join(f"{axis} {size}" for axis, size in known.items() if size > 1) or "every size 1"
+    automatic = next((axis for axis in AXES if sizes[axis] == "auto"), None)
+    have = f"the run has {world} process{'es' if world > 1 else ''}"
+    if product > world:
+        raise UserError(
+            f"trainer.strategy: {spelled} needs {product} devices and {have} (devices times nodes); give "
+            f"--trainer.devices={product}, or smaller sizes"
+        )
+    if automatic is None and product != world:
+        raise UserError(
+            f"trainer.strategy: {spelled} makes {product} and {have} (devices times nodes); give sizes whose "
+            "product is that, or auto for one of them"
+        )
+    if world % product:
+        raise UserError(
+            f"trainer.strategy: {automatic} is auto, but {spelled} makes {product}, which does not divide "
+            f"the {world} processes (devices times nodes)"
+        )
+    return {axis: known.get(axis, world // product) for axis in AXES}
+
+
+def coordinates(sizes: Mapping[str, int], rank: int) -> dict[str, int]:
+    """Return the place of `rank` on every axis; the last axis of `AXES` varies fastest."""
+    place: dict[str, int] = {}
+    for axis in reversed(AXES):
+        rank, place[axis] = divmod(rank, sizes[axis])
+    return place
