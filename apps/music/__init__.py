@@ -1,0 +1,17 @@
+"""Music and the language models behind it: decoders over tokens, of text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VERBS = {"tokenize": "apps.music.tokenize_command:main"}
+"""What `dfm music` does in its own way: prompts in and continuations out; texts in and tokens out."""
+
+INHERITED = ("context", "tokenizer")
+"""Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
+
+
+def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values that a config says of its own data, which `--data.path` makes void."""
+    return ("card",)

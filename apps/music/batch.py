@@ -1,0 +1,58 @@
+"""The batch every language model over tokens is fed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.data.batch import Batch
+
+__all__ = ["IGNORE", "TokenBatch"]
+
+IGNORE = -100
+"""The label of a place that counts for nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch(Batch):
+    """Rows of tokens and what follows each of them; S is the length of a row.
+
+    Labels are shifted already, `labels[b, t]` is the token after `ids[b, t]`, so that a network never shifts
+    them again and a slice along the sequence needs no neighbour.
+
+    Rows of packed documents, which do not see each other, are a `core.data.packing.PackedBatch` instead.
+
+    Attributes:
+        ids: `(B, S)` int64.
+        labels: `(B, S)` int64; `IGNORE` where nothing is to be predicted.
+        positions: `(B, S)` int64, the place of each token in its row.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.labels.shape or self.ids.shape != self.positions.shape:
+            raise ValueError(
+                f"ids {tuple(self.ids.shape)}, labels {tuple(self.labels.shape)} and positions "
+                f"{tuple(self.positions.shape)} must have one shape"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, for the count of tokens per second."""
+        return self.ids.numel()
+
+    def part(self, rank: int, ranks: int) -> TokenBatch:
+        """Return the `rank`-th of `ranks` equal slices along the sequence, with its global positions.
+
+        Raises:
+            ValueError: If the sequence cannot be cut into equal slices.
+        """
+        length = self.ids.shape[1]
+        if length % ranks:
+            raise ValueError(f"a row of {length} tokens cannot be cut into {ranks} equal slices")
+        own = slice(rank * length // ranks, (rank + 1) * length // ranks)
+        return TokenBatch(self.ids[:, own], self.labels[:, own], self.positions[:, own])

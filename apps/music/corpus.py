@@ -1,0 +1,129 @@
+"""A body of tokens: one flat array, the sequences in it, and the documents that sequences make."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from core.errors import UserError
+
+__all__ = ["Corpus", "concatenated", "cut", "gather", "in_documents"]
+
+_FEW = 20  # documents below which parts are cut out of the text instead of dealt out whole
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokens in memory or mapped from a file.
+
+    Attributes:
+        name: What messages call it.
+        tokens: All tokens `(T,)`, of any whole-number type.
+        starts: First token of each sequence `(S,)` int64.
+        lengths: Tokens of each sequence `(S,)` int64.
+        borders: Sequences at which documents begin, and their end `(documents + 1,)` int64.
+    """
+
+    name: str
+    tokens: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    borders: np.ndarray
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.borders) - 1
+
+    def document_lengths(self) -> np.ndarray:
+        """Return the tokens of each document `(documents,)`."""
+        sums = np.concatenate([[0], np.cumsum(self.lengths)])
+        return sums[self.borders[1:]] - sums[self.borders[:-1]]
+
+
+def gather(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> Corpus:
+    """Join documents, each a single sequence of ids `(N,)`, in memory.
+
+    Raises:
+        UserError: If there is no token at all.
+    """
+    dtype = np.uint16 if vocabulary <= 1 << 16 else np.int32
+    parts = [np.asarray(ids).astype(dtype) for ids in documents]
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    if not lengths.sum():
+        raise UserError(f"{name} holds no text; give a file that is not empty")
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    return Corpus(name, np.concatenate(parts), starts, lengths, np.arange(len(parts) + 1))
+
+
+def in_documents(corpus: Corpus, documents: np.ndarray) -> np.ndarray:
+    """Return the sequences of documents, in their order."""
+    return concatenated(corpus.borders[documents], np.diff(corpus.borders)[documents])
+
+
+def concatenated(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return `start, start + 1, …` of every run, one behind another."""
+    before = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else np.zeros(0, np.int64)
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def cut(corpus: Corpus, fractions: Sequence[float], *, mixed: bool) -> tuple[Corpus, list[np.ndarray]]:
+    """Deal the documents out into parts with given shares of the tokens.
+
+    Fewer than 20 documents are cut at the shares' borders themselves: their beginning is the first part.
+
+    Args:
+        corpus: The tokens.
+        fractions: Shares, which sum to 1.
+        mixed: Order the documents by a hash of what they say first, so that a file sorted by theme gives
+            parts alike; equal documents stay in one part. Otherwise they keep their order.
+
+    Returns:
+        The corpus (with more sequences where documents were cut) and the documents of each part.
+    """
+    if corpus.documents < _FEW:
+        corpus = _cut_tokens(corpus, fractions)
+    order = np.arange(corpus.documents)
+    hashes = None
+    if mixed and corpus.documents >= _FEW:
+        hashes = np.array([_hash(corpus, number) for number in order], dtype=np.uint64)
+        order = np.argsort(hashes, kind="stable")
+    sums = np.concatenate([[0], np.cumsum(corpus.document_lengths()[order])])
+    borders = [0]
+    for share in np.cumsum(fractions)[:-1]:
+        nearest = int(np.abs(sums - round(float(share) * int(sums[-1]))).argmin())
+        place = max(nearest, borders[-1])
+        while (
+            hashes is not None and 0 < place < len(order) and hashes[order[place]] == hashes[order[place - 1]]
+        ):
+            place += 1
+        borders.append(place)
+    borders.append(len(order))
+    return corpus, [order[first:last] for first, last in pairwise(borders)]
+
+
+def _cut_tokens(corpus: Corpus, fractions: Sequence[float]) -> Corpus:
+    """Return the corpus with every document a sequence run of its own and further borders at the shares."""
+    sums = np.cumsum(corpus.lengths)
+    total = int(sums[-1])
+    wanted = {round(float(share) * total) for share in np.cumsum(fractions)[:-1]}
+    inner = {0, *(int(sums[border - 1]) for border in corpus.borders[1:] if border)}
+    ends = sorted((wanted | inner | {int(one) for one in sums}) - {0})
+    begins = [0, *ends[:-1]]
+    owner = np.searchsorted(sums, begins, side="right")
+    starts = corpus.starts[owner] + np.array(begins) - (sums - corpus.lengths)[owner]
+    documents = np.flatnonzero([begin in inner | wanted for begin in begins])
+    borders = np.append(documents, len(begins))
+    return Corpus(corpus.name, corpus.tokens, starts, np.array(ends) - np.array(begins), borders)
+
+
+def _hash(corpus: Corpus, document: int) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for number in range(corpus.borders[document], corpus.borders[document + 1]):
+        first = corpus.starts[number]
+        digest.update(np.ascontiguousarray(corpus.tokens[first : first + corpus.lengths[number]]).tobytes())
+    return int.from_bytes(digest.digest(), "big")

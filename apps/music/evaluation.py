@@ -1,0 +1,130 @@
+"""Scores of a language model over a whole text: loss by place in the row, perplexity, bits for each byte."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apps.music.baselines import compressors, ngrams
+from apps.music.batch import IGNORE, TokenBatch
+from apps.music.corpus import in_documents
+from apps.music.data import Tokens
+from apps.music.samples import Stream
+from core.data.packing import PackedBatch
+
+__all__ = ["Scores", "baseline_rows", "by_place", "row"]
+
+_BUCKETS = 64  # places at most that a curve by place has
+_LAST = 8 << 20  # training tokens whose text compressors may have read
+
+
+class Scores:
+    """Sums over the batches of an evaluation; they stay on the device until they are asked for.
+
+    Args:
+        lengths: Bytes that each id stands for, or None where no tokeniser is known.
+    """
+
+    def __init__(self, lengths: np.ndarray | None = None) -> None:
+        self._lengths = None if lengths is None else torch.as_tensor(lengths, dtype=torch.float32)
+        self._nats: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        self._bytes: list[Tensor] = []
+
+    def update(self, logits: Tensor, batch: TokenBatch | PackedBatch) -> None:
+        """Add the losses of a batch, `logits (B, S, V)`."""
+        labels = batch.labels
+        each = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]).float(),
+            labels.reshape(-1),
+            ignore_index=IGNORE,
+            reduction="none",
+        ).view(labels.shape)
+        counted = labels.ne(IGNORE)
+        self._nats.append(each.sum(0))
+        self._counts.append(counted.sum(0).float())
+        if self._lengths is not None:
+            if self._lengths.device != labels.device:
+                self._lengths = self._lengths.to(labels.device)
+            self._bytes.append(self._lengths[labels.clamp(min=0)].masked_fill(~counted, 0).sum())
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._nats)
+
+    def totals(
+        self, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return nats and tokens by place in the row `(S,)`, and all bytes.
+
+        Args:
+            reduce: Sums a tensor over processes.
+        """
+        size = max(len(one) for one in self._nats)
+        table = torch.zeros(3, size, dtype=torch.float64)
+        for row_, parts in enumerate((self._nats, self._counts)):
+            for part in parts:
+                table[row_, : len(part)] += part.detach().cpu().double()
+        table[2, 0] = float(torch.stack(self._bytes).cpu().double().sum()) if self._bytes else 0.0
+        if reduce is not None:
+            table = reduce(table).cpu()
+        return table[0].numpy(), table[1].numpy(), float(table[2, 0])
+
+
+def row(model: str, *, bits: float, tokens: float, size: float) -> dict[str, Any]:
+    """Return a row of the table of results.
+
+    Args:
+        model: Its name.
+        bits: For all tokens together.
+        tokens: Their number.
+        size: Their bytes; 0 where it is not known.
+    """
+    loss = bits * math.log(2) / max(tokens, 1)
+    scores: dict[str, Any] = {"model": model}
+    if size:
+        scores["bits_per_byte"] = bits / size
+    return {**scores, "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+
+
+def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
+    """Score n-grams and compressors on the test text, having seen the training text; the best comes first."""
+    train, test = _tokens(data, 0), _tokens(data, 2)
+    source = data.source
+    size, tokens = 0.0, float(len(test) - 1)
+    if source.tokenizer is not None:
+        size = float(source.tokenizer.lengths[np.minimum(test[1:], source.vocabulary - 1)].sum())
+    bits: Mapping[str, float] = ngrams(train, test, vocabulary=source.vocabulary)
+    if source.tokenizer is not None:
+        before, text = (_bytes(data, one) for one in (train[-_LAST:], test))
+        bits = {**bits, **compressors(before, text)}
+    rows = [row(name, bits=cost, tokens=tokens, size=size) for name, cost in bits.items()]
+    return sorted(rows, key=lambda one: one["loss"])
+
+
+def by_place(nats: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return places and the mean loss there, in nats; many places are joined to at most 64."""
+    edges = np.unique(np.geomspace(1, len(nats) + 1, _BUCKETS).astype(int))
+    firsts, lasts = edges[:-1] - 1, edges[1:] - 1
+    sums = np.array(
+        [[part[a:b].sum() for a, b in zip(firsts, lasts, strict=True)] for part in (nats, counts)]
+    )
+    kept = sums[1] > 0
+    return (firsts + 1)[kept], (sums[0][kept] / sums[1][kept])
+
+
+def _tokens(data: Tokens, part: int) -> np.ndarray:
+    corpus = data.corpus
+    stream = Stream(corpus, in_documents(corpus, data.parts[part]))
+    return stream.read(np.arange(stream.total))
+
+
+def _bytes(data: Tokens, ids: np.ndarray) -> bytes:
+    assert data.source.tokenizer is not None
+    return data.source.tokenizer.decode(ids.tolist()).encode()

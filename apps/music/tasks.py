@@ -1,0 +1,207 @@
+"""Language modelling: the next token of a row, scored beside n-grams and compressors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.music.batch import TokenBatch
+from apps.music.data import Tokens
+from apps.music.evaluation import Scores, baseline_rows, by_place, row
+from apps.music.tokenizers import Tokenizer, from_state
+from core.data.packing import PackedBatch
+from core.errors import UserError
+from core.objectives.next_token import next_token
+from core.task import Task
+
+__all__ = ["LanguageModelling"]
+
+
+class LanguageModelling(Task):
+    """Trains a decoder to predict each next token.
+
+    The loss is the cross entropy in float32, divided by the number of predicted tokens of all processes
+    together. After each validation a prompt is continued and written to `samples.txt` in the run folder.
+    `test` scores the network on the whole test text beside n-grams and compressors that have seen the
+    training text, and writes `results.csv` and figures.
+
+    With gradient accumulation each step's batches count alike; rows of equal length make that the mean over
+    all tokens.
+
+    Args:
+        network: Maps `ids` and `positions` `(B, S)` to an output with `logits (B, S, V)`.
+        baselines: Whether `test` scores the baselines too.
+        prompt: Text that is continued after each validation and by `test`; None begins a document, an empty
+            text continues nothing.
+        sample_tokens: Tokens of a continuation.
+        temperature: Of the continuation; 0 takes the likeliest token.
+        task: See `core.task.Task`.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        baselines: bool = True,
+        prompt: str | None = None,
+        sample_tokens: int = 200,
+        temperature: float = 0.7,
+        **task: Any,
+    ) -> None:
+        super().__init__(network, **task)
+        if sample_tokens < 0 or temperature < 0:
+            raise UserError(
+                f"model.sample_tokens is {sample_tokens} and model.temperature is {temperature}; neither may "
+                "be negative"
+            )
+        self.baselines, self.prompt = baselines, prompt
+        self.sample_tokens, self.temperature = sample_tokens, temperature
+        self._tokenizer: Tokenizer | None = None
+        self._scores = Scores()
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuse ids that the network does not have, and rows longer than it is meant for.
+
+        Raises:
+            UserError: Naming both values.
+        """
+        settings = getattr(self.network, "settings", {})
+        vocabulary, context = settings.get("vocabulary"), settings.get("context")
+        if vocabulary is not None and facts["vocabulary"] > vocabulary:
+            raise UserError(
+                f"the network has {vocabulary} tokens and the data's tokeniser {facts['vocabulary']}; set "
+                f"model.network.vocabulary={facts['vocabulary']}, or name the tokeniser that fits with "
+                "data.tokenizer"
+            )
+        if context is not None and facts["context"] > context:
+            raise UserError(
+                f"data.context is {facts['context']} and the network is meant for {context} tokens; give "
+                f"--data.context={context}, or a network with a longer context"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Take the data's facts, as every task does, and the tokeniser."""
+        super().setup(stage)
+        state = self.trainer.datamodule.facts.get("tokenizer")  # type: ignore[attr-defined]
+        self._tokenizer = None if state is None else from_state(state)
+
+    def product_rows(self, datamodule: Any) -> int | None:
+        """Return batch size times row length: the rows of the network's linear maps."""
+        return datamodule.batch_size * datamodule.context
+
+    def flops_per_sample(self) -> float:
+        """Return the FLOPs of a training step per row, counted on the meta device; MFU is made of it."""
+        from core.tracking import count_flops
+
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        ids = torch.zeros(1, data.context, dtype=torch.int64)
+        return float(count_flops(self.network, {"ids": ids}))
+
+    def logits(self, batch: TokenBatch | PackedBatch) -> Tensor:
+        """Return `(B, S, V)`, of the token after each; packed documents do not see each other."""
+        if isinstance(batch, PackedBatch):
+            flat = self.network(batch.ids.reshape(1, -1), **batch.arguments()).logits
+            return flat.view(*batch.ids.shape, -1)
+        return self.network(batch.ids, positions=batch.positions).logits
+
+    def loss(self, batch: TokenBatch | PackedBatch) -> Tensor:
+        """Return the mean loss over the predicted tokens of this process."""
+        total, count = next_token(self.logits(batch), batch.labels)
+        return total / count.clamp(min=1)
+
+    def training_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch, over the tokens of all processes."""
+        loss = self.mean_over_ranks(*next_token(self.logits(batch), batch.labels))
+        self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums anew."""
+        self._scores = self._new_scores()
+
+    def validation_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
+        """Add the losses of one batch."""
+        self._scores.update(self.logits(batch), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, perplexity and bits for each byte over the whole part, and continue the prompt."""
+        if not len(self._scores):
+            return
+        self.log_dict({f"val_{name}": value for name, value in self._summary("validation").items()})
+        if not self.trainer.sanity_checking:
+            self._sample()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin the sums anew."""
+        self._scores = self._new_scores()
+
+    def test_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
+        """Add the losses of one batch."""
+        self._scores.update(self.logits(batch), batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Write the table of results beside the baselines, the figures, and a continuation."""
+        summary = self._summary("test")
+        self.log_dict({f"test_{name}": value for name, value in summary.items()})
+        nats, counts, _ = self._totals
+        sample = self._sample()
+        if not self.trainer.is_global_zero:
+            return
+        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
+        own = {"model": self.title, **{name: summary[name] for name in _COLUMNS if name in summary}}
+        rows = [own, *(baseline_rows(data) if self.baselines else [])]
+        self.write_table("results", rows)
+        self.say(_table(rows))
+        if sample:
+            self.say(f"a continuation by {self.title}:\n{sample}")
+        from apps.music.figures import comparison_figure, place_figure
+
+        self.log_figure("comparison", comparison_figure(rows))
+        levels = {one["model"]: one["loss"] for one in rows[1:] if one["model"] in _SHOWN}
+        self.log_figure("loss_by_place", place_figure(*by_place(nats, counts), levels=levels))
+
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return str(self.record.get("system") or type(self.network).__name__)
+
+    def _new_scores(self) -> Scores:
+        return Scores(None if self._tokenizer is None else self._tokenizer.lengths)
+
+    def _summary(self, what: str) -> dict[str, float]:
+        """Return loss, perplexity and bits for each byte over all processes."""
+        self._totals = nats, counts, size = self._scores.totals(self._summed)
+        if not counts.sum():
+            raise UserError(f"the {what} part holds no token to predict; give it a larger share of the data")
+        bits = float(nats.sum()) / torch.log(torch.tensor(2.0, dtype=torch.float64)).item()
+        scores = row("", bits=bits, tokens=float(counts.sum()), size=size)
+        return {name: value for name, value in scores.items() if name != "model"}
+
+    def _summed(self, table: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return table
+        # in float32 on devices without float64; places are summed one by one, so little is lost
+        moved = table.to(self.device, torch.float32 if self.device.type in ("mps", "neuron") else None)
+        return self.trainer.strategy.reduce(moved, reduce_op="sum").double()
+
+    def _sample(self) -> str:
+        return ""
+
+
+_COLUMNS = ("bits_per_byte", "loss", "perplexity")
+_SHOWN = ("unigram", "bigram", "5-gram")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the results as a table for the terminal."""
+    names = [name for name in _COLUMNS if name in rows[0]]
+    wide = max(len(str(one["model"])) for one in rows) + 2
+    lines = [" " * wide + "".join(f"{name.replace('_', ' '):>16}" for name in names)]
+    lines += [f"{one['model']:<{wide}}" + "".join(f"{one[name]:>16.4g}" for name in names) for one in rows]
+    return "\n".join(lines)
