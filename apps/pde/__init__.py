@@ -32,5 +32,20 @@ _ABOUT = (
 
 
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the values that a config says of its own data, which `--data.path` makes void."""
-    return _ABOUT
+    """Return the values that a config says of its own data, which `--data.path` makes void.
+
+    Names of fields are among them where the network is told to take another number of channels.
+    """
+    return (*_ABOUT, *unbound(config))
+
+
+def unbound(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which of `inputs` and `outputs` name fields that the config's network is not built for."""
+    network = ((config.get("model") or {}).get("init_args") or {}).get("network") or {}
+    arguments = (network.get("init_args") or {}) if isinstance(network, Mapping) else {}
+    fields = (config.get("data") or {}).get("init_args") or {}
+    return tuple(
+        names
+        for names, channels in (("inputs", "in_channels"), ("outputs", "out_channels"))
+        if channels in arguments and fields.get(names) and len(fields[names]) != int(arguments[channels])
+    )

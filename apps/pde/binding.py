@@ -95,7 +95,7 @@ class Bound:
             if name not in self.source.channels:
                 raise UserError(
                     f"{self.source.path} has no field '{name}'{did_you_mean(name, self.source.channels)} "
-                    f"(it has {', '.join(self.source.channels)})"
+                    f"(it has {', '.join(self.source.channels)}; data.inputs and data.outputs name others)"
                 )
         self.stored = tuple(wanted)
         self.inputs = [self._place(channel) for channel in inputs]

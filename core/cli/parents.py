@@ -4,17 +4,19 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from core.cli.arguments import Request, option, read_yaml, run_name
 from core.cli.recipes import find_config
 from core.cli.runs import best_in, runs_of
 from core.errors import UserError
 
-__all__ = ["inherited", "merged"]
+__all__ = ["inherited", "merged", "with_network_options"]
 
 
 def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -38,6 +40,11 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
         return {}
     if stored is not None:
         return _sizes(request.domain, (stored.get("domainfm") or {}).get("config") or {})
+    return _fitting(_from_parent(request, recipe, parents), recipe, request)
+
+
+def _from_parent(request: Request, recipe: Mapping[str, Any], parents: Any) -> dict[str, Any]:
+    """Return what the weights that are named, or the newest run of a parent, give."""
     given = option(request, "--model.weights", "--model.init_args.weights")
     given = given or ((recipe.get("model") or {}).get("init_args") or {}).get("weights")
     if given:
@@ -71,6 +78,36 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def with_network_options(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    """Return the config with what is typed of the network itself, such as `--model.network.width=64`."""
+    typed: dict[str, Any] = {}
+    for place, word in enumerate(options):
+        name, equals, value = word.partition("=")
+        keys = [key for key in name.removeprefix("--").split(".") if key != "init_args"]
+        if keys[:2] != ["model", "network"] or len(keys) != 3 or not name.startswith("--"):
+            continue
+        given = value if equals else next(iter(options[place + 1 : place + 2]), "null")
+        try:
+            typed[keys[2]] = yaml.safe_load(given)
+        except yaml.YAMLError:
+            continue  # the parser refuses it with a sentence of its own
+    if not typed:
+        return dict(config)
+    return merged(config, {"model": {"init_args": {"network": {"init_args": typed}}}})
+
+
+def _fitting(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Leave out inherited values of the data that the recipe's own network is not built for."""
+    unbound = getattr(import_module(f"apps.{request.domain}"), "unbound", None)
+    values = (base.get("data") or {}).get("init_args") or {}
+    if unbound is None or not values:
+        return base
+    void = unbound(with_network_options(merged(base, recipe), request.options))
+    own = ((recipe.get("data") or {}).get("init_args") or {}).keys()
+    kept = {name: value for name, value in values.items() if name not in void or name in own}
+    return {**base, "data": {**base["data"], "init_args": kept}}
 
 
 def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

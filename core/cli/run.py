@@ -25,7 +25,7 @@ from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advi
 from core.checkpoints.files import read_checkpoint
 from core.cli.arguments import Request, program, read_yaml
 from core.cli.mistakes import explain
-from core.cli.parents import inherited, merged
+from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED, RunFolder, locate
 from core.errors import UserError
 from core.task import Task
@@ -254,7 +254,7 @@ def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
     if "--data.path" not in names:
         return request.options
     about_data = getattr(import_module(f"apps.{request.domain}"), "about_data", lambda config: ("card",))
-    about = about_data(config)
+    about = about_data(with_network_options(config, request.options))
     return [*(f"--data.{name}=null" for name in about if f"--data.{name}" not in names), *request.options]
 
 

@@ -25,6 +25,7 @@ data:
   init_args:
     generate: {{{family}: 8}}
     generate_options: {{resolution: 16, snapshots: 5}}
+    {fields}
     windows: pairs
     max_steps: 4
     step: 1
@@ -40,6 +41,8 @@ OWN = """
       init_args: {resolution: 16, patch: 2, in_channels: 4, out_channels: 4, width: 8, depths: [1, 1],
         heads: [2, 2], skips: [1, 0], window: 4}
 """
+FIELDS = "[density, velocity_x, velocity_y, pressure]"
+FLOW = f"inputs: {FIELDS}\n    outputs: {FIELDS}"
 OTHER = """
     network: {init_args: {in_channels: 1, out_channels: 1}}
     reinitialise: ["embeddings*", "patch_recovery*"]
@@ -58,7 +61,7 @@ def dfm(*words: object) -> tuple[int, str, str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with recipes and a finished pre-training, which is the working folder meanwhile."""
     folder = tmp_path_factory.mktemp("pde")
-    (folder / "pretrain.yaml").write_text(RECIPE.format(parent="", model=OWN, family="ns_sines"))
+    (folder / "pretrain.yaml").write_text(RECIPE.format(parent="", model=OWN, family="ns_sines", fields=FLOW))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DFM_DATA", str(folder / "data"))
@@ -97,8 +100,10 @@ def test_a_checkpoint_is_tested_on_another_file_with_its_own_constants(place):
 
 def test_fine_tuning_on_other_fields_replaces_embedding_and_recovery(place):
     recipe = place / "heat.yaml"
-    recipe.write_text(RECIPE.format(parent=", parent: [pretrain.yaml]", model=OTHER, family="heat"))
-    code, out, err = dfm("pde", "fit", "--config", recipe, "--data.inputs=null", "--data.outputs=null")
+    recipe.write_text(
+        RECIPE.format(parent=", parent: [pretrain.yaml]", model=OTHER, family="heat", fields="")
+    )
+    code, out, err = dfm("pde", "fit", "--config", recipe)
     assert code == 0, out + err
     assert "embeddings.patch_embeddings.projection.weight" in out
 
