@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
@@ -34,6 +35,9 @@ from core.errors import UserError
 from core.files import replacing
 from core.precision import precision_plugin
 from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
+from core.strategies.launch import Together
+from core.strategies.place import devices_and_strategy
+from core.strategies.settings import Launch
 from core.task import Task
 from core.tracking import (
     FollowRun,
@@ -99,6 +103,8 @@ def build_trainer(
     verb: str,
     profile: Profile = Profile(),  # noqa: B008
     rows: int | None = None,
+    launch: Launch | None = None,
+    together: Together | None = None,
 ) -> pl.Trainer:
     """Build the Trainer of one run.
 
@@ -113,14 +119,20 @@ def build_trainer(
         verb: fit, validate, test or predict.
         profile: Which steps to profile.
         rows: Rows of the network's largest matrix product, if known.
+        launch: Whether a pre-empted job goes back into its queue.
+        together: The processes of the run; None if this is the only one.
 
     Raises:
         UserError: If the device is absent or does not go with the other arguments.
         TypeError, ValueError, MisconfigurationException: From Lightning, for arguments it refuses.
     """
-    device, arguments = on_device(arguments)
+    place = together.place if together is not None else None
+    device, arguments = on_device(devices_and_strategy(arguments, place))
     precision = arguments.get("precision")
     plugins = [*(arguments.pop("plugins", None) or []), SafeCheckpointIO()]
+    if place is not None and place.launcher == "slurm":
+        # Lightning's own requeueing saves from within the signal's handler, wherever the step is.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     plugin = precision_plugin(precision, device=device)
     if plugin is not None:
         plugins.append(plugin)
@@ -142,7 +154,7 @@ def build_trainer(
             mode=task.mode,
             keep=checkpoints.keep,
         )
-        callbacks += [StopGracefully(folder / "checkpoints")]
+        callbacks += [StopGracefully(folder / "checkpoints", requeue=launch.requeue if launch else ())]
     else:
         arguments["enable_checkpointing"] = False
     if task.adaptation is not None and task.adaptation.needs_unused and arguments.get("strategy") == "ddp":
@@ -165,6 +177,8 @@ def build_trainer(
             "enable_progress_bar": terminal and bar is not False,
         }
     )
+    if together is not None:
+        together.join(trainer)
     # Filling every uninitialised tensor costs more than a small step and makes no result more repeatable.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     on = apply_switches(device, devices, task=task, precision=precision, rows=rows)

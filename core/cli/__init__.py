@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except UserError as mistake:
-        print(f"dfm: {mistake}", file=sys.stderr)
+        if _speaks(mistake):
+            print(f"dfm: {mistake}", file=sys.stderr)
         return 2
     except (
         BrokenPipeError
@@ -40,6 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dfm: interrupted", file=sys.stderr)
         return 130
+
+
+def _speaks(mistake: UserError) -> bool:
+    """Tell whether this process says what is wrong: of several of one run, one does, and all leave with 2."""
+    from core.strategies.place import find_place
+
+    place = find_place()
+    if place is None:
+        return True
+    import signal
+
+    from core.strategies.meeting import announce
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all at the first that leaves
+    return announce(place, str(mistake))
 
 
 def _dispatch(words: list[str]) -> int:

@@ -23,6 +23,7 @@ TOP_LEVEL = (
     "cpu",
     "cuda",
     "data",
+    "launch",
     "model",
     "neuron",
     "profile",
@@ -38,6 +39,7 @@ GROUPS = {
     "cuda": "core.accelerators.cuda.Switches",
     "neuron": "core.accelerators.neuron.Switches",
     "profile": "core.tracking.profiler.Profile",
+    "launch": "core.strategies.settings.Launch",
     "tracking": "core.tracking.settings.Tracking",
 }
 SPECIAL_CHECKPOINTS = ("last", "best")

@@ -23,11 +23,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from core.accelerators import cpu, cuda, neuron
 from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
 from core.checkpoints.files import read_checkpoint
+from core.cli.again import agreed, choose, finished, patience
 from core.cli.arguments import Request, program, read_yaml
 from core.cli.mistakes import explain
 from core.cli.parents import inherited, merged, with_network_options
-from core.cli.runs import INHERITED, RunFolder, locate
+from core.cli.runs import INHERITED
 from core.errors import UserError
+from core.strategies.launch import Together
+from core.strategies.place import find_place
+from core.strategies.settings import Launch
 from core.task import Task
 from core.tracking import Profile, Tracking, quiet
 from core.trainer import Checkpoints, Devices, build_trainer, describe
@@ -62,6 +66,7 @@ class DomainCLI(LightningCLI):
         )
         parser.add_argument("--runs", type=str, default="runs", help="folder of the run folders")
         parser.add_argument("--checkpoints", type=Checkpoints, default=Checkpoints())
+        parser.add_argument("--launch", type=Launch, default=Launch())
         parser.add_argument("--tracking", type=Tracking, default=Tracking())
         parser.add_argument("--profile", type=Profile, default=Profile())
         parser.add_argument("--cpu", type=cpu.Switches, default=cpu.Switches())
@@ -98,25 +103,32 @@ def run(request: Request) -> int:
     """
     quiet()
     inherited = INHERITED in os.environ
+    together = Together(find_place(), timeout=patience(request))
+    code = 1
     try:
-        return _run(request)
-    except UserError:
-        raise
+        together.gather()
+        code = _run(request, together)
     except KeyboardInterrupt:
-        return 130
+        code = 130
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
-    except Exception:
-        traceback.print_exc()
-        return 1
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception as error:
+        if together.place is not None:
+            code = together.conclude(error)
+        elif isinstance(error, UserError):
+            raise
+        else:
+            traceback.print_exc()
     finally:
+        together.close(code)
         if not inherited:
             os.environ.pop(INHERITED, None)  # a second run in this process is a run of its own
         gc.freeze()  # the interpreter's last collection would walk torch and Lightning for a second
+    return code
 
 
-def _run(request: Request) -> int:
-    checkpoint_path, folder = locate(request)
+def _run(request: Request, together: Together) -> int:
+    checkpoint_path, folder = agreed(request, together)
     stored = read_checkpoint(checkpoint_path) if checkpoint_path else None
     words, temporary = _words(request, stored)
     try:
@@ -128,13 +140,20 @@ def _run(request: Request) -> int:
         return 0
     config = cli.plain_config()
     fresh = folder is None and INHERITED not in os.environ
-    folder = folder or RunFolder.create(request, config, checkpoint_path)
+    folder = folder or choose(request, together, config, checkpoint_path)
     try:
-        return _train_or_test(request, cli, folder.path, config, checkpoint_path, stored)
-    except UserError:
-        if fresh and not any(folder.path.rglob("*.ckpt")) and not (folder.path / "metrics.csv").exists():
+        code = _train_or_test(request, cli, folder.path, config, checkpoint_path, stored, together)
+        finished(folder.path, together)
+        return code
+    except Exception as error:
+        mistake = isinstance(error, UserError) or together.mistaken()
+        if mistake and together.first and fresh and _is_bare(folder.path):
             shutil.rmtree(folder.path, ignore_errors=True)  # nothing came of it, and `last` must not find it
         raise
+
+
+def _is_bare(folder: Path) -> bool:
+    return not any(folder.rglob("*.ckpt")) and not (folder / "metrics.csv").exists()
 
 
 def _train_or_test(
@@ -144,10 +163,11 @@ def _train_or_test(
     config: dict[str, Any],
     checkpoint_path: Path | None,
     stored: dict[str, Any] | None,
+    together: Together,
 ) -> int:
     task = cli.model
     if request.verb == "fit" and stored is not None:
-        _compare(stored, config, task)
+        _compare(stored, config, task, aloud=together.first)
     if request.verb != "fit" and stored is not None:
         known = stored["state_dict"].get("normaliser._extra_state")
         adopt = getattr(cli.datamodule, "use_statistics", None)
@@ -166,6 +186,8 @@ def _train_or_test(
         config=config,
         verb=request.verb,
         rows=task.product_rows(cli.datamodule),
+        launch=cli.config_init["launch"],
+        together=together,
     )
     if trainer.is_global_zero:
         print(f"run folder: {folder}", flush=True)
@@ -309,7 +331,7 @@ def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise UserError(f"{where}{asked}: {text}") from error
 
 
-def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None:
+def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, aloud: bool = True) -> None:
     """Print each changed value of model and data; refuse a network of another size."""
     before = (stored.get("domainfm") or {}).get("config") or {}
     changed = [
@@ -330,6 +352,8 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task) -> None
                 f"{tuple(value.shape)} there and {shapes.get(short, 'absent')} here; "
                 "start a new run, or take the change back"
             )
+    if not aloud:
+        return
     for name, old, new in changed:
         print(f"changed since the checkpoint: {name}: {old} -> {new}", flush=True)
     if any(".optimizer" in name for name, _, _ in changed):

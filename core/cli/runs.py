@@ -12,7 +12,7 @@ from core.checkpoints.files import is_valid, newest_valid
 from core.cli.arguments import Request, option
 from core.errors import UserError
 
-__all__ = ["INHERITED", "RunFolder", "best_in", "locate", "runs_of"]
+__all__ = ["INHERITED", "RunFolder", "best_in", "locate", "newest_in", "runs_of"]
 
 INHERITED = "DFM_RUN_FOLDER"
 
@@ -113,6 +113,11 @@ def locate(request: Request) -> tuple[Path | None, RunFolder | None]:
 def best_in(run: Path) -> Path | None:
     """Return a run's best checkpoint, or its newest valid one, or None."""
     return _checkpoint_in(run, "best") or _checkpoint_in(run, "last")
+
+
+def newest_in(run: Path) -> Path | None:
+    """Return a run's newest valid checkpoint, or None."""
+    return _checkpoint_in(run, "last")
 
 
 def _checkpoint_in(run: Path, which: str) -> Path | None:

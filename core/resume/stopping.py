@@ -17,6 +17,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from core.resume.requeue import in_slurm, requeue
+
 __all__ = ["StopGracefully", "resume_command"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,11 +39,16 @@ class StopGracefully(Checkpoint):
     Args:
         folder: Where `last.ckpt` is written.
         command: The command that resumes the run; None derives it from the command line.
+        requeue: Names of signals, without SIG, after which a SLURM job is put back into its queue. In such a
+            job SIGUSR1 is watched too, the one that `sbatch --signal=USR1@120` sends before the time is over.
     """
 
-    def __init__(self, folder: str | Path, *, command: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, command: str | None = None, requeue: Sequence[str] = ()
+    ) -> None:
         self.path = Path(folder) / "last.ckpt"
         self.command = command
+        self.requeue = tuple(requeue)
         self.hit = 0
         self._leaving: Literal["", "epoch", "validation"] = ""
         self._before: dict[int, Any] = {}
@@ -106,6 +113,8 @@ class StopGracefully(Checkpoint):
             name = "Ctrl-C" if self.hit == signal.SIGINT else signal.Signals(self.hit).name
             command = self.command or resume_command(self.path)
             print(f"stopped by {name} after step {trainer.global_step}; go on with: {command}", flush=True)
+            if signal.Signals(self.hit).name.removeprefix("SIG") in self.requeue:
+                print(requeue(), flush=True)
         raise SystemExit(128 + self.hit)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -116,7 +125,7 @@ class StopGracefully(Checkpoint):
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGUSR1) if in_slurm() else _SIGNALS:
             present = signal.getsignal(number)
             if present != self._on_signal:
                 self._before.setdefault(number, present)

@@ -1,0 +1,251 @@
+"""Where the processes of a run meet: a store with keys of their own for every attempt, and the process group
+on top of it.
+
+torchrun starts killed processes again with the same store, where the dead ones' addresses still stand, and
+its count of restarts differs between machines. So rank 0 opens a new attempt, all others sign in with a token
+that is theirs alone, and it is open once rank 0 has listed exactly these tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from core.strategies.place import Place
+
+__all__ = ["TIMEOUT", "Ended", "Lost", "Meeting", "announce", "listing"]
+
+TIMEOUT = 1800.0
+PAUSE = 0.05
+
+
+class Lost(Exception):
+    """A process never came, hangs or is gone: one sentence that says which, for exit code 1."""
+
+
+class Ended(Exception):
+    """Another process ended the run and has said why; this one leaves with the same code, silently.
+
+    Attributes:
+        code: The exit code.
+        text: What was said.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+class Meeting:
+    """One process's side of the store.
+
+    Args:
+        place: Where this process stands.
+        timeout: Seconds to wait for the store and for the others.
+
+    Raises:
+        Lost: If nobody serves the store in time.
+    """
+
+    def __init__(self, place: Place, *, timeout: float = TIMEOUT) -> None:
+        self.place, self.timeout = place, timeout
+        self.began = time.monotonic()
+        self.root = dist.PrefixStore(f"dfm/{place.run}", self.store(serve=place.serves))
+        self.here: dist.Store | None = None  # the keys of this attempt, once it is known
+        self.attempt = 0
+        self._lock, self._acknowledged = threading.Lock(), False
+
+    def store(self, *, serve: bool = False) -> dist.Store:
+        """Return a connection to the store; every thread needs its own, as one waits for its answers."""
+        place = self.place
+        try:
+            return dist.TCPStore(
+                place.address,
+                place.port,
+                place.world,
+                is_master=serve,
+                timeout=timedelta(seconds=self.timeout),
+                wait_for_workers=False,
+                multi_tenant=serve,
+            )
+        except RuntimeError as error:
+            raise Lost(
+                f"rank {place.rank} of {place.world} waited {self.timeout:g} s in vain for the first process"
+                f" at {place.address}:{place.port}; check that it runs, that this is its address and"
+                " that the port is free"
+            ) from error
+
+    def gather(self) -> None:
+        """Wait until all processes of this attempt are here.
+
+        Raises:
+            Lost: If some do not come in time; it names those that came.
+            Ended: If one of them has ended the run already.
+        """
+        token = uuid.uuid4().hex
+        self.root.set(f"came/{self.place.restarts}/{self.place.rank}", token)
+        if self.place.rank == 0:
+            self._lead(token)
+        else:
+            self._follow(token)
+
+    def share(self, name: str, decide: Callable[[], Any]) -> Any:
+        """Return what rank 0 decides, in plain JSON; the others wait for it.
+
+        Raises:
+            Ended: If rank 0 could not decide.
+            Lost: If it does not in time.
+        """
+        assert self.here is not None
+        if self.place.rank == 0:
+            value = decide()
+            self.here.set(name, json.dumps(value))
+            return value
+        self.began = time.monotonic()
+        while not self.here.check([name]):
+            self._pause(f"rank 0 has not decided on the {name}")
+        return json.loads(self.here.get(name))
+
+    def connect(self, backend: str, *, timeout: float) -> None:
+        """Make torch's default process group over this attempt's own keys; Lightning then makes none.
+
+        Args:
+            backend: gloo, nccl, neuron …, right for the device.
+            timeout: Seconds an operation may take.
+        """
+        assert self.here is not None
+        if dist.is_initialized():
+            return
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(f"group/{self.attempt}", self.root),
+            rank=self.place.rank,
+            world_size=self.place.world,
+            timeout=timedelta(seconds=timeout),
+        )
+
+    def end(self, code: int, text: str, *, store: dist.Store | None = None) -> bool:
+        """End the run for all, and tell whether this process is the first to do so, which is to say why.
+
+        A user's mistake (code 2) ends later attempts too: it would only come again.
+        """
+        keys = self._keys_of(code, store)
+        if keys is None or self.ended(store=store) is not None:
+            return False
+        if keys.add("ends", 1) > 1:
+            return False
+        keys.set("end", json.dumps({"code": code, "text": text}))
+        return True
+
+    def ended(self, *, wait: float = 0.0, store: dist.Store | None = None) -> Ended | None:
+        """Return how the run was ended, if it was; look again for `wait` seconds."""
+        until = time.monotonic() + wait
+        while True:
+            for keys in filter(None, (self._keys_of(2, store), self._keys_of(1, store))):
+                if keys.check(["end"]):
+                    return Ended(**json.loads(keys.get("end")))
+            if time.monotonic() >= until:
+                return None
+            time.sleep(PAUSE)
+
+    def acknowledge(self, *, store: dist.Store | None = None) -> None:
+        """Say, once, that this process knows of the end."""
+        with self._lock:
+            if not self._acknowledged:
+                self._acknowledged = True
+                root = self.root if store is None else dist.PrefixStore(f"dfm/{self.place.run}", store)
+                root.add(f"told/{self.attempt}", 1)
+
+    def told(self, *, wait: float) -> None:
+        """Wait until all processes know of the end: a launcher kills the rest at the first that leaves, and
+        rank 0 may take the store with it.
+        """
+        self.acknowledge()
+        until = time.monotonic() + wait
+        while self.root.add(f"told/{self.attempt}", 0) < self.place.world and time.monotonic() < until:
+            time.sleep(PAUSE)
+
+    def keys(self, store: dist.Store) -> dist.Store:
+        """Return this attempt's keys over another connection."""
+        return dist.PrefixStore(f"dfm/{self.place.run}/{self.attempt}", store)
+
+    def _keys_of(self, code: int, store: dist.Store | None) -> dist.Store | None:
+        if code == 2:
+            root = self.root if store is None else dist.PrefixStore(f"dfm/{self.place.run}", store)
+            return dist.PrefixStore("mistake", root)
+        return self.here if store is None or self.here is None else self.keys(store)
+
+    def _open(self, attempt: int) -> dist.Store:
+        self.attempt = attempt
+        self.here = dist.PrefixStore(str(attempt), self.root)
+        return self.here
+
+    def _lead(self, token: str) -> None:
+        here = self._open(self.root.add("attempts", 1))
+        here.set("here/0", token)
+        names = [f"here/{rank}" for rank in range(self.place.world)]
+        while not here.check(names):
+            self._pause(names=names)
+        tokens = [here.get(name).decode() for name in names]
+        here.set("open", json.dumps(tokens))
+
+    def _follow(self, token: str) -> None:
+        rank = self.place.rank
+        while True:
+            attempt = self.root.add("attempts", 0)
+            if attempt and attempt != self.attempt:
+                here = self._open(attempt)
+                if not here.check(["open"]):
+                    here.set(f"here/{rank}", token)
+            if self.here is not None and self.here.check(["open"]):
+                tokens = json.loads(self.here.get("open"))
+                if rank < len(tokens) and tokens[rank] == token:
+                    return
+            self._pause(names=[f"came/{self.place.restarts}/{rank}" for rank in range(self.place.world)])
+
+    def _pause(self, why: str = "", *, names: Sequence[str] = ()) -> None:
+        """Wait a moment; leave if the run has ended or the time is over."""
+        end = self.ended()
+        if end is not None:
+            raise end
+        if time.monotonic() - self.began > self.timeout:
+            keys = self.here if names and names[0].startswith("here") else self.root
+            assert keys is not None
+            came = [rank for rank, name in enumerate(names) if keys.check([name])]
+            world = self.place.world
+            why = why or (
+                f"only {listing(came)} of {world} came, not {listing(sorted(set(range(world)) - set(came)))};"
+                " see what those say, and that every machine starts the same number of processes"
+            )
+            raise Lost(f"after {self.timeout:g} s {why}")
+        time.sleep(PAUSE)
+
+
+def listing(ranks: Sequence[int]) -> str:
+    """Return `rank 3`, `ranks 0, 2 and 5`, or, for many, the first of them and their number."""
+    if not ranks:
+        return "no rank"
+    shown = [str(rank) for rank in ranks[:8]]
+    if len(ranks) > 8:
+        return f"{len(ranks)} ranks ({', '.join(shown)}, …)"
+    return f"rank {shown[0]}" if len(shown) == 1 else f"ranks {', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def announce(place: Place, mistake: str, *, timeout: float = 60.0) -> bool:
+    """End the run for a user's mistake that was found before the processes met, and tell whether this process
+    is to say it: the first that finds one is.
+    """
+    try:
+        meeting = Meeting(place, timeout=timeout)
+        speaks = meeting.end(2, mistake)
+        meeting.told(wait=30.0)
+    except (Lost, RuntimeError):
+        return True
+    return speaks

@@ -1,0 +1,144 @@
+"""A thread that tells the others that this process lives, and ends it when the run is over elsewhere.
+
+A process stuck in a collective operation cannot look for itself, and gloo's cannot be interrupted. They fail
+once a peer is gone; where one only hangs, leaving is all that is left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from core.strategies.meeting import Meeting, listing
+
+__all__ = ["Watch"]
+
+DONE = "done"
+
+
+class Watch(threading.Thread):
+    """Beat in the store, watch the next rank's beat, and look whether the run was ended.
+
+    Each process watches one other, so that the store's work grows with their number and not with its square.
+
+    Args:
+        meeting: Where the processes met.
+        timeout: Seconds of silence after which a process counts as lost.
+        grace: Seconds the main thread has to leave by itself once the run has ended.
+        casualty: Says which process that this one started has died, if one has.
+        interval: Seconds between beats; None takes one second, and more where there are many processes.
+    """
+
+    def __init__(
+        self,
+        meeting: Meeting,
+        *,
+        timeout: float,
+        grace: float = 15.0,
+        casualty: Callable[[], str | None] = lambda: None,
+        interval: float | None = None,
+    ) -> None:
+        super().__init__(daemon=True, name="dfm-watch")
+        self.meeting, self.timeout, self.grace, self.casualty = meeting, timeout, grace, casualty
+        self.interval = interval or min(30.0, max(1.0, meeting.place.world / 64))
+        self.code: int | None = None  # how the run ended, once it has
+        self._sentence: str | None = None
+        self._leaving = threading.Event()
+        self._answered = time.monotonic()
+        self._store: dist.Store | None = None
+        self._judge = threading.Thread(target=self._decide, daemon=True, name="dfm-judge")
+
+    def start(self) -> None:
+        """Start beating and judging."""
+        super().start()
+        self._judge.start()
+
+    def stop(self) -> None:
+        """Stop, and tell the watching neighbour not to wait for more beats."""
+        self._leaving.set()
+        self.join(timeout=2 * self.interval)
+
+    def silent(self) -> list[int]:
+        """Return the ranks whose beat has stopped; takes three intervals."""
+        keys = self.meeting.keys(self.meeting.store())
+        before = self._beats(keys)
+        self._leaving.wait(3 * self.interval)
+        after = self._beats(keys)
+        own = self.meeting.place.rank
+        return [r for r in before if r != own and before[r] == after[r] != DONE]
+
+    def run(self) -> None:
+        """Beat until stopped; a store that does not answer is the judge's business."""
+        try:
+            self._store = self.meeting.store()
+            self._beat()
+        except Exception:  # the store is gone: the first process or torchrun's agent has left
+            if not self._leaving.is_set():
+                self._over(1, None)
+
+    def _beat(self) -> None:
+        assert self._store is not None
+        keys, place = self.meeting.keys(self._store), self.meeting.place
+        following = (place.rank + 1) % place.world
+        count, seen, since = 0, b"", time.monotonic()
+        while not self._leaving.wait(self.interval):
+            count += 1
+            keys.set(f"beat/{place.rank}", str(count))
+            self._answered = now = time.monotonic()
+            if self.code is None:
+                end = self.meeting.ended(store=self._store)
+                if end is not None:
+                    self._over(end.code, None)
+                    self.meeting.acknowledge(store=self._store)
+                elif (died := self.casualty()) is not None:
+                    self._say(died)
+            name = f"beat/{following}"
+            beat = keys.get(name) if keys.check([name]) else b""
+            if beat != seen or beat == DONE.encode():
+                seen, since = beat, now
+            elif now - since > self.timeout and self.code is None:
+                self._say(
+                    f"rank {following} has given no sign of life for {self.timeout:g} s: it is stopped, hangs"
+                    " or its machine is gone; the run can go on with --ckpt_path last"
+                )
+        keys.set(f"beat/{place.rank}", DONE)
+
+    def _say(self, sentence: str) -> None:
+        first = self.meeting.end(1, sentence, store=self._store)
+        self._over(1, sentence if first else None)
+
+    def _over(self, code: int, sentence: str | None) -> None:
+        self._sentence, self.code = sentence, code
+        if sentence is not None:
+            print(f"dfm: {sentence}", file=sys.stderr, flush=True)
+
+    def _decide(self) -> None:
+        """Leave the process if its main thread does not, or if the store is dead; needs no store."""
+        since: float | None = None
+        while not self._leaving.wait(self.interval / 2):
+            now = time.monotonic()
+            if self.code is None and now - self._answered > self.timeout + self.grace:
+                self._over(
+                    1,
+                    f"the process that serves the store has not answered {listing([self.meeting.place.rank])}"
+                    f" for {now - self._answered:.0f} s; the run can go on with --ckpt_path last",
+                )
+            if self.code is None:
+                continue
+            since = now if since is None else since
+            if now - since > self.grace:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(self.code)
+
+    def _beats(self, keys: dist.Store) -> dict[int, str]:
+        found = {}
+        for rank in range(self.meeting.place.world):
+            name = f"beat/{rank}"
+            found[rank] = keys.get(name).decode() if keys.check([name]) else ""
+        return found
