@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -69,16 +69,23 @@ class Devices:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When checkpoints are written.
+    """When checkpoints are written, and how.
 
     Attributes:
         every_n_steps: Optimiser steps from one to the next; None writes one at each epoch's end, after its
             validation.
         keep: How many of the newest are kept, beside the best; at least 1.
+        sharded: Whether a checkpoint is a folder, into which every process writes its part and from which any
+            number of processes resumes; `auto` makes one where the strategy shards weights, a single file
+            otherwise.
+        asynchronous: Whether a thread writes while training goes on from a copy in memory; what goes wrong
+            there is said at the next checkpoint.
     """
 
     every_n_steps: int | None = None
     keep: int = 2
+    sharded: Literal["auto"] | bool = "auto"
+    asynchronous: bool = False
 
     def __post_init__(self) -> None:
         if self.every_n_steps is not None and self.every_n_steps < 1:
@@ -129,7 +136,7 @@ def build_trainer(
     place = together.place if together is not None else None
     device, arguments = on_device(devices_and_strategy(arguments, place))
     precision = arguments.get("precision")
-    plugins = [*(arguments.pop("plugins", None) or []), SafeCheckpointIO()]
+    plugins = [*(arguments.pop("plugins", None) or []), _checkpoint_io(checkpoints, verb)]
     if place is not None and place.launcher == "slurm":
         # Lightning's own requeueing saves from within the signal's handler, wherever the step is.
         plugins.append(SLURMEnvironment(auto_requeue=False))
@@ -222,6 +229,14 @@ def apply_switches(
         blocks = compile_blocks(task.network, backend="neuron")
         return {"compile": {"on": True, "reason": f"{blocks} blocks"}}
     return {}
+
+
+def _checkpoint_io(checkpoints: Checkpoints, verb: str) -> SafeCheckpointIO:
+    return SafeCheckpointIO(
+        sharded=checkpoints.sharded,
+        asynchronous=checkpoints.asynchronous and verb == "fit",
+        optimizers=verb == "fit",
+    )
 
 
 @rank_zero_only

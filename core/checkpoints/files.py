@@ -35,6 +35,7 @@ __all__ = [
     "newest_valid",
     "ordered",
     "read_checkpoint",
+    "read_outline",
     "read_unverified",
     "write_checkpoint",
 ]
@@ -172,7 +173,8 @@ def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: boo
         path: The file, or a folder of shards, which is put together.
         settings: An entry that may name functions and classes (a network's constructor arguments in other
             programs' files); each becomes its name, and nothing is imported or called.
-        optimizers: Whether the optimisers' state is read from a folder.
+        optimizers: Whether what only training needs is read from a folder: the optimisers' state, and raw
+            weights beside averaged ones.
 
     Raises:
         UserError: If it is missing, damaged, of a newer format, or holds other Python objects.
@@ -195,6 +197,21 @@ def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: boo
             f"{FORMAT}: update domainfm to use it"
         )
     return checkpoint
+
+
+def read_outline(path: Path_) -> dict[str, Any]:
+    """Verify the checkpoint at `path` and return what it says of itself.
+
+    A file is read as by `read_checkpoint`; a folder's sharded tensors are on the meta device.
+
+    Raises:
+        UserError: As `read_checkpoint`.
+    """
+    if not Path(path).is_dir():
+        return read_checkpoint(path)
+    if wrong := folder_damage(path):
+        raise UserError(f"checkpoint {path} {wrong}; use an earlier one or write it anew")
+    return read_unverified(path)
 
 
 def read_unverified(path: Path_, *, mmap: bool = False, settings: str | None = None) -> dict[str, Any]:

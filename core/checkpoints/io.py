@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,10 @@ class SafeCheckpointIO(CheckpointIO):
         A missing one is no error, and a link's target stays.
         """
         self.saver.afterwards(lambda: remove(path))
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Call `call` once what is being written is whole; at once where nothing is."""
+        self.saver.afterwards(call)
 
     def wait(self) -> None:
         """Wait for what is being written.

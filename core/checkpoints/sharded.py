@@ -66,7 +66,8 @@ __all__ = [
     "split",
 ]
 
-_SECTIONS = ("state_dict", "optimizer_states", "current_model_state")  # their tensors are sharded or large
+# whose tensors are sharded or large, down to how many levels: what is deeper is a module's extra state
+_SECTIONS = {"state_dict": 1, "current_model_state": 1, "optimizer_states": 9}
 _MARK = "dfm:tensor"  # stands in the plain part where a tensor was, with the tensor's name among DCP's
 _SOURCE = "dfm:source"  # where a checkpoint that is being loaded keeps its reader, in memory alone
 _SHOWN = 3
@@ -196,7 +197,8 @@ def consolidate(path: Path_, *, optimizers: bool = True) -> dict[str, Any]:
 
     Args:
         path: The folder; all of it is verified.
-        optimizers: Whether the optimisers' state is read too, which is most of the bytes.
+        optimizers: Whether what only training needs is read too, which is most of the bytes: the optimisers'
+            state, and raw weights beside averaged ones.
 
     Raises:
         UserError: If it is damaged.
@@ -204,6 +206,7 @@ def consolidate(path: Path_, *, optimizers: bool = True) -> dict[str, Any]:
     reader, rest = _open(Path(path), None, alone=True)
     if not optimizers:
         rest.pop("optimizer_states", None)
+        rest.pop("current_model_state", None)
     sizes = _sizes(reader)
     wanted: dict[str, Tensor] = {}
 
@@ -251,33 +254,28 @@ def split(checkpoint: Mapping[str, Any], *, clean: bool = True) -> tuple[dict[st
     """
     tensors: dict[str, Tensor] = {}
 
-    def walk(value: Any, where: str, inside: bool) -> Any:
+    def walk(value: Any, where: str, depth: int) -> Any:
+        """Go down; plain tensors are taken up to `depth` levels below, DTensors everywhere."""
         if isinstance(value, Tensor):
-            if not inside and not isinstance(value, DTensor):
+            if depth < 0 and not isinstance(value, DTensor):
                 return value
             tensors[where] = value.detach()
             return {_MARK: where}
         if isinstance(value, Mapping):
-            return {
-                _key(key, inside and clean): walk(item, f"{where}/{_key(key, inside and clean)}", inside)
-                for key, item in value.items()
-            }
+            keys = {key: clean_name(key) if clean and isinstance(key, str) else key for key in value}
+            return {keys[key]: walk(item, f"{where}/{keys[key]}", depth - 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            items = [walk(item, f"{where}/{i}", inside) for i, item in enumerate(value)]
+            items = [walk(item, f"{where}/{i}", depth - 1) for i, item in enumerate(value)]
             return tuple(items) if isinstance(value, tuple) else items
         return value
 
-    rest = {key: walk(value, str(key), key in _SECTIONS) for key, value in checkpoint.items()}
+    rest = {key: walk(value, str(key), _SECTIONS.get(str(key), -1)) for key, value in checkpoint.items()}
     return tensors, rest
 
 
 def holds_shards(checkpoint: Mapping[str, Any]) -> bool:
     """Return whether any tensor in `checkpoint` is a DTensor."""
     return any(isinstance(tensor, DTensor) for tensor in split(checkpoint)[0].values())
-
-
-def _key(key: Any, clean: bool) -> Any:
-    return clean_name(key) if clean and isinstance(key, str) else key
 
 
 def filled(value: Any, destination: Callable[[str], Tensor]) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.checkpoints.files import read_checkpoint
+from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
 from core.checkpoints.keymap import KeyMap
+from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import home_of, instantiate, network_config, system_module
 from core.errors import UserError, did_you_mean
 
@@ -92,8 +93,8 @@ def load_weights(
     """Fill `network` with the weights of `source`, strictly, and say what was done.
 
     Args:
-        source: An own checkpoint or a torch file, a `.safetensors` file, a folder in the hub's layout, the
-            name of a weights card, or a hub id `owner/name[@revision]`.
+        source: An own checkpoint (file or folder), a torch file, a `.safetensors` file, a folder in the hub's
+            layout, the name of a weights card, or a hub id `owner/name[@revision]`.
         network: Materialised; official names and layouts go through `KEY_MAP` of its module.
         reinitialise: Patterns (`*` and `?`) of parameter names that stay as the network was initialised,
             whether the source lacks them, holds them in another shape, or holds them; also of names in the
@@ -176,14 +177,24 @@ def network_from(source: str | os.PathLike[str] | Weights, *, system: str | None
     return network
 
 
-def read_weights(source: str | os.PathLike[str], *, prefix: str = "network.") -> Weights:
+def read_weights(
+    source: str | os.PathLike[str], *, prefix: str = "network.", outline: bool = False
+) -> Weights:
     """Find and read `source` (see `load_weights`), on the CPU.
+
+    Args:
+        source: What the user named.
+        prefix: What our checkpoints put before the names of the network's parameters.
+        outline: Whether the tensors of a checkpoint folder are only described, on the meta device.
 
     Raises:
         UserError: If it is not found, damaged, or no weights.
     """
     name = os.fspath(source)
     path = Path(name).expanduser()
+    if path.is_dir() and is_sharded(path):
+        content = read_outline(path) if outline else read_checkpoint(path, optimizers=False)
+        return _from_content(name, path, content, prefix=prefix)
     if path.is_dir():
         return _from_folder(name, path)
     if path.is_file():
@@ -211,7 +222,10 @@ def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
         tensors, metadata = read_safetensors(path)
         config = read_config(path.parent) if path.name == "model.safetensors" else None
         return _described(name, path, "safetensors", tensors, config, metadata)
-    content = read_checkpoint(path, settings=_SETTINGS)
+    return _from_content(name, path, read_checkpoint(path, settings=_SETTINGS), prefix=prefix)
+
+
+def _from_content(name: str, path: Path, content: Mapping[str, Any], *, prefix: str) -> Weights:
     record = content.get("domainfm") if isinstance(content.get("domainfm"), dict) else {}
     assert isinstance(record, dict)
     state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)

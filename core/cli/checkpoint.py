@@ -113,12 +113,12 @@ def _inspect(options: argparse.Namespace) -> int:
     from core.checkpoints.weights import read_weights
 
     path = Path(options.checkpoint).expanduser()
-    wrong = damage(path) if path.is_file() and path.suffix == ".ckpt" else None
+    wrong = damage(path) if path.exists() and path.suffix == ".ckpt" else None
     if wrong:
         raise UserError(
             f"checkpoint {path} {wrong}; `dfm checkpoint list {path.parent}` shows which are valid"
         )
-    weights = read_weights(options.checkpoint)
+    weights = read_weights(options.checkpoint, outline=True)
     facts = _facts(weights)
     if options.keys:
         facts["keys"] = {name: [str(t.dtype)[6:], *t.shape] for name, t in weights.tensors.items()}
@@ -163,7 +163,8 @@ def _facts(weights: Any) -> dict[str, Any]:
     return {
         "file": str(weights.path),
         "format": f"{weights.format}, version {record.get('format', 0)}" if ours else weights.format,
-        "verified": _verified(weights.path) if weights.path.is_file() else "the safetensors header only",
+        "verified": _verified(weights.path),
+        "written by": _writers(weights.path),
         "domain": record.get("domain"),
         "system": record.get("system") or weights.system,
         "recipe": record.get("recipe"),
@@ -183,12 +184,30 @@ def _facts(weights: Any) -> dict[str, Any]:
 
 
 def _verified(path: Path) -> str:
+    from core.checkpoints.manifest import is_sharded, read_manifest
+
+    if is_sharded(path):
+        return f"SHA-256 of {len(read_manifest(path)['files'])} files in manifest.json"
+    if not path.is_file():
+        return "the safetensors header only"
     with open(path, "rb") as file:
         file.seek(max(path.stat().st_size - 75, 0))
         tail = file.read()
     if tail.startswith(b"DFM-SHA256:"):
         return f"SHA-256 {tail[11:].decode()}"
     return "every record's CRC-32" if path.suffix != ".safetensors" else "the safetensors header only"
+
+
+def _writers(path: Path) -> str | None:
+    """Return how many processes wrote a checkpoint folder, and on which mesh."""
+    from core.checkpoints.manifest import is_sharded, read_manifest
+
+    if not is_sharded(path):
+        return None
+    manifest = read_manifest(path)
+    axes = " x ".join(f"{name} {size}" for name, size in manifest["mesh"].items() if size != 1)
+    count = manifest["world"]
+    return f"{count} process{'es' if count != 1 else ''}" + (f" ({axes})" if axes else "")
 
 
 def _network_line(weights: Any) -> str | None:

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from core.accelerators import cpu, cuda, neuron
 from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
-from core.checkpoints.files import read_checkpoint
+from core.checkpoints.files import read_outline
 from core.cli.again import agreed, choose, finished, patience
 from core.cli.arguments import Request, program, read_yaml
 from core.cli.mistakes import explain
@@ -129,7 +129,7 @@ def run(request: Request) -> int:
 
 def _run(request: Request, together: Together) -> int:
     checkpoint_path, folder = agreed(request, together)
-    stored = read_checkpoint(checkpoint_path) if checkpoint_path else None
+    stored = read_outline(checkpoint_path) if checkpoint_path else None
     words, temporary = _words(request, stored)
     try:
         cli = _parse(request, words)

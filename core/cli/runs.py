@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.files import is_valid, newest_valid
+from core.checkpoints.manifest import is_sharded
 from core.cli.arguments import Request, option
 from core.errors import UserError
 
@@ -76,9 +77,10 @@ def locate(request: Request) -> tuple[Path | None, RunFolder | None]:
     if asked not in ("last", "best"):
         path = Path(asked)
         run = _run_of(path)
-        if path.is_dir():
+        if path.is_dir() and not is_sharded(path):
             raise UserError(
-                f"--ckpt_path {path} is a folder; give a .ckpt file, or `dfm checkpoint import {path}` first"
+                f"--ckpt_path {path} is a folder and no checkpoint; give a .ckpt, or "
+                f"`dfm checkpoint import {path}` first"
             )
         if request.verb == "fit" and run:
             os.environ[INHERITED] = str(run)

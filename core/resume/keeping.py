@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,20 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from core.errors import UserError, did_you_mean
+from core.files import put_in_place
 
-__all__ = ["KeepBest", "KeepNewest", "RestoreBest", "checkpoint_callbacks"]
+__all__ = ["KeepBest", "KeepNewest", "RestoreBest", "checkpoint_callbacks", "finish_saving"]
+
+
+def finish_saving(trainer: pl.Trainer) -> None:
+    """Wait for the checkpoint that a thread may be writing (`checkpoints.asynchronous`).
+
+    Raises:
+        UserError: If the disk was full or refused.
+    """
+    wait = getattr(trainer.strategy.checkpoint_io, "wait", None)
+    if wait is not None:
+        wait()
 
 
 class KeepNewest(ModelCheckpoint):
@@ -66,6 +79,20 @@ class KeepNewest(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write at the epoch's end, after its validation."""
         self._write(trainer)
+
+    @staticmethod
+    def _link_checkpoint(trainer: pl.Trainer, filepath: str, linkpath: str) -> None:
+        """Turn the link in one step, once the checkpoint is whole; what stood there may be a folder too."""
+
+        def link() -> None:
+            temporary = Path(f"{linkpath}.{os.getpid()}.tmp")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(os.path.relpath(filepath, os.path.dirname(linkpath)))
+            put_in_place(temporary, linkpath)
+
+        if trainer.is_global_zero and os.path.abspath(filepath) != os.path.abspath(linkpath):
+            getattr(trainer.strategy.checkpoint_io, "afterwards", lambda call: call())(link)
+        trainer.strategy.barrier()
 
     def _write(self, trainer: pl.Trainer) -> None:
         if self._should_skip_saving_checkpoint(trainer):
@@ -153,6 +180,7 @@ class RestoreBest(Callback):
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, KeepBest)), None)
         if keeper is None or getattr(trainer, "fast_dev_run", False) or not keeper.best_model_path:
             return
+        finish_saving(trainer)
         best = Path(str(keeper.dirpath)) / "best.ckpt"
         if not best.exists():
             return

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from core.resume.keeping import finish_saving
 from core.resume.requeue import in_slurm, requeue
 
 __all__ = ["StopGracefully", "resume_command"]
@@ -71,7 +72,7 @@ class StopGracefully(Checkpoint):
         loop = trainer.fit_loop
         if loop._should_accumulate() or not self._agreed(trainer):
             return
-        trainer.save_checkpoint(self.path)
+        self._save(trainer)
         if loop.epoch_loop._num_ready_batches_reached():
             self._leaving = "epoch"
         elif loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
@@ -82,13 +83,13 @@ class StopGracefully(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave if a signal came by the step before this validation in mid-epoch."""
         if self._leaving == "validation":
-            trainer.save_checkpoint(self.path)
+            self._save(trainer)
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave if a signal came by the epoch's last step."""
         if self._leaving == "epoch":
-            trainer.save_checkpoint(self.path)
+            self._save(trainer)
             self._leave(trainer)
 
     def on_exception(
@@ -100,6 +101,11 @@ class StopGracefully(Checkpoint):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the handlers back."""
         self._remove(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        """Write, and wait: what is said next is that it is there."""
+        trainer.save_checkpoint(self.path)
+        finish_saving(trainer)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:
         """Tell whether any rank was hit; every rank asks at every step, so that all have the same answer."""

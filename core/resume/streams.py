@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
@@ -63,7 +64,8 @@ class RandomState(Callback):
     """Save the random streams of every process and put them back when a resumed run starts training.
 
     They are set in `on_train_start`: after the loader has drawn what it wants and before the first sample is
-    read.
+    read. With another number of processes, where each had streams of its own, new ones are derived from the
+    first's for every data-parallel rank (tensor-parallel peers draw alike), and a line says so.
     """
 
     def __init__(self) -> None:
@@ -88,12 +90,42 @@ class RandomState(Callback):
         self._kept = list(state_dict["ranks"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set this rank's streams, if the run is resumed with at least as many ranks as the checkpoint
-        has.
-        """
+        """Set this rank's streams."""
         kept, self._kept = self._kept, []
-        if trainer.global_rank < len(kept):
+        if not kept:
+            return
+        if len(kept) == trainer.world_size:
             restore(kept[trainer.global_rank], self._device)
+        elif all(_same(kept[0], other) for other in kept[1:]):
+            restore(kept[0], self._device)
+        else:
+            place = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
+            _derive(kept[0], place["rank"])
+            if trainer.is_global_zero:
+                print(
+                    f"random streams: the checkpoint has those of {len(kept)} processes and this run has "
+                    f"{trainer.world_size}; new ones are derived from the first",
+                    flush=True,
+                )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two states of streams are equal bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _derive(state: dict[str, Any], rank: int) -> None:
+    """Seed every stream of this process from the torch stream in `state` and the rank."""
+    digest = hashlib.sha256(bytes(state["torch"].tolist()) + rank.to_bytes(8, "little")).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little"))
+    np.random.seed(int.from_bytes(digest[8:12], "little"))
+    random.seed(int.from_bytes(digest[12:20], "little"))
 
 
 class IsolateValidation(Callback):
