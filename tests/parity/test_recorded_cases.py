@@ -43,8 +43,13 @@ def _double(case: Case) -> dict[str, torch.Tensor]:
     return {"output/y": 2 * case.group("input")["x"]}
 
 
+_RECIPES = [
+    f"recipes/{name}.json" for name in ("schedules", "packed_attention", "data_efficiency", "multigrid")
+]
+
+
 @pytest.mark.parametrize("switches", ["all-on", "all-off"])
-@pytest.mark.parametrize("system", ["tinytimemixer", "forecast_metrics", "recipes/schedules.json"])
+@pytest.mark.parametrize("system", ["tinytimemixer", "forecast_metrics", *_RECIPES])
 def test_recorded_cases_pass_with_every_switch_on_and_off(
     shared: Path, system: str, switches: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
