@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.strategies.pieces import local
+from core.strategies.pieces import align, local
 
 __all__ = ["GradientAveraging"]
 
@@ -87,6 +87,8 @@ class _Bucket:
         self.sending = [p for p in self.parameters if p.requires_grad]
         if not self.sending:
             return
+        for p in self.sending:
+            align(p)
         pieces = [torch.zeros_like(_real(p)) if p.grad is None else _real(p.grad) for p in self.sending]
         flags = [0.0 if p.grad is None else 1.0 for p in self.sending]
         first = pieces[0]

@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.strategies.averaging import GradientAveraging
 from core.strategies.checkpointing import KINDS, Checkpointing, checkpoint_blocks
 from core.strategies.clipping import clip_by_norm
-from core.strategies.optimizers import collected, settle, spread
+from core.strategies.optimizers import collected, ready, spread
 from core.strategies.pieces import like, whole
 from core.strategies.sharding import blocks_of, buckets_of, cut_context, cut_matrices, shard
 from core.strategies.sizes import AXES, Size, check, coordinates, resolve
@@ -221,10 +221,10 @@ class Mesh(ModelParallelStrategy):
             _optimizers_to_device(self.optimizers, self.root_device)
 
     def setup_optimizers(self, trainer: pl.Trainer) -> None:
-        """Build the optimizers; one whose parameters are of several kinds steps them one by one."""
+        """Build the optimizers, and let them step pieces."""
         super().setup_optimizers(trainer)
         for optimizer in self.optimizers:
-            settle(optimizer)
+            ready(optimizer)
 
     def setup_precision_plugin(self) -> None:
         """Let clipping see pieces of gradients for what they are."""
@@ -234,7 +234,7 @@ class Mesh(ModelParallelStrategy):
         def clip(optimizer: Optimizer, limit: float) -> None:
             clip_by_norm(plugin.main_params(optimizer), limit)
 
-        plugin.clip_grad_by_norm = clip  # type: ignore[method-assign]
+        plugin.clip_grad_by_norm = clip  # type: ignore[method-assign, assignment]
 
     def model_to_device(self) -> None:
         """Move what is not on the device yet."""

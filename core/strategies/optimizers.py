@@ -1,17 +1,53 @@
-"""The optimizer's state as one process has it, and back to the pieces of this one."""
+"""Optimizers over pieces: stepping them as plain tensors, and their state as one process has it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, optim
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from core.strategies.pieces import like, whole
+from core.strategies.pieces import align, like, local, whole
 
-__all__ = ["collected", "settle", "spread"]
+__all__ = ["collected", "ready", "spread"]
+
+# They change every number by itself, so a piece is stepped as the whole would be.
+_ELEMENTWISE = (
+    optim.Adadelta,
+    optim.Adagrad,
+    optim.Adam,
+    optim.Adamax,
+    optim.AdamW,
+    optim.ASGD,
+    optim.NAdam,
+    optim.RAdam,
+    optim.RMSprop,
+    optim.Rprop,
+    optim.SGD,
+)
+
+
+def ready(optimizer: Optimizer) -> None:
+    """Let an optimizer step its parameters' pieces, in place.
+
+    One that changes every number by itself sees plain tensors: DTensors would cost more than the step, and
+    whole parameters and pieces on different meshes could not be handed to one kernel together. Any other sees
+    DTensors, one by one where they are of several kinds.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(isinstance(p, DTensor) for p in parameters):
+        return
+    if type(optimizer) in _ELEMENTWISE:
+        optimizer.step = _stepping(optimizer)  # type: ignore[method-assign]
+        return
+    if len({p.device_mesh if isinstance(p, DTensor) else None for p in parameters}) > 1:
+        for group in optimizer.param_groups:
+            group.update({name: False for name in ("fused", "foreach") if name in group})
 
 
 def collected(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,32 +65,88 @@ def spread(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     owner = dict(zip(numbers, parameters, strict=False))
     values = {
-        number: {key: _piece(value, owner.get(number)) for key, value in entry.items()}
+        number: {key: _piece(key, value, owner.get(number)) for key, value in entry.items()}
         for number, entry in state["state"].items()
     }
     return {**state, "state": values}
 
 
-def settle(optimizer: Optimizer) -> None:
-    """Step parameters one by one where they are of several kinds: whole ones and pieces on different meshes
-    cannot be handed to one kernel together.
-    """
-    kinds = {
-        p.device_mesh if isinstance(p, DTensor) else None
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
-    if len(kinds) > 1:
-        for group in optimizer.param_groups:
-            for name in ("fused", "foreach"):
-                if name in group:
-                    group[name] = False
-
-
-def _piece(value: Any, parameter: Tensor | None) -> Any:
-    if parameter is None or not isinstance(value, Tensor) or value.shape != parameter.shape:
+def _piece(key: str, value: Any, parameter: Tensor | None) -> Any:
+    if not _is_like(key, value, parameter):
         return value
+    assert isinstance(parameter, DTensor)
+    return like(value.to(local(parameter).device), parameter)
+
+
+def _is_like(key: str, value: Any, parameter: Tensor | None) -> bool:
+    """Tell whether a state's entry is shaped as its parameter, and that is in pieces."""
+    known = isinstance(parameter, DTensor) and isinstance(value, Tensor) and not isinstance(value, DTensor)
+    return known and key != "step" and parameter is not None and value.shape == parameter.shape
+
+
+def _stepping(optimizer: Optimizer) -> Callable[..., Any]:
+    step = optimizer.step
+
+    @functools.wraps(step)  # a scheduler leaves a mark on it
+    def on_pieces(closure: Callable[[], Any] | None = None) -> Any:
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        with _as_pieces(optimizer):
+            step()
+        return result
+
+    return on_pieces
+
+
+@contextmanager
+def _as_pieces(optimizer: Optimizer) -> Iterator[None]:
+    """Put this rank's pieces in the place of DTensors, and back; both share their memory."""
+    swapped: list[tuple[DTensor, Tensor, dict[str, Any]]] = []
+    kept = [group["params"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["params"] = [_swap(optimizer, p, swapped) for p in group["params"]]
+    try:
+        yield
+    finally:
+        for group, parameters in zip(optimizer.param_groups, kept, strict=True):
+            group["params"] = parameters
+        for parameter, piece, before in swapped:
+            after = optimizer.state.pop(piece, {})
+            for key, value in after.items():
+                if before.get(key) is value or _local(before.get(key)) is value:
+                    continue
+                alike = isinstance(value, Tensor) and key != "step" and value.shape == piece.shape
+                before[key] = _joined(value, parameter) if alike else value
+            if after:
+                optimizer.state[parameter] = before
+
+
+def _swap(optimizer: Optimizer, parameter: Tensor, swapped: list[tuple[DTensor, Tensor, dict]]) -> Tensor:
     if not isinstance(parameter, DTensor):
-        return value
-    home = parameter._local_tensor.device
-    return like(value.to(home), parameter)
+        return parameter
+    piece = local(parameter).detach()
+    align(parameter)
+    piece.grad = None if parameter.grad is None else local(parameter.grad)
+    before = optimizer.state.pop(parameter, {})
+    if before:
+        optimizer.state[piece] = {key: _local(value) for key, value in before.items()}
+    swapped.append((parameter, piece, before))
+    return piece
+
+
+def _local(value: Any) -> Any:
+    """Return the piece of a tensor, and anything else as it is."""
+    return local(value) if isinstance(value, Tensor) else value
+
+
+def _joined(piece: Tensor, pattern: DTensor) -> DTensor:
+    return DTensor.from_local(
+        piece,
+        pattern.device_mesh,
+        pattern.placements,
+        run_check=False,
+        shape=pattern.shape,
+        stride=pattern.stride(),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
-__all__ = ["like", "local", "settled", "whole"]
+__all__ = ["align", "like", "local", "settled", "whole"]
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -24,6 +24,15 @@ def settled(tensor: Tensor) -> Tensor:
         return tensor
     places = [Replicate() if place.is_partial() else place for place in tensor.placements]
     return tensor.redistribute(placements=places)
+
+
+def align(parameter: Tensor) -> None:
+    """Lay a parameter's gradient out as the parameter is; tensor-parallel layers may leave it otherwise."""
+    gradient = parameter.grad
+    if not isinstance(parameter, DTensor) or not isinstance(gradient, DTensor):
+        return
+    if gradient.placements != parameter.placements:
+        parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 def like(full: Tensor, pattern: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def network(kind: str, **sizes: Any) -> nn.Module:
 
         sizes = {"context": 16, "horizon": 8, "patch": 4, "width": 16, "decoder_width": 8, **sizes}
         return TTM(**sizes, dropout=0.0, head_dropout=0.0)
-    from apps.pde.models.scot import ScOT
+    from apps.pde.models.scot.network import ScOT
 
     small = {"resolution": 16, "in_channels": 2, "out_channels": 2, "width": 8, "window": 4}
     return ScOT(**{**small, "depths": (1, 1), "heads": (1, 2), "skips": (1, 0), **sizes})
