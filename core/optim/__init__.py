@@ -1,5 +1,6 @@
 """Schedules, parameter groups and the learning-rate finder."""
 
+from core.optim.floored import FlooredCosine
 from core.optim.groups import parameter_groups
 from core.optim.lr_finder import LRFinder, LRFinderResult, find_learning_rate
 from core.optim.scheduler import ScheduleLR
@@ -21,6 +22,7 @@ __all__ = [
     "WSDS",
     "Constant",
     "Cosine",
+    "FlooredCosine",
     "FreezeOut",
     "Infinite",
     "LRFinder",

@@ -1,0 +1,46 @@
+"""How recorded cases of music systems map onto what is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.parity import Case
+
+__all__ = ["CASES"]
+
+
+def _container(case: Case) -> Mapping[str, Any]:
+    """Read a container of tokens, cut it into samples and blend data sets."""
+    import numpy as np
+
+    from apps.music import published
+    from apps.music.container import open_container
+    from apps.music.samples import Stream
+
+    files = [name for name in case.head["files"] if str(name).endswith(".idx")]
+    corpus = open_container(case.path.with_name(files[0]))
+    given = {name: tensor.cpu().numpy() for name, tensor in case.group("input").items()}
+    length = int(case.head["sequence_length"])
+    order = given["document_index"]
+    index = published.sample_index(corpus.lengths, order, length)
+    stream = Stream(corpus, order)
+    places = np.arange(len(index) - 1)[:, None] * length + np.arange(length + 1)
+    drawn = int(case.tensors["output/blend_dataset_index"].shape[0])
+    source, number = published.blend(given["blend_weights"], drawn)
+    return {
+        "output/all_tokens": np.asarray(corpus.tokens).astype(np.int64),
+        "output/sequence_lengths": corpus.lengths,
+        "output/document_indices": corpus.borders,
+        "output/sequence_pointers": corpus.starts * corpus.tokens.itemsize,
+        "output/sample_index": index,
+        "output/samples": stream.read(places),
+        "output/blend_dataset_index": source,
+        "output/blend_dataset_sample_index": number,
+    }
+
+
+CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    ("yue", "data_container"): _container,
+}

@@ -1,0 +1,69 @@
+"""Text to tokens and back, and a tokeniser from its own description."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.music.tokenizers import Bytes, SentencePiece, fingerprint, from_state, open_tokenizer
+from core.data.normaliser import Normaliser
+from core.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def pieces(shared) -> SentencePiece:
+    """YuE's tokeniser."""
+    return SentencePiece.open(shared / "data/music/yue_tokenizer/mm_tokenizer_v0.2.model")
+
+
+@given(st.text())
+def test_bytes_give_any_text_back(text):
+    clean = text.encode("utf-8", errors="replace").decode()
+    ids = Bytes().encode(text)
+
+    assert Bytes().decode([*ids.tolist(), Bytes.end]) == clean
+    assert Bytes().lengths[ids].sum() == len(clean.encode())
+
+
+def test_pieces_give_a_text_back_and_know_its_bytes(pieces):
+    text = "Der Mond ist aufgegangen, 月が綺麗ですね."
+    ids = pieces.encode(text)
+
+    assert pieces.decode([*ids.tolist(), pieces.end]) == text
+    assert pieces.lengths[ids].sum() == len(text.encode()) + 1  # SentencePiece puts a space in front
+    assert (pieces.vocabulary, pieces.end, pieces.lengths[pieces.end]) == (83_734, 2, 0)
+
+
+def test_ids_beyond_the_pieces_give_no_text(pieces):
+    assert pieces.decode([83_737, 90_000]) == ""
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_a_checkpoint_carries_its_tokeniser(kind, request):
+    original = Bytes() if kind == "bytes" else request.getfixturevalue("pieces")
+    kept = Normaliser({"tokenizer": original.state()})
+
+    again = from_state(kept["tokenizer"])
+
+    assert fingerprint(again) == fingerprint(original)
+    np.testing.assert_array_equal(again.encode("Takt und Ton"), original.encode("Takt und Ton"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("byte", "did you mean 'bytes'"),
+        ("missing.model", "missing.model does not exist"),
+        ("text.model", "is no SentencePiece model"),
+        ("folder", "holds no tokenizer.model"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.model").write_text("no model at all")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(UserError, match=words):
+        open_tokenizer(name)
