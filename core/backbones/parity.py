@@ -1,4 +1,4 @@
-"""Recorded cases of building blocks: attention over packed sequences."""
+"""Recorded cases of building blocks: attention over packed sequences, the sampling chain."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.backbones.packed_attention import packed_attention, packed_positions
 from core.backbones.rope import Rope, rotate
+from core.backbones.sampling import Sampling, guide, keep_top_k, keep_top_p, mark, penalise
 
 __all__ = ["CASES"]
 
@@ -36,4 +37,34 @@ def packed(case: Any) -> dict[str, Tensor]:
     return outputs
 
 
-CASES: dict[tuple[str, str], Callable[[Any], dict[str, Tensor]]] = {("recipes", "packed_attention"): packed}
+def sampling(case: Any) -> dict[str, Tensor]:
+    """Return scores and kept tokens after each step from logits to probabilities."""
+    config: Mapping[str, Any] = case.config
+    given = case.group("input")
+    logits, history = given["cond_logits"], given["history_ids"]
+    seen = mark(history, logits.shape[1])
+    chain = Sampling(**{key: value for key, value in config.items() if key != "guidance_scale"})
+    guided = guide(logits, given["uncond_logits"], config["guidance_scale"])
+    penalised = penalise(guided, seen, chain.repetition_penalty)
+    warm = penalised / chain.temperature
+    best = warm if chain.top_k is None else keep_top_k(warm, chain.top_k)
+    likely = best if chain.top_p is None else keep_top_p(best, chain.top_p)
+    outputs = {
+        "output/after_cfg": guided,
+        "output/after_repetition": penalised,
+        "output/after_temperature": warm,
+        "output/topk_kept_mask": best.isfinite(),
+        "output/topp_kept_mask": likely.isfinite(),
+        "output/final_probs": chain.probabilities(guided, seen=seen),
+    }
+    for name in case.group("output"):
+        if name.startswith("raw_logits_repetition_"):
+            penalty = float(name.rpartition("_")[2].replace("p", "."))
+            outputs[f"output/{name}"] = penalise(logits, seen, penalty)
+    return outputs
+
+
+CASES: dict[tuple[str, str], Callable[[Any], dict[str, Tensor]]] = {
+    ("recipes", "packed_attention"): packed,
+    ("yue", "sampling"): sampling,
+}
