@@ -281,7 +281,7 @@ def complete(
         if name not in others and name not in _FILLS:
             raise UserError(
                 f"{where} has no channel '{name}'{did_you_mean(name, own)} "
-                f"(it has {', '.join(own) or 'none'})"
+                f"(it has {', '.join(own) or 'none'}; data.inputs and data.outputs name others)"
             )
         known = others.get(name)
         found.append(
