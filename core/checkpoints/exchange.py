@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from core.checkpoints.files import FORMAT, write_checkpoint
-from core.checkpoints.huggingface import export_state, write_folder
+from core.checkpoints.huggingface import export_state, write_json, write_weights
+from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import describe_network, home_of
+from core.checkpoints.streaming import meta_network, stream_weights
 from core.checkpoints.weights import Weights, network_from, read_weights
 from core.errors import UserError
 
-__all__ = ["export_weights", "import_weights"]
+__all__ = ["export_weights", "import_weights", "write_own"]
 
 
 def export_weights(
     source: str | os.PathLike[str] | Weights, out: str | os.PathLike[str], *, layout: str = "official"
 ) -> Path:
-    """Write the weights of `source` as a folder of `config.json` and `model.safetensors`, and return the
-    folder.
+    """Write the weights of `source` as a folder of `config.json` and `model.safetensors`, or as one file, and
+    return its path.
+
+    A checkpoint folder is read tensor by tensor: the memory is that of the largest.
 
     Args:
         source: One of our checkpoints, or anything else that says which network it belongs to.
-        out: Folder; it must be missing, empty, or an earlier export.
+        out: Folder, which must be missing, empty, or an earlier export; or a `.safetensors` file, which
+            stands alone.
         layout: `official` names and configuration, which the system's own programs read, or our `own`.
 
     Raises:
         UserError: If the source does not say which network it is, the folder holds other things, or the
         disk is full.
     """
-    weights = source if isinstance(source, Weights) else read_weights(source)
+    weights = source if isinstance(source, Weights) else read_weights(source, outline=True)
     out = Path(out)
+    if out.suffix == ".safetensors":
+        _write(weights, out, layout)
+        return out
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "model.safetensors").is_file()):
         raise UserError(f"{out} holds other things already; give a new or empty folder under --out")
-    network = network_from(weights)
-    tensors, config, notes = _in_layout(network, weights, layout)
-    write_folder(out, tensors, config, metadata=notes)
+    config = _write(weights, out / "model.safetensors", layout)
+    write_json(out / "config.json", config)
     return out
 
 
@@ -62,25 +70,47 @@ def import_weights(
         raise UserError(f"--out {out} must end in .ckpt")
     weights = read_weights(source)
     network = network_from(weights, system=system)
+    return write_own(network, out, described=weights.network, record=weights.record, source=weights.source)
+
+
+def write_own(
+    network: nn.Module,
+    out: Path,
+    *,
+    described: dict[str, Any] | None,
+    record: Mapping[str, Any],
+    source: str | None = None,
+) -> Path:
+    """Write the weights of `network` as one of our checkpoints, without an optimiser's state.
+
+    Args:
+        network: Whose state is written.
+        out: The `.ckpt` file.
+        described: `class_path` and `init_args` of the network; None describes it by its configuration.
+        record: What is known of it: licences, sources, recipe, and what it was averaged from.
+        source: Where it came from, if the record does not say.
+    """
     module = home_of(network).__name__
-    described = weights.network or describe_network(network)
     parts = module.split(".")
-    record = {
+    own = {
         "format": FORMAT,
         "domain": parts[1] if parts[0] == "apps" and len(parts) > 1 else None,
         "system": parts[-1],
-        "recipe": weights.record.get("recipe"),
-        "network": described,  # and no "config": a run needs a recipe beside it, which says what to do
+        "recipe": record.get("recipe"),
+        # no "config": a run needs a recipe beside it, which says what to do
+        "network": described or describe_network(network),
         "key_map": module,
-        "licences": list(weights.record.get("licences") or []),
-        "sources": list(weights.record.get("sources") or [weights.source]),
+        "licences": list(record.get("licences") or []),
+        "sources": list(record.get("sources") or ([source] if source else [])),
         "switches": {},
         "versions": _versions(),
     }
+    if record.get("averaged"):
+        own["averaged"] = list(record["averaged"])
     state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     content = {
         "state_dict": state,
-        "domainfm": record,
+        "domainfm": own,
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": _versions().get("lightning", "2.6.0"),
@@ -88,11 +118,13 @@ def import_weights(
     return write_checkpoint(content, out)
 
 
-def _in_layout(
-    network: nn.Module, weights: Weights, layout: Literal["official", "own"] | str
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _write(weights: Weights, path: Path, layout: str) -> dict[str, Any]:
+    """Write the weights file and return the configuration that goes beside it."""
+    if layout not in ("official", "own"):
+        raise UserError(f"--layout {layout} is not known; it is official or own")
+    streamed = is_sharded(weights.path)
+    network = meta_network(weights) if streamed else network_from(weights)
     module = home_of(network)
-    tensors = export_state(network)
     notes: dict[str, Any] = {"format": FORMAT, "layout": layout, "key_map": module.__name__}
     notes |= {
         key: weights.record[key]
@@ -103,11 +135,16 @@ def _in_layout(
         if not hasattr(module, "KEY_MAP") or not hasattr(module, "to_official_config"):
             raise UserError(f"{module.__name__} has no official layout; export it with --layout own")
         config = module.to_official_config(network)
-        return module.KEY_MAP.to_official(tensors), config, {**notes, "config": config}
-    if layout != "own":
-        raise UserError(f"--layout {layout} is not known; it is official or own")
-    described = weights.network or describe_network(network)
-    return tensors, {"domainfm": {"format": FORMAT, "network": described}}, {**notes, "network": described}
+        notes["config"] = config
+    else:
+        notes["network"] = weights.network or describe_network(network)
+        config = {"domainfm": {"format": FORMAT, "network": notes["network"]}}
+    if streamed:
+        stream_weights(weights, network, path, official=layout == "official", notes=notes)
+    else:
+        tensors = export_state(network)
+        write_weights(path, module.KEY_MAP.to_official(tensors) if layout == "official" else tensors, notes)
+    return config
 
 
 def _versions() -> dict[str, str]:

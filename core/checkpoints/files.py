@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from core.checkpoints.manifest import folder_damage, read_manifest
+from core.checkpoints.manifest import folder_damage, read_manifest, require_whole
 from core.checkpoints.plain import plain
 from core.errors import UserError
 from core.files import put_back, remove, replacing
@@ -179,15 +179,15 @@ def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: boo
     Raises:
         UserError: If it is missing, damaged, of a newer format, or holds other Python objects.
     """
-    wrong = damage(path)
-    if wrong:
-        hint = "check the path" if "exist" in wrong else "use an earlier one or write it anew"
-        raise UserError(f"checkpoint {path} {wrong}; {hint}")
     if Path(path).is_dir():
         from core.checkpoints.sharded import consolidate
 
         checkpoint = consolidate(path, optimizers=optimizers)
     else:
+        wrong = damage(path)
+        if wrong:
+            hint = "check the path" if "exist" in wrong else "use an earlier one or write it anew"
+            raise UserError(f"checkpoint {path} {wrong}; {hint}")
         checkpoint = read_unverified(path, settings=settings)
     mark = checkpoint.get("domainfm")
     version = mark.get("format", 0) if isinstance(mark, dict) else 0
@@ -209,8 +209,7 @@ def read_outline(path: Path_) -> dict[str, Any]:
     """
     if not Path(path).is_dir():
         return read_checkpoint(path)
-    if wrong := folder_damage(path):
-        raise UserError(f"checkpoint {path} {wrong}; use an earlier one or write it anew")
+    require_whole(path)
     return read_unverified(path)
 
 

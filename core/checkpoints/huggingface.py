@@ -27,6 +27,8 @@ __all__ = [
     "read_folder",
     "read_safetensors",
     "write_folder",
+    "write_json",
+    "write_weights",
 ]
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -134,26 +136,39 @@ def write_folder(
     Raises:
         UserError: If the disk is full or refuses.
     """
+    folder = Path(folder)
+    path = write_weights(folder / WEIGHTS, tensors, metadata)
+    write_json(folder / "config.json", config)
+    return path
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> Path:
+    """Write one safetensors file, whole or not at all; see `write_folder`, which adds its configuration."""
     from safetensors.torch import save_file
 
-    folder = Path(folder)
     notes = {"format": "pt"}
     if metadata is not None:
         notes["domainfm"] = json.dumps(dict(metadata), sort_keys=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS) as temporary:
+        with replacing(path) as temporary:
             save_file(whole, temporary, metadata=notes)
-        with replacing(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write weights to {folder}: {error.strerror or error}") from error
+        raise UserError(f"cannot write weights to {path.parent}: {error.strerror or error}") from error
     except Exception as error:
         if "I/O error" not in str(error) and "os error" not in str(error):
             raise
-        raise UserError(f"cannot write weights to {folder}: {error}") from error
-    return folder / WEIGHTS
+        raise UserError(f"cannot write weights to {path.parent}: {error}") from error
+    return path
+
+
+def write_json(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a configuration as JSON, whole or not at all."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def export_state(network: nn.Module) -> dict[str, Tensor]:

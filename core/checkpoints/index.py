@@ -40,6 +40,7 @@ _CLASSES: dict[tuple[str, str], Any] = {
         metadata.StorageMeta,
         metadata.TensorProperties,
         metadata.TensorStorageMetadata,
+        metadata.BytesStorageMetadata,
         metadata.ChunkStorageMetadata,
         metadata._MEM_FORMAT_ENCODING,
         filesystem._StorageInfo,

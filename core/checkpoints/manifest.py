@@ -17,7 +17,15 @@ from typing import Any
 from core.errors import UserError
 from core.files import fsync_folder
 
-__all__ = ["MANIFEST", "damaged_files", "folder_damage", "is_sharded", "read_manifest", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "damaged_files",
+    "folder_damage",
+    "is_sharded",
+    "read_manifest",
+    "require_whole",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -90,6 +98,18 @@ def folder_damage(folder: Path_) -> str | None:
         return "has a newer format" if "update domainfm" in str(error) else f"has a damaged {MANIFEST}"
     wrong = damaged_files(folder, manifest, manifest["files"])
     return f"is damaged ({wrong})" if wrong else None
+
+
+def require_whole(folder: Path_) -> dict[str, Any]:
+    """Return the manifest of `folder` after all its files were verified.
+
+    Raises:
+        UserError: If it or a file is damaged, or its format is newer.
+    """
+    manifest = read_manifest(folder)
+    if wrong := damaged_files(folder, manifest, manifest["files"]):
+        raise UserError(f"checkpoint {folder} is damaged ({wrong}); use an earlier one or write it anew")
+    return manifest
 
 
 def damaged_files(folder: Path_, manifest: Mapping[str, Any], names: Iterable[str]) -> str | None:

@@ -42,15 +42,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint import DefaultLoadPlanner, load
+from torch.distributed.checkpoint import CheckpointException, DefaultLoadPlanner, load
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from core.checkpoints.files import read_checkpoint, read_unverified
-from core.checkpoints.index import FolderReader, MemoryReader
+from core.checkpoints.index import INDEX, FolderReader, MemoryReader, read_index
 from core.checkpoints.manifest import damaged_files, is_sharded, read_manifest
 from core.checkpoints.optimizers import by_name, clean_name, named_state, numbered_state, parameter_names
-from core.checkpoints.writing import PLAIN, agree, write_folder_checkpoint
+from core.checkpoints.writing import PLAIN, agree, failure, write_folder_checkpoint
 from core.errors import UserError
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "load_sharded",
     "named_state",
     "outline",
+    "read_tensors",
     "save_sharded",
     "split",
 ]
@@ -223,20 +224,20 @@ def consolidate(path: Path_, *, optimizers: bool = True) -> dict[str, Any]:
 def outline(path: Path_) -> dict[str, Any]:
     """Return what `consolidate` does with every sharded tensor on the meta device: names and shapes, no data.
 
-    Nothing is verified but the index, which holds tensors alone.
+    The shards are not looked at.
 
     Raises:
-        UserError: If the index or the plain part cannot be read.
+        UserError: If the manifest, the index or the plain part cannot be read.
     """
     path = Path(path)
-    reader, rest = FolderReader(path), read_unverified(path / PLAIN, mmap=True)
+    index = read_index(path / INDEX, files=read_manifest(path)["files"])
+    reader, rest = FolderReader(path, index=index), read_unverified(path / PLAIN, mmap=True)
     sizes = _sizes(reader)
     return filled(rest, lambda key: torch.empty(sizes[key][0], dtype=sizes[key][1], device="meta"))
 
 
-def read_tensors(path: Path_, keys: Iterable[str]) -> dict[str, Tensor]:
+def read_tensors(reader: FolderReader, keys: Iterable[str]) -> dict[str, Tensor]:
     """Return whole tensors of a folder by their names in its index, on the CPU; verify the folder before."""
-    reader = FolderReader(path)
     sizes = _sizes(reader)
     wanted = {key: torch.empty(sizes[key][0], dtype=sizes[key][1]) for key in keys}
     _read(reader, wanted)
@@ -318,8 +319,6 @@ def _open(
         by_size = sorted(files, key=lambda name: (-files[name]["bytes"], name))
         if wrong := damaged_files(path, manifest, by_size[rank::world]):
             raise UserError(f"checkpoint {path} is damaged ({wrong}); use an earlier one or write it anew")
-        from core.checkpoints.index import INDEX, read_index
-
         index = read_index(path / INDEX, files=files)
         return FolderReader(path, index=index), read_checkpoint(path / PLAIN)
 
@@ -345,7 +344,10 @@ def _read(reader: FolderReader | MemoryReader, wanted: dict[str, Tensor]) -> Non
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(wanted, storage_reader=reader, planner=planner, no_dist=True)
+        try:
+            load(wanted, storage_reader=reader, planner=planner, no_dist=True)
+        except CheckpointException as raised:  # it is no Exception, and would leave the other ranks waiting
+            raise RuntimeError(f"a checkpoint could not be read: {failure(raised)}") from raised
 
 
 def _sizes(reader: FolderReader | MemoryReader) -> dict[str, tuple[torch.Size, torch.dtype]]:

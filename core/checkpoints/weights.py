@@ -20,7 +20,15 @@ from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import home_of, instantiate, network_config, system_module
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Weights", "WeightsReport", "load_weights", "network_from", "read_weights"]
+__all__ = [
+    "Weights",
+    "WeightsReport",
+    "load_weights",
+    "network_from",
+    "read_weights",
+    "refuse_misfits",
+    "refuse_non_finite",
+]
 
 _TORCH_FILES = (".ckpt", ".pt", ".pth", ".bin")
 _STATES = ("state_dict", "model", "model_state_dict")  # where a training's file keeps its weights
@@ -42,6 +50,7 @@ class Weights:
         config: The official configuration, if known.
         system: The module of the system (`apps.<domain>.models.<system>`), if known.
         record: What the file says about its licences, sources, step and training.
+        prefix: What stood before the names in the file.
     """
 
     source: str
@@ -53,6 +62,7 @@ class Weights:
     config: dict[str, Any] | None = None
     system: str | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,13 +135,13 @@ def load_weights(
         for name, tensor in sorted(chosen.items())
         if tensor.shape != own[name].shape
     ]
-    _refuse_misfits(weights, network, missing=missing, unknown=unknown, shapes=shapes)
+    refuse_misfits(weights, network, missing=missing, unknown=unknown, shapes=shapes)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in [*own, *ignored]):
             raise UserError(
                 f"reinitialise names '{pattern}', which fits no parameter{did_you_mean(pattern, own)}"
             )
-    _refuse_non_finite(weights, chosen, parameters={name for name, _ in network.named_parameters()})
+    refuse_non_finite(weights, chosen, parameters={name for name, _ in network.named_parameters()})
     network.load_state_dict(chosen, strict=False)  # completeness was checked above, with the patterns
     metadata = {
         "path": str(weights.path),
@@ -235,7 +245,17 @@ def _from_content(name: str, path: Path, content: Mapping[str, Any], *, prefix: 
         record = {**record, "step": content.get("global_step", 0)}
         network = network_config(record.get("config")) or network_config(record)
         system = record.get("key_map")
-        return Weights(name, path, "checkpoint", "own", inside, network=network, system=system, record=record)
+        return Weights(
+            name,
+            path,
+            "checkpoint",
+            "own",
+            inside,
+            network=network,
+            system=system,
+            record=record,
+            prefix=prefix,
+        )
     if not tensors:
         raise UserError(
             f"{name} holds no tensors under '{prefix}' nor a plain state_dict; it is no file of weights"
@@ -315,9 +335,10 @@ def _key_map(network: nn.Module, weights: Weights) -> KeyMap | None:
     return max(maps, key=lambda known: sum(known.our_name(name) is not None for name in weights.tensors))
 
 
-def _refuse_misfits(
+def refuse_misfits(
     weights: Weights, network: nn.Module, *, missing: list[str], unknown: list[str], shapes: list[str]
 ) -> None:
+    """Refuse weights with parameters that are missing, unknown or of another shape, in one sentence."""
     wrong = []
     if missing:
         wrong.append(f"{len(missing)} missing there ({_listed(missing)})")
@@ -332,7 +353,7 @@ def _refuse_misfits(
         )
 
 
-def _refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, parameters: set[str]) -> None:
+def refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, parameters: set[str]) -> None:
     """Refuse NaN anywhere and infinity in parameters; a buffer may be an additive mask of minus infinity."""
     bad = []
     for name, tensor in tensors.items():

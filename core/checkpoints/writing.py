@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultSavePlanner, FileSystemWriter, save
+from torch.distributed.checkpoint import CheckpointException, DefaultSavePlanner, FileSystemWriter, save
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.tensor import DTensor
@@ -24,7 +24,7 @@ from core.checkpoints.manifest import _sha256, write_manifest
 from core.errors import UserError
 from core.files import fsync_folder, put_in_place
 
-__all__ = ["PLAIN", "agree", "write_folder_checkpoint"]
+__all__ = ["PLAIN", "agree", "failure", "write_folder_checkpoint"]
 
 PLAIN = "plain.pt"
 """The file of a folder with everything that is not a shard."""
@@ -59,8 +59,9 @@ def write_folder_checkpoint(
             planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
             save(tensors, storage_writer=writer, planner=planner, process_group=group, no_dist=not shared)
         fsync_folder(temporary)
-    except Exception as raised:
-        error = raised
+    except (Exception, CheckpointException) as raised:  # DCP's own is no Exception
+        error = RuntimeError(f"{path} was not written: {failure(raised)}")
+        error.__cause__ = raised
         if writer.files.error is not None:
             own = sum(_local_bytes(tensor) for tensor in tensors.values())
             sentence = disk_sentence(writer.files.error, path, written=writer.files.written, of=own)
@@ -82,6 +83,13 @@ def write_folder_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     return path
+
+
+def failure(raised: BaseException) -> str:
+    """Return the text of an error, for DCP's of many ranks that of the first."""
+    if isinstance(raised, CheckpointException) and raised.failures:
+        raised = next(iter(raised.failures.values()))[0]
+    return f"{raised}" or type(raised).__name__
 
 
 def agree(

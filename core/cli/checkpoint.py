@@ -1,4 +1,4 @@
-"""`dfm checkpoint list|fetch|inspect|import|export`; only the verbs that read weights import torch."""
+"""`dfm checkpoint list|fetch|inspect|import|export|average`; only what reads weights imports torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ VERBS = {
     "inspect": "show what a checkpoint holds and where it came from",
     "import": "make one of our checkpoints of published weights",
     "export": "write a checkpoint's weights as config.json and model.safetensors",
+    "average": "average the weights of several trainings of one network",
 }
 
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm checkpoint"))
     run = {"list": _list, "fetch": _fetch, "inspect": _inspect, "import": _import, "export": _export}
+    run["average"] = _average
     return run[options.verb](options)
 
 
@@ -53,11 +55,15 @@ def _parser() -> argparse.ArgumentParser:
         "--system", help="the system's name, such as ttm, where the source does not tell"
     )
     made["import"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
-    made["export"].add_argument("checkpoint", help="the .ckpt file")
-    made["export"].add_argument("--out", type=Path, required=True, help="the folder to write")
+    made["export"].add_argument("checkpoint", help="the .ckpt, file or folder")
+    made["export"].add_argument(
+        "--out", type=Path, required=True, help="the folder to write, or one .safetensors file"
+    )
     made["export"].add_argument(
         "--layout", choices=["official", "own"], default="official", help="names of the tensors"
     )
+    made["average"].add_argument("checkpoint", nargs="+", help="two or more, of one network")
+    made["average"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
     return parser
 
 
@@ -145,8 +151,18 @@ def _import(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from core.checkpoints.exchange import export_weights
 
-    folder = export_weights(options.checkpoint, options.out, layout=options.layout)
-    print(f"wrote {folder / 'config.json'} and {folder / 'model.safetensors'} ({options.layout} layout)")
+    written = export_weights(options.checkpoint, options.out, layout=options.layout)
+    single = written.suffix == ".safetensors"
+    files = written if single else f"{written / 'config.json'} and {written / 'model.safetensors'}"
+    print(f"wrote {files} ({options.layout} layout)")
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from core.checkpoints.soups import average_checkpoints
+
+    path = average_checkpoints(options.checkpoint, options.out)
+    print(f"wrote {path}, the mean of {len(options.checkpoint)}; start from it with --model.weights {path}")
     return 0
 
 
@@ -178,6 +194,7 @@ def _facts(weights: Any) -> dict[str, Any]:
         "key map": record.get("key_map"),
         "licences": record.get("licences"),
         "sources": record.get("sources"),
+        "average of": [f"{o['source']} (step {o.get('step', 0)})" for o in record.get("averaged") or ()],
         "switches": record.get("switches"),
         "versions": record.get("versions"),
     }

@@ -1,4 +1,4 @@
-"""One process of several that save and load sharded checkpoints; `test_sharded.py` starts them and reads results.
+"""One process of several that save and load checkpoints of shards; `test_sharded.py` starts them.
 
 `python sharded_ranks.py FOLDER ACT…`: each act is a function below; the rank and the world come from the
 environment, as torchrun sets them. What it finds is written to `FOLDER/<act>-<world>-<rank>.json`.
@@ -31,7 +31,7 @@ LAYOUTS = {
 
 
 class Net(nn.Module):
-    """Sizes that divide evenly by nothing: 7, 5 and 3; a buffer, a frozen layer, and a bias less than ranks."""
+    """Sizes that 2 and 4 do not divide, buffers, a frozen layer, and a bias with fewer entries than ranks."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
