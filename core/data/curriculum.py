@@ -276,6 +276,7 @@ class SequenceCurriculum(Callback):
         if curriculum.value(0) < 1:
             raise UserError(f"the curriculum {curriculum} begins with length 0; make its minimum larger")
         self.curriculum, self.by, self.fields = curriculum, by, fields
+        self._trainer: Trainer | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the data module cut each training batch."""
@@ -284,9 +285,18 @@ class SequenceCurriculum(Callback):
         data = getattr(trainer, "datamodule", None)
         if not hasattr(data, "changes"):
             raise UserError("a sequence curriculum needs one of the suite's data modules")
-        data.changes.append(lambda batch: self.change(batch, trainer.global_step))  # type: ignore[union-attr]
+        self._trainer = trainer
+        if self.cut not in data.changes:  # type: ignore[union-attr]
+            data.changes.append(self.cut)  # type: ignore[union-attr]
 
-    def change(self, batch: Any, step: int) -> Any:
-        """Return the batch of update `step`, cut."""
-        cut = truncate if self.by == "truncate" else reshape
-        return cut(batch, self.curriculum.value(step), self.fields)
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the data module as it was."""
+        changes = getattr(getattr(trainer, "datamodule", None), "changes", [])
+        if self.cut in changes:
+            changes.remove(self.cut)
+
+    def cut(self, batch: Any) -> Any:
+        """Return the batch of the present step, cut."""
+        step = 0 if self._trainer is None else self._trainer.global_step
+        way = truncate if self.by == "truncate" else reshape
+        return way(batch, self.curriculum.value(step), self.fields)

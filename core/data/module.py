@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from core.data.batch import collate, identity
 from core.data.randomness import generator
@@ -21,7 +21,8 @@ class DataModule(LightningDataModule):
 
     A data set is of map style and is indexed by `(epoch, index)`, so that a sample's own randomness can
     depend on the epoch even in persistent workers; one with `__getitems__(pairs) -> Batch` gives whole
-    batches, others are stacked. Evaluation always asks for epoch 0. Run it with
+    batches, others are stacked. One with `deal(epoch, indices, ranks)` says which process takes which samples
+    of a global batch. Evaluation always asks for epoch 0. Run it with
     `Trainer(use_distributed_sampler=False)`.
 
     Args:
@@ -54,6 +55,10 @@ class DataModule(LightningDataModule):
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         self.batch_size, self.eval_batch_size = sizes["batch_size"], sizes["eval_batch_size"]
         self.num_workers, self.seed, self.drop_last = num_workers, seed, drop_last
+        # What callbacks do to every training batch before it goes to the device, in order.
+        self.changes: list[Callable[[Any], Any]] = []
+        # How a callback deals the training samples to batches of other sizes and shapes.
+        self.plan: Callable[[Dataset, ResumableSampler], tuple[Dataset, BatchSampler]] | None = None
         self._sampler: ResumableSampler | None = None
         self._resume: dict[str, int] = {}
 
@@ -102,6 +107,7 @@ class DataModule(LightningDataModule):
             rank=rank,
             world=world,
             drop_last=self.drop_last,
+            deal=getattr(dataset, "deal", None),
         )
         if len(sampler) == 0:
             raise UserError(
@@ -110,6 +116,9 @@ class DataModule(LightningDataModule):
             )
         self._go_on(sampler)
         self._sampler = sampler
+        if self.plan is not None:
+            dataset, batches = self.plan(dataset, sampler)
+            return self._loader(dataset, kind=_TrainingLoader, batch_sampler=batches)
         return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
@@ -124,6 +133,13 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the loader of this process's part of the data to predict."""
         return self._in_order(self._present(self.predict_set(), "prediction"), self.eval_batch_size)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Return a training batch with the callbacks' changes, such as a curriculum's shorter sequences."""
+        if self.trainer is not None and self.trainer.training:
+            for change in self.changes:
+                batch = change(batch)
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """Return the position (epoch and samples done) and what decides the order of the samples.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -31,6 +31,8 @@ class ResumableSampler(Sampler[tuple[int, int]]):
         world: Number of data-parallel processes.
         start: Global samples of the first epoch that are already done.
         drop_last: Leave the incomplete last global batch out altogether.
+        deal: Maps (epoch, indices of a global batch, world) to each rank's indices, equally many; None cuts
+            contiguous slices.
 
     Raises:
         ValueError: If a size is below 1, or rank or start lies outside its range.
@@ -47,6 +49,7 @@ class ResumableSampler(Sampler[tuple[int, int]]):
         world: int = 1,
         start: int = 0,
         drop_last: bool = False,
+        deal: Callable[[int, list[int], int], list[list[int]]] | None = None,
     ) -> None:
         if batch_size < 1 or world < 1 or length < 0:
             raise ValueError(f"length {length}, batch_size {batch_size}, world {world}: must be positive")
@@ -56,7 +59,7 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             raise ValueError(f"start is {start}; for {length} samples it must be 0 to {length}")
         self.length, self.seed, self.batch_size, self.shuffle = length, seed, batch_size, shuffle
         self.rank, self.world, self.start, self.drop_last = rank, world, start, drop_last
-        self.epoch = 0
+        self.epoch, self.deal = 0, deal
 
     @property
     def global_batch(self) -> int:
@@ -83,8 +86,13 @@ class ResumableSampler(Sampler[tuple[int, int]]):
         epoch, order = self.epoch, self.order(self.epoch)
         for first in range(self.start, self.length, self.global_batch):
             share = self._share(min(self.global_batch, self.length - first))
-            begin = first + self.rank * share
-            for index in order[begin : begin + share].tolist():
+            if self.deal is None or self.world == 1:
+                begin = first + self.rank * share
+                own = order[begin : begin + share].tolist()
+            else:
+                whole = order[first : first + share * self.world].tolist()
+                own = self.deal(epoch, whole, self.world)[self.rank]
+            for index in own:
                 yield epoch, index
 
     def __len__(self) -> int:
