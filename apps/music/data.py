@@ -139,6 +139,7 @@ class Tokens(DataModule):
             "context": self.context,
             "vocabulary": source.vocabulary,
             "tokenizer": None if known is None else known.state(),
+            "start": known.end if known is not None and self.end else None,
             "licences": [source.licence] if source.licence else [],
             "sources": [self.path or str(self.card)],
         }

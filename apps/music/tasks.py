@@ -14,6 +14,7 @@ from apps.music.evaluation import Scores, baseline_rows, by_place, row
 from apps.music.tokenizers import Tokenizer, from_state
 from core.data.packing import PackedBatch
 from core.errors import UserError
+from core.files import replacing
 from core.objectives.next_token import next_token
 from core.task import Task
 
@@ -34,9 +35,9 @@ class LanguageModelling(Task):
     Args:
         network: Maps `ids` and `positions` `(B, S)` to an output with `logits (B, S, V)`.
         baselines: Whether `test` scores the baselines too.
-        prompt: Text that is continued after each validation and by `test`; None begins a document, an empty
-            text continues nothing.
-        sample_tokens: Tokens of a continuation.
+        prompt: Text that is continued after each validation and by `test`; an empty one begins a document.
+        sample_tokens: Tokens of a continuation; 0 continues nothing. Runs of several processes and compiled
+            networks continue nothing either: use `dfm music predict`.
         temperature: Of the continuation; 0 takes the likeliest token.
         task: See `core.task.Task`.
 
@@ -49,7 +50,7 @@ class LanguageModelling(Task):
         network: nn.Module,
         *,
         baselines: bool = True,
-        prompt: str | None = None,
+        prompt: str = "",
         sample_tokens: int = 200,
         temperature: float = 0.7,
         **task: Any,
@@ -191,7 +192,29 @@ class LanguageModelling(Task):
         return self.trainer.strategy.reduce(moved, reduce_op="sum").double()
 
     def _sample(self) -> str:
-        return ""
+        """Continue the prompt and add it to `samples.txt`; empty where that is not to be done."""
+        compiled = any(getattr(module, "_compiled_call_impl", None) for module in self.network.modules())
+        # A compiled network would be compiled anew for every length, and a sharded one wait for all ranks.
+        if not (self.sample_tokens and self._tokenizer) or compiled or self.trainer.world_size > 1:
+            return ""
+        from apps.music.continuation import Writer
+
+        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
+        writer = Writer(
+            self.network,
+            self._tokenizer,
+            context=data.context,
+            start=data.facts["start"],
+            device=self.device,
+        )
+        (made,) = writer.write([self.prompt], new=self.sample_tokens, temperature=self.temperature)
+        text = f"{self.prompt}{made.text}"
+        if self.run_folder is not None and self.trainer.is_global_zero:
+            file = self.run_folder / "samples.txt"
+            before = file.read_text(encoding="utf-8") if file.is_file() else ""
+            with replacing(file) as temporary:
+                temporary.write_text(f"{before}--- step {self.global_step}\n{text}\n", encoding="utf-8")
+        return text
 
 
 _COLUMNS = ("bits_per_byte", "loss", "perplexity")

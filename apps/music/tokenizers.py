@@ -80,6 +80,8 @@ class Bytes:
 class SentencePiece:
     """The pieces of a SentencePiece model (Kudo and Richardson 2018, arXiv 1808.06226).
 
+    `begin` is the id that some networks were trained to see before a document, or None; data never hold it.
+
     Args:
         model: The bytes of a `.model` file.
         name: What messages call it.
@@ -107,6 +109,8 @@ class SentencePiece:
             ) from error
         self.vocabulary = int(self._pieces.GetPieceSize())
         self.end = int(self._pieces.eos_id())
+        first = int(self._pieces.bos_id())
+        self.begin = None if first < 0 else first
         if self.end < 0:
             raise UserError(f"{name} has no piece that ends a document (eos); train one with eos_id set")
 

@@ -1,4 +1,4 @@
-"""Texts to learn from, and what a run of `dfm` in this process leaves behind put back after each file of tests."""
+"""What a run of `dfm` in this process leaves behind is put back after each file of tests."""
 
 from __future__ import annotations
 

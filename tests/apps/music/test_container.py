@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.music.container import is_container, open_container, paths_of, write_container
+from apps.music.parity import CASES
 from apps.music.sources import note_tokenizer, noted_tokenizer, open_source
 from apps.music.tokenizers import Bytes
 from core.errors import UserError
+from core.parity import run_case
 
 DOCUMENTS = [[[1, 2, 3], [4]], [[5, 6]], [[]], [[7, 8, 9, 10]]]
 
@@ -152,8 +154,8 @@ def test_another_tokeniser_than_the_noted_one_is_refused(tmp_path, shared):
         open_source(str(prefix), None, tokenizer=other)
 
 
-def test_the_recorded_container_passes(shared, capsys):
-    from core.parity import main
+def test_the_recorded_container_passes(shared):
+    report = run_case(shared / "parity/yue/mmap_container.json", known=CASES)
 
-    assert main([str(shared / "parity/yue/mmap_container.json")]) == 0
-    assert "FAIL" not in capsys.readouterr().out
+    assert report.passed
+    assert len(report.checks) == 8

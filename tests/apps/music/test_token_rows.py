@@ -133,9 +133,7 @@ def test_the_published_order_is_numpys_of_the_seed():
 
 def test_documents_are_shuffled_before_the_samples_where_asked():
     lengths = np.full(10, 8)
-    order, samples = published.orders(
-        lengths, np.arange(10), sequence=4, samples=19, seed=7, documents=True
-    )
+    order, samples = published.orders(lengths, np.arange(10), sequence=4, samples=19, seed=7, documents=True)
     random = np.random.RandomState(7)
     first, second = np.arange(10, dtype=np.int32), np.arange(19, dtype=np.uint32)
     random.shuffle(first)
