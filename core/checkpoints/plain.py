@@ -25,7 +25,8 @@ def plain(obj: Any, where: str = "") -> Any:
     """Return `obj` built of dict, list, tuple, set, numbers, text and tensors alone.
 
     NumPy scalars become Python numbers, NumPy arrays tensors, paths `str`, enums their name, dataclasses and
-    namespaces dicts. A tensor that views part of a larger storage is copied, or all of it would be written.
+    namespaces dicts. A tensor that views part of a larger storage is copied, or all of it would be written;
+    one on a device that torch knows by a plug-in only goes to the CPU.
 
     Args:
         obj: Anything that a checkpoint may hold.
@@ -68,6 +69,8 @@ def plain(obj: Any, where: str = "") -> Any:
 
 def _tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` itself, or a copy without what makes it unloadable or larger than it looks."""
+    if tensor.device.type not in ("cpu", "cuda", "meta"):  # else the file would need that device's package
+        tensor = tensor.detach().cpu()
     if not type(tensor).__module__.startswith("torch."):
         if type(tensor) is not torch.Tensor:
             tensor = tensor.as_subclass(torch.Tensor)

@@ -18,8 +18,8 @@ def capture(device: torch.device | None = None) -> dict[str, Any]:
     """Return the state of torch's, numpy's and Python's random streams in plain containers and tensors.
 
     Args:
-        device: The accelerator whose streams are kept beside the CPU's; of CUDA all devices that the process
-            sees.
+        device: The accelerator whose stream is kept beside the CPU's: this process's own, for asking the
+            others would start them up.
     """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     state: dict[str, Any] = {
@@ -35,10 +35,9 @@ def capture(device: torch.device | None = None) -> dict[str, Any]:
     }
     if device is not None and device.type != "cpu":
         module = torch.get_device_module(device.type)
-        if hasattr(module, "get_rng_state_all"):
-            state["devices"] = list(module.get_rng_state_all())
-        elif hasattr(module, "get_rng_state"):
-            state["devices"] = [module.get_rng_state()]
+        if hasattr(module, "get_rng_state"):
+            own = (device,) if device.type != "mps" else ()  # MPS has one device and takes none
+            state["devices"] = [module.get_rng_state(*own)]
     return state
 
 
@@ -53,11 +52,11 @@ def restore(state: dict[str, Any], device: torch.device | None = None) -> None:
     kept = state.get("devices")
     if kept and device is not None and device.type != "cpu":
         module = torch.get_device_module(device.type)
-        if not hasattr(module, "get_rng_state_all"):
-            module.set_rng_state(kept[0].cpu())
-            return
-        for index, stream in enumerate(kept[: module.device_count()]):
-            module.set_rng_state(stream.cpu(), index)
+        own = (device,) if device.type != "mps" else ()
+        # A file of an earlier version holds the streams of all devices that its process saw.
+        place = device.index or 0 if len(kept) > 1 else 0
+        if place < len(kept):
+            module.set_rng_state(kept[place].cpu(), *own)
 
 
 class RandomState(Callback):

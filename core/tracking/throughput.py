@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from core.tracking.peaks import compute_dtype, peak_flops
+from core.tracking.peaks import compute_dtype, mfu, peak_flops
 
 __all__ = ["Throughput", "size_of"]
 
@@ -31,10 +31,9 @@ class Throughput(Callback):
     - `throughput/samples_per_second`: of all processes together, over the last `window` steps;
       `throughput/tokens_per_second` too if the batch has a field `tokens`.
     - `throughput/data_wait`: the share of that time spent waiting for the next batch, 0 to 1.
-    - `throughput/mfu`: FLOPs done per second over the device's dense peak, if both are known. FLOPs per
-    sample
-      are the argument, or the answer of the task's method `flops_per_sample()`, asked once and only where a
-      peak is known.
+    - `throughput/mfu`: FLOPs done per second over the devices' dense peak, if both are known. FLOPs per
+      sample are the argument, or the answer of the task's method `flops_per_sample()`, asked once and only
+      where a peak is known.
     - `throughput/samples`: samples seen since the start of the run, resumes included.
     - `lr` or `lr/<group>`; `grad_norm` before clipping, and `grad_norm_max` since the last log step.
 
@@ -93,9 +92,8 @@ class Throughput(Callback):
         self._forget_clock()
         self._warm = False
         self._known_peak = self.peak
-        if self.peak is None and pl_module.device.type == "cuda":
-            name = torch.cuda.get_device_name(pl_module.device)
-            self._known_peak = peak_flops(name, compute_dtype(str(trainer.precision)))
+        if self.peak is None:
+            self._known_peak = _peak(pl_module.device, str(trainer.precision))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave validation out of the clock."""
@@ -141,13 +139,17 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the step, and log at log steps."""
+        logs = _logs_now(trainer)
+        if logs and pl_module.device.type != "cpu":
+            # Else the clock would stop when the work is queued, not when it is done.
+            torch.get_device_module(pl_module.device.type).synchronize()
         now = time.perf_counter()
         samples, tokens = size_of(batch), getattr(batch, "tokens", None)
-        self.samples_seen += samples * trainer.world_size
+        self.samples_seen += samples * _replicas(trainer)
         if self._warm and self._began is not None:
             self._steps.append(_Step(samples, tokens, self._waited, now - self._began))
         self._warm = True
-        if _logs_now(trainer):
+        if logs:
             # Lightning rounds plain numbers to float32: 0.1 would read 0.10000000149, and counts end at 2²⁴.
             values = self._values(trainer, pl_module)
             exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
@@ -158,14 +160,15 @@ class Throughput(Callback):
         values: dict[str, float] = {"throughput/samples": float(self.samples_seen)}
         if self._steps:
             seconds = sum(step.waited + step.worked for step in self._steps) or 1e-9
-            samples = sum(step.samples for step in self._steps)
-            values["throughput/samples_per_second"] = samples * trainer.world_size / seconds
+            samples = sum(step.samples for step in self._steps) * _replicas(trainer)
+            values["throughput/samples_per_second"] = samples / seconds
             values["throughput/data_wait"] = sum(step.waited for step in self._steps) / seconds
             tokens = [int(step.tokens) for step in self._steps if step.tokens is not None]
             if tokens:
-                values["throughput/tokens_per_second"] = sum(tokens) * trainer.world_size / seconds
+                values["throughput/tokens_per_second"] = sum(tokens) * _replicas(trainer) / seconds
             if self._known_peak and (flops := self._flops(pl_module)):
-                values["throughput/mfu"] = flops * samples / seconds / self._known_peak
+                all_peaks = self._known_peak * trainer.world_size
+                values["throughput/mfu"] = mfu(flops * samples, seconds=seconds, peak=all_peaks)
         values |= learning_rates(trainer)
         if self._norms:
             norms = torch.stack([_whole(norm) for norm in self._norms]).float().tolist()
@@ -206,6 +209,22 @@ def size_of(batch: Any) -> int:
     if isinstance(batch, list | tuple):
         return size_of(batch[0]) if batch else 0
     return len(batch) if hasattr(batch, "__len__") else 1
+
+
+def _replicas(trainer: Trainer) -> int:
+    """Return how many processes read different samples; ranks that share a network's parts read the same."""
+    where = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
+    return int(where["num_replicas"]) if where else trainer.world_size
+
+
+def _peak(device: torch.device, precision: str) -> float | None:
+    """Return the table's peak of a run's device, or None for a CPU and for devices it does not hold."""
+    ask = (
+        None
+        if device.type == "cpu"
+        else getattr(torch.get_device_module(device.type), "get_device_name", None)
+    )
+    return None if ask is None else peak_flops(ask(device), compute_dtype(precision, device.type))
 
 
 def _logs_now(trainer: Trainer) -> bool:

@@ -45,24 +45,26 @@ class OnNeuron(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"OnNeuron({self.inner!r})"
 
+    def tolist(self) -> Any:  # torch refuses it for subclasses; a real device's tensor is none
+        return self.inner.tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         where = _device_of((args, kwargs))
-        to_host = False
+        leaves = False
         if (wanted := kwargs.get("device")) is not None:
             wanted = torch.device(wanted)
-            to_host = wanted.type == "cpu"
-            kwargs["device"] = torch.device("cpu")
-            if wanted.type == "neuron":
-                where = _indexed(wanted)
+            leaves = wanted.type != "neuron"
+            kwargs["device"] = wanted if leaves else torch.device("cpu")
+            where = where if leaves else _indexed(wanted)
         kwargs.pop("pin_memory", None)
         if func is torch.ops.aten.copy_.default and not isinstance(args[0], OnNeuron):
             return func(args[0], *tree_map(_inner, args[1:]), **tree_map(_inner, kwargs))
         out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
         if func._schema.is_mutable:
             return _same_objects(func, args, kwargs, out)
-        if to_host or func is torch.ops.aten._local_scalar_dense.default:
+        if leaves or func is torch.ops.aten._local_scalar_dense.default:
             return out
         return tree_map(lambda value: OnNeuron(value, where) if isinstance(value, Tensor) else value, out)
 
