@@ -179,6 +179,8 @@ def run(
     adaptation=None,
     monitor: str = "val_loss",
     best: bool = False,
+    sharded: bool = False,
+    asynchronous: bool = False,
     callbacks: tuple[Callback, ...] = (),
     **trainer_options,
 ) -> tuple[TinyTask, pl.Trainer]:
@@ -196,7 +198,7 @@ def run(
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "use_distributed_sampler": False,
-            "plugins": [SafeCheckpointIO()],
+            "plugins": [SafeCheckpointIO(sharded=sharded, asynchronous=asynchronous)],
             "callbacks": [
                 *callbacks,
                 RandomState(),
@@ -228,6 +230,8 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--until_epoch", type=int)
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--asynchronous", action="store_true")
     parser.add_argument("--ckpt_path")
     words = parser.parse_args()
     scheduled = words.until_epoch is not None
@@ -241,6 +245,8 @@ if __name__ == "__main__":
         resume=words.ckpt_path is not None,
         every=words.every,
         workers=words.workers,
+        sharded=words.sharded,
+        asynchronous=words.asynchronous,
         adaptation=FreezeAtFirst(until_epoch=words.until_epoch) if scheduled else None,
         accumulate_grad_batches=words.accumulate,
         **(many if words.devices > 1 else {}),

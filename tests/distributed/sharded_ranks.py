@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +26,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
 
 LAYOUTS = {
@@ -48,7 +55,7 @@ def built(layout: str, *, width: int = 8, seed: int = 0) -> tuple[Net, torch.opt
     """Return a network sharded as `layout` says, and its optimiser with two groups."""
     torch.manual_seed(seed)
     net = Net(width)
-    world = dist.get_world_size() if dist.is_initialized() else 1
+    world = processes()
     if "tensor" in layout:
         plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}
         mesh = init_device_mesh(
@@ -66,6 +73,11 @@ def built(layout: str, *, width: int = 8, seed: int = 0) -> tuple[Net, torch.opt
     matrices = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim < 2]
     return net, torch.optim.AdamW([{"params": others, "weight_decay": 0.0}, {"params": matrices}], lr=0.01)
+
+
+def processes() -> int:
+    """Return how many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def shard(net: Net, mesh: dist.DeviceMesh) -> None:
@@ -108,13 +120,13 @@ def whole(net: Net, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def save(folder: Path) -> dict:
     """Train in every layout of this world, save, and keep the truth beside it."""
-    world, shares = dist.get_world_size(), {}
+    world, shares = processes(), {}
     for layout in LAYOUTS[world]:
         net, optimizer = built(layout)
         train(net, optimizer)
         truth = whole(net, optimizer)
         save_sharded(checkpoint(net, optimizer), folder / f"{layout}-{world}.ckpt", mesh={"all": world})
-        if dist.get_rank() == 0:
+        if world == 1 or dist.get_rank() == 0:
             torch.save(truth, folder / f"{layout}-{world}.truth")
         shares[layout] = sum(v.to_local().nbytes for v in net.state_dict().values() if isinstance(v, DTensor))
     return shares
@@ -125,7 +137,7 @@ def load(folder: Path) -> dict:
     wrong = []
     for path in sorted([*folder.glob("*.ckpt"), *folder.glob("*.file")]):
         truth = torch.load(path.with_suffix(".truth"))
-        for layout in LAYOUTS[dist.get_world_size()]:
+        for layout in LAYOUTS[processes()]:
             net, optimizer = built(layout, seed=99)
             found = load_sharded(path, model=net)
             load_optimizers(found, model=net, optimizers=[optimizer])
@@ -140,6 +152,80 @@ def load(folder: Path) -> dict:
             ]
             train(net, optimizer, steps=1)
     return {"wrong": wrong}
+
+
+def gather(folder: Path) -> dict:
+    """Write a single file from shards: what resumes anywhere, without the folder."""
+    for layout in LAYOUTS[processes()]:
+        net, optimizer = built(layout)
+        train(net, optimizer)
+        content, truth = checkpoint(net, optimizer), whole(net, optimizer)
+        SafeCheckpointIO(sharded=False).save_together(content, folder / f"{layout}-{processes()}.file")
+        if dist.get_rank() == 0:
+            torch.save(truth, folder / f"{layout}-{processes()}.truth")
+    return {}
+
+
+def beside(folder: Path) -> dict:
+    """Save in threads while the training's own messages go on; the second save waits for the first."""
+    net, optimizer = built("fsdp")
+    io = SafeCheckpointIO(asynchronous=True)
+    for step in (2, 3, 4):
+        train(net, optimizer)
+        save_sharded(checkpoint(net, optimizer, step), folder / "beside" / f"step{step}.blocking")
+        io.save_together(checkpoint(net, optimizer, step), folder / "beside" / f"step{step}.thread")
+        train(net, optimizer, steps=3)
+    io.teardown()
+    return {}
+
+
+def refuse(folder: Path) -> dict:
+    """Try what must fail on every rank with one sentence."""
+    net, optimizer = built("fsdp")
+    path = save_sharded(checkpoint(net, optimizer), folder / "refused" / "a.ckpt")
+    said = {"another network": sentence(lambda: load_sharded(path, model=built("fsdp", width=12)[0]))}
+    if dist.get_rank() == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = checkpoint(*built("fsdp", width=60_000))
+    said["disk"] = sentence(lambda: save_sharded(large, path))
+    bad = {**checkpoint(net, optimizer), "callbacks": {"x": object()}}
+    said["not plain"] = sentence(lambda: save_sharded(bad, path))
+    dist.barrier()
+    if dist.get_rank() == 0:
+        shard_file = path / "__1_0.distcp"
+        content = bytearray(shard_file.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard_file.write_bytes(content)
+    dist.barrier()
+    said["damaged"] = sentence(lambda: load_sharded(path, model=net))
+    return said
+
+
+def sentence(call: Callable[[], Any]) -> str:
+    """Return type and text of what `call` raises."""
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def die(folder: Path) -> dict:
+    """Kill rank 1 as soon as its part of a large folder has begun to grow."""
+    net, optimizer = built("fsdp")
+    path = save_sharded(checkpoint(net, optimizer), folder / "killed" / "last.ckpt")
+    large = checkpoint(*built("fsdp", width=400_000), step=3)
+    if dist.get_rank() == 1:
+        threading.Thread(target=kill_when, args=(path.parent,), daemon=True).start()
+    save_sharded(large, path)
+    return {}
+
+
+def kill_when(folder: Path) -> None:
+    while not any(part.stat().st_size > 1_000_000 for part in folder.glob("*.tmp/__1_*")):
+        time.sleep(0.0005)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
