@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.tracking.flops import skeleton
 from core.tracking.peaks import compute_dtype, mfu, peak_flops
 
 __all__ = ["Throughput", "size_of"]
@@ -67,11 +69,18 @@ class Throughput(Callback):
         self._steps: deque[_Step] = deque(maxlen=window)
         self._norms: list[Tensor] = []
         self._asked_task = False
+        self._whole: nn.Module | None = None
         self._warm = False
         self._known_peak: float | None = None
         self._began: float | None = None
         self._ended: float | None = None
         self._waited = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep the network's shape before a strategy takes it apart: FLOPs are counted of the whole."""
+        network = getattr(pl_module, "network", None)
+        if stage == "fit" and trainer.world_size > 1 and isinstance(network, nn.Module):
+            self._whole = skeleton(network)
 
     # Position: what a checkpoint keeps.
 
@@ -183,13 +192,31 @@ class Throughput(Callback):
             ask = getattr(pl_module, "flops_per_sample", None)
             if callable(ask):
                 try:
-                    self.flops_per_sample = ask()
+                    with _instead(pl_module, self._whole):
+                        self.flops_per_sample = ask()
                 except (RuntimeError, NotImplementedError, TypeError, ValueError) as problem:
                     print(f"MFU is not shown: the network's FLOPs cannot be counted ({problem})")
         return self.flops_per_sample
 
     def _forget_clock(self) -> None:
         self._began, self._ended, self._waited = None, None, 0.0
+
+
+@contextmanager
+def _instead(pl_module: LightningModule, whole: nn.Module | None) -> Iterator[None]:
+    """Let the task see its network in one piece, with what is frozen, if a strategy has sharded it."""
+    network = getattr(pl_module, "network", None)
+    if whole is None or not any(hasattr(value, "full_tensor") for value in network.parameters()):  # type: ignore
+        yield
+        return
+    trained = {name: value.requires_grad for name, value in network.named_parameters()}  # type: ignore[union-attr]
+    for name, value in whole.named_parameters():
+        value.requires_grad_(trained.get(name, value.requires_grad))
+    pl_module.network = whole
+    try:
+        yield
+    finally:
+        pl_module.network = network  # type: ignore[assignment]
 
 
 def learning_rates(trainer: Trainer) -> dict[str, float]:
