@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.backbones.llama import llama_tiny
 from core.data.packing import IGNORED, Packed, PackedBatch, balance, cut, pack
+from core.data.sampler import ResumableSampler
 from core.errors import UserError
+from core.objectives.next_token import next_token
 
 LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)
 
@@ -126,3 +129,44 @@ def test_a_truncated_or_reshaped_batch_keeps_its_sequences_apart() -> None:
     assert torch.equal(pieces.ids.view(2, 12), batch.ids)
     assert all(sum(row) == 4 for row in pieces.lengths)
     assert torch.equal(pieces.positions == 0, begins(pieces))
+
+
+@pytest.mark.parametrize("kernel", ["sequences", "mask"])
+def test_a_packed_llama_learns_what_a_padded_one_does(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.backbones.packed_attention.packed_kernel", lambda *_, **__: kernel)
+    torch.manual_seed(0)
+    network = llama_tiny(vocabulary=512, width=32, heads=4, kv_heads=2)
+    lengths = [5, 17, 1, 9, 24, 3, 3, 12]
+    rows = Packed(Sentences(lengths), capacity=24, seed=0)
+    batch = PackedBatch.stack([rows[0, row] for row in range(len(rows))])
+    kept = PackedBatch(batch.ids % 512, batch.labels % 512, batch.positions, batch.lengths)
+    kept.labels[batch.labels == IGNORED] = IGNORED
+    total, count = next_token(
+        network(kept.ids.view(1, -1), **kept.arguments()).logits, kept.labels.view(1, -1)
+    )
+    packed = torch.autograd.grad(total / count, list(network.parameters()))
+
+    sentences = [(torch.arange(length) + 100 * number) % 512 for number, length in enumerate(lengths)]
+    ids = torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(s) for s in sentences], batch_first=True)
+    labels = torch.where(mask.roll(-1, 1).bool(), ids.roll(-1, 1), IGNORED)
+    labels[:, -1] = IGNORED
+    padded_total, padded_count = next_token(network(ids, mask=mask).logits, labels)
+    padded = torch.autograd.grad(padded_total / padded_count, list(network.parameters()))
+
+    assert count == padded_count
+    torch.testing.assert_close(total / count, padded_total / padded_count, rtol=1e-6, atol=1e-6)
+    for one, other in zip(packed, padded, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_ranks_share_the_rows_of_a_batch_by_their_work() -> None:
+    lengths = [64, 32, 32, 16, 16, 16, 16, *[8] * 8, *[4] * 16]
+    rows = Packed(Sentences(lengths), capacity=64, seed=0)
+    how = {"seed": 3, "batch_size": 2, "world": 2}
+    ranks = [list(ResumableSampler(len(rows), rank=rank, deal=rows.deal, **how)) for rank in (0, 1)]
+    alone = list(ResumableSampler(len(rows), seed=3, batch_size=4))
+    first = [place for rank in ranks for place in rank[:2]]
+    assert sorted(first) == sorted(alone[:4]) and len(ranks[0]) == len(ranks[1])
+    dealt = rows.deal(0, [index for _, index in alone[:4]], 2)
+    assert [[index for _, index in rank[:2]] for rank in ranks] == dealt
