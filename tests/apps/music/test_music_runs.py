@@ -133,6 +133,7 @@ def test_a_run_resumed_within_an_epoch_ends_with_the_weights_of_the_unbroken_one
     assert all(torch.equal(resumed["state_dict"][name], value) for name, value in weights.items())
 
 
+@pytest.mark.slow
 def test_a_container_of_the_same_text_gives_the_same_training_tokens(place):
     code, out, err = dfm("music", "tokenize", "--data.path", "texts.jsonl", "--out", "corpus")
 
@@ -147,6 +148,7 @@ def test_a_container_of_the_same_text_gives_the_same_training_tokens(place):
     assert "60 documents" in err
 
 
+@pytest.mark.slow
 def test_documents_are_packed_where_asked(place):
     code, out, err = dfm(
         "music", "fit", "--config", "learn.yaml", "--trainer.max_steps", 4, "--runs", "packed",
@@ -154,6 +156,22 @@ def test_documents_are_packed_where_asked(place):
     )  # fmt: skip
 
     assert code == 0, out + err
+
+
+@pytest.mark.slow
+def test_a_trained_network_is_fine_tuned_on_other_texts(place, run):
+    (place / "own.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+
+    code, out, err = dfm(
+        "music", "fit", "--config", "llama/finetune", "--model.weights", newest(run),
+        "--data.path", "own.txt", "--trainer.max_epochs", 1, "--runs", "tuned",
+    )  # fmt: skip
+
+    assert code == 0, out + err
+    (again,) = (place / "tuned" / "music").glob("llama-finetune/*")
+    network = yaml.safe_load((again / "config.yaml").read_text())["model"]["init_args"]["network"]
+    assert network["init_args"]["width"] == 32
+    assert "tensors from" in out
 
 
 @pytest.mark.parametrize(
