@@ -81,6 +81,8 @@ def examine() -> dict[str, Any]:
             "mps": bool(torch is not None and torch.backends.mps.is_available()),
             "neuron": _neuron(torch, advice),
         },
+        "accelerators": _order(torch),
+        "communication": _communication(),
         "memory": _memory(),
         "disk": _disk(),
         "switches": _switches(torch),
@@ -225,43 +227,71 @@ def _cuda(torch: Any | None, advice: list[str]) -> dict[str, Any]:
                 "memory_gib": round(facts.total_memory / GIB, 1),
                 "capability": f"{facts.major}.{facts.minor}",
                 "bf16": bool(torch.cuda.is_bf16_supported()),
+                "peak_tflops_bf16": _peak(facts.name),
             }
         )
+    if available:
+        report["cudnn"] = torch.backends.cudnn.version()
+        report["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return report
+
+
+def _peak(name: str) -> float | None:
+    """Return the dense bfloat16 peak that MFU is measured against; None where the table lacks the device."""
+    from core.tracking.peaks import peak_flops
+
+    peak = peak_flops(name, "bf16")
+    return None if peak is None else peak / 1e12
 
 
 def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
     """Describe AWS Neuron; on the public package index `torch-neuronx` 1.0 is an empty placeholder."""
-    version = _version("torch-neuronx")
-    chips = len(list(Path("/dev").glob("neuron[0-9]*")))
-    report: dict[str, Any] = {"torch_neuronx": version, "chips": chips, "available": False}
-    where = "install it from the package index that the AWS Neuron documentation names"
-    if version is None:
-        if chips:
-            advice.append(f"This machine has {chips} Neuron chips but no torch-neuronx: {where}.")
-        return report
-    if version.split(".")[0] == "1":
-        report["placeholder"] = version in ("1.0", "1.0.0")
-        kind = (
-            "the public index's empty placeholder" if report["placeholder"] else "of the old XLA generation"
-        )
-        advice.append(
-            f"torch-neuronx {version} is {kind}, no native Neuron backend: uninstall it and {where}."
-        )
-        return report
-    installed = _version("torch") or ""
-    if version.split(".")[:2] != installed.split(".")[:2]:
-        family = ".".join(version.split(".")[:2])
-        advice.append(
-            f"torch-neuronx {version} is made for torch {family}, not {installed}: install a matching pair."
-        )
-    if _version("torch-xla"):
-        advice.append("torch-xla and torch-neuronx cannot share an environment: uninstall torch-xla.")
+    from core.accelerators.presence import find_neuron
+
+    found = find_neuron()
+    advice.extend(found.problems())
     backend = getattr(torch, "neuron", None)
-    report["available"] = bool(backend is not None and backend.is_available())
+    report: dict[str, Any] = {
+        "torch_neuronx": found.version,
+        "package": found.package,
+        "torch_xla": found.xla,
+        "driver": found.driver,
+        "chips": found.chips,
+        "available": bool(backend is not None and backend.is_available()),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(_NEURON)},
+    }
     if backend is not None and report["available"]:
         report["devices"] = int(backend.device_count())
     return report
+
+
+_NEURON = ("NEURON_", "TORCH_NEURONX_")
+
+
+def _order(torch: Any | None) -> dict[str, Any]:
+    """Return which device `trainer.accelerator: auto` takes here, and in which order it looks."""
+    if torch is None:
+        return {"order": [], "auto": None}
+    from core.accelerators.choice import ORDER, choose
+
+    return {"order": list(ORDER), "auto": choose("auto")}
+
+
+def _communication() -> dict[str, Any]:
+    """Return the MiB tensor parallelism sends for one layer of 4096 tokens of 4096 numbers in bfloat16."""
+    from core.accelerators.communication import Scheme, bytes_per_layer
+
+    schemes: tuple[Scheme, ...] = ("tensor", "tensor_sequence", "tensor_2d")
+    return {
+        scheme: {
+            str(ranks): round(
+                bytes_per_layer(batch=1, sequence=4096, width=4096, ranks=ranks, scheme=scheme) / 2**20,
+                1,
+            )
+            for ranks in (4, 16, 64)
+        }
+        for scheme in schemes
+    }
 
 
 def _switches(torch: Any | None) -> dict[str, Any]:
@@ -343,12 +373,27 @@ def _render(report: Mapping[str, Any]) -> str:
     )
     row("memory", ", ".join(sizes))
     for index, gpu in enumerate(devices["cuda"]["devices"]):
-        row(f"cuda:{index}", f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}")
+        peak = f", {gpu['peak_tflops_bf16']:g} TFLOP/s bf16" if gpu["peak_tflops_bf16"] else ""
+        row(f"cuda:{index}", f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}{peak}")
     if not devices["cuda"]["devices"]:
         row("cuda", "none")
     row("mps", "yes" if devices["mps"] else "none")
     neuron = devices["neuron"]
-    row("neuron", f"torch-neuronx {neuron['torch_neuronx'] or 'not installed'}, {neuron['chips']} chips")
+    kinds = {
+        "placeholder": " (the empty placeholder)",
+        "xla": " (of the XLA generation)",
+        "other_torch": " (for another torch)",
+    }
+    package = f"torch-neuronx {neuron['torch_neuronx'] or 'not installed'}{kinds.get(neuron['package'], '')}"
+    driver = "driver loaded" if neuron["driver"] else "no driver"
+    row("neuron", f"{package}, {driver}, {neuron['chips']} chips")
+    order = report["accelerators"]
+    row("auto", f"{order['auto']}, the first that answers of {', '.join(order['order'])}")
+    sent = report["communication"]
+    row("tensor parallel", "MiB a rank sends forward for each layer (4096 tokens x 4096, bf16), by ranks:")
+    names = {"tensor": "1-D", "tensor_sequence": "1-D with sequence", "tensor_2d": "2-D, scaling only"}
+    for scheme, volumes in sent.items():
+        row("", f"{names[scheme]}: {', '.join(f'{ranks}: {mib:g}' for ranks, mib in volumes.items())}")
     lines.append("Disk")
     for name, place in report["disk"].items():
         row(
