@@ -274,11 +274,15 @@ class Task(LightningModule):
         if self.lr_finder is None:
             return own
         if "peak_rate" not in self.record:
+            if getattr(self.trainer.strategy, "sharded", False):
+                raise UserError(
+                    "model.lr_finder needs whole weights in each process; find the rate without sharding"
+                )
             batches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
             result = self.lr_finder.run(
                 lambda batch: self.loss(batch.to(self.device)), self.network, self.optimizer, batches
             )
-            self.record["peak_rate"] = result.rate
+            self.record["peak_rate"] = self.trainer.strategy.broadcast(result.rate)
             self.rate_found(result)
             self.say(f"learning rate found: {result.rate:.3g}")
         return float(self.record["peak_rate"])

@@ -112,8 +112,9 @@ class Forecasting(Task):
         return self.network(**self._inputs(batch, labels=True)).loss
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self.loss(batch)
+        """Return the loss of one batch, weighted by how many of all processes' points count in it."""
+        output = self.network(**self._inputs(batch, labels=True))
+        loss = self.weigh(output.loss, self._labels(batch, output.prediction)[1].sum())
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 

@@ -110,11 +110,12 @@ class FreezeAtFirst(Adaptation):
         return True
 
     def prepare(self, network: nn.Module) -> None:
-        """Find the parts once; they are frozen only by `apply`, after the strategy has wrapped the
-        network.
+        """Check the patterns; parts are frozen only by `apply`, after the strategy has arranged the network.
+
+        One that shards puts other parameters in the place of these.
         """
         _refuse_idle(network, self.patterns, "FreezeAtFirst: patterns")
-        self._find(network)
+        self._found.clear()
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Freeze or thaw the named parts; parameters that were never trainable stay frozen."""

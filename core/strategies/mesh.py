@@ -7,7 +7,6 @@ are averaged over all ranks that see other data, and losses weighted by the glob
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,20 +17,22 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.optim import Optimizer
 
+from core.checkpoints.io import SafeCheckpointIO
+from core.checkpoints.sharded import load_optimizers, named_state
 from core.errors import UserError
 from core.strategies.averaging import GradientAveraging
 from core.strategies.checkpointing import KINDS, Checkpointing, checkpoint_blocks
 from core.strategies.clipping import clip_by_norm
-from core.strategies.optimizers import collected, ready, spread
-from core.strategies.pieces import like, whole
+from core.strategies.grid import Grid
+from core.strategies.optimizers import ready
 from core.strategies.sharding import blocks_of, buckets_of, cut_context, cut_matrices, shard
-from core.strategies.sizes import AXES, Size, check, coordinates, resolve
+from core.strategies.sizes import Size, check, resolve
 from core.strategies.starting import materialise, on_first_rank, receive, share_random_state, snapshot, start
 
 __all__ = ["Mesh"]
@@ -103,7 +104,7 @@ class Mesh(ModelParallelStrategy):
         self.axes: dict[str, int] = {}
         self._network: nn.Module | None = None
         self._averaging: GradientAveraging | None = None
-        self._groups: dict[tuple[str, ...], dist.ProcessGroup | None] = {}
+        self._grid: Grid | None = None
 
     # where this process stands
 
@@ -113,31 +114,32 @@ class Mesh(ModelParallelStrategy):
         return self.axes.get("shard", 1) > 1 or self.axes.get("tensor", 1) > 1
 
     @property
-    def place_on_mesh(self) -> dict[str, int]:
-        """Where this process stands on every axis."""
-        return coordinates(self.axes, self.global_rank)
+    def grid(self) -> Grid:
+        """The processes and their groups, once they have met."""
+        assert self._grid is not None, "the processes have not met yet"
+        return self._grid
 
     @property
     def loss_group(self) -> dist.ProcessGroup | None:
         """The processes over which gradients are averaged; None if that is this one alone."""
-        return self._group("replicate", "shard", "context")
+        return self.grid.group("replicate", "shard", "context")
 
     @property
     def data_parallel_group(self) -> dist.ProcessGroup | None:
         """The processes that see other samples; None if that is this one alone."""
-        return self._group("replicate", "shard")
+        return self.grid.group("replicate", "shard")
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Rank and number of the processes that see other samples."""
-        place = self.place_on_mesh
+        place = self.grid.place
         ranks = self.axes["replicate"] * self.axes["shard"]
         return {"num_replicas": ranks, "rank": place["replicate"] * self.axes["shard"] + place["shard"]}
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Pieces of the optimizer's state are read together with those of the weights."""
-        return self.sharded
+        """Checkpoints fill what is arranged already."""
+        return True
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -156,9 +158,8 @@ class Mesh(ModelParallelStrategy):
         self.accelerator.setup_device(self.root_device)
         self._setup_distributed()
         self.axes = resolve(self.sizes, self.world_size)
-        axes = [axis for axis in AXES if self.axes[axis] > 1] or ["replicate"]
-        shape = tuple(self.axes[axis] for axis in axes)
-        self._device_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=tuple(axes))
+        self._grid = Grid(self.axes, device=self.root_device.type, rank=self.global_rank)
+        self._device_mesh = self._grid.mesh
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
 
@@ -203,6 +204,11 @@ class Mesh(ModelParallelStrategy):
         """Move everything to the device, then build the optimizers."""
         assert self.model is not None and self.accelerator is not None and self.lightning_module is not None
         self.accelerator.setup(trainer)
+        if self.sharded and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):
+            raise UserError(
+                "model.ema averages whole weights and trainer.strategy spreads them; leave model.ema out, or"
+                " give shard=1 and tensor=1"
+            )
         if self._network is None:  # a module of someone else's, that does not ask for it
             self.place(self.lightning_module)
         assert self._network is not None
@@ -210,12 +216,13 @@ class Mesh(ModelParallelStrategy):
         if not self.offload:
             self.model_to_device()
         fitting = trainer.state.fn == TrainerFn.FITTING
-        group = self._averaged
-        if fitting and group is not None and self._averaging is None:
-            self._averaging = GradientAveraging(buckets_of(self._network), group)
         self.barrier()
         if fitting:
             self.setup_optimizers(trainer)
+        # after what searches a rate: each process does that by itself
+        group = self._averaged
+        if fitting and group is not None and self._averaging is None:
+            self._averaging = GradientAveraging(buckets_of(self._network), group)
         self.setup_precision_plugin()
         if fitting and not self.offload:
             _optimizers_to_device(self.optimizers, self.root_device)
@@ -260,7 +267,7 @@ class Mesh(ModelParallelStrategy):
                 "give context=1"
             )
         try:
-            return part(self.place_on_mesh["context"], ranks)
+            return part(self.grid.place["context"], ranks)
         except ValueError as error:
             raise UserError(f"trainer.strategy: context is {ranks}, but {error}") from error
 
@@ -295,49 +302,49 @@ class Mesh(ModelParallelStrategy):
             if sharding is not None:
                 sharding(True)
 
-    # checkpoints
+    # checkpoints: pieces are written by all processes together (core.checkpoints.sharded)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the whole state, on the first rank alone where the mesh shards."""
+        """Return the state with this rank's pieces; nothing is sent."""
         assert self.lightning_module is not None
-        state = self.lightning_module.state_dict()
-        if not self.sharded:
-            return state
-        full = {name: whole(value) if isinstance(value, Tensor) else value for name, value in state.items()}
-        return full if self.is_global_zero else {}
-
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Take this rank's pieces of a whole state."""
-        assert self.lightning_module is not None
-        state = dict(checkpoint["state_dict"])
-        if self.sharded:
-            own = self.lightning_module.state_dict()
-            for name, value in state.items():
-                if isinstance(value, Tensor) and isinstance(own.get(name), Tensor):
-                    state[name] = like(value.to(self._home, own[name].dtype), own[name])
-        self.lightning_module.load_state_dict(state, strict=strict)
+        return self.lightning_module.state_dict()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the whole state, on the first rank alone where the mesh shards."""
-        optimizer = getattr(optimizer, "_optimizer", optimizer)
-        state = collected(optimizer.state_dict())
-        return state if self.is_global_zero or not self.sharded else {}
-
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take this rank's pieces of a whole state."""
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=False):
-            optimizer.load_state_dict(spread(state, optimizer))
+        """Return the state with this rank's pieces, by the parameters' names."""
+        assert self.lightning_module is not None
+        return named_state(self.lightning_module, getattr(optimizer, "_optimizer", optimizer))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write one file from the first rank."""
-        if self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+        """Write a folder where something is sharded, otherwise a file; every rank calls it."""
+        self._io.save_together(checkpoint, filepath, mesh=self.axes)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read one file on every rank."""
-        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+        """Read this rank's pieces of the weights from a folder or a file of any number of processes."""
+        assert self.lightning_module is not None
+        return self._io.load_together(checkpoint_path, model=self.lightning_module)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take the state that `load_checkpoint` read."""
+        assert self.lightning_module is not None
+        self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this rank's pieces of the optimizers' state."""
+        assert self.lightning_module is not None
+        load_optimizers(checkpoint, model=self.lightning_module, optimizers=self.optimizers)
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        """Delete a checkpoint, from the first rank."""
+        if self.is_global_zero:
+            self.checkpoint_io.remove_checkpoint(filepath)
 
     # helpers
+
+    @property
+    def _io(self) -> SafeCheckpointIO:
+        if not isinstance(self.checkpoint_io, SafeCheckpointIO):
+            self.checkpoint_io = SafeCheckpointIO()
+        return self.checkpoint_io  # type: ignore[return-value]
 
     @property
     def _home(self) -> torch.device:
@@ -347,13 +354,13 @@ class Mesh(ModelParallelStrategy):
     @property
     def _averaged(self) -> dist.ProcessGroup | None:
         """The group over which gradients are averaged here, where no sharding does it."""
-        return None if self.axes["shard"] > 1 else self._group("replicate", "context")
+        return None if self.axes["shard"] > 1 else self.grid.group("replicate", "context")
 
     def _arrange(self, network: nn.Module) -> None:
-        axes, mesh = self.axes, self.device_mesh
+        axes, grid = self.axes, self.grid
         if axes["tensor"] > 1:
-            cut_matrices(network, mesh["tensor"], sequence=self.sequence)
-        context = self._group("context")
+            cut_matrices(network, grid.mesh["tensor"], sequence=self.sequence)
+        context = grid.group("context")
         if context is not None:
             cut_context(network, context)
         if self.checkpointing != "none":
@@ -365,32 +372,8 @@ class Mesh(ModelParallelStrategy):
             shard(
                 network,
                 blocks_of(network, f"shard {axes['shard']}"),
-                self._sharding_mesh(),
+                grid.sharding(),
                 precision=str(self.precision_plugin.precision),
                 reshard=self.reshard,
                 offload=self.offload,
             )
-
-    def _sharding_mesh(self) -> DeviceMesh:
-        mesh = self.device_mesh
-        spread = "shard"
-        if self.axes["context"] > 1:
-            spread = "shard_context"
-            mesh["shard", "context"]._flatten(spread)
-        return mesh["replicate", spread] if self.axes["replicate"] > 1 else mesh[spread]
-
-    def _group(self, *axes: str) -> dist.ProcessGroup | None:
-        """Return the processes that differ from this one on the given axes only; None if there are no
-        others.
-        """
-        if axes not in self._groups:
-            large = tuple(axis for axis in axes if self.axes[axis] > 1)
-            group = None
-            if len(large) == 1:
-                group = self.device_mesh.get_group(large[0])
-            elif math.prod(self.axes[axis] for axis in large) == self.world_size > 1:
-                group = dist.group.WORLD
-            elif large:
-                group = self.device_mesh[large]._flatten("_".join(("all", *large))).get_group()
-            self._groups[axes] = group
-        return self._groups[axes]

@@ -1,9 +1,9 @@
-"""Optimizers over pieces: stepping them as plain tensors, and their state as one process has it."""
+"""Optimizers that step this rank's pieces of sharded parameters as plain tensors."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, optim
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from core.strategies.pieces import align, like, local, whole
+from core.strategies.pieces import align, local
 
-__all__ = ["collected", "ready", "spread"]
+__all__ = ["ready"]
 
 # They change every number by itself, so a piece is stepped as the whole would be.
 _ELEMENTWISE = (
@@ -48,40 +48,6 @@ def ready(optimizer: Optimizer) -> None:
     if len({p.device_mesh if isinstance(p, DTensor) else None for p in parameters}) > 1:
         for group in optimizer.param_groups:
             group.update({name: False for name in ("fused", "foreach") if name in group})
-
-
-def collected(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state dict with whole tensors; every rank must ask."""
-    values = {
-        number: {key: whole(value) if isinstance(value, Tensor) else value for key, value in entry.items()}
-        for number, entry in state["state"].items()
-    }
-    return {**state, "state": values}
-
-
-def spread(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return a state dict of whole tensors as the pieces of `optimizer`'s parameters; nothing is sent."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
-    owner = dict(zip(numbers, parameters, strict=False))
-    values = {
-        number: {key: _piece(key, value, owner.get(number)) for key, value in entry.items()}
-        for number, entry in state["state"].items()
-    }
-    return {**state, "state": values}
-
-
-def _piece(key: str, value: Any, parameter: Tensor | None) -> Any:
-    if not _is_like(key, value, parameter):
-        return value
-    assert isinstance(parameter, DTensor)
-    return like(value.to(local(parameter).device), parameter)
-
-
-def _is_like(key: str, value: Any, parameter: Tensor | None) -> bool:
-    """Tell whether a state's entry is shaped as its parameter, and that is in pieces."""
-    known = isinstance(parameter, DTensor) and isinstance(value, Tensor) and not isinstance(value, DTensor)
-    return known and key != "step" and parameter is not None and value.shape == parameter.shape
 
 
 def _stepping(optimizer: Optimizer) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,9 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def in_processes(rows: list[dict[str, Any]], world: int, folder: Path, *, limit: float) -> dict[str, dict]:
+def run_in_processes(
+    rows: list[dict[str, Any]], world: int, folder: Path, *, limit: float
+) -> dict[str, dict]:
     """Run `rows` one after another in `world` processes; return what each row left."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = folder / "spec.json"
@@ -57,10 +60,26 @@ def in_processes(rows: list[dict[str, Any]], world: int, folder: Path, *, limit:
 
 
 @pytest.fixture(scope="session")
+def in_processes() -> Callable[..., dict[str, dict]]:
+    """Run rows in several processes, which are started once."""
+    return run_in_processes
+
+
+@pytest.fixture(scope="session")
 def rows_module() -> ModuleType:
     """`rows.py`, to run a row in this process."""
     spec = importlib.util.spec_from_file_location("distributed_rows", HERE / "rows.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["distributed_rows"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def launching() -> ModuleType:
+    """The module `launching.py`, which starts runs as launchers do."""
+    spec = importlib.util.spec_from_file_location("launching", HERE / "launching.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["launching"] = module
     spec.loader.exec_module(module)
     return module
