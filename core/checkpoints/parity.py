@@ -95,4 +95,35 @@ def _greedy(network: Any, ids: Tensor, wanted: int) -> Tensor:
     return ids
 
 
-CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {("llama", "llama"): _llama}
+def _soups(case: Case) -> Mapping[str, Any]:
+    """The uniform soup and the greedy one of the case's models, by the score that its notes describe."""
+    import torch
+
+    from core.checkpoints.soups import greedy_soup, uniform_soup
+
+    given, target = case.state(), case.group("input")["target_w"]
+    models = [
+        {name: given[f"model{number}.{name}"] for name in ("w", "b")}
+        for number in range(case.config["models"])
+    ]
+
+    def score(model: Mapping[str, Tensor]) -> float:
+        return -float(((model["w"] - target) ** 2).mean() + (model["b"] ** 2).mean())
+
+    scores = [score(model) for model in models]
+    uniform = uniform_soup(models)
+    greedy, kept, best = greedy_soup(models, scores, score)
+    results: dict[str, Any] = {f"output/uniform.{name}": tensor for name, tensor in uniform.items()}
+    results |= {f"output/greedy.{name}": tensor for name, tensor in greedy.items()}
+    return results | {
+        "output/order": torch.tensor(sorted(range(len(models)), key=lambda number: -scores[number])),
+        "output/greedy_ingredients": torch.tensor(kept),
+        "output/greedy_score": torch.tensor(best, dtype=torch.float64),
+        "output/uniform_score": torch.tensor(score(uniform), dtype=torch.float64),
+    }
+
+
+CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    ("llama", "llama"): _llama,
+    ("recipes", "soups"): _soups,
+}
