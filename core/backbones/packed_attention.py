@@ -7,12 +7,18 @@ the fastest depends on the device; `packed_kernel` names the choice.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["packed_attention", "packed_kernel", "packed_mask", "packed_positions"]
+
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_LONG = 400  # tokens from which on attention gains from oneDNN's products
 
 KERNELS = {
     "varlen": "torch's varlen_attn: one flash-attention call for all sequences",
@@ -118,9 +124,75 @@ def _varlen(
 @torch.compiler.disable
 def _sequences(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
     lengths = _lengths(cu_seqlens, query.shape[0])
+    if query.device.type == "cpu":
+        return _OnCPU.apply(query, key, value, lengths, causal)
     # split, not slices: the gradient of a slice is as large as the whole
     parts = zip(*(x.split(lengths) for x in (query, key, value)), strict=True)
-    return torch.cat([_attend(*(x.transpose(0, 1)[None] for x in part), causal=causal) for part in parts])
+    return torch.cat([_attend(*map(_heads_first, part), causal=causal) for part in parts])
+
+
+class _OnCPU(torch.autograd.Function):
+    """Torch's flash attention for CPUs on one sequence after another.
+
+    Where products of float32 go to oneDNN (`core.accelerators.cpu`), it builds a kernel for every new length,
+    and is several times slower on short ones: those go another way, forward and backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], causal: bool
+    ) -> Tensor:
+        parts, logs = [], []
+        with _Products() as products:
+            for part in zip(*(x.split(lengths) for x in (query, key, value)), strict=True):
+                products.suit(part[0].shape[0])
+                mixed, log = _FLASH(*map(_heads_first, part), 0.0, causal)
+                parts.append(_heads_last(mixed))
+                logs.append(log)
+        whole = torch.cat(parts)
+        ctx.save_for_backward(query, key, value, whole, *logs)
+        ctx.lengths, ctx.causal = lengths, causal
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mixed, *logs = ctx.saved_tensors
+        parts = zip(*(x.split(ctx.lengths) for x in (grads[0], query, key, value, mixed)), strict=True)
+        found = []
+        with _Products() as products:
+            for part, log in zip(parts, logs, strict=True):
+                products.suit(part[0].shape[0])
+                found.append(_FLASH_BACKWARD(*map(_heads_first, part), log, 0.0, ctx.causal))
+        return *(torch.cat([_heads_last(x) for x in which]) for which in zip(*found, strict=True)), None, None
+
+
+class _Products:
+    """Leaves float32 products of long sequences where the process sends them, and keeps those of short ones
+    from oneDNN.
+    """
+
+    def __enter__(self) -> _Products:
+        self.given = self.now = torch.get_float32_matmul_precision()
+        return self
+
+    def suit(self, length: int) -> None:
+        wanted = self.given if length >= _LONG else "highest"
+        if wanted != self.now:
+            torch.set_float32_matmul_precision(wanted)
+            self.now = wanted
+
+    def __exit__(self, *_: object) -> None:
+        if self.now != self.given:
+            torch.set_float32_matmul_precision(self.given)
+
+
+def _heads_first(x: Tensor) -> Tensor:
+    return x.transpose(0, 1)[None]  # S H D -> 1 H S D
+
+
+def _heads_last(x: Tensor) -> Tensor:
+    return x[0].transpose(0, 1)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
@@ -129,12 +201,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: Te
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped
     )
-    return mixed[0].transpose(0, 1)
+    return _heads_last(mixed)
 
 
 def _masked(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
     mask = packed_mask(cu_seqlens.to(query.device), query.shape[0], causal=causal)
-    return _attend(*(x.transpose(0, 1)[None] for x in (query, key, value)), causal=False, mask=mask)
+    return _attend(*map(_heads_first, (query, key, value)), causal=False, mask=mask)
 
 
 def _lengths(cu_seqlens: Tensor, tokens: int) -> list[int]:

@@ -95,3 +95,33 @@ def test_one_sequence_is_ordinary_attention() -> None:
     given = inputs([9], 2, 2)
     plain = F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in given), is_causal=True)
     torch.testing.assert_close(packed_attention(*given, cumulated([9])), plain[0].transpose(0, 1))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_gradients_are_right_in_float64(causal: bool) -> None:
+    given = [x.detach().double().requires_grad_() for x in inputs([3, 1, 4], 4, 2, width=2)]
+    bounds = cumulated([3, 1, 4])
+    assert torch.autograd.gradcheck(lambda *x: packed_attention(*x, bounds, causal=causal), given)
+
+
+def test_short_sequences_are_kept_from_onednn_and_the_setting_is_put_back() -> None:
+    given = inputs([5, 300, 450], 2, 1)
+    plain = packed_attention(*given, cumulated([5, 300, 450]))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        packed = packed_attention(*given, cumulated([5, 300, 450]))
+        packed.sum().backward()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    torch.testing.assert_close(packed[:305], plain[:305], rtol=0, atol=0)
+
+
+def test_recomputing_in_the_backward_pass_changes_nothing() -> None:
+    given = inputs([5, 3], 2, 1)
+    bounds = cumulated([5, 3])
+    plain = torch.autograd.grad(packed_attention(*given, bounds).square().sum(), given)
+    again = torch.utils.checkpoint.checkpoint(packed_attention, *given, bounds, use_reentrant=False)
+    for one, other in zip(torch.autograd.grad(again.square().sum(), given), plain, strict=True):
+        assert torch.equal(one, other)
