@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
@@ -35,7 +34,7 @@ from core.errors import UserError
 from core.files import replacing
 from core.precision import precision_plugin
 from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
-from core.strategies.launch import Together
+from core.strategies.launch import Together, slurm_as_it_is
 from core.strategies.place import devices_and_strategy
 from core.strategies.settings import Launch
 from core.task import Task
@@ -138,8 +137,7 @@ def build_trainer(
     precision = arguments.get("precision")
     plugins = [*(arguments.pop("plugins", None) or []), _checkpoint_io(checkpoints, verb)]
     if place is not None and place.launcher == "slurm":
-        # Lightning's own requeueing saves from within the signal's handler, wherever the step is.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+        plugins.append(slurm_as_it_is())
     plugin = precision_plugin(precision, device=device)
     if plugin is not None:
         plugins.append(plugin)

@@ -14,6 +14,7 @@ __all__ = ["set_environment"]
 def set_environment(request: Request) -> None:
     """Set what a request's files and options ask for, each as a default; torch must not be loaded yet."""
     _set_waiting(request)
+    set_defaults({"TORCH_CPP_LOG_LEVEL": "ERROR"})  # a lost peer is said in one sentence, not in C++ frames
     accelerator = _asked(request, "trainer.accelerator")
     if wants(accelerator, "neuron"):
         precision = _asked(request, "trainer.precision")

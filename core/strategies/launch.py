@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
@@ -25,7 +26,7 @@ from core.strategies.place import Place
 from core.strategies.processes import FirstProcess
 from core.strategies.watch import Watch
 
-__all__ = ["Together", "backend_for"]
+__all__ = ["Together", "backend_for", "slurm_as_it_is"]
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "neuron": "neuron", "xla": "xla"}
 
@@ -33,6 +34,19 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl", "neuron": "neuron", "xla": "xla"}
 def backend_for(device: torch.device) -> str:
     """Return the backend of collective operations for a device, without touching the device."""
     return BACKENDS.get(device.type) or dist.get_default_backend_for_device(device)
+
+
+def slurm_as_it_is() -> SLURMEnvironment:
+    """Return Lightning's view of SLURM, without its own requeueing, which saves from within the signal's
+    handler, wherever the step is.
+
+    Raises:
+        UserError: If the job is started in a way that Lightning refuses.
+    """
+    try:
+        return SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:
+        raise UserError(" ".join(str(error).split())) from error
 
 
 class Together:
@@ -129,8 +143,10 @@ class Together:
 
     def mistaken(self) -> bool:
         """Tell whether a user's mistake, seen by any process, ended the run; waits a moment for the news."""
+        if self.meeting is None:
+            return False
         try:
-            end = self.meeting.ended(wait=2.0) if self.meeting is not None else None
+            end = self._ended(wait=2.0)
         except RuntimeError:
             return False
         return end is not None and end.code == 2
@@ -175,7 +191,7 @@ class Together:
             return self._say(error)
         if isinstance(error, Ended):
             code = error.code
-        elif _is_connection(error) and (end := meeting.ended(wait=5.0)) is not None:
+        elif _is_connection(error) and (end := self._ended(wait=5.0)) is not None:
             code = end.code
         else:
             code = 2 if isinstance(error, UserError) else 1
@@ -184,8 +200,16 @@ class Together:
                 self._say(error, text)
             elif (end := meeting.ended(wait=2.0)) is not None:
                 code = end.code
-        meeting.told(wait=20.0 if code == 2 else 3.0)
+        if self.watch is None or self.watch.code is None:
+            meeting.told(wait=20.0 if code == 2 else 3.0)
         return code
+
+    def _ended(self, *, wait: float) -> Ended | None:
+        """Return how the run was ended; what the watch has seen counts, for the store may be gone since."""
+        assert self.meeting is not None
+        if self.watch is not None and self.watch.code is not None:
+            return Ended(self.watch.code, "")
+        return self.meeting.ended(wait=wait)
 
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, UserError | Lost) or not _is_connection(error):

@@ -164,10 +164,12 @@ class Meeting:
                 root.add(f"told/{self.attempt}", 1)
 
     def told(self, *, wait: float) -> None:
-        """Wait until all processes know of the end: a launcher kills the rest at the first that leaves, and
-        rank 0 may take the store with it.
+        """Wait until all processes know of the end, where leaving earlier harms: torchrun kills the rest at
+        the first that leaves, and who serves the store takes it along.
         """
         self.acknowledge()
+        if self.place.launcher != "torchrun" and not self.place.serves:
+            return
         until = time.monotonic() + wait
         while self.root.add(f"told/{self.attempt}", 0) < self.place.world and time.monotonic() < until:
             time.sleep(PAUSE)
@@ -197,18 +199,21 @@ class Meeting:
         here.set("open", json.dumps(tokens))
 
     def _follow(self, token: str) -> None:
-        rank = self.place.rank
+        rank, known = self.place.rank, 0
+        names = [f"came/{self.place.restarts}/{other}" for other in range(self.place.world)]
         while True:
             attempt = self.root.add("attempts", 0)
-            if attempt and attempt != self.attempt:
-                here = self._open(attempt)
-                if not here.check(["open"]):
+            if attempt != known:
+                known, here = attempt, self._open(attempt)
+                if here.check(["open"]) or here.check(["end"]):
+                    self.here = None  # an earlier attempt, and how it ended is no business of this one
+                else:
                     here.set(f"here/{rank}", token)
             if self.here is not None and self.here.check(["open"]):
                 tokens = json.loads(self.here.get("open"))
                 if rank < len(tokens) and tokens[rank] == token:
                     return
-            self._pause(names=[f"came/{self.place.restarts}/{rank}" for rank in range(self.place.world)])
+            self._pause(names=names)
 
     def _pause(self, why: str = "", *, names: Sequence[str] = ()) -> None:
         """Wait a moment; leave if the run has ended or the time is over."""

@@ -162,5 +162,6 @@ def _slurm(found: Mapping[str, str]) -> Place | None:
         return place
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
-    cluster = SLURMEnvironment(auto_requeue=False)
-    return replace(place, address=cluster.main_address, port=cluster.main_port)
+    first = SLURMEnvironment.resolve_root_node_address(found.get("SLURM_NODELIST", "127.0.0.1"))
+    number = int(found.get("SLURM_JOB_ID") or 0) + int(found.get("SLURM_STEP_ID") or 0)
+    return replace(place, address=place.address or first, port=place.port or 15000 + number % 10000)

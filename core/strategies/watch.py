@@ -93,9 +93,10 @@ class Watch(threading.Thread):
             if self.code is None:
                 end = self.meeting.ended(store=self._store)
                 if end is not None:
-                    self._over(end.code, None)
                     self.meeting.acknowledge(store=self._store)
-                elif (died := self.casualty()) is not None:
+                    self._over(end.code, None)
+                    return  # the store may go now
+                if (died := self.casualty()) is not None:
                     self._say(died)
             name = f"beat/{following}"
             beat = keys.get(name) if keys.check([name]) else b""
