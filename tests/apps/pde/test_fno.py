@@ -117,7 +117,7 @@ def test_every_option_survives_official_names_and_arguments(settings, space):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize("space", [(9,), (8,), (6, 9), (7, 8), (4, 5, 6)], ids=str)
+@pytest.mark.parametrize("space", [(9,), (8,), (4, 5), (5, 4), (4, 3, 4)], ids=str)
 def test_the_written_gradients_of_the_transforms_are_right(space):
     kept = (*[min(3, n) for n in space[:-1]], space[-1] // 2 + 1)
     x = torch.randn(2, 1, *space, dtype=torch.float64, requires_grad=True)

@@ -43,6 +43,7 @@ OWN = """
 """
 FIELDS = "[density, velocity_x, velocity_y, pressure]"
 FLOW = f"inputs: {FIELDS}\n    outputs: {FIELDS}"
+BARE = "--model.movie=false", "--model.examples=0"
 OTHER = """
     network: {init_args: {in_channels: 1, out_channels: 1}}
     reinitialise: ["embeddings*", "patch_recovery*"]
@@ -93,7 +94,7 @@ def test_a_checkpoint_is_tested_on_another_file_with_its_own_constants(place):
     assert code == 0, out + err
     best = run_of(place) / "checkpoints" / "best.ckpt"
     parts = "--data.val_trajectories=1", "--data.test_trajectories=2", "--data.card=ns_gauss"
-    code, out, err = dfm("pde", "test", "--ckpt_path", best, "--data.path", place / "own.zarr", *parts)
+    code, out, err = dfm("pde", "test", "--ckpt_path", best, "--data.path", place / "own.zarr", *parts, *BARE)
     assert code == 0, out + err
     assert "persistence" in out
 
@@ -103,14 +104,14 @@ def test_fine_tuning_on_other_fields_replaces_embedding_and_recovery(place):
     recipe.write_text(
         RECIPE.format(parent=", parent: [pretrain.yaml]", model=OTHER, family="heat", fields="")
     )
-    code, out, err = dfm("pde", "fit", "--config", recipe)
+    code, out, err = dfm("pde", "fit", "--config", recipe, *BARE)
     assert code == 0, out + err
     assert "embeddings.patch_embeddings.projection.weight" in out
 
 
 def test_the_efficiency_curve_goes_on_where_it_stood(place):
     words = "pde", "efficiency", "--config", "pretrain.yaml", "--trajectories", 1, 4, "--out", "curve"
-    code, out, err = dfm(*words, "--", "--model.movie=false")
+    code, out, err = dfm(*words, "--", *BARE)
     assert code == 0, out + err
     rows = list(csv.DictReader(Path("curve/efficiency.csv").read_text().splitlines()))
     assert [row["trajectories"] for row in rows] == ["1", "4"]
