@@ -3,9 +3,9 @@
 `python tests/benchmarks/checkpoints.py [--megabytes 300] [--saves 5] [--steps 20] [--folder DIR]`
 
 A network whose weights and AdamW moments have the given size takes the same steps without saves, with
-blocking saves of one file and of a folder, and with both from a thread; as many steps as asked for lie between
-two saves. Told for each is the time the loop took beyond the run without saves, divided by the number of
-saves, and what the call of a save alone took. The machine should have nothing else to do.
+blocking saves of one file and of a folder, and with both from a thread; as many steps as asked for lie
+between two saves. Told for each is the time the loop took beyond the run without saves, divided by the number
+of saves, and what the call of a save alone took. The machine should have nothing else to do.
 """
 
 from __future__ import annotations
