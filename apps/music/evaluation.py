@@ -1,4 +1,4 @@
-"""Scores of a language model over a whole text: loss by place in the row, perplexity, bits for each byte."""
+"""Scores of a language model over a whole text: loss by place, perplexity, bits for each byte."""
 
 from __future__ import annotations
 
@@ -28,53 +28,48 @@ class Scores:
     """Sums over the batches of an evaluation; they stay on the device until they are asked for.
 
     Args:
+        places: Positions that a token can have, from 0; the length of a row.
         lengths: Bytes that each id stands for, or None where no tokeniser is known.
     """
 
-    def __init__(self, lengths: np.ndarray | None = None) -> None:
+    def __init__(self, places: int, lengths: np.ndarray | None = None) -> None:
+        self.places = places
         self._lengths = None if lengths is None else torch.as_tensor(lengths, dtype=torch.float32)
-        self._nats: list[Tensor] = []
-        self._counts: list[Tensor] = []
-        self._bytes: list[Tensor] = []
+        self._sums: list[Tensor] = []  # (3, places) of a batch: nats, tokens, bytes
 
     def update(self, logits: Tensor, batch: TokenBatch | PackedBatch) -> None:
-        """Add the losses of a batch, `logits (B, S, V)`."""
-        labels = batch.labels
+        """Add the losses of a batch, `logits (B, S, V)`; positions in it say which place each counts for."""
+        labels = batch.labels.reshape(-1)
         each = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]).float(),
-            labels.reshape(-1),
-            ignore_index=IGNORE,
-            reduction="none",
-        ).view(labels.shape)
+            logits.reshape(-1, logits.shape[-1]).float(), labels, ignore_index=IGNORE, reduction="none"
+        )
         counted = labels.ne(IGNORE)
-        self._nats.append(each.sum(0))
-        self._counts.append(counted.sum(0).float())
+        sizes = torch.zeros_like(each)
         if self._lengths is not None:
-            if self._lengths.device != labels.device:
-                self._lengths = self._lengths.to(labels.device)
-            self._bytes.append(self._lengths[labels.clamp(min=0)].masked_fill(~counted, 0).sum())
+            self._lengths = self._lengths.to(labels.device)
+            sizes = self._lengths[labels.clamp(min=0)].masked_fill(~counted, 0)
+        table = torch.zeros(3, self.places, device=each.device)
+        values = torch.stack([each, counted.float(), sizes])
+        self._sums.append(table.index_add_(1, batch.positions.reshape(-1), values))
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return len(self._nats)
+        return len(self._sums)
 
     def totals(
         self, reduce: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return nats and tokens by place in the row `(S,)`, and all bytes.
+        """Return nats and tokens by place `(places,)`, and all bytes.
 
         Args:
             reduce: Sums a tensor over processes.
         """
-        size = max(len(one) for one in self._nats)
-        table = torch.zeros(3, size, dtype=torch.float64)
-        for row_, parts in enumerate((self._nats, self._counts)):
-            for part in parts:
-                table[row_, : len(part)] += part.detach().cpu().double()
-        table[2, 0] = float(torch.stack(self._bytes).cpu().double().sum()) if self._bytes else 0.0
+        table = torch.zeros(3, self.places, dtype=torch.float64)
+        for part in self._sums:
+            table += part.detach().cpu().double()
         if reduce is not None:
             table = reduce(table).cpu()
-        return table[0].numpy(), table[1].numpy(), float(table[2, 0])
+        return table[0].numpy(), table[1].numpy(), float(table[2].sum())
 
 
 def row(model: str, *, bits: float, tokens: float, size: float) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def place_figure(
                 textcoords="offset points", va="center", color=NEUTRAL, fontsize=9, annotation_clip=False,
             )  # fmt: skip
         axis.set_ylim(bottom=0)
-        axis.set_xlabel("place in the row (tokens before, plus one)")
+        axis.set_xlabel("place in the row or packed document (tokens before, plus one)")
         axis.set_ylabel("loss [nats for each token]")
         axis.set_title(title or "Loss by place in the row")
     return figure

@@ -64,7 +64,7 @@ class LanguageModelling(Task):
         self.baselines, self.prompt = baselines, prompt
         self.sample_tokens, self.temperature = sample_tokens, temperature
         self._tokenizer: Tokenizer | None = None
-        self._scores = Scores()
+        self._scores = Scores(1)
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse ids that the network does not have, and rows longer than it is meant for.
@@ -173,7 +173,8 @@ class LanguageModelling(Task):
         return str(self.record.get("system") or type(self.network).__name__)
 
     def _new_scores(self) -> Scores:
-        return Scores(None if self._tokenizer is None else self._tokenizer.lengths)
+        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
+        return Scores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
 
     def _summary(self, what: str) -> dict[str, float]:
         """Return loss, perplexity and bits for each byte over all processes."""
