@@ -110,8 +110,8 @@ class MultigridShapes(Callback):
         by: `crop` cuts a window out of the field at a random place, `resize` averages it to fewer points.
         time: Axis of time in a batch's tensors, counted from the last; frames are taken at a larger stride.
             None for data without time.
-        fields: Names of the tensors that change; None takes all floating ones with the last two axes of the
-            first.
+        fields: Names of the tensors that change; None takes all with the last two axes of the first floating
+            one.
         seed: Decides where crops are cut.
 
     Raises:
@@ -181,38 +181,40 @@ def reshaped(
 ) -> Any:
     """Return a batch whose tensors `(..., H, W)` have `shape`'s share of the default's points and frames.
 
+    Masks and other whole numbers are cropped alike; resized, they take the value of the nearest point.
+
     Args:
         batch: A batch of named tensors.
         shape: What to make of it.
         grid: Gives the default shape; H and W are scaled by `shape.crop / grid.crop`.
         by: `crop` or `resize`.
         time: Axis of time, or None.
-        fields: Names of the tensors; None finds them.
+        fields: Names of the tensors; None takes all with the last two axes of the first floating one.
         draw: Where a crop lies, 0 to 1 for each axis.
 
     Raises:
         UserError: If the batch has no such tensor.
     """
     every = dataclasses.fields(batch) if isinstance(batch, Batch) else ()  # type: ignore[arg-type]
-    floating = {
+    least = 3 + (time is not None)
+    tensors = {
         field.name: value
         for field in every
-        if isinstance(value := getattr(batch, field.name), Tensor)
-        and value.is_floating_point()
-        and value.ndim >= 3 + (time is not None)
+        if isinstance(value := getattr(batch, field.name), Tensor) and value.ndim >= least
     }
-    names = list(fields or floating)
-    if not names or any(name not in floating for name in names):
+    names = list(fields or tensors)
+    floating = [name for name in names if name in tensors and tensors[name].is_floating_point()]
+    if not floating or any(name not in tensors for name in names):
         raise UserError(
-            f"the multigrid schedule finds no floating tensor {' or '.join(names) or '(..., H, W)'} in a "
+            f"the multigrid schedule finds no floating tensor {' or '.join(fields or ['(..., H, W)'])} in a "
             f"{type(batch).__name__}; name those that it has with fields"
         )
-    height, width = floating[names[0]].shape[-2:]
+    height, width = tensors[floating[0]].shape[-2:]
     factor = shape.crop / grid.crop
     side = (max(1, round(height * factor)), max(1, round(width * factor)))
     changed = {}
     for name in names:
-        tensor = floating[name]
+        tensor = tensors[name]
         if tensor.shape[-2:] != (height, width):
             continue
         if time is not None and shape.frames < tensor.shape[time]:
@@ -233,5 +235,8 @@ def _window(tensor: Tensor, side: tuple[int, int], draw: Sequence[float]) -> Ten
 
 def _averaged(tensor: Tensor, side: tuple[int, int]) -> Tensor:
     flat = tensor.reshape(-1, 1, *tensor.shape[-2:])
-    small = F.interpolate(flat, size=side, mode="bilinear", align_corners=False, antialias=True)
+    if tensor.is_floating_point():
+        small = F.interpolate(flat, size=side, mode="bilinear", align_corners=False, antialias=True)
+    else:
+        small = F.interpolate(flat.double(), size=side, mode="nearest-exact").to(tensor.dtype)
     return small.reshape(*tensor.shape[:-2], *side)

@@ -107,6 +107,20 @@ def test_crops_are_windows_frames_are_strided_and_averages_keep_the_mean() -> No
     torch.testing.assert_close(mean.film.mean(), batch.film.mean())
 
 
+@dataclass(frozen=True, eq=False)
+class Masked(Batch):
+    film: Tensor
+    mask: Tensor
+
+
+@pytest.mark.parametrize("by", ["crop", "resize"])
+def test_a_mask_keeps_its_place(by: str) -> None:
+    film = torch.zeros(1, 1, 16, 16)
+    film[..., 8:, :] = 1
+    small = reshaped(Masked(film, film == 1), Shape(4, 8, 8), grid=SMALL, by=by)
+    assert torch.equal(small.film > 0.5, small.mask) and small.mask.shape == (1, 1, 8, 8)
+
+
 class Data(DataModule):
     def train_set(self) -> Dataset:
         return Source()
