@@ -80,15 +80,15 @@ class Surrogate:
         Raises:
             UserError: If one is missing, damaged, or does not say what data it was trained on.
         """
-        from core.checkpoints.files import read_checkpoint
+        from core.checkpoints.files import read_outline
         from core.checkpoints.weights import network_from
 
         paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
         networks, facts, records = [], [], []
         for one in paths:
-            if not one.is_file():
+            if not one.exists():
                 raise UserError(f"checkpoint {one} does not exist; `dfm checkpoint list` shows what there is")
-            content = read_checkpoint(one)
+            content = read_outline(one)
             known = (content.get("state_dict") or {}).get("normaliser._extra_state") or {}
             if "datasets" not in known:
                 raise UserError(

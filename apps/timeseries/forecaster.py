@@ -74,9 +74,9 @@ class Forecaster:
 
         facts: Mapping[str, Any] = {}
         if str(path).endswith(".ckpt"):
-            from core.checkpoints.files import read_checkpoint
+            from core.checkpoints.files import read_outline
 
-            facts = read_checkpoint(Path(path)).get("state_dict", {}).get("normaliser._extra_state") or {}
+            facts = read_outline(Path(path)).get("state_dict", {}).get("normaliser._extra_state") or {}
         network = network_from(str(path))
         context, horizon = _sizes(network, facts, where=str(path))
         return cls(

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     if not data.exists():
         raise UserError(f"--data.path {data} does not exist; give a CSV or Parquet file, or a folder of them")
     checkpoint = arguments.ckpt_path
-    if checkpoint.endswith(".ckpt") and not Path(checkpoint).is_file():
+    if checkpoint.endswith(".ckpt") and not Path(checkpoint).exists():
         raise UserError(f"checkpoint {checkpoint} does not exist; `dfm checkpoint list` shows what there is")
     from apps.timeseries.forecaster import Forecaster
     from apps.timeseries.writers import predict_to
