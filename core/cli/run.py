@@ -25,6 +25,7 @@ from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advi
 from core.checkpoints.files import read_outline
 from core.cli.again import agreed, choose, finished, patience
 from core.cli.arguments import Request, program, read_yaml
+from core.cli.building import bare_network
 from core.cli.mistakes import explain
 from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED
@@ -85,6 +86,15 @@ class DomainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the words given, never `sys.argv`: processes of a multi-process run re-run that unchanged."""
         self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """Build everything but the Trainer."""
+        parsed = self.config
+        try:
+            self.config = bare_network(parsed, find_place())
+            super().instantiate_classes()
+        finally:
+            self.config = parsed
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The Trainer is built in `run`, where the run folder is known."""

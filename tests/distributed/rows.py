@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,10 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     began, computed = time.perf_counter(), time.process_time()
     kind, sizes = row["network"], dict(row.get("strategy") or {})
     pl.seed_everything(11, verbose=False)
-    net = network(kind, **row.get("sizes", {}))
+    spreads = any(sizes.get(axis, 1) != 1 for axis in ("shard", "tensor"))
+    bare = spreads and os.environ.get("LOCAL_RANK", "0") != "0"  # as the command line builds it
+    with torch.device("meta") if bare else nullcontext():
+        net = network(kind, **row.get("sizes", {}))
     frozen = row.get("freeze")
     adaptation = (
         FreezeAtFirst(patterns=tuple(frozen["patterns"]), until_step=frozen["until"]) if frozen else None

@@ -1,0 +1,131 @@
+"""Which sizes a mesh may have: one sentence for each that no run can have, before any process starts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from core.errors import UserError
+from core.strategies import Mesh
+from core.strategies.sharding import blocks_of
+from core.strategies.sizes import AXES, coordinates, resolve
+
+ONES = dict.fromkeys(AXES, 1)
+
+
+@given(
+    sizes=st.tuples(*[st.integers(1, 4)] * len(AXES)).map(lambda sizes: dict(zip(AXES, sizes, strict=True))),
+    automatic=st.sampled_from([None, *AXES]),
+    rank=st.integers(0, 255),
+)
+@settings(max_examples=50, deadline=None)
+def test_sizes_fill_the_processes_and_every_rank_has_its_own_place(sizes, automatic, rank):
+    world = math.prod(sizes.values())
+    given = {**sizes, automatic: "auto"} if automatic else sizes
+    place = coordinates(sizes, rank % world)
+
+    assert resolve(given, world) == sizes
+    assert all(0 <= place[axis] < sizes[axis] for axis in AXES)
+    number = 0
+    for axis in AXES:
+        number = number * sizes[axis] + place[axis]
+    assert number == rank % world
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world", "said"),
+    [
+        ({"shard": 3}, 2, "shard 3 needs 3 devices and the run has 2 processes .*--trainer.devices=3"),
+        ({"shard": 2}, 4, "shard 2 makes 2 and the run has 4 processes .* or auto for one of them"),
+        (
+            {"shard": "auto", "tensor": 3},
+            4,
+            "shard is auto, but tensor 3 makes 3, which does not divide the 4",
+        ),
+        ({"shard": "auto", "tensor": "auto"}, 4, "shard and tensor are auto; only one"),
+        ({"replicate": 0}, 1, "replicate is 0; it must be a whole number from 1, or auto"),
+        ({"pipeline": 2}, 2, "pipeline is 2 and must be 1; the axes that can be larger are replicate, shard"),
+        ({"expert": 4}, 4, "expert is 4 and must be 1"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_one_sentence(sizes, world, said):
+    with pytest.raises(UserError, match=said):
+        resolve({**ONES, **sizes}, world)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sequence": True}, "sequence needs tensor above 1"),
+        ({"offload": True}, "offload needs shard above 1"),
+        ({"tensor": 2, "context": 2, "sequence": True}, "both cut the sequence"),
+        ({"checkpointing": "some"}, "checkpointing is 'some'; it must be one of none, selective, full"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        Mesh(**options)
+
+
+def test_a_trainer_with_other_devices_than_the_sizes_is_refused_before_any_process_starts(monkeypatch):
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"tensor 4 needs 4 devices and the run has 2 processes"):
+        pl.Trainer(accelerator="cpu", devices=2, strategy=Mesh(tensor=4), logger=False)
+
+
+def test_a_network_without_blocks_is_refused_by_name():
+    with pytest.raises(UserError, match="shard 2 needs the network's repeated layers and Linear names none"):
+        blocks_of(nn.Linear(2, 2), "shard 2")
+
+
+@pytest.mark.parametrize("checkpointing", ["full", "selective"])
+def test_recomputing_changes_nothing_in_one_process(rows_module, checkpointing):
+    row = {"network": "llama", "precision": "64-true", "steps": 3}
+
+    kept = rows_module.run({**row, "strategy": {}})
+    again = rows_module.run({**row, "strategy": {"checkpointing": checkpointing}})
+
+    assert again["losses"] == kept["losses"]
+    assert all(torch.equal(again["weights"][name], value) for name, value in kept["weights"].items())
+
+
+@pytest.mark.parametrize(("rank", "device"), [(0, "cpu"), (1, "meta")])
+def test_only_the_first_process_gives_its_network_memory_where_weights_are_spread(repository, rank, device):
+    from core.cli.building import bare_network
+    from core.strategies.place import Place
+
+    place = Place(
+        launcher="first", rank=rank, world=2, local_world=2, address="localhost", port=1, serves=False
+    )
+    config = parsed(repository / "configs")
+
+    changed = bare_network(config, place)
+
+    network = changed["model.init_args.network"]
+    if rank:
+        assert {p.device.type for p in network.parameters()} == {device}
+    else:
+        assert changed is config
+
+
+def parsed(configs: Path):
+    import yaml
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch.strategies import Strategy
+
+    from core.task import Task
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Task, "model")
+    parser.add_argument("--trainer.strategy", type=Strategy)
+    recipe = yaml.safe_load((configs / "timeseries/ttm/demo.yaml").read_text())
+    hardware = yaml.safe_load((configs / "trainer/fsdp.yaml").read_text())
+    return parser.parse_object({"model": recipe["model"], "trainer": hardware["trainer"]})
