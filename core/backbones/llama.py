@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.backbones.attention import Attention, Packed, causal_mask
+from core.backbones.cross_entropy import cross_entropy, linear_cross_entropy
 from core.backbones.decoder_block import Block
 from core.backbones.rmsnorm import RMSNorm
 from core.backbones.rope import Rope
@@ -54,14 +55,17 @@ class LlamaOutput:
     """What the network returns.
 
     Args:
-        logits: `(B, S, V)`, of the token after each.
+        logits: `(B, S, V)`, of the token after each; None where labels were given.
         hidden: `(B, S, D)`, what they were computed from: the last block's output after the last norm.
         cache: The cache that was given, with the new tokens in it.
+        loss: Summed cross entropy of the labels that were given, in nats, and their number, as
+            `core.objectives.next_token` returns them.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     hidden: Tensor
     cache: KVCache | None = None
+    loss: tuple[Tensor, Tensor] | None = None
 
 
 class Llama(nn.Module):
@@ -200,6 +204,8 @@ class Llama(nn.Module):
         max_seqlen: int | None = None,
         cache: KVCache | None = None,
         last: int | None = None,
+        labels: Tensor | None = None,
+        ignore: int = -100,
     ) -> LlamaOutput:
         """Return the logits of the token after each.
 
@@ -213,6 +219,9 @@ class Llama(nn.Module):
             max_seqlen: Length of the longest of them.
             cache: Keys and values of the tokens before; the new ones are added.
             last: Compute the logits of so many last tokens only.
+            labels: `(B, S)` int64, the token after each. Given, the loss is returned and the logits are not,
+                which is faster and needs less memory than to compute it from them.
+            ignore: Label of positions that do not count.
 
         Raises:
             UserError: If the arguments exclude each other.
@@ -246,9 +255,28 @@ class Llama(nn.Module):
         hidden = self.norm(x)
         if last is not None:
             hidden = hidden[:, -last:]
+        if labels is not None:
+            return LlamaOutput(
+                logits=None, hidden=hidden, cache=cache, loss=self._loss(hidden, labels, ignore)
+            )
+        return LlamaOutput(logits=self._logits(hidden), hidden=hidden, cache=cache)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
         tied = (self.embed_tokens.weight,) if isinstance(self.lm_head, TiedHead) else ()
-        logits = self.lm_head(hidden, *tied)
-        return LlamaOutput(logits=logits, hidden=hidden, cache=cache)
+        logits: Tensor = self.lm_head(hidden, *tied)
+        return logits
+
+    def _loss(self, hidden: Tensor, labels: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+        flat = labels.reshape(-1)
+        head = self.lm_head
+        weight = self.embed_tokens.weight if isinstance(head, TiedHead) else head.weight
+        # Where the head is cut over ranks, adapted or watched, it is called as it is.
+        plain = type(head) in (nn.Linear, TiedHead) and type(weight.data) is Tensor
+        if plain and not head._forward_pre_hooks and not head._forward_hooks:
+            total = linear_cross_entropy(hidden.flatten(0, 1), weight, flat, ignore=ignore)
+        else:
+            total = cross_entropy(self._logits(hidden).flatten(0, 1), flat, ignore=ignore)
+        return total, flat.ne(ignore).sum().to(total.dtype)
 
 
 class TiedHead(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from core.backbones.cross_entropy import cross_entropy
 
 __all__ = ["next_token"]
 
@@ -12,7 +13,8 @@ def next_token(logits: Tensor, labels: Tensor, *, ignore: int = -100) -> tuple[T
     """Return the summed loss in nats and the number of tokens it is over, scalars in float32.
 
     The sum is divided by the number of tokens of the whole batch, over all ranks and accumulated steps, by
-    whoever knows it: a mean of means would weigh tokens of sparse rows more.
+    whoever knows it: a mean of means would weigh tokens of sparse rows more. A network that is given `labels`
+    (`core.backbones.llama.Llama`) returns the same pair without keeping the logits.
 
     Args:
         logits: `(B, S, V)` in any floating type; the loss is computed in float32, or float64 where they are.
@@ -21,6 +23,5 @@ def next_token(logits: Tensor, labels: Tensor, *, ignore: int = -100) -> tuple[T
         ignore: Label of positions that do not count.
     """
     flat = labels.reshape(-1)
-    wide = logits.float() if logits.dtype.itemsize < 4 else logits
-    total = F.cross_entropy(wide.reshape(flat.shape[0], -1), flat, ignore_index=ignore, reduction="sum")
+    total = cross_entropy(logits.reshape(flat.shape[0], -1), flat, ignore=ignore)
     return total, flat.ne(ignore).sum().to(total.dtype)
