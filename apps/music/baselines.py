@@ -15,7 +15,6 @@ import numpy as np
 __all__ = ["compressors", "ngram_bits", "ngrams"]
 
 _ORDERS = (1, 2, 3, 5)
-_TRAINED = 20_000_000  # tokens that n-grams are counted in at most
 _READ = 8 << 20  # bytes of training text that lzma reads at most
 
 
@@ -25,14 +24,14 @@ def ngrams(train: np.ndarray, test: np.ndarray, *, vocabulary: int) -> dict[str,
     Orders whose n-grams do not fit a 64-bit number with this vocabulary are left out.
 
     Args:
-        train: Training tokens `(N,)`; the first 20 million are counted.
+        train: Training tokens `(N,)`.
         test: Test tokens `(M,)`.
         vocabulary: Number of ids.
     """
     names = {1: "unigram", 2: "bigram"}
     fitting = [n for n in _ORDERS if n * math.log2(max(vocabulary, 2)) < 63]
     return {
-        names.get(n, f"{n}-gram"): float(ngram_bits(train[:_TRAINED], test, n=n, vocabulary=vocabulary).sum())
+        names.get(n, f"{n}-gram"): float(ngram_bits(train, test, n=n, vocabulary=vocabulary).sum())
         for n in fitting
     }
 

@@ -22,6 +22,7 @@ __all__ = ["Scores", "baseline_rows", "by_place", "row"]
 
 _BUCKETS = 64  # places at most that a curve by place has
 _LAST = 8 << 20  # training tokens whose text compressors may have read
+_MOST = 20_000_000  # tokens that n-grams are counted in, and scored on
 
 
 class Scores:
@@ -89,7 +90,13 @@ def row(model: str, *, bits: float, tokens: float, size: float) -> dict[str, Any
 
 
 def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
-    """Score n-grams and compressors on the test text, having seen the training text; the best comes first."""
+    """Score n-grams and compressors on the test text, having seen the training text; the best comes first.
+
+    N-grams see the first 20 million tokens of the training part and compressors the last 8; a test part of
+    more than 20 million is too large for them, and there are no rows.
+    """
+    if data.tokens(2) > _MOST:
+        return []
     train, test = _tokens(data, 0), _tokens(data, 2)
     source = data.source
     size, tokens = 0.0, float(len(test) - 1)
@@ -97,7 +104,7 @@ def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
         size = float(source.tokenizer.lengths[np.minimum(test[1:], source.vocabulary - 1)].sum())
     bits: Mapping[str, float] = ngrams(train, test, vocabulary=source.vocabulary)
     if source.tokenizer is not None:
-        before, text = (_bytes(data, one) for one in (train[-_LAST:], test))
+        before, text = (_bytes(data, one) for one in (_tokens(data, 0, last=_LAST), test))
         bits = {**bits, **compressors(before, text)}
     rows = [row(name, bits=cost, tokens=tokens, size=size) for name, cost in bits.items()]
     return sorted(rows, key=lambda one: one["loss"])
@@ -114,10 +121,12 @@ def by_place(nats: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (firsts + 1)[kept], (sums[0][kept] / sums[1][kept])
 
 
-def _tokens(data: Tokens, part: int) -> np.ndarray:
+def _tokens(data: Tokens, part: int, *, last: int | None = None) -> np.ndarray:
+    """Return the first tokens of a part, or its last ones; a mapped corpus may be larger than the memory."""
     corpus = data.corpus
     stream = Stream(corpus, in_documents(corpus, data.parts[part]))
-    return stream.read(np.arange(stream.total))
+    first = 0 if last is None else max(stream.total - last, 0)
+    return stream.read(np.arange(first, min(stream.total, first + (last or _MOST))))
 
 
 def _bytes(data: Tokens, ids: np.ndarray) -> bytes:

@@ -65,6 +65,7 @@ def place_figure(
         axis = axes[0, 0]
         axis.plot(places, losses, color=PALETTE[0], linewidth=2.0, zorder=5)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlim(1, max(float(places[-1]), 2.0))
         for name, level in (levels or {}).items():
             axis.axhline(level, color=NEUTRAL, linewidth=1.0, linestyle=(0, (4, 3)))

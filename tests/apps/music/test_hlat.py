@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from apps.music.models.hlat import hlat_7b, hlat_70b
+from core.checkpoints.files import read_checkpoint
 from core.checkpoints.networks import home_of, instantiate
+from core.cli import main
 from core.optim import FlooredCosine, parameter_groups
 
 
@@ -82,6 +84,21 @@ def test_the_mesh_keeps_the_global_batch(repository, recipe):
 
     assert groups * mesh["accumulate_grad_batches"] * recipe["data"]["init_args"]["batch_size"] == 1024
     assert (sizes["tensor"], sizes["sequence"], sizes["checkpointing"]) == (8, True, "selective")
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_with_a_small_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = """music fit --config llama/hlat_7b --data.card python_text:topics --data.context=64
+        --model.network.vocabulary=257 --model.network.width=64 --model.network.depth=1
+        --model.network.heads=4 --model.network.ffn=128 --trainer.max_steps=3 --trainer.accumulate_grad_batches=4
+        --trainer.val_check_interval=8"""
+
+    assert main(words.split()) == 0
+
+    (run,) = (tmp_path / "runs/music/hlat-hlat_7b").iterdir()
+    weights = read_checkpoint(next((run / "checkpoints").glob("last*")))["state_dict"]
+    assert weights["network.embed_tokens.weight"].dtype == torch.bfloat16
 
 
 def test_norms_are_not_decayed(network, recipe):
