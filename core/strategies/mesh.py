@@ -204,7 +204,8 @@ class Mesh(ModelParallelStrategy):
         """Move everything to the device, then build the optimizers."""
         assert self.model is not None and self.accelerator is not None and self.lightning_module is not None
         self.accelerator.setup(trainer)
-        if self.sharded and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if self.sharded and any(isinstance(callback, WeightAveraging) for callback in callbacks):
             raise UserError(
                 "model.ema averages whole weights and trainer.strategy spreads them; leave model.ema out, or"
                 " give shard=1 and tensor=1"
@@ -215,6 +216,11 @@ class Mesh(ModelParallelStrategy):
         self.model = self.precision_plugin.convert_module(self.model)
         if not self.offload:
             self.model_to_device()
+        if self.sharded:
+            # a weight gathered for a validation in inference mode could not be used in training
+            for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+                loop.inference_mode = False
+            trainer.predict_loop.inference_mode = False
         fitting = trainer.state.fn == TrainerFn.FITTING
         self.barrier()
         if fitting:
