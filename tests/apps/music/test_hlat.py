@@ -91,8 +91,8 @@ def test_the_recipe_runs_with_a_small_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = """music fit --config llama/hlat_7b --data.card python_text:topics --data.context=64
         --model.network.vocabulary=257 --model.network.width=64 --model.network.depth=1
-        --model.network.heads=4 --model.network.ffn=128 --trainer.max_steps=3 --trainer.accumulate_grad_batches=4
-        --trainer.val_check_interval=8"""
+        --model.network.heads=4 --model.network.ffn=128 --trainer.max_steps=3
+        --trainer.accumulate_grad_batches=4 --trainer.val_check_interval=8"""
 
     assert main(words.split()) == 0
 
