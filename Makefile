@@ -40,6 +40,7 @@ bench: everything ## the benchmarks: memory of a large Parquet, speed and memory
 	@.ci/peer transformers
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/scot_swinv2.py $(ARGS)
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/scot_swinv2.py --scaling $(ARGS)
+	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/llama_transformers.py $(ARGS)
 
 clean: ## remove caches and build outputs; runs/ and .venv stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
