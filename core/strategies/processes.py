@@ -65,7 +65,9 @@ class FirstProcess(_SubprocessScriptLauncher):
         for number, process in enumerate(self.procs, 1):
             code = process.poll()
             if code is not None and code < 0:
-                return f"rank {number} was killed by {signal.Signals(-code).name}"
+                return (
+                    f"rank {number} was killed by {signal.Signals(-code).name}; go on with --ckpt_path last"
+                )
         return None
 
     def reap(self, *, patience: float) -> None:

@@ -47,12 +47,12 @@ def words(folder: Path, *more: object, strike: tuple[str, dict[str, object]] | N
 
 
 def environment(folder: Path, **more: object) -> dict[str, str]:
-    """Return the variables of one process: one thread, a home of its own, nothing of a launcher's."""
+    """Return the variables of one process: one thread, nothing of a launcher's."""
     launchers = ("SLURM_", "TORCHELASTIC_", "MASTER_", "DFM_")
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(launchers) and k not in names}
     path = os.pathsep.join(map(str, (HERE.parents[1], CLI, HERE)))
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     return kept | own | {name: str(value) for name, value in more.items()}
 
 

@@ -16,6 +16,8 @@ from core.files import configs_folder
 
 FILES = configs_folder() / "launch"
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def job():

@@ -9,7 +9,7 @@ import pytest
 
 TIMEOUT = "--launch.timeout=25"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_rank_that_never_comes_is_named(launching, tmp_path):

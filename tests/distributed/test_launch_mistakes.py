@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)
 LATE = "dfm: there is no file flows.zarr on the machine of rank"
 
 
