@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from core.tracking.throughput import log_interval, size_of
+from core.tracking.throughput import log_interval, replicas_of, size_of
 
 __all__ = ["LineProgress", "progress_callbacks", "quiet"]
 
@@ -94,7 +94,7 @@ class LineProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Print the line of a log step, and of the last step."""
-        self._samples += size_of(batch) * trainer.world_size
+        self._samples += size_of(batch) * replicas_of(trainer)
         step, total = trainer.global_step, _total_steps(trainer)
         every = self.every_n_steps or log_interval(trainer)
         if trainer.fit_loop._should_accumulate() or (every and step % every and step != total):

@@ -154,7 +154,7 @@ class Throughput(Callback):
             torch.get_device_module(pl_module.device.type).synchronize()
         now = time.perf_counter()
         samples, tokens = size_of(batch), getattr(batch, "tokens", None)
-        self.samples_seen += samples * _replicas(trainer)
+        self.samples_seen += samples * replicas_of(trainer)
         if self._warm and self._began is not None:
             self._steps.append(_Step(samples, tokens, self._waited, now - self._began))
         self._warm = True
@@ -169,12 +169,12 @@ class Throughput(Callback):
         values: dict[str, float] = {"throughput/samples": float(self.samples_seen)}
         if self._steps:
             seconds = sum(step.waited + step.worked for step in self._steps) or 1e-9
-            samples = sum(step.samples for step in self._steps) * _replicas(trainer)
+            samples = sum(step.samples for step in self._steps) * replicas_of(trainer)
             values["throughput/samples_per_second"] = samples / seconds
             values["throughput/data_wait"] = sum(step.waited for step in self._steps) / seconds
             tokens = [int(step.tokens) for step in self._steps if step.tokens is not None]
             if tokens:
-                values["throughput/tokens_per_second"] = sum(tokens) * _replicas(trainer) / seconds
+                values["throughput/tokens_per_second"] = sum(tokens) * replicas_of(trainer) / seconds
             if self._known_peak and (flops := self._flops(pl_module)):
                 all_peaks = self._known_peak * trainer.world_size
                 values["throughput/mfu"] = mfu(flops * samples, seconds=seconds, peak=all_peaks)
@@ -238,7 +238,7 @@ def size_of(batch: Any) -> int:
     return len(batch) if hasattr(batch, "__len__") else 1
 
 
-def _replicas(trainer: Trainer) -> int:
+def replicas_of(trainer: Trainer) -> int:
     """Return how many processes read different samples; ranks that share a network's parts read the same."""
     where = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
     return int(where["num_replicas"]) if where else trainer.world_size
