@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from core.tracking.flops import skeleton
 from core.tracking.peaks import compute_dtype, mfu, peak_flops
 
-__all__ = ["Throughput", "size_of"]
+__all__ = ["Throughput", "log_interval", "replicas_of", "size_of"]
 
 
 class _Step(NamedTuple):

@@ -116,7 +116,7 @@ def spread(request, in_processes, tmp_path_factory) -> dict[str, dict]:
         own = [(row, precision) for row, precision in cases if row.world == world]
         folder = tmp_path_factory.mktemp(f"world{world}")
         specs = [row.spec(precision) for row, precision in own]
-        results = in_processes(specs, world, folder, limit=20 + 20 * len(specs))
+        results = in_processes(specs, world, folder, limit=150 + 30 * len(specs))
         left |= {case_id(case): results[spec["name"]] for case, spec in zip(own, specs, strict=True)}
     return left
 
