@@ -79,13 +79,15 @@ def packed_kernel(device: torch.device | str, dtype: torch.dtype, *, head_width:
     """Return the name of the kernel that `packed_attention` takes, a key of `KERNELS`.
 
     Flash attention on CUDA needs 16 bits, compute capability 8.0 and heads of at most 256 channels, a
-    multiple of 8. A compiler of static graphs (Neuron, XLA) must not see the lengths, so it gets the mask.
+    multiple of 8. A compiler of static graphs (Neuron, XLA, `torch.compile`) must not see the lengths, or it
+    would compile anew for each batch, so it gets the mask.
     """
     kind = torch.device(device).type
     if kind == "cuda":
         fits = dtype in (torch.float16, torch.bfloat16) and head_width <= 256 and head_width % 8 == 0
-        return "varlen" if fits and torch.cuda.get_device_capability(device) >= (8, 0) else "sequences"
-    return "sequences" if kind == "cpu" else "mask"
+        if fits and torch.cuda.get_device_capability(device) >= (8, 0):
+            return "varlen"
+    return "sequences" if kind in ("cpu", "cuda") and not torch.compiler.is_compiling() else "mask"
 
 
 def packed_positions(cu_seqlens: Tensor, tokens: int) -> Tensor:
@@ -121,7 +123,6 @@ def _varlen(
     )  # type: ignore[return-value]
 
 
-@torch.compiler.disable
 def _sequences(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
     lengths = _lengths(cu_seqlens, query.shape[0])
     if query.device.type == "cpu":
