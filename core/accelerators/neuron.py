@@ -81,6 +81,9 @@ class NeuronAccelerator(Accelerator):
         if trainer.world_size > 1 and not torch.distributed.is_initialized():
             raise RuntimeError("the process group must be there before Neuron's runtime is started")
         torch.neuron.set_device(trainer.strategy.root_device)  # type: ignore[attr-defined]
+        if isinstance(trainer.strategy, DDPStrategy):
+            # Given ids, Lightning wraps the module on a CUDA stream; its parameters tell the device anyway.
+            trainer.strategy.determine_ddp_device_ids = lambda: None  # type: ignore[method-assign]
 
     def teardown(self) -> None:
         """Give cached memory back."""
