@@ -400,9 +400,7 @@ def _print(report: CaseReport) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dfm parity", description="Run recorded cases and compare every result.")
     parser.add_argument("cases", nargs="+", metavar="CASE", help="a case's JSON file, or a folder of cases")
-    parser.add_argument(
-        "--cpu", choices=("all-on", "all-off"), help="turn every CPU switch on or off first"
-    )
+    parser.add_argument("--cpu", choices=("all-on", "all-off"), help="turn every CPU switch on or off first")
     parser.add_argument("--threads", type=int, help="threads within an operation, with --cpu")
     parser.add_argument("--device", default="cpu", help="where to run: cpu, cuda, neuron (default: cpu)")
     return parser

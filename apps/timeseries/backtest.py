@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backtest", "backtest"]
 
+
 @dataclass(frozen=True)
 class Rows:
     """Forecasts of one forecaster, a row per window and channel: R of them.

@@ -222,9 +222,7 @@ class Ridge(Baseline):
                 yield inputs, rows[:, self.context :]
 
 
-def default_baselines(
-    *, context: int, horizon: int, season: int, trained: bool = True
-) -> list[Baseline]:
+def default_baselines(*, context: int, horizon: int, season: int, trained: bool = True) -> list[Baseline]:
     """Return the baselines of an evaluation; `trained=False` leaves out those that need training tables."""
     chosen: list[Baseline] = [
         RepeatLast(horizon),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forecaster"]
 
+
 class Forecaster:
     """A trained network with everything it needs to forecast a table in physical units.
 

@@ -50,11 +50,8 @@ def _speaks(mistake: UserError) -> bool:
     place = find_place()
     if place is None:
         return True
-    import signal
-
     from core.strategies.meeting import announce
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all at the first that leaves
     return announce(place, str(mistake))
 
 

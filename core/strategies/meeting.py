@@ -9,6 +9,7 @@ that is theirs alone, and it is open once rank 0 has listed exactly these tokens
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 import uuid
@@ -247,6 +248,7 @@ def announce(place: Place, mistake: str, *, timeout: float = 60.0) -> bool:
     """End the run for a user's mistake that was found before the processes met, and tell whether this process
     is to say it: the first that finds one is.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all at the first that leaves
     try:
         meeting = Meeting(place, timeout=timeout)
         speaks = meeting.end(2, mistake)

@@ -59,8 +59,9 @@ def build_loggers(
                 "run pip install 'domainfm[tensorboard]'"
             )
         # An empty name and a version of ours: Lightning would make lightning_logs/version_0 otherwise.
-        loggers.append(TensorBoardLogger(Path(folder), name="", version="tensorboard",
-        default_hp_metric=False))
+        loggers.append(
+            TensorBoardLogger(Path(folder), name="", version="tensorboard", default_hp_metric=False)
+        )
     return loggers
 
 

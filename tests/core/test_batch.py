@@ -135,8 +135,13 @@ def fit(precision: str) -> Seen:
     plugin = precision_plugin(precision)
     how = {"precision": precision} if plugin is None else {"plugins": [plugin]}
     trainer = Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, **how,
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **how,
     )
     loader = DataLoader([example(number) for number in range(4)], batch_size=2, collate_fn=collate)
     task = Seen()

@@ -95,8 +95,13 @@ class Task(LightningModule):
 
 def trainer(folder, **how) -> Trainer:
     return Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, default_root_dir=folder, **{"max_epochs": 3} | how,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        **{"max_epochs": 3} | how,
     )
 
 
@@ -247,7 +252,10 @@ def two_processes(folder, checkpoint="") -> list[dict]:
     environment = os.environ | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     result = subprocess.run(
         [sys.executable, str(script), __file__, str(folder), str(checkpoint)],
-        env=environment, capture_output=True, text=True, timeout=120,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]

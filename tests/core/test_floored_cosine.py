@@ -44,5 +44,5 @@ def test_a_plateau_delays_the_decay():
 
 
 def test_a_share_of_a_run_without_an_end_is_refused():
-    with pytest.raises(UserError, match="needs the run.s length"):
+    with pytest.raises(UserError, match="needs the run's length"):
         FlooredCosine().factor(3000, math.inf)

@@ -68,9 +68,7 @@ def test_permuted_spreads_like_chance():
     assert len(hits) == 10 and min(hits.values()) > 850 and max(hits.values()) < 1150
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 5)), min_size=1, max_size=4), st.integers(1, 6)
-)
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 5)), min_size=1, max_size=4), st.integers(1, 6))
 def test_no_sample_comes_twice_before_all_came_once(sources, epochs):
     mixed = mixture([size for size, _ in sources], [weight for _, weight in sources], length=40)
 

@@ -25,10 +25,21 @@ def test_key_fits_in_63_bits_and_takes_any_kind_of_integer(seed, epoch, index, p
 
 
 def test_key_depends_on_every_argument():
-    keys = [key(*arguments) for arguments in [
-        (0, 0, 0, "crop"), (1, 0, 0, "crop"), (0, 1, 0, "crop"), (0, 0, 1, "crop"), (0, 0, 0, "mask"),
-        (0, 0, "0", "crop"), (0, 1, 1, "crop"), (1, 1, 0, "crop"), (11, 0, 0, "crop"), (1, 10, 0, "crop"),
-    ]]
+    keys = [
+        key(*arguments)
+        for arguments in [
+            (0, 0, 0, "crop"),
+            (1, 0, 0, "crop"),
+            (0, 1, 0, "crop"),
+            (0, 0, 1, "crop"),
+            (0, 0, 0, "mask"),
+            (0, 0, "0", "crop"),
+            (0, 1, 1, "crop"),
+            (1, 1, 0, "crop"),
+            (11, 0, 0, "crop"),
+            (1, 10, 0, "crop"),
+        ]
+    ]
 
     assert len(set(keys)) == len(keys)
 

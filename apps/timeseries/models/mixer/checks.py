@@ -94,6 +94,5 @@ def check_future(network: TTM, past: Tensor, future: Tensor | None, observed: Te
         )
     if observed is not None and observed.shape != future.shape:
         raise UserError(
-            f"future_observed has the shape {tuple(observed.shape)}; "
-            f"future_values has {tuple(future.shape)}."
+            f"future_observed has the shape {tuple(observed.shape)}; future_values has {tuple(future.shape)}."
         )
