@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-__all__ = ["CALLS", "install"]
+__all__ = ["CALLS", "install", "register_process_group"]
 
 CALLS: list[str] = []  # what was asked of the device's module, in order
 _KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
@@ -252,3 +252,44 @@ def _module(devices: int) -> types.ModuleType:
     for name, function in known.items():
         setattr(module, name, function)
     return module
+
+
+# The process group
+
+
+def register_process_group() -> None:
+    """Register a backend `neuron` that hands the values to gloo; making a group is noted in `CALLS`."""
+    import torch.distributed as dist
+
+    class Forwarding(dist.ProcessGroup):
+        """Collective operations on the CPU tensors within."""
+
+        def __init__(self, store: Any, rank: int, size: int, timeout: Any) -> None:
+            super().__init__(rank, size)
+            self.gloo = dist.ProcessGroupGloo(store, rank, size, timeout)
+
+        def getBackendName(self) -> str:
+            return "neuron"
+
+        def allreduce(self, tensors: Any, opts: Any = None) -> Any:
+            return self.gloo.allreduce(_inners(tensors), opts or dist.AllreduceOptions())
+
+        def broadcast(self, tensors: Any, opts: Any = None) -> Any:
+            return self.gloo.broadcast(_inners(tensors), opts or dist.BroadcastOptions())
+
+        def allgather(self, outputs: Any, tensors: Any, opts: Any = None) -> Any:
+            wanted = [_inners(row) for row in outputs]
+            return self.gloo.allgather(wanted, _inners(tensors), opts or dist.AllgatherOptions())
+
+        def barrier(self, opts: Any = None) -> Any:
+            return self.gloo.barrier(dist.BarrierOptions())
+
+    def create(store: Any, rank: int, size: int, timeout: Any) -> Any:
+        CALLS.append("process_group")
+        return Forwarding(store, rank, size, timeout)
+
+    dist.Backend.register_backend("neuron", create, devices=["neuron"])
+
+
+def _inners(tensors: Any) -> list[Tensor]:
+    return [_inner(tensor) for tensor in tensors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,32 @@ def test_operations_left_to_the_cpu_are_named_once(results: dict[str, Any]) -> N
 
 def test_the_device_s_random_stream_is_kept(results: dict[str, Any]) -> None:
     assert results["streams"] is True
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_process(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = SCRIPT.with_name("neuron_ranks.py")
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, tmp_path],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors[0][-3000:] + errors[1][-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+
+    assert first["weights"] == second["weights"]
+    for own, alone in zip(first["weights"], first["alone"], strict=True):
+        assert own == pytest.approx(alone, abs=1e-6)
+    assert (first["places"], second["places"]) == (["neuron:0"], ["neuron:0"])
+    assert first["backend"] == "neuron"
+    assert first["calls"].index("process_group") < first["calls"].index("set_device")
+    assert first["streams"] == 2
