@@ -33,7 +33,14 @@ from core.checkpoints.networks import home_of
 from core.errors import UserError
 from core.files import replacing
 from core.precision import precision_plugin
-from core.resume import IsolateValidation, NonFiniteGuard, RandomState, StopGracefully, checkpoint_callbacks
+from core.resume import (
+    BeginEpoch,
+    IsolateValidation,
+    NonFiniteGuard,
+    RandomState,
+    StopGracefully,
+    checkpoint_callbacks,
+)
 from core.strategies.launch import Together, slurm_as_it_is
 from core.strategies.place import devices_and_strategy
 from core.strategies.settings import Launch
@@ -147,7 +154,8 @@ def build_trainer(
     fitting = verb == "fit"
     if fitting and not arguments.get("fast_dev_run"):
         clean_leftovers(folder / "checkpoints")
-        callbacks += [RandomState(), IsolateValidation(), NonFiniteGuard(folder, skip=task.skip_non_finite)]
+        callbacks += [BeginEpoch(), RandomState(), IsolateValidation()]
+        callbacks += [NonFiniteGuard(folder, skip=task.skip_non_finite)]
         callbacks += [Throughput(peak=tracking.peak), *device_callbacks(device, devices, folder)]
         if profile.steps is not None:
             callbacks.append(ProfileSteps(profile, folder))

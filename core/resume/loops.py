@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.loops.loop import _Loop
 
 from core.errors import UserError
 
-__all__ = ["check_averaging", "repair_loops"]
+__all__ = ["BeginEpoch", "check_averaging", "repair_loops"]
 
 
 def repair_loops(checkpoint: dict[str, Any]) -> None:
@@ -28,6 +30,27 @@ def repair_loops(checkpoint: dict[str, Any]) -> None:
     for scope in ("total", "current"):
         counts = loops["epoch_progress"][scope]
         counts["ready"] = counts["started"] = counts["processed"] + 1
+
+
+class BeginEpoch(Callback):
+    """Begin a new epoch after a checkpoint of an epoch's end, also in a run that `max_steps` ends.
+
+    Such a run Lightning 2.6 takes for one stopped in mid-epoch wherever its checkpoint was taken: it would go
+    on behind the finished epoch's last batch, one batch too far, and count a step more than there was.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the finished epoch as done, and let the next one start from its first batch."""
+        loop = trainer.fit_loop
+        progress = loop.epoch_progress.current
+        finished = progress.processed > 0 and progress.processed == progress.ready
+        if not loop.restarting or not finished or not loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        for counts in (loop.epoch_progress.total, progress):
+            counts.completed = counts.processed
+        _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own says yes again
+        for part in (loop, loop.epoch_loop):
+            part.reset_restart_stage()
 
 
 def check_averaging(checkpoint: Mapping[str, Any], callbacks: Iterable[Callback]) -> None:

@@ -76,6 +76,7 @@ OPTIONS = {
     "accumulate": {"accumulate_grad_batches": 2},
     "averaged": {"ema": True},
     "validation in mid-epoch": {"val_check_interval": 3},
+    "ended by steps": {"max_steps": 28, "max_epochs": -1},
     "validation by steps": {"val_check_interval": 5, "check_val_every_n_epoch": None},
 }
 

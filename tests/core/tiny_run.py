@@ -25,6 +25,7 @@ from core.data.module import DataModule
 from core.data.randomness import generator
 from core.optim import OneCycle, ScheduleLR, parameter_groups
 from core.resume import (
+    BeginEpoch,
     IsolateValidation,
     NonFiniteGuard,
     RandomState,
@@ -201,6 +202,7 @@ def run(
             "plugins": [SafeCheckpointIO(sharded=sharded, asynchronous=asynchronous)],
             "callbacks": [
                 *callbacks,
+                BeginEpoch(),
                 RandomState(),
                 IsolateValidation(),
                 NonFiniteGuard(folder, skip=skip),
