@@ -31,8 +31,8 @@ def export_weights(
 
     Args:
         source: One of our checkpoints, or anything else that says which network it belongs to.
-        out: Folder, which must be missing, empty, or an earlier export; or a `.safetensors` file, which
-            stands alone.
+        out: Folder, which must be missing, empty, or an earlier export; or a `.safetensors` file,
+            which stands alone and must be missing.
         layout: `official` names and configuration, which the system's own programs read, or our `own`.
 
     Raises:
@@ -42,6 +42,8 @@ def export_weights(
     weights = source if isinstance(source, Weights) else read_weights(source, outline=True)
     out = Path(out)
     if out.suffix == ".safetensors":
+        if out.exists():
+            raise UserError(f"{out} holds other things already; give a new name under --out")
         _write(weights, out, layout)
         return out
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "model.safetensors").is_file()):

@@ -51,13 +51,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from core.data.cards import card_names, list_cards
+    from core.data.cards import card_names, list_heads
 
-    cards = list_cards(options.domain)
     wide = max(len(name) for name in card_names())  # columns stand alike whatever is listed
-    for card in cards:
-        size = _size(card.bytes) if card.files else f"in {card.package}" if card.package else "by hand"
-        print(f"{card.domain:<12} {card.name:<{wide}}  {size:>14}  {card.licence:<24}  {card.title}")
+    for head in list_heads(options.domain):
+        files, package = head.get("files"), head.get("package")
+        size = f"in {package}" if package else "by hand"
+        if files:
+            size = _size(sum(file["bytes"] for file in files))
+        print(
+            f"{head['domain']:<12} {head['name']:<{wide}}  {size:>14}  {head['licence']:<24}  {head['title']}"
+        )
     return 0
 
 

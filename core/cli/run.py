@@ -31,7 +31,7 @@ from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED
 from core.errors import UserError
 from core.strategies.launch import Together
-from core.strategies.place import find_place
+from core.strategies.place import find_place, variables_kept
 from core.strategies.settings import Launch
 from core.task import Task
 from core.tracking import Profile, Tracking, quiet
@@ -117,7 +117,8 @@ def run(request: Request) -> int:
     code = 1
     try:
         together.gather()
-        code = _run(request, together)
+        with variables_kept():
+            code = _run(request, together)
     except KeyboardInterrupt:
         code = 130
     except SystemExit as leaving:

@@ -25,6 +25,7 @@ __all__ = [
     "card_names",
     "fetch",
     "list_cards",
+    "list_heads",
     "load_card",
     "read_card",
     "verify",
@@ -162,15 +163,28 @@ def list_cards(domain: str | None = None) -> list[Card]:
     Raises:
         UserError: If no card has this domain.
     """
-    cards = sorted((load_card(name) for name in card_names()), key=lambda card: (card.domain, card.name))
+    return [read_card(cards_folder() / f"{head['name']}.md") for head in list_heads(domain)]
+
+
+def list_heads(domain: str | None = None) -> list[dict[str, Any]]:
+    """Return the heads of `list_cards` unchecked, which is quick: the schema is not even imported.
+
+    Raises:
+        UserError: If no card has this domain, or a head lacks its name or domain.
+    """
+    heads = []
+    for path in (cards_folder() / f"{name}.md" for name in card_names()):
+        head = _head(path)
+        heads.append(head if {"name", "domain"} <= head.keys() else vars(read_card(path)))
+    heads.sort(key=lambda head: (head["domain"], head["name"]))
     if domain is None:
-        return cards
+        return heads
     wanted = domain.replace("-", "_")
-    domains = sorted({card.domain for card in cards})
+    domains = sorted({head["domain"] for head in heads})
     if wanted not in domains:
         near = did_you_mean(wanted, domains) or f"; there are cards of {', '.join(domains)}"
         raise UserError(f"no data card is of the domain '{domain}'{near}")
-    return [card for card in cards if card.domain == wanted]
+    return [head for head in heads if head["domain"] == wanted]
 
 
 def read_card(path: Path) -> Card:
@@ -179,17 +193,10 @@ def read_card(path: Path) -> Card:
     Raises:
         UserError: If its head is missing, is no YAML, or breaks the schema.
     """
-    import yaml
     from pydantic import ValidationError
 
-    parts = path.read_text(encoding="utf-8").split("---\n", 2)
-    if len(parts) != 3 or parts[0]:
-        raise UserError(f"{path} does not begin with a YAML head between two lines of ---")
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        card = _schema().validate_python(yaml.load(parts[1], Loader=loader))
-    except yaml.YAMLError as error:
-        raise UserError(f"the head of {path} is no YAML: {' '.join(str(error).split())}") from error
+        card = _schema().validate_python(_head(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "head"
@@ -200,6 +207,21 @@ def read_card(path: Path) -> Card:
     if not card.files and card.package is None and card.hub is None:
         raise UserError(f"the head of {path} names neither files nor the package or hub that has the data")
     return card
+
+
+def _head(path: Path) -> dict[str, Any]:
+    import yaml
+
+    parts = path.read_text(encoding="utf-8").split("---\n", 2)
+    if len(parts) != 3 or parts[0]:
+        raise UserError(f"{path} does not begin with a YAML head between two lines of ---")
+    try:
+        head = yaml.load(parts[1], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise UserError(f"the head of {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(head, dict):
+        raise UserError(f"the head of {path} has a wrong entry at head: it holds no names with values")
+    return head
 
 
 def fetch(card: Card, folder: str | Path | None = None, *, progress: bool = True) -> list[Path]:

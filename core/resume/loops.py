@@ -42,11 +42,12 @@ class BeginEpoch(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the finished epoch as done, and let the next one start from its first batch."""
         loop = trainer.fit_loop
-        progress = loop.epoch_progress.current
+        progress: Any = loop.epoch_progress.current
         finished = progress.processed > 0 and progress.processed == progress.ready
         if not loop.restarting or not finished or not loop.epoch_loop.batch_progress.is_last_batch:
             return
-        for counts in (loop.epoch_progress.total, progress):
+        total: Any = loop.epoch_progress.total
+        for counts in (total, progress):
             counts.completed = counts.processed
         _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]  # its own says yes again
         for part in (loop, loop.epoch_loop):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from core.errors import UserError
 
-__all__ = ["CHILDREN", "Job", "Place", "devices_and_strategy", "find_job", "find_place"]
+__all__ = ["CHILDREN", "Job", "Place", "devices_and_strategy", "find_job", "find_place", "variables_kept"]
 
 CHILDREN = "DFM_PROCESSES"  # set for the processes that a first one started: how many each machine has
+_PLACES = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -165,3 +167,20 @@ def _slurm(found: Mapping[str, str]) -> Place | None:
     first = SLURMEnvironment.resolve_root_node_address(found.get("SLURM_NODELIST", "127.0.0.1"))
     number = int(found.get("SLURM_JOB_ID") or 0) + int(found.get("SLURM_STEP_ID") or 0)
     return replace(place, address=place.address or first, port=place.port or 15000 + number % 10000)
+
+
+@contextmanager
+def variables_kept() -> Iterator[None]:
+    """Take away, at the end, what Lightning's launcher sets in the first process.
+
+    A second run there would take it for its place.
+    """
+    before = {name: os.environ.get(name) for name in _PLACES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
