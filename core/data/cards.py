@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -167,15 +167,18 @@ def list_cards(domain: str | None = None) -> list[Card]:
 
 
 def list_heads(domain: str | None = None) -> list[dict[str, Any]]:
-    """Return the heads of `list_cards` unchecked, which is quick: the schema is not even imported.
+    """Return the heads of `list_cards`, of which only the names are checked: without the schema it is quick.
 
     Raises:
-        UserError: If no card has this domain, or a head lacks its name or domain.
+        UserError: If no card has this domain, or a head lacks a name or has one too many.
     """
+    known = {one.name for one in fields(Card)}
+    needed = {one.name for one in fields(Card) if one.default is one.default_factory is MISSING}
     heads = []
     for path in (cards_folder() / f"{name}.md" for name in card_names()):
         head = _head(path)
-        heads.append(head if {"name", "domain"} <= head.keys() else vars(read_card(path)))
+        right = needed <= head.keys() <= known
+        heads.append(head if right else vars(read_card(path)))
     heads.sort(key=lambda head: (head["domain"], head["name"]))
     if domain is None:
         return heads
