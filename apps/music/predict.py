@@ -34,8 +34,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"checkpoint {checkpoint} does not exist; `dfm checkpoint list` shows what there is")
     prompts = [options.prompt] if options.path is None else read_prompts(options.path, field=options.field)
     from apps.music.continuation import Writer
+    from core.accelerators.choice import usable
 
-    writer = Writer.from_checkpoint(checkpoint, tokenizer=options.tokenizer, device=_device(options.device))
+    device = usable(options.device)
+    writer = Writer.from_checkpoint(checkpoint, tokenizer=options.tokenizer, device=device)
     made = writer.write(
         prompts,
         new=options.max_new,
@@ -108,16 +110,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the draws (default 0)")
     add("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
     return parser
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from core.accelerators.choice import choose
-
-    chosen = choose(name)
-    try:
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used here; `dfm doctor` shows the devices") from error
-    return chosen

@@ -31,15 +31,15 @@ def main(argv: Sequence[str]) -> int:
     from apps.pde.initial import initial_states
     from apps.pde.solutions import check_suffix
     from apps.pde.surrogate import Surrogate
+    from core.accelerators.choice import usable
 
     out = check_suffix(options.out)
     if out.resolve() == Path(options.path).expanduser().resolve():
         raise UserError(f"--out {out} is the file of the initial states; choose another name")
     if options.batch_size < 1:
         raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
-    surrogate = Surrogate.from_checkpoint(
-        options.ckpt_path, device=_device(options.device), batch_size=options.batch_size
-    )
+    device = usable(options.device, order=("cuda", "cpu"))
+    surrogate = Surrogate.from_checkpoint(options.ckpt_path, device=device, batch_size=options.batch_size)
     dataset, way = surrogate.dataset(options.dataset), surrogate.way(options.rollout)
     initial = initial_states(
         options.path,
@@ -231,16 +231,3 @@ def _assigned(word: str, surrogate: Surrogate) -> tuple[str, float]:
         near = did_you_mean(name, surrogate.parameters)
         raise UserError(f"--parameter {name} is no number that the network takes{near} (it takes {known})")
     return name, number
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {name} cannot be used here; `dfm doctor` shows the devices") from error
-        return str(device)
-    return "cuda" if torch.cuda.is_available() else "cpu"

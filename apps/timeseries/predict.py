@@ -32,10 +32,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"checkpoint {checkpoint} does not exist; `dfm checkpoint list` shows what there is")
     from apps.timeseries.forecaster import Forecaster
     from apps.timeseries.writers import predict_to
+    from core.accelerators.choice import usable
 
-    forecaster = Forecaster.from_checkpoint(
-        checkpoint, device=_device(arguments.device), batch_size=arguments.batch_size
-    )
+    device = usable(arguments.device, order=("cuda", "cpu"))
+    forecaster = Forecaster.from_checkpoint(checkpoint, device=device, batch_size=arguments.batch_size)
     written = predict_to(
         arguments.out,
         forecaster,
@@ -70,16 +70,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
     parser.add_argument("--batch_size", type=int, default=256, help="windows at once; changes nothing else")
     return parser
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {name} cannot be used here; `dfm doctor` shows the devices") from error
-        return str(device)
-    return "cuda" if torch.cuda.is_available() else "cpu"

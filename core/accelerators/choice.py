@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from core.accelerators.presence import find_neuron
 from core.errors import UserError
 
-__all__ = ["ORDER", "available", "choose"]
+__all__ = ["ORDER", "available", "choose", "usable"]
 
 ORDER = ("neuron", "cuda", "mps", "cpu")
 
@@ -40,3 +42,23 @@ def choose(asked: str | None) -> str:
     if name == "neuron" and not available("neuron"):
         raise UserError(find_neuron().why_absent())
     return name
+
+
+def usable(asked: str, *, order: Sequence[str] = ORDER) -> str:
+    """Return the device that `--device` means (`auto`, or a name such as `cuda:1`), after using it once.
+
+    Args:
+        asked: What the user said.
+        order: What `auto` tries.
+
+    Raises:
+        UserError: If it cannot be used here.
+    """
+    if asked == "auto":
+        return next(device for device in order if available(device))
+    device = choose(asked)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {asked} cannot be used here; `dfm doctor` shows the devices") from error
+    return device

@@ -68,6 +68,8 @@ class KeptTokens:
 
     def value(self, step: int) -> int:
         """Return how many tokens are kept at update `step`."""
+        if step >= self.end:
+            return self.maximum
         grown = int(step / self.steps * (self.maximum - self.minimum) + self.minimum)
         return min(grown - grown % self.multiple, self.maximum)
 

@@ -1,4 +1,4 @@
-"""Durations of schedules and the checks of their fields."""
+"""Durations of schedules, their warm-up, and the checks of their fields."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_length",
     "cycle_of",
     "steps_of",
+    "warm",
 ]
 
 
@@ -97,3 +98,8 @@ def check_ends(owner: object, ends: tuple[int | float, ...]) -> tuple[int | floa
                 "(integer) or a share of the run (above 0.0, at most 1.0)"
             )
     return result
+
+
+def warm(step: int, warmup: int, start: float) -> float:
+    """Rise from `start` at step 0 to 1 at step `warmup`, then stay."""
+    return 1.0 if step >= warmup else start + (1 - start) * step / warmup

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from core.data.multigrid import Multigrid
-from core.errors import UserError
-from core.optim.durations import check_between, check_duration, steps_of
+from core.optim.durations import check_between, check_duration, check_length, steps_of, warm
 from core.optim.schedules import Schedule
 
 __all__ = ["MultigridRate"]
@@ -33,10 +31,5 @@ class MultigridRate(Schedule):
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
-        if not math.isfinite(total):
-            raise UserError(
-                "MultigridRate needs the run's length; set trainer.max_steps or trainer.max_epochs"
-            )
-        warmup = steps_of(self.warmup, total)
-        warm = 1.0 if step >= warmup else self.start + (1 - self.start) * step / warmup
-        return warm * self.grid.rate(step, int(total))
+        check_length(self, total)
+        return warm(step, steps_of(self.warmup, total), self.start) * self.grid.rate(step, int(total))

@@ -24,6 +24,7 @@ from core.optim.durations import (
     check_length,
     cycle_of,
     steps_of,
+    warm,
 )
 
 __all__ = [
@@ -84,7 +85,7 @@ class Constant(Schedule):
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
-        return _warm(step, steps_of(self.warmup, total), self.start)
+        return warm(step, steps_of(self.warmup, total), self.start)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class WSD(Schedule):
         warmup = steps_of(self.warmup, total)
         begin = max(warmup, total - steps_of(self.decay, total))
         if step < begin:
-            return _warm(step, warmup, self.start)
+            return warm(step, warmup, self.start)
         if self.shape == "half":
             return max(self.minimum, 0.5 ** ((step - begin) / max(1, steps_of(self.half_life, total))))
         return _decay(self.shape, _progress(step, begin, total), self.minimum)
@@ -217,7 +218,7 @@ class WSDS(Schedule):
             return self.minimum
         warmup = steps_of(self.warmup if cycle == 0 else self.rewarmup, total)
         if step - begin < warmup:
-            return _warm(step - begin, warmup, 0.0 if cycle == 0 else self.minimum)
+            return warm(step - begin, warmup, 0.0 if cycle == 0 else self.minimum)
         length = steps_of(self.decay, end - begin)
         since = step - (end - length)
         if since < 0:
@@ -263,7 +264,7 @@ class Infinite(Schedule):
         """Return the rate of update `step` relative to the peak."""
         warmup, cooldown = steps_of(self.warmup, total), steps_of(self.cooldown, total)
         if step < warmup:
-            return _warm(step, warmup, 0.0)
+            return warm(step, warmup, 0.0)
         if step < cooldown:
             p = (step - warmup) / (cooldown - warmup)
             if self.shape == "cosine":
@@ -406,14 +407,9 @@ class FreezeOut(Schedule):
         return 0.0 if p >= 1 else peak * (1 + math.cos(math.pi * p)) / 2
 
 
-def _warm(step: int, warmup: int, start: float) -> float:
-    """Rise from `start` at step 0 to 1 at step `warmup`, then stay."""
-    return 1.0 if step >= warmup else start + (1 - start) * step / warmup
-
-
 def _warm_cosine(step: int, warmup: int, total: float, start: float, minimum: float) -> float:
     if step < warmup:
-        return _warm(step, warmup, start)
+        return warm(step, warmup, start)
     return _decay("cosine", _progress(step, warmup, total), minimum)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from core.data.curriculum import consumed
-from core.errors import UserError
+from core.optim.durations import check_length
 from core.optim.schedules import Schedule
 
 __all__ = ["CountedByTokens", "Pace"]
@@ -52,9 +51,6 @@ class CountedByTokens(Schedule):
         return self.schedule.momentum(*self._counted(step, total))
 
     def _counted(self, step: int, total: float) -> tuple[int, float]:
-        if not math.isfinite(total):
-            raise UserError(
-                "CountedByTokens needs the run's length; set trainer.max_steps or trainer.max_epochs"
-            )
+        check_length(self, total)
         # The schedules are formulas over real numbers, though updates are whole ones.
         return consumed(self.pace, step), consumed(self.pace, int(total))  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ def test_steps_and_layers_keep_different_places() -> None:
 
 
 @settings(deadline=None)
+@example(minimum=17, span=0, steps=1, multiple=8)
 @given(
     minimum=st.integers(16, 100),
     span=st.integers(0, 300),

@@ -26,6 +26,14 @@ _BUMPS = 32
 _FIELD_MODES = 64
 
 
+def _bumps(height: Tensor, drawn: Numbers, x: Tensor) -> Tensor:
+    """Return `(B, X, X)`: Gaussians of heights `(B, K)` at the drawn centres."""
+    along, across = (
+        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
+    )
+    return torch.einsum("bk,bkx,bky->bxy", height, along, across)
+
+
 def _draw_poisson(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
     count = torch.ceil(torch.log1p(-uniform(generator)) / math.log(0.6)).clamp(1, _BUMPS)
     return {
@@ -46,10 +54,7 @@ def _solve_poisson(
 ) -> Tensor:
     finer = max(1, round(parameters["refine"]))
     x = nodes(finer * (resolution - 1) + 1, device=device)
-    along, across = (
-        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
-    )
-    source = parameters["amplitude"] * torch.einsum("bk,bkx,bky->bxy", drawn["present"], along, across)
+    source = parameters["amplitude"] * _bumps(drawn["present"], drawn, x)
     pair = torch.stack([source, solve_poisson(source)], dim=1)
     return pair[:, None, :, ::finer, ::finer].to(dtype)
 
@@ -91,13 +96,6 @@ def _draw_helmholtz(generator: torch.Generator, parameters: Settings) -> dict[st
     }
 
 
-def _bumps(drawn: Numbers, x: Tensor) -> Tensor:
-    along, across = (
-        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
-    )
-    return torch.einsum("bk,bkx,bky->bxy", drawn["amplitude"], along, across)
-
-
 def _solve_helmholtz(
     drawn: Numbers,
     *,
@@ -110,9 +108,9 @@ def _solve_helmholtz(
     finer = max(1, round(parameters["refine"]))
     x = nodes(finer * (resolution - 1) + 1, device=device)
     # The extremes are taken on one grid, or the problem would change with the resolution.
-    extremes = _bumps(drawn, nodes(257, device=device))
+    extremes = _bumps(drawn["amplitude"], drawn, nodes(257, device=device))
     low, high = (one[:, None, None] for one in (extremes.amin((1, 2)), extremes.amax((1, 2))))
-    coefficient = (high - _bumps(drawn, x)) / (high - low)
+    coefficient = (high - _bumps(drawn["amplitude"], drawn, x)) / (high - low)
     solution = solve_helmholtz(coefficient, boundary=drawn["boundary"], frequency=parameters["frequency"])
     boundary = drawn["boundary"][:, None, None].expand_as(solution)
     fields = torch.stack([coefficient, boundary, solution], dim=1)
