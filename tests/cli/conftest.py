@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import os
-import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from core.cli import main
+from in_process import Outcome, dfm
 
 SMALL = Path(__file__).with_name("small.yaml")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one call of `dfm` gave back."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -45,14 +30,6 @@ class Run:
     def best(self) -> Path:
         """The best checkpoint."""
         return self.folder / "checkpoints" / "best.ckpt"
-
-
-def dfm(*words: object) -> Outcome:
-    """Run `dfm words` in this process; what a process of its own would leave behind is put back."""
-    out, err = io.StringIO(), io.StringIO()
-    with _restored(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def fit(runs: Path, *words: object) -> Run:
@@ -93,28 +70,3 @@ def copied(trained: Run, tmp_path: Path) -> Run:
     runs = tmp_path / "runs"
     shutil.copytree(trained.runs, runs, symlinks=True)
     return Run(runs / trained.folder.relative_to(trained.runs), runs, trained.outcome)
-
-
-@contextlib.contextmanager
-def _restored() -> Iterator[None]:
-    import numpy as np
-    import torch
-
-    environment, folder = dict(os.environ), Path.cwd()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    products, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    streams = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.set_float32_matmul_precision(products)
-        torch.set_num_threads(threads)
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])
-        torch.set_rng_state(streams[2])
-        gc.unfreeze()

@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpointed import final
 from lightning.pytorch.callbacks import EarlyStopping
 
 from core.adaptation import FreezeAtFirst
 from core.checkpoints.io import newest_valid, read_checkpoint
 from core.errors import UserError
 from core.resume import NonFiniteGuard, check_averaging, checkpoint_callbacks, repair_loops
-
-
-def final(folder: Path) -> dict:
-    """What the last checkpoint of a run holds that decides how it would go on."""
-    checkpoint = read_checkpoint(newest_valid(folder / "checkpoints"))
-    keys = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "Data")
-    kept = {key: checkpoint[key] for key in keys}
-    kept["averaging"] = [checkpoint.get("averaging_state"), checkpoint.get("current_model_state")]
-    kept["streams"] = checkpoint["callbacks"]["RandomState"]
-    return kept
 
 
 def differences(a, b, where: str = "") -> list[str]:

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checkpointed import final
 
-from core.checkpoints.files import newest_valid, read_checkpoint
+from core.checkpoints.files import read_checkpoint
 from core.checkpoints.manifest import is_sharded
 from core.resume import RandomState
 from core.resume.streams import capture, restore
@@ -23,16 +24,6 @@ HOW = {
     "folders from a thread": {"sharded": True, "asynchronous": True},
     "files from a thread": {"asynchronous": True},
 }
-
-
-def final(folder: Path) -> dict:
-    """What the last checkpoint of a run holds that decides how it would go on."""
-    checkpoint = read_checkpoint(newest_valid(folder / "checkpoints"))
-    keys = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "Data")
-    kept = {key: checkpoint[key] for key in keys}
-    kept["averaging"] = [checkpoint.get("averaging_state"), checkpoint.get("current_model_state")]
-    kept["streams"] = checkpoint["callbacks"]["RandomState"]
-    return kept
 
 
 def same(a, b) -> bool:

@@ -65,21 +65,22 @@ def in_processes() -> Callable[..., dict[str, dict]]:
     return run_in_processes
 
 
+def module(name: str) -> ModuleType:
+    """Import a file beside this one, so that its classes can be pickled."""
+    spec = importlib.util.spec_from_file_location(f"distributed_{name}", HERE / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
 @pytest.fixture(scope="session")
 def rows_module() -> ModuleType:
     """`rows.py`, to run a row in this process."""
-    spec = importlib.util.spec_from_file_location("distributed_rows", HERE / "rows.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["distributed_rows"] = module
-    spec.loader.exec_module(module)
-    return module
+    return module("rows")
 
 
 @pytest.fixture(scope="session")
 def launching() -> ModuleType:
-    """The module `launching.py`, which starts runs as launchers do."""
-    spec = importlib.util.spec_from_file_location("launching", HERE / "launching.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["launching"] = module
-    spec.loader.exec_module(module)
-    return module
+    """`launching.py`, which starts runs as launchers do."""
+    return module("launching")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from in_process import dfm
 
 from core.cli.parents import merged
 from core.files import configs_folder
@@ -37,16 +37,6 @@ def recipe(tmp_path) -> Path:
     path = tmp_path / "both.yaml"
     path.write_text(yaml.safe_dump(merged(merged(demo, small), ours)))
     return path
-
-
-@pytest.fixture(scope="module")
-def dfm():
-    """`dfm` in this process, as the command's own tests have it."""
-    spec = importlib.util.spec_from_file_location("cli_conftest", WATCHING / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cli_conftest"] = module
-    spec.loader.exec_module(module)
-    return module.dfm
 
 
 def words(recipe: Path, log: Path, *, processes: int, precision: str) -> list[str]:
@@ -81,7 +71,7 @@ def losses(log: Path) -> list[float]:
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(("precision", "relative"), [("32-true", 1e-5), ("64-true", 1e-10)])
-def test_two_processes_have_the_losses_of_one(dfm, recipe, tmp_path, monkeypatch, precision, relative):
+def test_two_processes_have_the_losses_of_one(recipe, tmp_path, monkeypatch, precision, relative):
     monkeypatch.syspath_prepend(WATCHING)
     single, double = tmp_path / "single.jsonl", tmp_path / "double.jsonl"
 

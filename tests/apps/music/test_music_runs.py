@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import math
 from collections.abc import Iterator
@@ -13,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from in_process import dfm
 
 from core.checkpoints.files import read_checkpoint
-from core.cli import main
 
 RECIPE = """
 about: {system: llama, test_after_fit: true}
@@ -36,14 +34,6 @@ data:
 trainer: {max_epochs: 2, num_sanity_val_steps: 0, log_every_n_steps: 5}
 checkpoints: {every_n_steps: 7, keep: 9}
 """
-
-
-def dfm(*words: object) -> tuple[int, str, str]:
-    """Run `dfm words` in this process and return code, output and errors."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-
-from core.cli import main
+from in_process import dfm
 
 FIELDS = ["velocity_x", "velocity_y"]
 NETWORK = {
@@ -22,14 +19,6 @@ NETWORK = {
         "heads": 2, "depth": 1, "frames": 2,
     },
 }  # fmt: skip
-
-
-def dfm(*words: object) -> tuple[int, str, str]:
-    """Run `dfm words` in this process; return its code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
 
 
 def flow(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from core.cli import main
+from in_process import dfm
 
 RECIPE = """
 about: {{system: poseidon, test_after_fit: true{parent}}}
@@ -48,14 +45,6 @@ OTHER = """
     network: {init_args: {in_channels: 1, out_channels: 1}}
     reinitialise: ["embeddings*", "patch_recovery*"]
 """
-
-
-def dfm(*words: object) -> tuple[int, str, str]:
-    """Run `dfm words` in this process and return code, output and errors."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from in_process import dfm
 
-from core.cli import main
 from core.errors import UserError
 
 xarray = pytest.importorskip("xarray")
@@ -38,14 +36,6 @@ class Fitted:
     checkpoint: Path
     data: Path
     stderr: str = ""
-
-
-def dfm(*words: object) -> tuple[int, str, str]:
-    """Run `dfm words` in this process; return its code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
 
 
 def fitted(folder: Path, *, network: dict[str, Any], data: dict[str, Any], family: str) -> Fitted:
@@ -82,13 +72,8 @@ def fitted(folder: Path, *, network: dict[str, Any], data: dict[str, Any], famil
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = tmp_path_factory.mktemp("predict")
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFM_DATA", str(made / "data"))
-        streams = torch.get_rng_state(), torch.get_float32_matmul_precision()
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        stack.callback(torch.use_deterministic_algorithms, deterministic)
-        stack.callback(torch.set_float32_matmul_precision, streams[1])
-        stack.callback(torch.set_rng_state, streams[0])
         yield made
 
 
