@@ -59,7 +59,7 @@ def test_a_mistake_under_torchrun_ends_every_rank_with_two_and_no_restart_repeat
     ("options", "sentence"),
     [
         (["--trainer.devices=3"], "trainer.devices is 3, but torchrun started 2 processes on each machine"),
-        (["--trainer.accelerator=cuda"], "cuda"),
+        (["--trainer.accelerator=cuda"], "no CUDA device"),
         (["--trainer.accelerator=neuron"], "neuron"),
         (["--trainer.plugins=core.plugins.Compress"], "core.plugins"),
         (

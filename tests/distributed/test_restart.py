@@ -57,7 +57,9 @@ def test_two_agents_go_on_after_a_kill_on_the_second(launching, unbroken, tmp_pa
 
 def test_a_named_run_of_torchrun_goes_on_after_all_its_agents_died(launching, unbroken, tmp_path):
     words = launching.words(tmp_path, strike=kill(tmp_path))
-    name = ["--standalone", "--rdzv_id", "flow-7"]
+    # --standalone would draw another id each time.
+    name = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{launching.free_port()}"]
+    name += ["--rdzv_id", "flow-7"]
     first = launching.outcome(launching.torchrun(tmp_path, words, *name))
     assert first.codes == [1], first.out
     again = launching.outcome(launching.torchrun(tmp_path, words, *name))
