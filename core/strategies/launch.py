@@ -137,7 +137,10 @@ class Together:
         try:
             return self._end(error)
         except RuntimeError:  # the store is gone with the process that served it
-            return self._say(error)
+            if self.watch is None or not _is_connection(error):
+                return self._say(error)
+            self.watch.orphaned()
+            return 1
         finally:
             limit.cancel()
 

@@ -47,8 +47,7 @@ class Watch(threading.Thread):
         self.meeting, self.timeout, self.grace, self.casualty = meeting, timeout, grace, casualty
         self.interval = interval or min(30.0, max(1.0, meeting.place.world / 64))
         self.code: int | None = None  # how the run ended, once it has
-        self._sentence: str | None = None
-        self._leaving = threading.Event()
+        self._lock, self._leaving = threading.Lock(), threading.Event()
         self._answered = time.monotonic()
         self._store: dist.Store | None = None
         self._judge = threading.Thread(target=self._decide, daemon=True, name="dfm-judge")
@@ -77,9 +76,15 @@ class Watch(threading.Thread):
         try:
             self._store = self.meeting.store()
             self._beat()
-        except Exception:  # the store is gone: the first process or torchrun's agent has left
+        except Exception:  # the store is gone, and nobody had ended the run
             if not self._leaving.is_set():
-                self._over(1, None)
+                self.orphaned()
+
+    def orphaned(self) -> None:
+        """Say that who serves the store is gone; no other process can be told, so each says it once."""
+        who = "torchrun's agent" if self.meeting.place.launcher == "torchrun" else "rank 0"
+        why = "left without a word: killed, or the machine is gone"
+        self._over(1, f"{who} {why}; the run can go on with --ckpt_path last")
 
     def _beat(self) -> None:
         assert self._store is not None
@@ -114,7 +119,10 @@ class Watch(threading.Thread):
         self._over(1, sentence if first else None)
 
     def _over(self, code: int, sentence: str | None) -> None:
-        self._sentence, self.code = sentence, code
+        with self._lock:
+            if self.code is not None:
+                return
+            self.code = code
         if sentence is not None:
             print(f"dfm: {sentence}", file=sys.stderr, flush=True)
 
