@@ -7,6 +7,7 @@ from the classes such an index is made of, and checks that it holds tensors alon
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Iterable
@@ -47,6 +48,8 @@ _CLASSES: dict[tuple[str, str], Any] = {
     )
 }
 
+_RECORDS = {kind for kind in _CLASSES.values() if dataclasses.is_dataclass(kind)}
+
 
 def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = None) -> Metadata:
     """Return the index at `path`; nothing that the file says is imported or called.
@@ -80,17 +83,29 @@ def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = No
         if not isinstance(entry, TensorStorageMetadata):
             raise UserError(f"{path} lists {name}, which is no tensor; only tensors are read from its files")
     for where in index.storage_data.values():
+        if not isinstance(where, filesystem._StorageInfo):
+            raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint")
         if where.relative_path not in known or getattr(where, "transform_descriptors", None):
             raise UserError(f"{path} points to '{where.relative_path}', which is no file of this checkpoint")
     return index
 
 
-class _IndexUnpickler(pickle.Unpickler):
-    """Knows the classes of an index, `torch.Size`, dtypes and layouts."""
+class _IndexUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # C's cannot refuse a BUILD
+    """Knows the classes of an index, `torch.Size`, dtypes and layouts, and fills their instances alone."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file)
         self._path = path
+
+    def load_build(self) -> None:
+        """Set the attributes of an instance; those of a class would stay for the whole process."""
+        if type(self.stack[-2]) not in _RECORDS:
+            raise pickle.UnpicklingError("attributes of something that is no record of an index")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the class of an index that this is, or refuse."""

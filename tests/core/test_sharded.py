@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, StorageMeta
 
 import core.checkpoints.saver as saving
 import core.files
@@ -282,6 +282,8 @@ def test_an_index_that_would_run_code_is_refused_and_runs_nothing(tmp_path, monk
         b"",
         b"\x80\x04}\x94.",
         b"P5\n.",
+        # Attributes set on a class would stay, whatever else is refused.
+        b"ctorch.distributed.checkpoint.metadata\nStorageMeta\n(N(dS'poisoned'\nI1\nstb.",
     ],
 )
 def test_whatever_else_a_pickle_says_is_refused(tmp_path, code):
@@ -291,6 +293,7 @@ def test_whatever_else_a_pickle_says_is_refused(tmp_path, code):
         UserError, match=r"no part of a checkpoint's index|is no index of a sharded checkpoint"
     ):
         read_index(tmp_path / INDEX)
+    assert not hasattr(StorageMeta, "poisoned")
 
 
 def test_an_index_may_not_point_out_of_its_folder_nor_hold_objects(tmp_path):
@@ -301,6 +304,11 @@ def test_an_index_may_not_point_out_of_its_folder_nor_hold_objects(tmp_path):
     index.storage_data[key].relative_path = "../secret"
     (path / INDEX).write_bytes(pickle.dumps(index))
     with pytest.raises(UserError, match=r"points to '\.\./secret', which is no file of this checkpoint"):
+        read_index(path / INDEX)
+
+    index.storage_data[key] = "../secret"
+    (path / INDEX).write_bytes(pickle.dumps(index))
+    with pytest.raises(UserError, match="is no index of a sharded checkpoint"):
         read_index(path / INDEX)
 
     index.storage_data.clear()
