@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,9 +29,9 @@ class NonFiniteGuard(Callback):
 
     Stopping on the CPU happens at once, before the weights change. On an accelerator the test stays on the
     device, and the host looks at it every `every` batches and before each checkpoint, so that no checkpoint
-    holds what came of such a loss. Skipping needs the answer at every step: the gradients are dropped, so
-    that the optimizer leaves weights and moments as they are, and running statistics of BatchNorm are put
-    back.
+    holds what came of such a loss on any rank. Skipping needs the answer at every step: the gradients are
+    dropped, so that the optimizer leaves weights and moments as they are, and running statistics of BatchNorm
+    are put back.
 
     Args:
         folder: Run folder; `nonfinite.jsonl` there gets one line per such batch.
@@ -85,7 +86,7 @@ class NonFiniteGuard(Callback):
         batch, index = self._batch or (None, -1)
         self._recent.append((torch.where(finite, 0.0, loss.detach()), _identity(trainer, batch, index)))
         if len(self._recent) >= self.every:
-            self._look()
+            self._look(trainer)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put running statistics back; the backward pass still needed what the forward pass left."""
@@ -117,11 +118,11 @@ class NonFiniteGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Look once more before anything is written."""
-        self._look()
+        self._look(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look once more, and say how many steps were left out."""
-        self._look()
+        self._look(trainer)
         if self.skipped and trainer.is_global_zero:
             text = f"left out {self.skipped} steps whose loss was not finite (batches in {self.path})"
             print(text, flush=True)
@@ -134,16 +135,25 @@ class NonFiniteGuard(Callback):
             self._stop(record)
         self._bad = self._undo = True
 
-    def _look(self) -> None:
-        """Read the losses kept on the device; the only wait for it."""
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Read the losses kept on the device; the only wait for it.
+
+        All ranks come here after the same batches. What one finds has reached the weights of all, and none
+        may write them.
+        """
         recent, self._recent = self._recent, deque()
         if not recent:
             return
         values = torch.stack([value.float().reshape(()) for value, _ in recent]).tolist()
-        for value, (_, record) in zip(values, recent, strict=True):
-            if not math.isfinite(value):
-                self._note({"loss": str(value), **record})
-                self._stop({"loss": str(value), **record})
+        found = [
+            {"loss": str(value), **record}
+            for value, (_, record) in zip(values, recent, strict=True)
+            if not math.isfinite(value)
+        ]
+        if found:
+            self._note(found[0])
+        if self._any(trainer, bool(found)):
+            self._stop(_first(trainer, found))
 
     def _any(self, trainer: pl.Trainer, bad: bool) -> bool:
         """Tell whether any rank's loss is bad: gradients are shared, and so must be the decision."""
@@ -163,6 +173,15 @@ class NonFiniteGuard(Callback):
             f"lower the learning rate, check the data (the batch's samples are in {self.path}), "
             "or skip such steps with --model.skip_non_finite=true"
         )
+
+
+def _first(trainer: pl.Trainer, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the earliest batch that any rank has found."""
+    if trainer.world_size > 1:
+        of_all: list[list[dict[str, Any]]] = [[] for _ in range(trainer.world_size)]
+        dist.all_gather_object(of_all, found[:1])
+        found = [record for of_one in of_all for record in of_one]
+    return min(found, key=lambda record: (record["epoch"], record["batch"], record["rank"]))
 
 
 def _identity(trainer: pl.Trainer, batch: Any, index: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -95,6 +96,18 @@ def test_two_ranks_leave_at_the_same_step_when_one_is_hit_and_resume_exactly(tmp
     assert finish(tmp_path / "run", *many, "--ckpt_path", "last")[0] == 0
     assert finish(tmp_path / "unbroken", *many)[0] == 0
     assert_same_weights_and_moments(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_loss_that_one_rank_finds_later_is_in_no_checkpoint_of_the_other(tmp_path):
+    words = ["--devices", "2", "--bad", "0", "--deferred", "--every", "1"]
+    code, said = finish(tmp_path, *words)
+    assert code == 1 and "the loss is nan at step" in said, said
+    noted = json.loads((tmp_path / "nonfinite.jsonl").read_text())
+    assert noted["rank"] == 1 and 0 in noted["index"]
+    written = read_checkpoint(newest_valid(tmp_path / "checkpoints"))
+    assert written["global_step"] == noted["step"]
+    assert all(torch.isfinite(tensor).all() for tensor in written["state_dict"].values())
 
 
 def test_handlers_are_given_back(tiny, tmp_path):

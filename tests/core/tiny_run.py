@@ -176,6 +176,7 @@ def run(
     ema: bool = False,
     bad: tuple[int, ...] = (),
     skip: bool = False,
+    deferred: bool | None = None,
     workers: int = 0,
     adaptation=None,
     monitor: str = "val_loss",
@@ -205,7 +206,7 @@ def run(
                 BeginEpoch(),
                 RandomState(),
                 IsolateValidation(),
-                NonFiniteGuard(folder, skip=skip),
+                NonFiniteGuard(folder, skip=skip, deferred=deferred, every=100),
                 Strike(at, how, rank),
                 *([EMAWeightAveraging(decay=0.9)] if ema else []),
                 *([RestoreBest()] if best else []),
@@ -232,6 +233,8 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--until_epoch", type=int)
+    parser.add_argument("--bad", type=int, nargs="*", default=[])
+    parser.add_argument("--deferred", action="store_true", default=None)
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--asynchronous", action="store_true")
     parser.add_argument("--ckpt_path")
@@ -246,6 +249,8 @@ if __name__ == "__main__":
         rank=words.rank,
         resume=words.ckpt_path is not None,
         every=words.every,
+        bad=tuple(words.bad),
+        deferred=words.deferred,
         workers=words.workers,
         sharded=words.sharded,
         asynchronous=words.asynchronous,
