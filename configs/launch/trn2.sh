@@ -1,6 +1,6 @@
 #!/bin/bash
 # One run over the cores of one or several Trainium 2 machines (trn2.48xlarge: 64 logical cores each).
-#   configs/launch/trn2.sh music fit --config llama/hlat_7b
+#   configs/launch/trn2.sh music fit --config llama/hlat_7b --config mesh/hlat_7b_trn2
 #   NODES=4 NODE_RANK=0 MASTER=FIRST configs/launch/trn2.sh …        # on each machine, with its own NODE_RANK
 # CORES and HARDWARE serve to try it elsewhere: CORES=2 HARDWARE=trainer/cpu configs/launch/trn2.sh …
 set -e
