@@ -36,8 +36,7 @@ def signature(batch: Any) -> tuple[tuple[tuple[int, ...], str], ...]:
 class CountShapes(Callback):
     """Counts the different batch shapes of each stage and warns once when there are more than expected.
 
-    Every new one is a compilation: minutes on Neuron, seconds with `torch.compile`. Programs that compiled
-    blocks were cut into are counted with them where torch says so.
+    Every new one is a compilation: minutes on Neuron, seconds with `torch.compile`.
 
     Args:
         expected: Different shapes, over all stages, up to which nothing is said.

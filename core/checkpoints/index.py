@@ -90,10 +90,14 @@ def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = No
     return index
 
 
-class _IndexUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # C's cannot refuse a BUILD
+# The one in C cannot refuse to set attributes.
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _IndexUnpickler(_PythonUnpickler):
     """Knows the classes of an index, `torch.Size`, dtypes and layouts, and fills their instances alone."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file)

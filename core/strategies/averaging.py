@@ -77,6 +77,7 @@ class _Bucket:
     flat: Tensor | None = None
     work: dist.Work | None = None
     sending: list[nn.Parameter] = field(default_factory=list)
+    ones: Tensor | None = None
 
     @property
     def complete(self) -> bool:
@@ -90,16 +91,17 @@ class _Bucket:
         for p in self.sending:
             align(p)
         pieces = [torch.zeros_like(_real(p)) if p.grad is None else _real(p.grad) for p in self.sending]
-        flags = [0.0 if p.grad is None else 1.0 for p in self.sending]
-        first = pieces[0]
-        self.flat = torch.cat(
-            [
-                *(piece.reshape(-1) for piece in pieces),
-                torch.tensor(flags, dtype=first.dtype).to(first.device),
-            ]
-        )
+        self.flat = torch.cat([*(piece.reshape(-1) for piece in pieces), self._flags(pieces[0])])
         self.flat.div_(size)  # before the sum: half precision would overflow
         self.work = dist.all_reduce(self.flat, group=group, async_op=True)
+
+    def _flags(self, like: Tensor) -> Tensor:
+        if any(p.grad is None for p in self.sending):
+            return like.new_tensor([float(p.grad is not None) for p in self.sending])
+        if self.ones is None or len(self.ones) != len(self.sending):
+            # kept, for a copy from the host would wait for the queue in every backward pass
+            self.ones = like.new_ones(len(self.sending))
+        return self.ones
 
     def receive(self) -> None:
         if self.work is None or self.flat is None:

@@ -31,9 +31,15 @@ __all__ = ["Together", "backend_for", "slurm_as_it_is"]
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "neuron": "neuron", "xla": "xla"}
 
 
-def backend_for(device: torch.device) -> str:
-    """Return the backend of collective operations for a device, without touching the device."""
-    return BACKENDS.get(device.type) or dist.get_default_backend_for_device(device)
+def backend_for(device: torch.device, *, offload: bool = False) -> str:
+    """Return the backend of collective operations for a device, without touching the device.
+
+    Args:
+        device: Where the network computes.
+        offload: Whether weights and gradients lie in the host's memory, whose norms are summed there.
+    """
+    backend = BACKENDS.get(device.type) or dist.get_default_backend_for_device(device)
+    return f"cpu:gloo,{device.type}:{backend}" if offload and device.type != "cpu" else backend
 
 
 def slurm_as_it_is() -> SLURMEnvironment:
@@ -185,7 +191,9 @@ class Together:
             casualty=self.children.casualty if self.children is not None else lambda: None,
         )
         self.watch.start()
-        backend = getattr(strategy, "_process_group_backend", None) or backend_for(strategy.root_device)
+        backend = getattr(strategy, "_process_group_backend", None) or backend_for(
+            strategy.root_device, offload=getattr(strategy, "offload", False)
+        )
         self.meeting.connect(backend, timeout=timeout)
 
     def _end(self, error: BaseException) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from core.errors import UserError
 from core.resume.requeue import in_slurm, requeue
+from core.strategies.launch import backend_for
 from core.strategies.place import Place, devices_and_strategy, find_job, find_place
 from core.strategies.settings import Launch
 
@@ -141,3 +143,9 @@ def test_requeueing_without_slurm_says_so(monkeypatch, tmp_path):
     assert "job 4711_3 is not in the queue" in requeue(
         SLURM | {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "3"}
     )
+
+
+def test_norms_of_what_lies_on_the_host_have_a_backend_there():
+    assert backend_for(torch.device("cuda", 3)) == "nccl"
+    assert backend_for(torch.device("cuda", 3), offload=True) == "cpu:gloo,cuda:nccl"
+    assert backend_for(torch.device("cpu"), offload=True) == "gloo"
