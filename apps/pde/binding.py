@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.pde.mirrors import VECTORS, mirrored_fill
 from apps.pde.sources.arrays import ArraySource
 from apps.pde.spec import Channel, Spec
 from apps.pde.statistics import streaming
 from core.errors import UserError, did_you_mean
 
-__all__ = ["FLUID", "Bound", "channel_groups", "default_spec", "merged"]
+__all__ = ["FLUID", "Bound", "channel_groups", "complete", "default_spec", "merged"]
 
 FLUID = ("density", "velocity_x", "velocity_y", "pressure")
 _FILLS = {"density": 1.0, "pressure": 0.0}
 """What an incompressible flow has where a compressible one has a field; the pressure counts in no error."""
-_VECTORS = ("velocity", "momentum")
-_PSEUDOSCALARS = ("vorticity",)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,9 @@ class Bound:
         missing: What to do with values that are not finite: `error` or `zero`.
         hold: Whether trajectories stay in memory once they are read.
         licence: Of the data.
+        time_constant: Snapshots that make a lead time of 1.
+        odd: Field to the axes along which mirroring changes its sign, see
+            `apps.pde.mirrors`.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Bound:
     hold: bool = False
     licence: str = ""
     time_constant: float = 1.0
+    odd: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._held: dict[int, NDArray[np.float32]] = {}
@@ -133,11 +136,25 @@ class Bound:
             return self._held[trajectory][list(steps)]
         return self._read(trajectory, steps)
 
-    def encode(self, raw: NDArray[np.float32], places: Sequence[Place], out: NDArray[np.float32]) -> None:
-        """Write normalised channels of `raw (S, fields, *space)` into `out (S, C, *space)`."""
+    def encode(
+        self,
+        raw: NDArray[np.float32],
+        places: Sequence[Place],
+        out: NDArray[np.float32],
+        *,
+        mirrored: Sequence[int] = (),
+    ) -> None:
+        """Write normalised channels of `raw (S, fields, *space)` into `out (S, C, *space)`.
+
+        Args:
+            raw: Physical values, see `raw`; already mirrored.
+            places: The channels.
+            out: Where to.
+            mirrored: The axes along which `flip` mirrored `raw`; what channels are filled with follows.
+        """
         for number, place in enumerate(places):
             channel = place.channel
-            values = place.fill if place.row is None else raw[:, place.row]
+            values = mirrored_fill(place.fill, mirrored) if place.row is None else raw[:, place.row]
             offset, scale = np.float32(channel.shift + (channel.mean or 0.0)), np.float32(channel.std or 1.0)
             out[:, number] = (values - offset) / scale
         if self.missing == "zero":
@@ -149,15 +166,12 @@ class Bound:
         return None if name is None else raw[:, self.stored.index(name)] > 0.5
 
     def flip(self, raw: NDArray[np.float32], axes: Sequence[int]) -> NDArray[np.float32]:
-        """Return the mirrored fields: components along a mirrored axis change their sign."""
+        """Return the mirrored fields; `odd` says which change their sign."""
         if not axes:
             return raw
         out = np.flip(raw, axis=[2 + axis for axis in axes]).copy()
         for row, name in enumerate(self.stored):
-            vector, _, letter = name.rpartition("_")
-            odd = vector in _VECTORS and "xyz".find(letter) in axes
-            odd = odd or (name in _PSEUDOSCALARS and len(axes) % 2 == 1)
-            if odd:
+            if sum(axis in axes for axis in self.odd.get(name, ())) % 2:
                 out[:, row] *= -1
         return out
 
@@ -309,7 +323,7 @@ def channel_groups(specs: Sequence[Spec], names: Sequence[str]) -> tuple[list[in
     titles: list[str] = []
     for place, name in enumerate(names):
         vector, _, letter = name.rpartition("_")
-        title = member.get(name) or (vector if vector in _VECTORS and letter in "xyz" else name)
+        title = member.get(name) or (vector if vector in VECTORS and letter in "xyz" else name)
         if not titles or titles[-1] != title:
             starts.append(place)
             titles.append(title)

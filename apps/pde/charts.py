@@ -63,7 +63,7 @@ def spectra_figure(
             energy = known[step]
             k = np.arange(1, len(energy) + 1, dtype=np.float64)
             axis.loglog(k, energy, color=INK, linewidth=2.0, label="truth")
-            floor = 1e-3 * float(energy[energy > 0].min()) if (energy > 0).any() else 1e-12
+            floor = _floor(energy, [values[step] for values in made.values()])
             lowest, highest = min(lowest, floor), max(highest, float(energy.max()))
             for number, (model, values) in enumerate(made.items()):
                 axis.loglog(k, values[step], color=_colour(number), linestyle=_dash(number), label=model)
@@ -84,6 +84,7 @@ def error_figure(
     *,
     times: Sequence[float] | None = None,
     time_unit: str = "",
+    time_name: str = "time",
     metric: str = "relative L1",
     unit: str = "%",
     logarithmic: bool = False,
@@ -95,6 +96,7 @@ def error_figure(
         errors: Model to `(K,)`; in a model's `(N, K)` the median is the line and the middle half a band.
         times: `(K,)` times of the steps; by default they are counted from 1.
         time_unit: Unit of the times.
+        time_name: What they are.
         metric: Name of the error.
         unit: Of the error.
         logarithmic: Whether the error's axis is.
@@ -122,7 +124,8 @@ def error_figure(
         else:
             axis.set_ylim(bottom=0)
         axis.margins(x=0.01)
-        axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time" if times is not None else "step")
+        name = "step" if times is None else time_name
+        axis.set_xlabel(f"{name} [{time_unit}]" if time_unit and times is not None else name)
         axis.set_ylabel(f"{metric} [{unit}]" if unit else metric)
         axis.set_title(title or f"{metric} along the rollout")
         _label_ends(axis, ends)
@@ -147,7 +150,7 @@ def conserved_figure(
         title: Above everything.
     """
     with style():
-        columns = min(len(quantities), 3)
+        columns = 2 if len(quantities) == 4 else min(len(quantities), 3)
         rows = -(-len(quantities) // columns)
         figure, axes = new_figure(rows, columns, width=8.5, height=2.7 * rows + 0.6, share_x=True)
         for axis, (name, models) in zip(axes.flat, quantities.items(), strict=False):
@@ -162,8 +165,9 @@ def conserved_figure(
             axis.set_title(labelled(name, units))
         for axis in list(axes.flat)[len(quantities) :]:
             axis.set_axis_off()
-        for axis in axes[-1]:
+        for axis in list(axes.flat)[max(len(quantities) - columns, 0) : len(quantities)]:
             axis.set_xlabel(f"time [{time_unit}]" if time_unit else "time")
+            axis.tick_params(labelbottom=True)
         _legend(figure, axes)
         _head(figure, title)
     return figure
@@ -179,32 +183,48 @@ def efficiency_figure(
     """Draw the error against the number of training trajectories, both logarithmic, a line a model.
 
     Args:
-        curves: Model to (numbers of trajectories, errors); the first is the one looked at.
+        curves: Model to (numbers of trajectories, errors); the first is the one looked at. Errors that are
+            not finite are not drawn.
         metric: Name of the error; `_` is written as a blank.
         unit: Of the error.
         title: Above the panel.
     """
     with style():
-        from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+        from matplotlib.ticker import (
+            FixedLocator,
+            FuncFormatter,
+            LogLocator,
+            MaxNLocator,
+            NullFormatter,
+            NullLocator,
+        )
 
         figure, axes = new_figure(width=7.5, height=4.2)
         axis = axes[0, 0]
         ends, sizes, errors = [], set(), []
-        for number, (model, (counts, values)) in enumerate(curves.items()):
+        for number, (model, (counts, found)) in enumerate(curves.items()):
             colour, strong = _colour(number), number == 0
+            values = [value if np.isfinite(value) and value > 0 else np.nan for value in map(float, found)]
             axis.plot(
                 counts, values, color=colour, marker=_marker(number), markersize=6, linestyle=_dash(number),
                 linewidth=2.4 if strong else 1.6, zorder=5 if strong else 3,
             )  # fmt: skip
-            ends.append((float(values[-1]), model, colour, strong))
+            drawn = [value for value in values if value > 0]
+            ends.append((drawn[-1] if drawn else np.nan, model, colour, strong))
             sizes.update(counts)
-            errors += [float(value) for value in values if value > 0]
+            errors += drawn
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        if not errors:  # an axis of logarithms cannot be empty
+            axis.set_ylim(0.1, 1.0)
+            axis.set_xlim(0.9 * min(sizes, default=1), 1.1 * max(sizes, default=1))
         axis.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        if errors and max(errors) / min(errors) < 30:  # decades alone would leave an axis without numbers
+        spread = max(errors) / min(errors) if errors else 1.0
+        if spread < 3:  # decades alone, or parts of them, would leave an axis without numbers
+            axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        elif spread < 30:
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
@@ -369,6 +389,17 @@ def _marker(number: int) -> str:
 
 def _dash(number: int) -> Any:
     return _DASHES[number % len(_DASHES)]
+
+
+def _floor(truth: NDArray[np.float64], others: Sequence[NDArray[np.float64]]) -> float:
+    """Return the lower end of an axis of spectra: below all that is drawn, but no more than three decades
+    below the truth, and above rounding errors.
+    """
+    if not (truth > 0).any():
+        return 1e-12
+    least = float(truth[truth > 0].min())
+    low = min([least, *(float(one[one > 0].min()) for one in others if (one > 0).any())])
+    return max(0.4 * low, 1e-3 * least, 1e-16 * float(truth.max()))
 
 
 def _guide(axis: Axes, k: NDArray[np.float64], energy: NDArray[np.float64], slope: float) -> None:

@@ -20,6 +20,7 @@ from apps.pde.windows import (
     WholeWindows,
     Windows,
     check_kind,
+    pairs,
 )
 from core.data.mixtures import Mixture
 from core.data.module import DataModule
@@ -29,6 +30,7 @@ __all__ = ["Fields"]
 
 NORMALISE = ("card", "statistics", "none")
 MISSING = ("error", "zero")
+STARTS = ("first", "all")
 
 
 class Fields(DataModule):
@@ -51,20 +53,27 @@ class Fields(DataModule):
         inputs: Input channels in order; by default all.
         outputs: Label channels in order; by default all. Output i is fed back into the input of its name.
         windows: `pairs` (all-to-all), `history` (frames in, horizon out, from random starts), `steady` (one
-            input, one label), or None: the card's, else `steady` for one snapshot and `pairs` for more.
-        frames: Input frames of histories.
-        horizon: Label frames of histories.
+            input, one label), or None: the card's, else `steady` for one snapshot, `history` for several
+            frames in or out, and `pairs`.
+        frames: Input frames of histories; by default the card's, else 1.
+        horizon: Label frames of histories; by default the card's, else 1.
+        val_horizon: Label frames of histories in the validation, whose loss then is that of a rollout of so
+            many frames (SineNet chooses its checkpoint by it); by default `horizon`.
         max_steps: K of the pairs: snapshots 0, s, ..., K s; by default the card's, else as many as there are.
+        extended: Take the longer K of the card by default (the published suffix `.out`).
         step: s of the pairs, and between the frames of a rollout; by default the card's, else 1.
         lead_steps: Allowed leads of pairs, in steps.
-        fix_input_to: The one snapshot that pairs start from.
+        fix_input_to: The one snapshot that pairs start from; its labels are the K after it.
         strides: Strides of histories, one drawn for each sample; by default `step`.
         window_samples: Samples a trajectory gives in an epoch of histories; by default as many as it has
             snapshots.
         trajectories: Training trajectories of each source: the first n; -1 all, -2 half, -8 an eighth.
         val_trajectories: Validation trajectories; by default the card's number, else a tenth.
         test_trajectories: The same for the test: the last ones.
-        test_steps: Label frames of a test trajectory; by default `max_steps` for pairs, else all.
+        test_steps: Label frames of a test trajectory; by default `max_steps` for pairs, else the card's, else
+            all. Sources with fewer cut the others.
+        test_starts: `first`: a test trajectory is tested once, from its first frames; `all`: from every frame
+            that has `test_steps` after its input.
         test_path: Another file or folder whose trajectories are all tested, on any grid.
         test_part: The part of a card that is tested, such as `test_32` of the card darcy.
         time_constant: Snapshots that make a lead time of 1; by default the card's, else the last snapshot.
@@ -73,7 +82,9 @@ class Fields(DataModule):
         normalise: `card` (its constants; what it does not give is computed), `statistics` (mean and standard
             deviation of the training trajectories) or `none`.
         missing: Values that are no numbers: `error`, or `zero` (0 after scaling, as GPhyT does).
-        flips: Mirror each axis in half of the training samples, components along it change their sign.
+        flips: Mirror each axis in half of the training samples; components along it change their sign.
+        vectors: For `flips`: lists of fields that are a vector's components, along x first. Known without it:
+            velocity and momentum, and what has a field for every axis, such as `force_x` and `force_y`.
         parameters: Names of the equation's numbers (such as a viscosity) that batches carry, in this order;
             true: all of them, if all sources have the same ones. SineNet takes the first.
         keep_mb: Keep trajectories in memory once read where all sources together are smaller than this.
@@ -98,9 +109,11 @@ class Fields(DataModule):
         inputs: list[str] | None = None,
         outputs: list[str] | None = None,
         windows: str | None = None,
-        frames: int = 1,
-        horizon: int = 1,
+        frames: int | None = None,
+        horizon: int | None = None,
+        val_horizon: int | None = None,
         max_steps: int | None = None,
+        extended: bool = False,
         step: int | None = None,
         lead_steps: list[int] | None = None,
         fix_input_to: int | None = None,
@@ -110,6 +123,7 @@ class Fields(DataModule):
         val_trajectories: int | None = None,
         test_trajectories: int | None = None,
         test_steps: int | None = None,
+        test_starts: str = "first",
         test_path: str | None = None,
         test_part: str = "test",
         time_constant: float | None = None,
@@ -117,6 +131,7 @@ class Fields(DataModule):
         normalise: str = "card",
         missing: str = "error",
         flips: bool = False,
+        vectors: list[list[str]] | None = None,
         parameters: bool | list[str] = False,
         keep_mb: float = 512.0,
         batch_size: int = 16,
@@ -131,9 +146,16 @@ class Fields(DataModule):
             check_kind(windows)
         _one_of("normalise", normalise, NORMALISE)
         _one_of("missing", missing, MISSING)
-        for name, value in (("frames", frames), ("horizon", horizon), ("test_steps", test_steps)):
-            if value is not None and value < 1:
-                raise UserError(f"data.{name} is {value}; it must be at least 1")
+        _one_of("test_starts", test_starts, STARTS)
+        _at_least(
+            1, frames=frames, horizon=horizon, val_horizon=val_horizon, max_steps=max_steps, step=step,
+            window_samples=window_samples, test_steps=test_steps, samples=samples,
+            strides=min(strides) if strides else None,
+        )  # fmt: skip
+        _at_least(
+            0, fix_input_to=fix_input_to, val_trajectories=val_trajectories,
+            test_trajectories=test_trajectories, lead_steps=min(lead_steps) if lead_steps else None,
+        )  # fmt: skip
         if time_constant is not None and not time_constant > 0:
             raise UserError(f"data.time_constant is {time_constant}; it must be positive")
         self.entries = entries(
@@ -141,8 +163,9 @@ class Fields(DataModule):
         )
         self.path, self.root, self.kind = path, root, windows
         self.inputs, self.outputs = inputs, outputs
-        self.frames, self.horizon = frames, horizon
+        self.frames, self.horizon, self.val_horizon = frames, horizon, val_horizon
         self.max_steps, self.step, self.lead_steps = max_steps, step, lead_steps
+        self.extended, self.test_starts, self.vectors = extended, test_starts, vectors
         self.fix_input_to, self.strides, self.window_samples = fix_input_to, strides, window_samples
         self.trajectories = trajectories
         self.val_trajectories, self.test_trajectories = val_trajectories, test_trajectories
@@ -167,7 +190,7 @@ class Fields(DataModule):
         return {
             "inputs": [place.channel.name for place in first.inputs],
             "outputs": outputs,
-            "frames": 1 if built.kind != "history" else self.frames,
+            "frames": built.frames,
             "windows": built.kind,
             "space": list(first.space),
             "periodic": all(one.spec.periodic for one in built.bound),
@@ -247,24 +270,35 @@ class Fields(DataModule):
 
     def test_set(self) -> Dataset:
         """Return whole test trajectories: the first frames, and all that follow as labels."""
-        sets = []
-        for number, part in enumerate(self.built.test):
-            if len(part.rows):
-                sets.append(self._set(part, self._whole(part.bound), number))
-        if not sets:
+        parts = [(number, part) for number, part in enumerate(self.built.test) if len(part.rows)]
+        if not parts:
             raise UserError("there are no test trajectories; check data.test_trajectories or data.test_path")
-        spaces = {one.bound.space for one in sets}
+        spaces = {part.bound.space for _, part in parts}
         if len(spaces) > 1:
             raise UserError(f"test trajectories have grids {sorted(spaces)}; test one grid at a time")
-        return JoinedSets(sets)
+        windows = [self._whole(part.bound) for _, part in parts]
+        least = min(one.labels for one in windows)
+        if any(one.labels > least for one in windows):
+            # A batch may hold trajectories of several sources.
+            told = ", ".join(
+                f"{part.bound.name} has {one.labels}" for (_, part), one in zip(parts, windows, strict=True)
+            )
+            _say([f"test trajectories are cut to {least} label frames ({told})"])
+            windows = [self._whole(part.bound, most=least) for _, part in parts]
+        elif self.test_steps is not None and least < self.test_steps and self.built.kind != "steady":
+            _say(
+                [f"test trajectories have {least} label frames, not the {self.test_steps} of data.test_steps"]
+            )
+        return JoinedSets(
+            [self._set(part, one, number) for (number, part), one in zip(parts, windows, strict=True)]
+        )
 
     def predict_set(self) -> Dataset:
         """Return the first frames of every trajectory of every source; there are no labels."""
         built = self.built
         sets = []
         for number, bound in enumerate(built.bound):
-            frames = self.frames if built.kind == "history" else 1
-            windows = WholeWindows(bound.source.steps, frames=frames, step=self._step(bound), labels=0)
+            windows = WholeWindows(bound.source.steps, frames=built.frames, step=self._step(bound), labels=0)
             part = Part(bound, range(bound.source.trajectories))
             sets.append(self._set(part, windows, number))
         return JoinedSets(sets)
@@ -292,21 +326,14 @@ class Fields(DataModule):
         if self.built.kind == "history":
             return HistoryWindows(
                 steps,
-                frames=self.frames,
-                horizon=self.horizon,
+                frames=self.built.frames,
+                horizon=self.built.horizon if training else self.val_horizon or self.built.horizon,
                 strides=self._strides(bound),
                 samples=self.window_samples,
                 every=not training,
             )
-        most = self._max_steps(bound)
-        made = PairWindows(
-            steps,
-            max_steps=most,
-            step=self._step(bound),
-            lead_steps=self.lead_steps,
-            fix_input_to=self.fix_input_to,
-        )
-        longest = max(label - first for first, label in made.pairs) / bound.time_constant
+        made = PairWindows(steps, **self._pairs(bound))
+        longest = self._reach(bound) / bound.time_constant
         if longest > 1.05:
             raise UserError(
                 f"pairs of {bound.name} reach a lead time of {longest:.3g}, but networks are fed times up to "
@@ -315,18 +342,29 @@ class Fields(DataModule):
             )
         return made
 
-    def _whole(self, bound: Bound) -> Windows:
+    def _pairs(self, bound: Bound) -> dict[str, Any]:
+        return {
+            "max_steps": self._max_steps(bound),
+            "step": self._step(bound),
+            "lead_steps": self.lead_steps,
+            "fix_input_to": self.fix_input_to,
+        }
+
+    def _whole(self, bound: Bound, *, most: int | None = None) -> WholeWindows | SteadyWindows:
         if self.built.kind == "steady":
             return SteadyWindows()
-        if self.built.kind == "history":
-            return WholeWindows(
-                bound.source.steps,
-                frames=self.frames,
-                step=self._strides(bound)[0],
-                labels=self.test_steps,
-            )
-        labels = self.test_steps or self._max_steps(bound)
-        return WholeWindows(bound.source.steps, frames=1, step=self._step(bound), labels=labels)
+        history = self.built.kind == "history"
+        labels = self.test_steps or (bound.spec.test_frames if history else self._max_steps(bound))
+        every = self.test_starts == "all"
+        if every and labels is None:
+            raise UserError("data.test_starts 'all' needs data.test_steps, the label frames after each start")
+        return WholeWindows(
+            bound.source.steps,
+            frames=self.built.frames,
+            step=self._strides(bound)[0],
+            labels=most or labels,
+            every=every,
+        )
 
     def _step(self, bound: Bound) -> int:
         return self.step if self.step is not None else bound.spec.step
@@ -338,18 +376,23 @@ class Fields(DataModule):
         )
 
     def _reach(self, bound: Bound) -> int:
-        """Return the longest lead of a training label, in snapshots; 0 for steady problems."""
+        """Return the longest lead that a call is trained with, in snapshots; 0 for steady problems."""
         if self.built.kind == "steady":
             return 0
         if self.built.kind == "history":
-            return self.horizon * max(self._strides(bound))
-        return self._step(bound) * max(self.lead_steps or [self._max_steps(bound)])
+            # Several label frames are reached step by step.
+            strides, span = self._strides(bound), self.built.frames + self.built.horizon - 1
+            return max([one for one in strides if one * span < bound.source.steps] or strides)
+        return max(label - first for first, label in pairs(**self._pairs(bound)))
 
     def _max_steps(self, bound: Bound) -> int:
         if self.max_steps is not None:
             return self.max_steps
         most = (bound.source.steps - 1 - (self.fix_input_to or 0)) // self._step(bound)
-        return max(1, min(most, bound.spec.max_steps or most))
+        usual = bound.spec.max_steps
+        if usual is not None and self.extended:
+            usual = bound.spec.extended_steps or usual
+        return max(1, min(most, usual or most))
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
@@ -357,6 +400,12 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(
             f"data.{name} is '{value}', but must be one of {', '.join(choices)}{did_you_mean(value, choices)}"
         )
+
+
+def _at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UserError(f"data.{name} is {value}; it must be at least {least}")
 
 
 @rank_zero_only

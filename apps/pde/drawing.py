@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apps.pde.evaluation import Evaluation
+    from apps.pde.metrics_physics import Physics
     from apps.pde.uncertainty import Uncertainty
 
 __all__ = ["drawings", "movie"]
@@ -64,16 +65,27 @@ def drawings(
         if example.get("std") is not None:
             yield from spread_figures(number + 1, shown, names, dataset, title=what)
         if number == 0:
-            yield from _physics(dataset, names, times, truth, guess, title=title)
+            yield from _physics(
+                dataset,
+                names,
+                times,
+                truth,
+                guess,
+                title=title,
+                physics=evaluation.physics[example["source"]],
+            )
     for source, dataset in enumerate(evaluation.datasets):
         curves = evaluation.curves("relative_l1", source)
         lengths = {len(times) for times, _ in curves.values()}
         if lengths and max(lengths) > 1:
-            steps = next(iter(curves.values()))[0]
+            leads = _after(dataset, next(iter(curves.values()))[0])
             errors = {model: values for model, (_, values) in curves.items()}
             heading = f"Relative L1 error on {dataset['name']} (median)"
             suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset['name']}"
-            yield f"error_by_time{suffix}", error_figure(errors, times=steps, title=heading)
+            yield (
+                f"error_by_time{suffix}",
+                error_figure(errors, times=leads, time_name="time after the start", title=heading),
+            )
     if spread is not None:
         rows = spread.results()
         for name in dict.fromkeys(row["dataset"] for row in rows):
@@ -106,6 +118,15 @@ def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np
     )
 
 
+def _after(dataset: Mapping[str, Any], leads: Sequence[float]) -> list[float]:
+    """Return lead times in units of the time constant in those of the data set's own times."""
+    import numpy as np
+
+    times = np.asarray(dataset["times"], dtype=float)
+    snapshots = np.asarray(leads) * dataset["time_constant"]
+    return [float(t) for t in np.interp(snapshots, np.arange(len(times)), times) - times[0]]
+
+
 def _coordinates(dataset: Mapping[str, Any], space: Sequence[int]) -> list[NDArray[np.float64]]:
     """Return positions of `space` points along each axis, over the box that the data's own points fill."""
     import numpy as np
@@ -125,10 +146,10 @@ def _physics(
     guess: Any,
     *,
     title: str,
+    physics: Physics | None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield spectra and conserved totals of one trajectory `(K, C, *space)`, where the fields have them."""
     from apps.pde.charts import conserved_figure, spectra_figure
-    from apps.pde.diagnostics import conserved
 
     flow = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
     if dataset["periodic"] and truth.ndim == 4:
@@ -140,9 +161,14 @@ def _physics(
                 truth[:, shown], {title: guess[:, shown]}, times=times, name=what, title=f"Spectra of {what}"
             ),
         )
-    totals = {"truth": conserved(truth[None], names), title: conserved(guess[None], names)}
-    if dataset["periodic"] and totals["truth"] and len(times) > 1:
+    if physics is None or len(times) < 2:
+        return
+    totals = {"truth": physics.totals(truth[None]), title: physics.totals(guess[None])}
+    if totals["truth"]:
         quantities = {
             name: {model: values[name][0] for model, values in totals.items()} for name in totals["truth"]
         }
-        yield "conserved", conserved_figure(quantities, times=times, title="Means over the domain")
+        told = (
+            f" (energy at a ratio of specific heats of {physics.gamma:.3g})" if "energy" in quantities else ""
+        )
+        yield "conserved", conserved_figure(quantities, times=times, title=f"Means over the domain{told}")

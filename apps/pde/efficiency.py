@@ -2,13 +2,15 @@
 plot.
 
 Every cell is an ordinary `fit` with its test, in a run folder of its own; a broken-off comparison goes on
-where it stood when it is started again with the same `--out`.
+where it stood when it is started again with the same `--out` and the same options behind `--`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,9 @@ from core.errors import UserError, did_you_mean
 __all__ = ["main"]
 
 METRICS = ("relative_l1", "relative_l1_mean", "relative_l2", "vrmse")
+PERCENT = ("relative_l1", "relative_l1_mean")
+WORDS = "options.json"
+Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
     code.
 
     Raises:
-        UserError: For an unknown recipe or option, or one that is not tested after its fit.
+        UserError: For an unknown recipe or option, a recipe that is not tested after its fit, or cells in
+            `--out` that were run with other options.
     """
     words, rest = _split(argv)
     options = _parser().parse_args(words)
@@ -41,17 +47,26 @@ def main(argv: Sequence[str]) -> int:
     out = Path(options.out or Path("runs") / "pde" / "efficiency" / time.strftime("%Y%m%d-%H%M%S"))
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for name, number, seed in _cells(recipes, options.trajectories, options.seeds):
-        folder = out / f"{name.replace('/', '-')}-{number}" / f"seed{seed}"
+    cells = {
+        (name, number, seed): out / f"{name.replace('/', '-')}-{number}" / f"seed{seed}"
+        for name, number, seed in _cells(recipes, options.trajectories, options.seeds)
+    }
+    for (name, _, _), folder in cells.items():
+        _check_words(folder, name, rest)
+    for (name, number, seed), folder in cells.items():
         if not (folder / "results.csv").is_file():
+            _note_words(folder, name, rest)
             code = _fit(recipes[name], number, seed, folder, rest)
             if code:
                 return code
         rows += _read(folder, model=name, trajectories=number, seed=seed)
         _write(out, rows, metric=options.metric, baseline=options.baseline)
     print(_text(rows, options.metric), flush=True)
-    for path in (out / "efficiency.csv", out / "efficiency.png"):
-        print(path, flush=True)
+    if options.baseline is not None:
+        print(_gains_text(_curves(rows, options.metric), options.baseline), flush=True)
+    for path in (out / "efficiency.csv", out / "gains.csv", out / "efficiency.png"):
+        if path.is_file():
+            print(path, flush=True)
     return 0
 
 
@@ -98,6 +113,47 @@ def _cells(
                 yield name, number, seed
 
 
+def _words(rest: Sequence[str]) -> list[str]:
+    """Return options in one spelling, `--name=value`, so that the two that mean the same are equal."""
+    found: list[str] = []
+    for word in rest:
+        if found and not word.startswith("-") and "=" not in found[-1]:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _check_words(folder: Path, name: str, rest: Sequence[str]) -> None:
+    """Refuse a cell that another recipe or other options filled.
+
+    Raises:
+        UserError: Then.
+    """
+    if not folder.is_dir() or all(path.suffix == ".tmp" for path in folder.iterdir()):
+        return  # not begun, or stopped before it was noted
+    try:
+        known = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        recipe, before = known["recipe"], list(known["options"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} does not say with which options it was run; give another --out") from error
+    if recipe != name:
+        raise UserError(f"{folder} holds a run of {recipe} and not of {name}; give another --out")
+    if before != _words(rest):
+        old, new = (" ".join(words) or "nothing" for words in (before, _words(rest)))
+        raise UserError(
+            f"{folder} was run with {old} behind `--`, and now there is {new}; give the same again, or"
+            " another --out"
+        )
+
+
+def _note_words(folder: Path, name: str, rest: Sequence[str]) -> None:
+    from core.files import replacing
+
+    with replacing(folder / WORDS) as temporary:
+        temporary.write_text(json.dumps({"recipe": name, "options": _words(rest)}), encoding="utf-8")
+
+
 def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]) -> int:
     """Run one cell in `folder`, going on where it stood."""
     from core.cli.arguments import prepare
@@ -141,14 +197,17 @@ def _write(out: Path, rows: list[dict[str, Any]], *, metric: str, baseline: str 
 
     write_table(out / "efficiency.csv", rows)
     curves = _curves(rows, metric)
-    if baseline is not None and baseline in curves:
-        write_table(out / "gains.csv", _gains(curves, baseline))
-    figure = efficiency_figure(curves, metric=metric)
+    gains = [] if baseline is None else _gains(curves, baseline)
+    if gains:
+        write_table(out / "gains.csv", gains)
+    else:
+        (out / "gains.csv").unlink(missing_ok=True)  # of a start with another baseline
+    figure = efficiency_figure(curves, metric=metric, unit=_unit(metric))
     with style(), replacing(out / "efficiency.png") as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
+def _curves(rows: Sequence[dict[str, Any]], metric: str) -> Curves:
     """Return, for every model, training set sizes and the error, averaged over data sets and seeds."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
@@ -159,29 +218,67 @@ def _curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, tuple[list
     }
 
 
-def _gains(curves: dict[str, tuple[list[int], list[float]]], baseline: str) -> list[dict[str, Any]]:
+def _usable(curves: Curves) -> tuple[Curves, list[str]]:
+    """Return the curves without errors that no ratio can be made of, and what was left out."""
+    kept: Curves = {}
+    dropped = []
+    for model, (sizes, errors) in curves.items():
+        pairs = [(n, e) for n, e in zip(sizes, errors, strict=True) if math.isfinite(e) and e > 0]
+        kept[model] = ([n for n, _ in pairs], [e for _, e in pairs])
+        dropped += [
+            f"{model} at {n} ({e:g})" for n, e in zip(sizes, errors, strict=True) if n not in kept[model][0]
+        ]
+    return kept, dropped
+
+
+def _gains(curves: Curves, baseline: str) -> list[dict[str, Any]]:
     """Return EG (samples of the baseline per sample needed for the same error) and AG (its error over
-    ours).
+    ours); `bound` says whether EG is `exact`, or `at_least` or `at_most` the number, where our curve ends.
     """
     from apps.pde.metrics import accuracy_gain, efficiency_gain
 
-    sizes, errors = curves[baseline]
-    return [
-        {"model": model, "trajectories": number}
-        | {"efficiency_gain": float(efficiency_gain(*curves[model], number, error))}
-        | {"accuracy_gain": float(accuracy_gain(error, curves[model][1][curves[model][0].index(number)]))}
-        for model in curves
-        if model != baseline
-        for number, error in zip(sizes, errors, strict=True)
-        if number in curves[model][0]
-    ]
+    curves, _ = _usable(curves)
+    rows = []
+    for model, (own, errors) in curves.items():
+        for number, error in zip(*curves.get(baseline, ([], [])), strict=True):
+            if model == baseline or number not in own:
+                continue
+            gain = efficiency_gain(own, errors, number, error)
+            rows.append(
+                {"model": model, "trajectories": number}
+                | {"efficiency_gain": gain.value, "bound": gain.bound}
+                | {"accuracy_gain": accuracy_gain(error, errors[own.index(number)])}
+            )
+    return rows
+
+
+def _gains_text(curves: Curves, baseline: str) -> str:
+    """Return the gains for the terminal, a bound with its sign, and in one line what has none."""
+    from apps.pde.metrics import Gain
+
+    rows, (_, dropped) = _gains(curves, baseline), _usable(curves)
+    lines = [f"left out of the gains, no error above 0: {', '.join(dropped)}"] if dropped else []
+    if rows:
+        wide = max(len(row["model"]) for row in rows) + 2
+        lines.append(f"gains over {baseline}:")
+        lines.append(f"{'':<{wide}}{'trajectories':>14}{'EG':>10}{'AG':>10}")
+    for row in rows:
+        told = str(Gain(row["efficiency_gain"], row["bound"]))
+        ours = f"{row['accuracy_gain']:.3g}"
+        lines.append(f"{row['model']:<{wide}}{row['trajectories']:>14}{told:>10}{ours:>10}")
+    return "\n".join(lines) or f"no gains over {baseline}: no other model has its numbers of trajectories"
+
+
+def _unit(metric: str) -> str:
+    return "%" if metric in PERCENT else ""
 
 
 def _text(rows: Sequence[dict[str, Any]], metric: str) -> str:
     curves = _curves(rows, metric)
     sizes = sorted({row["trajectories"] for row in rows})
     wide = max(len(model) for model in curves) + 2
-    lines = [f"{metric} against the number of training trajectories:"]
+    unit = f" [{_unit(metric)}]" if _unit(metric) else ""
+    lines = [f"{metric}{unit} against the number of training trajectories:"]
     lines.append(" " * wide + "".join(f"{size:>10}" for size in sizes))
     for model, (known, errors) in curves.items():
         cells = {size: f"{error:>10.4g}" for size, error in zip(known, errors, strict=True)}

@@ -101,11 +101,12 @@ def entries(
 def _generated(
     wanted: Mapping[str, int], options: Mapping[str, Any] | None, weight: float | None
 ) -> list[Entry]:
-    total = sum(wanted.values())
-    made = []
     for family, samples in wanted.items():
         if not isinstance(samples, int) or samples < 1:
             raise UserError(f"data.generate.{family} is {samples}; it must be a number of trajectories")
+    total = sum(wanted.values())
+    made = []
+    for family, samples in wanted.items():
         share = None if weight is None else weight * samples / total
         made.append(Entry(family=family, samples=samples, options=dict(options or {}), weight=share))
     return made

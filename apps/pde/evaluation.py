@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from apps.pde.batch import FieldBatch
 from apps.pde.metrics import relative_l1, relative_l2, vrmse
+from apps.pde.metrics_physics import physics_of, picked
 from apps.pde.objectives import overwrite
 
 __all__ = ["Evaluation"]
@@ -19,25 +19,20 @@ __all__ = ["Evaluation"]
 METRICS = ("relative_l1", "relative_l1_mean", "relative_l2", "vrmse")
 
 
-@dataclass
-class _Kept:
-    """Errors of one model on one data set, a tensor a batch: by sample, time and group or field."""
-
-    relative_l1: list[Tensor] = field(default_factory=list)
-    relative_l2: list[Tensor] = field(default_factory=list)
-    vrmse: list[Tensor] = field(default_factory=list)
-    times: list[Tensor] = field(default_factory=list)
-
-    def joined(self) -> dict[str, Tensor]:
-        return {name: torch.cat(parts) for name, parts in vars(self).items()}
+_Kept = dict[str, list[Tensor]]
+"""Errors of one model on one data set, a tensor a batch: by sample, time and, in the first three of them,
+group or field. Spectra and totals are by sample and time, under a prefix and their own name.
+"""
+_SPECTRUM, _DRIFT, _TRUTH = "spectrum ", "drift ", "truth's drift "
 
 
 class Evaluation:
     """Relative L1 (percent, of normalised fields, by channel group: Poseidon), relative L2 and VRMSE (of
-    physical fields, by channel) at every time of the test trajectories.
+    physical fields, by channel) at every time of the test trajectories; on a periodic domain also the errors
+    of the spectra and the drift of conserved totals (`apps.pde.metrics_physics`).
 
     Args:
-        facts: The data module's.
+        facts: The data module's; a data set's `gamma` is its ratio of specific heats, where known.
         device: Where the batches are.
     """
 
@@ -49,6 +44,10 @@ class Evaluation:
         self.datasets = list(facts["datasets"])
         self.mean = _stacked(self.datasets, "out_mean", device)
         self.std = _stacked(self.datasets, "out_std", device)
+        self.physics = [physics_of(dataset, self.outputs) for dataset in self.datasets]
+        self._feedback = _places(self.outputs, self.inputs)
+        self._start_mean = _stacked(self.datasets, "mean", device)[:, self._feedback or []]
+        self._start_std = _stacked(self.datasets, "std", device)[:, self._feedback or []]
         self._kept: dict[tuple[str, int], _Kept] = {}
 
     def physical(self, fields: Tensor, source: Tensor) -> Tensor:
@@ -60,8 +59,11 @@ class Evaluation:
         """Return standard deviations of normalised outputs `(B, K, C', *space)` in physical units."""
         return std * self.std[source].view(len(source), 1, -1, *[1] * (std.ndim - 3))
 
+    @torch.no_grad()
     def update(self, model: str, prediction: Tensor, batch: FieldBatch) -> None:
-        """Add a batch of trajectories `(B, K, C', *space)`, normalised."""
+        """Add a batch of trajectories `(B, K, C', *space)`, normalised; errors stay on its device, without a
+        graph.
+        """
         target = batch.targets
         prediction = overwrite(prediction, target, batch.mask)
         truth, guess = self.physical(target, batch.source), self.physical(prediction, batch.source)
@@ -71,11 +73,16 @@ class Evaluation:
             "vrmse": vrmse(guess, truth),
             "times": batch.time,
         }
+        start = self._start(batch)
         for source in batch.source.unique().tolist():
             rows = (batch.source == source).nonzero()[:, 0]
-            kept = self._kept.setdefault((model, source), _Kept())
-            for name, values in errors.items():
-                getattr(kept, name).append(values[rows].float().cpu())
+            own = {name: values[rows] for name, values in errors.items()}
+            if self.physics[source] is not None:
+                before = None if start is None else start[rows]
+                own |= self._physics(source, guess[rows], truth[rows], before)
+            kept = self._kept.setdefault((model, source), {})
+            for name, values in own.items():
+                kept.setdefault(name, []).append(values.float())
 
     def update_baselines(self, batch: FieldBatch, *, feedback: Sequence[int] | None) -> None:
         """Add what needs no learning: the last input frame, or, where outputs are no inputs, the mean
@@ -93,14 +100,14 @@ class Evaluation:
 
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
-        parts: list[dict[tuple[str, int], _Kept]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self._kept)
+        parts: list[dict[tuple[str, int], dict[str, Tensor]]] = [{} for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, dict(self._each()))
         self._kept = {}
         for part in parts:
             for key, kept in part.items():
-                own = self._kept.setdefault(key, _Kept())
-                for name, values in vars(kept).items():
-                    getattr(own, name).extend(values)
+                own = self._kept.setdefault(key, {})
+                for name, values in kept.items():
+                    own.setdefault(name, []).append(values)
 
     def results(self) -> list[dict[str, Any]]:
         """Return one row per data set and model: errors at the last time."""
@@ -138,9 +145,33 @@ class Evaluation:
             if name not in self.datasets[source].get("masked", ())
         ]
 
+    def spectra(self) -> list[dict[str, Any]]:
+        """Return one row per data set, model, time and spectrum: the root mean square over wave numbers of
+        the error in powers of ten, its mean over trajectories and the worst of them.
+        """
+        return [
+            {**head, "channel": name, "spectrum_error": float(of.mean()), "worst": float(of.max())}
+            for head, name, of, _ in self._by_name(_SPECTRUM)
+        ]
+
+    def conserved(self) -> list[dict[str, Any]]:
+        """Return one row per data set, model, time and quantity: how far its total has moved from the start,
+        relative to its size (`Physics.drifts`); the mean over trajectories, the worst of them, and the mean
+        of the truth itself, which forcing, viscosity or its solver may move too.
+        """
+        return [
+            {**head, "quantity": name, "drift": float(of.mean()), "worst": float(of.max())}
+            | {"truth": float(errors[_TRUTH + name][:, head["step"] - 1].mean())}
+            for head, name, of, errors in self._by_name(_DRIFT)
+        ]
+
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the tables beside `results` by name."""
-        return {"by_time": self.by_time(), "by_field": self.by_field()}
+        """Return the tables beside `results` by name; without a periodic domain there are no `spectra` and
+        nothing `conserved`.
+        """
+        physics = {"spectra": self.spectra(), "conserved": self.conserved()}
+        tables = {"by_time": self.by_time(), "by_field": self.by_field()}
+        return tables | {name: rows for name, rows in physics.items() if rows}
 
     def curves(
         self, metric: str = "relative_l1", source: int = 0
@@ -156,11 +187,18 @@ class Evaluation:
 
     def headline(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """Return the mean over data sets of each metric of the first model in `rows`, named
-        `test_<metric>`.
+        `test_<metric>`; where there are spectra and totals, also their means at the last time.
         """
         rows = list(rows)
         rows = [row for row in rows if row["model"] == rows[0]["model"]]
-        return {f"test_{name}": sum(row[name] for row in rows) / len(rows) for name in METRICS}
+        found = {f"test_{name}": sum(row[name] for row in rows) / len(rows) for name in METRICS}
+        for name, table in (("spectrum_error", self.spectra()), ("drift", self.conserved())):
+            own = [row for row in table if row["model"] == rows[0]["model"]]
+            final = {row["dataset"]: row["step"] for row in own}
+            last = [row[name] for row in own if row["step"] == final[row["dataset"]]]
+            if last:
+                found[f"test_{name}"] = sum(last) / len(last)
+        return found
 
     def text(self) -> str:
         """Return the results as a table for the terminal."""
@@ -201,7 +239,41 @@ class Evaluation:
 
     def _each(self) -> list[tuple[tuple[str, int], dict[str, Tensor]]]:
         order = sorted(self._kept, key=lambda key: key[1])
-        return [(key, self._kept[key].joined()) for key in order]
+        return [
+            (key, {name: torch.cat(parts).cpu() for name, parts in self._kept[key].items()}) for key in order
+        ]
+
+    def _by_name(self, prefix: str) -> Iterator[tuple[dict[str, Any], str, Tensor, Mapping[str, Tensor]]]:
+        """Yield for each data set, model, time and name under the prefix: the row's head, the name, the
+        values `(N,)` and all errors of the model there.
+        """
+        for (model, source), errors in self._each():
+            names = [key.removeprefix(prefix) for key in errors if key.startswith(prefix)]
+            for k in range(errors["times"].shape[1]):
+                head = {"dataset": self.datasets[source]["name"], "model": model, "step": k + 1}
+                head["time"] = float(errors["times"][0, k])
+                for name in names:
+                    yield head, name, errors[prefix + name][:, k], errors
+
+    def _start(self, batch: FieldBatch) -> Tensor | None:
+        """Return the outputs of the last input frame `(B, 1, C', *space)`, physical; None if not all of them
+        are inputs.
+        """
+        if self._feedback is None:
+            return None
+        last = picked(batch.inputs[:, -1:], self._feedback)
+        shape = (len(last), 1, -1, *[1] * (last.ndim - 3))
+        std, mean = self._start_std[batch.source], self._start_mean[batch.source]
+        return last * std.view(shape) + mean.view(shape)
+
+    def _physics(self, source: int, guess: Tensor, truth: Tensor, start: Tensor | None) -> dict[str, Tensor]:
+        physics = self.physics[source]
+        assert physics is not None
+        found = {_SPECTRUM + name: of for name, of in physics.spectrum_errors(guess, truth).items()}
+        if start is None:
+            return found
+        found |= {_DRIFT + name: of for name, of in physics.drifts(guess, start, truth).items()}
+        return found | {_TRUTH + name: of for name, of in physics.drifts(truth, start, truth).items()}
 
     def _scores(self, errors: Mapping[str, Tensor], source: int, step: int) -> dict[str, float]:
         wanted = self.datasets[source].get("interest") or self.outputs
@@ -218,6 +290,12 @@ class Evaluation:
             "relative_l2": float(errors["relative_l2"][:, step, fields].mean()),
             "vrmse": float(errors["vrmse"][:, step, fields].mean()),
         }
+
+
+def _places(outputs: Sequence[str], inputs: Sequence[str]) -> list[int] | None:
+    """Return where the outputs stand among the inputs; None if not all are there."""
+    known = list(inputs)
+    return [known.index(name) for name in outputs] if set(outputs) <= set(known) else None
 
 
 def _stacked(datasets: Sequence[Mapping[str, Any]], name: str, device: torch.device | str) -> Tensor:

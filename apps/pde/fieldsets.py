@@ -64,7 +64,8 @@ class FieldSet(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         place, number = divmod(index, len(self.windows))
-        return self.trajectories[place], self.windows.window(self.seed, epoch, index, number)
+        window = self.windows.window(self.seed, epoch, index, number, source=self.number)
+        return self.trajectories[place], window
 
     def __getitem__(self, where: tuple[int, int]) -> FieldBatch:
         """Return one sample as a batch of one."""
@@ -89,11 +90,12 @@ class FieldSet(Dataset):
             for row in rows:
                 epoch, index = where[row]
                 window = chosen[row][1]
-                values = bound.flip(raw, self._axes(epoch, index, len(space)))
+                axes = self._axes(epoch, index, len(space))
+                values = bound.flip(raw, axes)
                 before = values[[place[step] for step in window.inputs]]
                 after = values[[place[step] for step in window.labels]]
-                bound.encode(before, bound.inputs, inputs[row])
-                bound.encode(after, bound.labels, targets[row])
+                bound.encode(before, bound.inputs, inputs[row], mirrored=axes)
+                bound.encode(after, bound.labels, targets[row], mirrored=axes)
                 if self.mask == "points":
                     inside = bound.obstacle(after)
                     if inside is not None and len(inside):

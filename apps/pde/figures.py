@@ -255,7 +255,7 @@ def _block(
         axes[0, column].set_title(head, fontsize=9, fontweight="normal", loc="center", pad=3)
         size = float(np.abs(truth[column]).sum()) or 1e-10
         error = 100 * float(np.abs(gap[column]).sum()) / size
-        told = f"{error:.2g} %" if not error < 0.01 else "0 %"
+        told = f"{error:.0f} %" if error >= 10 else f"{error:.2g} %" if not error < 0.01 else "0 %"
         axes[2, column].set_xlabel(f"{'rel. L1 ' if column == 0 else ''}{told}", fontsize=8.5)
     for axis, word in zip(axes[:, 0], ("truth", "prediction", "difference"), strict=True):
         axis.set_ylabel(word, fontsize=9)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,8 @@ def ensure(
         The store's folder.
 
     Raises:
-        UserError: If the family, a parameter or a number is wrong, the folder holds something else, or a
-            solution is not finite.
+        UserError: If the family, a parameter or a number is wrong, the folder holds something else, or there
+            is no finite solution.
     """
     import torch
 
@@ -77,23 +78,32 @@ def ensure(
     known = family_of(family) if isinstance(family, str) else family
     settings = _settings(known, resolution, seed, snapshots, parameters, dtype)
     for name, value in (("samples", samples), ("batch", batch)):
-        if value is not None and value < 1:
+        if value is not None and _whole(name, value) < 1:
             raise UserError(f"{name} is {value}; it must be at least 1")
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise UserError(f"the folder is {folder!r}; it must be a path")
     path = Path(folder).expanduser() if folder is not None else _cached(settings)
     if (store := _store(path, settings)) is not None and _lacking(store, samples) == []:
         return path
     where = _device(device)
     size = batch or default_batch(known, settings["resolution"], settings["snapshots"], device=where.type)
     with locked(path.with_name(f"{path.name}.lock")):
-        store = _store(path, settings) or _create(path, known, settings, samples)
+        found = _store(path, settings)
+        store = found or _create(path, known, settings, samples)
         store.extend(samples)
         todo = _lacking(store, samples)
-        with counted(
-            known.name, samples, done=samples - len(todo), unit="trajectories", shown=progress
-        ) as advance:
-            for numbers in _batches(todo, size):
-                _fill(store, known, settings, numbers, device=where, dtype=getattr(torch, dtype))
-                advance(len(numbers))
+        try:
+            with counted(
+                known.name, samples, done=samples - len(todo), unit="trajectories", shown=progress
+            ) as advance:
+                for numbers in _batches(todo, size):
+                    _fill(store, known, settings, numbers, device=where, dtype=getattr(torch, dtype))
+                    advance(len(numbers))
+        except UserError:
+            if found is None and not store.complete().any():
+                # The settings were wrong; left behind, it would refuse the right ones.
+                shutil.rmtree(path, ignore_errors=True)
+            raise
     return path
 
 
@@ -128,28 +138,37 @@ def _settings(
     """
     from importlib.metadata import version
 
+    from apps.pde.families.limits import wrong_number
+
     if dtype not in ("float32", "float64"):
         raise UserError(f"the precision is '{dtype}'; it must be float32 or float64")
-    points = family.resolution if resolution is None else resolution
-    frames = family.snapshots if snapshots is None else snapshots
+    points = family.resolution if resolution is None else _whole("the resolution", resolution)
+    frames = family.snapshots if snapshots is None else _whole("snapshots", snapshots)
     if points < 4 and family.space:
         raise UserError(f"the resolution is {points}; {family.name} needs at least 4 points along an axis")
     if family.steady and frames != 1:
         raise UserError(f"{family.name} does not depend on time: it has 1 snapshot, not {frames}")
     if not family.steady and frames < 2:
         raise UserError(f"snapshots is {frames}; a trajectory of {family.name} has at least 2")
-    if seed < 0:
+    if _whole("the seed", seed) < 0:
         raise UserError(f"the seed is {seed}; it must be 0 or more")
     values = dict(family.parameters)
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise UserError(
+            f"the parameters of {family.name} are {parameters!r}; they must be names with numbers"
+        )
     for name, value in (parameters or {}).items():
         if name not in values:
             told = ", ".join(values) or "none"
             raise UserError(
                 f"{family.name} has no parameter '{name}'{did_you_mean(name, values)}; it has: {told}"
             )
-        if not math.isfinite(value):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
             raise UserError(f"parameter {name} of {family.name} is {value}; it must be a finite number")
         values[name] = float(value)
+    if wrong := wrong_number(values):
+        raise UserError(f"parameter {wrong} (family {family.name})")
     return {
         "family": family.name,
         "seed": int(seed),
@@ -159,6 +178,12 @@ def _settings(
         "precision": dtype,
         "version": version("domainfm"),
     }
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}; it must be a whole number")
+    return value
 
 
 def _cached(settings: Mapping[str, Any]) -> Path:
@@ -242,22 +267,29 @@ def _fill(
     """Solve a batch and write what is finite of it.
 
     Raises:
-        UserError: If a solution is not finite.
+        UserError: If a problem cannot be solved, or a solution is not finite.
     """
     import numpy as np
     import torch
 
     from core.data.randomness import generator
 
+    told = ", ".join(f"{name}={value:g}" for name, value in settings["parameters"].items())
+    told = f"seed {settings['seed']}, resolution {settings['resolution']}, {told or 'no parameters'}"
+    generators = [generator(settings["seed"], 0, number, family.name) for number in numbers]
     with torch.no_grad():
-        solved = family.sample(
-            [generator(settings["seed"], 0, number, family.name) for number in numbers],
-            resolution=settings["resolution"],
-            snapshots=settings["snapshots"],
-            parameters=settings["parameters"],
-            dtype=dtype,
-            device=device,
-        )
+        try:
+            solved = family.sample(
+                generators,
+                resolution=settings["resolution"],
+                snapshots=settings["snapshots"],
+                parameters=settings["parameters"],
+                dtype=dtype,
+                device=device,
+            )
+        except (UserError, ValueError, ArithmeticError, RuntimeError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{family.name} ({told}) could not be solved: {lines[0]}") from error
         values = solved.to(device="cpu", dtype=torch.float32).numpy()
     good = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     whole = [number for number, fine in zip(numbers, good, strict=True) if fine]
@@ -265,10 +297,8 @@ def _fill(
         store.write(whole, values[good])
     if len(whole) < len(numbers):
         first = next(number for number, fine in zip(numbers, good, strict=True) if not fine)
-        told = ", ".join(f"{name}={value:g}" for name, value in settings["parameters"].items())
         raise UserError(
-            f"the solution of sample {first} of {family.name} (seed {settings['seed']}, "
-            f"resolution {settings['resolution']}, {told or 'no parameters'}) is not finite; "
+            f"the solution of sample {first} of {family.name} ({told}) is not finite; "
             "change the resolution or the parameters, or use float64"
         )
 
@@ -276,6 +306,8 @@ def _fill(
 def _device(name: str) -> torch.device:
     import torch
 
+    if not isinstance(name, str):
+        raise UserError(f"the device is {name!r}; choose cpu, cuda or auto")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apps.pde.binding import Bound, complete, default_spec, merged
 from apps.pde.entries import Opened
 from apps.pde.entries import opened as open_entry
+from apps.pde.mirrors import tell_odd_fields
 from apps.pde.sources.arrays import ArraySource
 from apps.pde.spec import Channel, Spec
 from apps.pde.windows import Counts, fractions, split
@@ -39,6 +40,8 @@ class Parts:
         val: Validation part of each.
         test: Test part of each.
         kind: Kind of windows.
+        frames: Input frames.
+        horizon: Label frames of histories.
         mask: Whether batches carry a mask: `none`, `channels` or `points`.
         parameters: Names of the equation's numbers that they carry.
         notes: What was decided, for the user.
@@ -49,6 +52,8 @@ class Parts:
     val: list[Part]
     test: list[Part]
     kind: str
+    frames: int
+    horizon: int
     mask: str
     parameters: tuple[str, ...]
     notes: list[str]
@@ -67,7 +72,7 @@ def build(data: Fields) -> Parts:
     """
     notes: list[str] = []
     opened = [open_entry(entry, data) for entry in data.entries]
-    kind = _kind(data, opened)
+    kind, frames, horizon = _kind(data, opened)
     for one in opened:
         if not one.spec.channels:
             one.spec = _filled(one.spec, one.train, steady=kind == "steady")
@@ -92,6 +97,8 @@ def build(data: Fields) -> Parts:
         for part, chosen in zip(parts, rows, strict=True):
             parts[part].append(Part(made[part], chosen))
     _check_grids([made["train"] for made in bounds])
+    if data.flips:
+        tell_odd_fields(bounds, data.vectors)
     _scale(data, bounds, parts["train"], kind, notes)
     budget = sum(_size(part.bound) for part in (*parts["train"], *parts["test"]))
     for made in bounds:
@@ -104,19 +111,41 @@ def build(data: Fields) -> Parts:
         val=parts["val"],
         test=parts["test"],
         kind=kind,
+        frames=frames,
+        horizon=horizon,
         mask=_mask(main),
         parameters=_parameters(data.parameters, main),
         notes=notes,
     )
 
 
-def _kind(data: Fields, opened: Sequence[Opened]) -> str:
-    if data.kind is not None:
-        return data.kind
-    first = opened[0]
-    if first.spec.steady or (first.train.steps == 1 and (first.spec.outputs or first.train.inputs)):
-        return "steady"
-    return "history" if data.frames > 1 or data.horizon > 1 else "pairs"
+def _kind(data: Fields, opened: Sequence[Opened]) -> tuple[str, int, int]:
+    """Return the kind of windows, their input frames and their label frames."""
+    first, kind = opened[0], data.kind
+    if kind is None and (
+        first.spec.steady or (first.train.steps == 1 and (first.spec.outputs or first.train.inputs))
+    ):
+        kind = "steady"
+    if kind in ("steady", "pairs"):
+        return kind, 1, 1
+    frames = _agreed("frames", data.frames, {one.name: one.spec.frames for one in opened})
+    horizon = _agreed("horizon", data.horizon, {one.name: one.spec.horizon_frames for one in opened})
+    return kind or ("history" if frames > 1 or horizon > 1 else "pairs"), frames, horizon
+
+
+def _agreed(name: str, given: int | None, cards: Mapping[str, int | None]) -> int:
+    """Return what the recipe gives, else what the cards say, else 1.
+
+    Raises:
+        UserError: If the cards of a mixture differ.
+    """
+    if given is not None:
+        return given
+    said = {card: value for card, value in cards.items() if value is not None}
+    if len(set(said.values())) > 1:
+        told = ", ".join(f"{card} {value}" for card, value in said.items())
+        raise UserError(f"the cards have different {name} ({told}); give data.{name}")
+    return next(iter(said.values()), 1)
 
 
 def _filled(spec: Spec, source: ArraySource, *, steady: bool) -> Spec:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.pde.sources.naming import GENERATED, MARK, maker
 from core.errors import UserError
 from core.files import replacing
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["published_layout", "refuse_foreign", "write_netcdf"]
 
 GAMMA = 1.4  # of the published compressible sets, where a family does not say its own
-
-MARK = "made_by"
 
 
 def published_layout(family: Family) -> Published:
@@ -44,7 +43,7 @@ def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, 
         samples: How many.
 
     Raises:
-        UserError: If a sample is not complete, or the file is there and is not one of ours.
+        UserError: If a sample is not complete, or a file is there that `dfm data generate` did not write.
     """
     import h5netcdf
 
@@ -69,7 +68,7 @@ def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, 
                     variable[sample] = part.of(values)
             for name, value in _described(store.attributes).items():
                 file.attrs[name] = value
-            file.attrs[MARK] = "dfm data generate"
+            file.attrs[MARK] = GENERATED
     except OSError as error:
         raise UserError(
             f"cannot write {final} ({error.strerror or error}); choose another --out or free some space"
@@ -159,14 +158,6 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         UserError: Then.
     """
-    import h5netcdf
-
-    if not path.exists():
+    if not path.exists() or maker(path) == GENERATED:
         return
-    try:
-        with h5netcdf.File(path, "r") as file:
-            if MARK in file.attrs:
-                return
-    except OSError:
-        pass
     raise UserError(f"{path} is there and was not made by this command; remove it or choose another --out")

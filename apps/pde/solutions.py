@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.pde.sources.naming import PREDICTED, maker
 from core.errors import UserError
-from core.files import fsync_folder, replacing
+from core.files import put_back, put_in_place, replacing
 
 __all__ = ["SUFFIXES", "Solutions", "check_suffix", "written_to"]
 
@@ -70,18 +71,18 @@ class Solutions:
 
 
 def check_suffix(path: str | os.PathLike[str]) -> Path:
-    """Return the path, if its suffix says how to write it.
+    """Return the path, if its suffix says how to write it and nothing is lost by writing there.
 
     Raises:
-        UserError: If not, or something else than a former output lies there.
+        UserError: If not, or something lies there that `dfm pde predict` did not write.
     """
     out = Path(path)
     if out.suffix not in SUFFIXES:
         raise UserError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
     if out.suffix == ".nc" and out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file that ends in .nc")
-    if out.suffix == ".zarr" and out.exists() and not (out / "zarr.json").is_file():
-        raise UserError(f"--out {out} exists and is no Zarr group; choose another name")
+    if out.exists() and maker(out) != PREDICTED:
+        raise UserError(f"--out {out} exists and is no output of `dfm pde predict`; choose another name")
     return out
 
 
@@ -89,10 +90,10 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
 def written_to(path: str | os.PathLike[str], solutions: Solutions) -> Iterator[Write]:
     """Yield `write(row, mean, std)`; each takes one trajectory `(K, C', *space)` or its deviation.
 
-    The file appears under its name only when the block ends well.
+    The file appears under its name only when the block ends well; until then a former output stays there.
 
     Raises:
-        UserError: If the file cannot be written.
+        UserError: If the file cannot be written, or what lies there is no output of `dfm pde predict`.
     """
     out = check_suffix(path)
     try:
@@ -137,7 +138,6 @@ def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
     import zarr
 
     temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    former = out.with_name(f"{out.name}.{os.getpid()}.old.tmp")
     axes = solutions.axes
     shape = tuple(len(values) for values in axes.values())
     try:
@@ -165,10 +165,8 @@ def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(temporary)
-        if out.exists():
-            os.replace(out, former)
-        os.replace(temporary, out)
-        fsync_folder(out.parent)
+        put_in_place(temporary, out)
     finally:
+        if not out.exists():
+            put_back(out.parent)  # the former output, if it was put aside and nothing came in its place
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)

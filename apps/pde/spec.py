@@ -87,10 +87,10 @@ class Spec:
         places: Names under which the data may lie in the data folder: a file or a folder.
         max_steps: K of the all-to-all pairs.
         step: s of the pairs; stride of histories.
-        extended_steps: K of the longer variant (the published suffix `.out`).
-        frames: Input frames of history sets.
-        horizon_frames: Label frames of history sets.
-        test_frames: Frames of the published rollout.
+        extended_steps: K of the longer variant (the published suffix `.out`), taken by `data.extended`.
+        frames: Input frames, where the published models take histories: the default of `data.frames`.
+        horizon_frames: Label frames of these, the default of `data.horizon`.
+        test_frames: Label frames of the published rollout, the default of `data.test_steps`.
         transpose: Whether y is stored before x (the reader exchanges them).
         steady: Whether there is no time.
         periodic: Whether the domain is.
@@ -112,8 +112,8 @@ class Spec:
     max_steps: int | None = None
     step: int = 1
     extended_steps: int | None = None
-    frames: int = 1
-    horizon_frames: int = 1
+    frames: int | None = None
+    horizon_frames: int | None = None
     test_frames: int | None = None
     transpose: bool = False
     steady: bool = False
@@ -130,6 +130,10 @@ class Spec:
         grouped = [channel for group in self.groups.values() for channel in group]
         if self.groups and grouped != labels:
             raise ValueError(f"groups list {grouped}; they must list the labels {labels} in order")
+        for name in ("max_steps", "step", "extended_steps", "frames", "horizon_frames", "test_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if missing := [name for name in self.interest if labels and name not in labels]:
             raise ValueError(f"interest names '{missing[0]}', which is no label")
 

@@ -5,7 +5,7 @@ learning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from apps.pde.uncertainty import Uncertainty
 from core.errors import UserError
 from core.task import Task
 
+if TYPE_CHECKING:
+    from apps.pde.mixing import Parts
+
 __all__ = ["Operator"]
 
 ROLLOUTS = ("auto", "direct", "autoregressive", "both")
@@ -28,10 +31,11 @@ class Operator(Task):
 
     Training and validation losses are the objective's, on normalised fields. `test` starts at each test
     trajectory's first frames, predicts all later ones, and writes `results.csv`, `by_time.csv`,
-    `by_field.csv` and, where fields allow it, `conserved.csv`; the headline `test_relative_l1` is the median
-    over trajectories of the relative L1 error at the last time, averaged over the fields of interest, in
-    percent (Poseidon). Of an ensemble every member goes its own way, their mean is scored, and
-    `uncertainty.csv` says what their spread is worth (`apps.pde.uncertainty`).
+    `by_field.csv` and, on a periodic domain, `spectra.csv` and `conserved.csv` (with a gas's energy where
+    its ratio of specific heats is known); the headline `test_relative_l1` is the median over trajectories of
+    the relative L1 error at the last time, averaged over the fields of interest, in percent (Poseidon). Of
+    an ensemble every member goes its own way, their mean is scored, and `uncertainty.csv` says what their
+    spread is worth (`apps.pde.uncertainty`).
 
     Args:
         network: Has `advance(history, time)`, `frames`, `in_channels` and `out_channels` (see
@@ -184,7 +188,8 @@ class Operator(Task):
 
     def on_test_start(self) -> None:
         """Prepare the tables."""
-        facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        facts = _with_heat_ratios(data.facts, getattr(data, "built", None))
         self._evaluation = Evaluation(facts, device=self.device)
         self._uncertainty = Uncertainty(facts, device=self.device) if self._is_ensemble else None
         self._drawn = []
@@ -195,7 +200,7 @@ class Operator(Task):
         assert evaluation is not None
         ways = ("direct", "autoregressive") if self.rollout == "both" else (self._way(),)
         for way in ways:
-            members = self.predict_members(batch, rollout=way)
+            members = self.predict_members(batch, rollout=way).detach()
             prediction = members.mean(dim=0)
             name = self.title if len(ways) == 1 else f"{self.title} ({way})"
             evaluation.update(name, prediction, batch)
@@ -282,6 +287,20 @@ class _Advance(nn.Module):
     def forward(self, history: Tensor, time: Tensor, parameters: Tensor | None = None) -> Tensor:
         more = {} if parameters is None else {"parameters": parameters}
         return self.network.advance(history, time, **more)
+
+
+def _with_heat_ratios(facts: Mapping[str, Any], built: Parts | None) -> Mapping[str, Any]:
+    """Return the facts with the `gamma` of each data set whose test trajectories all say the same."""
+    if built is None:
+        return facts
+    datasets = []
+    for dataset, part in zip(facts["datasets"], built.test, strict=True):
+        source = part.bound.source
+        named = "gamma" in source.parameters
+        place = list(source.parameters).index("gamma") if named else 0
+        found = {float(source.numbers(row)[place]) for row in part.rows} if named else set()
+        datasets.append({**dataset, "gamma": found.pop()} if len(found) == 1 else dataset)
+    return {**facts, "datasets": datasets}
 
 
 def _grid(space: Any) -> str:

@@ -42,7 +42,7 @@ class Windows(Protocol):
         """Return how many samples a trajectory gives in an epoch."""
         ...
 
-    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
         """Return one sample.
 
         Args:
@@ -50,6 +50,7 @@ class Windows(Protocol):
             epoch: Number of the epoch.
             index: Number of the sample among those of all trajectories; decides its randomness.
             number: Number of the sample in its trajectory, below `len(self)`.
+            source: Number of the source in the mixture: each has random windows of its own.
         """
         ...
 
@@ -70,7 +71,8 @@ def pairs(
         max_steps: K.
         step: s, in snapshots.
         lead_steps: Allowed differences in steps; None allows all.
-        fix_input_to: A snapshot that is the input of all samples; the labels are the K snapshots after it.
+        fix_input_to: A snapshot that is the input of all samples; the labels are those of the K snapshots
+            after it, s apart, that `lead_steps` allows.
 
     Raises:
         UserError: If a number is out of range, or no pair is left.
@@ -80,17 +82,22 @@ def pairs(
     if fix_input_to is not None:
         if fix_input_to < 0:
             raise UserError(f"data.fix_input_to is {fix_input_to}; it must be 0 or more")
-        return [(fix_input_to, fix_input_to + step * (k + 1)) for k in range(max_steps)]
-    found = [
-        (step * i, step * j)
-        for i in range(max_steps + 1)
-        for j in range(i, max_steps + 1)
-        if lead_steps is None or j - i in lead_steps
-    ]
+        found = [
+            (fix_input_to, fix_input_to + step * lead)
+            for lead in range(1, max_steps + 1)
+            if lead_steps is None or lead in lead_steps
+        ]
+    else:
+        found = [
+            (step * i, step * j)
+            for i in range(max_steps + 1)
+            for j in range(i, max_steps + 1)
+            if lead_steps is None or j - i in lead_steps
+        ]
     if not found:
         raise UserError(
             f"data.lead_steps is {list(lead_steps or ())}, which leaves no pair; it must hold numbers from "
-            f"0 to {max_steps}"
+            f"{0 if fix_input_to is None else 1} to {max_steps}"
         )
     return found
 
@@ -130,7 +137,7 @@ class PairWindows:
         """Return the number of pairs."""
         return len(self.pairs)
 
-    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
         """Return pair `number`; nothing is random."""
         first, label = self.pairs[number]
         return Window((first,), (label,))
@@ -173,8 +180,9 @@ class HistoryWindows:
         fitting = [stride for stride in strides if stride * reach < steps]
         if not fitting:
             raise UserError(
-                f"trajectories have {steps} snapshots, too few for data.frames {frames} and data.horizon "
-                f"{horizon} at a stride of {min(strides)}, which need {min(strides) * reach + 1}"
+                f"trajectories have {steps} snapshots, too few for {frames} input and {horizon} label frames "
+                f"at a stride of {min(strides)}, which need {min(strides) * reach + 1}; make data.frames, "
+                "data.horizon, data.val_horizon or data.strides smaller"
             )
         self.strides = tuple(fitting[:1] if every else fitting)
         self.starts = {stride: steps - stride * reach for stride in self.strides}
@@ -184,11 +192,11 @@ class HistoryWindows:
         """Return the samples of a trajectory in an epoch."""
         return self.samples
 
-    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
-        """Return the sample; its start and stride are a function of (seed, epoch, index)."""
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
+        """Return the sample; its start and stride are a function of (seed, epoch, index, source)."""
         stride, start = self.strides[0], number
         if not self.every:
-            drawn = generator(seed, epoch, index, "window")
+            drawn = generator(seed, epoch, index, f"window {source}" if source else "window")
             stride = self.strides[int(torch.randint(len(self.strides), (), generator=drawn))]
             start = int(torch.randint(self.starts[stride], (), generator=drawn))
         frames = [start + stride * k for k in range(self.frames + self.horizon)]
@@ -198,11 +206,13 @@ class HistoryWindows:
 class SteadyWindows:
     """One sample a trajectory: input and solution are fields of its only snapshot."""
 
+    labels = 1
+
     def __len__(self) -> int:
         """Return 1."""
         return 1
 
-    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
         """Return the only snapshot as input and as label."""
         return Window((0,), (0,))
 
@@ -215,12 +225,18 @@ class WholeWindows:
         frames: Input frames.
         step: Snapshots between frames.
         labels: How many follow at most; None takes all, 0 none (to predict).
+        every: A sample from every start that leaves as many labels as the first, in order.
+
+    Attributes:
+        labels: How many follow.
 
     Raises:
         UserError: If the trajectory is too short.
     """
 
-    def __init__(self, steps: int, *, frames: int, step: int = 1, labels: int | None = None) -> None:
+    def __init__(
+        self, steps: int, *, frames: int, step: int = 1, labels: int | None = None, every: bool = False
+    ) -> None:
         inputs = [step * k for k in range(frames)]
         later = list(range(inputs[-1] + step, steps, step))[:labels]
         if inputs[-1] >= steps or (not later and labels != 0):
@@ -228,15 +244,18 @@ class WholeWindows:
                 f"trajectories have {steps} snapshots, none is left after {frames} input frames at a step of "
                 f"{step}"
             )
-        self.one = Window(tuple(inputs), tuple(later))
+        self.labels = len(later)
+        self._first = Window(tuple(inputs), tuple(later))
+        self._starts = steps - (*inputs, *later)[-1] if every else 1
 
     def __len__(self) -> int:
-        """Return 1."""
-        return 1
+        """Return the number of starts."""
+        return self._starts
 
-    def window(self, seed: int, epoch: int, index: int, number: int) -> Window:
-        """Return the whole trajectory."""
-        return self.one
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
+        """Return the trajectory from start `number` on; nothing is random."""
+        first = self._first
+        return Window(tuple(k + number for k in first.inputs), tuple(k + number for k in first.labels))
 
 
 @dataclass(frozen=True)

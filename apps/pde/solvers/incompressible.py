@@ -93,7 +93,7 @@ def solve_incompressible(
     `cfl` grid spacings over the largest |u| + |v| of the moment, so it does not depend on the batch.
 
     Args:
-        velocity: `(B, 2, N, N)` at `times[0]`; N is even.
+        velocity: `(B, 2, N, N)` at `times[0]`; N is even and at least 4.
         times: `(T,)` increasing.
         tracer: `(B, K, N, N)`, carried by the flow and damped like it.
         forcing: `(B, 2, N, N)` or `(2, N, N)`, a constant acceleration; its gradient part and its mean have
@@ -141,7 +141,8 @@ class _Flow:
         if forcing is not None:
             self.curl = self._curl(forcing.expand(velocity.shape[0], 2, n, n))
         self.reach = cfl / n
-        self.longest = 1 / max(float(rates.max()), 1e-300)
+        # Neither this nor a step of a fluid at rest may be beyond the range of the type.
+        self.longest = 1 / max(float(rates.max()), torch.finfo(dtype).tiny)
 
     def start(self, velocity: Tensor, tracer: Tensor | None) -> Tensor:
         """Return the state of the fields."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apps.pde.sources.arrays import ArraySource, Segment, Variable, is_hdf5, uniform
+from apps.pde.sources.arrays import ArraySource, Segment, Variable, is_hdf5, open_hdf5, uniform
+from apps.pde.sources.naming import AXES, letters, maker
 from core.errors import UserError
 
 __all__ = ["open_labelled", "recognise", "source"]
 
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
-AXES = {
-    "n": ("sample", "samples", "trajectory", "trajectories", "member", "batch", "n", "simulation"),
-    "t": ("time", "t", "step", "snapshot"),
-    "c": ("channel", "channels", "variable", "component"),
-    "x": ("x", "lon", "longitude"),
-    "y": ("y", "lat", "latitude"),
-    "z": ("z", "level", "height"),
-}
+_YES, _NO = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
 
 
 class _Lazy:
@@ -65,10 +60,16 @@ def source(path: Path) -> ArraySource:
     """Return the trajectories: each data variable with an axis of space is a channel.
 
     Axes are found by their names (sample or trajectory, time, channel, x, y, z, in any order). Without an
-    axis of samples there is one trajectory, without one of time one snapshot.
+    axis of samples there is one trajectory, without one of time one snapshot. A variable may list the names
+    and units of its channels in its attributes `channels` and `units`, with commas between.
+
+    Attributes of the file are read too: `periodic` (true, false, yes, no, 1, 0), `inputs` (the fields that a
+    steady problem is given), `constants` (those that do not change in time), `parameters` (`name=number`)
+    and `licence`.
 
     Raises:
-        UserError: If no variable has named axes of space, or two have other grids.
+        UserError: If no variable has named axes of space, two have other grids, or `periodic` is neither true
+            nor false.
     """
     with _dataset(str(path)) as dataset:
         variables: dict[str, Variable] = {}
@@ -86,9 +87,11 @@ def source(path: Path) -> ArraySource:
                         "keep fields of one grid in a file"
                     )
             many = array.shape[axes.index("c")] if "c" in axes else 1
+            own = _words(array.attrs.get("units"))
             for number, channel in enumerate(_channels(str(name), array, axes, many, dataset)):
                 variables[channel] = Variable(str(name), axes, number)
-                units[channel] = str(array.attrs.get("units", "1"))
+                several = many > 1 and len(own) == many
+                units[channel] = own[number] if several else str(array.attrs.get("units", "1"))
                 if "t" not in axes:
                     constants.append(channel)
         if not variables:
@@ -106,19 +109,28 @@ def source(path: Path) -> ArraySource:
             for axis, name in names.items()
             if name in dataset.coords and dataset[name].dtype.kind in "fiu"
         }
+        times = positions.get("t", uniform(0))
+        said = dataset.attrs
+        parameters = _parameters(said.get("parameters"))
+        count = sizes.get("n", 1)
+        column = np.tile(np.array(list(parameters.values()), dtype=np.float32), (count, 1))
         return ArraySource(
             name=path.stem,
             path=str(path),
             layout="labelled",
-            segments=[Segment(str(path), sizes.get("n", 1), variables)],
+            segments=[Segment(str(path), count, variables, numbers=column if parameters else None)],
             steps=steps,
             space=grid,
-            times=positions.get("t", uniform(steps, float(steps - 1))),
+            # Without an axis of time in the fields, what else is stored along one says nothing of them.
+            times=times if len(times) == steps else uniform(steps, float(steps - 1)),
             coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),
             units=units,
-            periodic=bool(int(dataset.attrs.get("periodic", 0))),
-            constants=tuple(constants),
-            opener=open_labelled,
+            periodic=_flag(said.get("periodic", 0), path),
+            parameters=tuple(parameters),
+            constants=tuple(dict.fromkeys([*constants, *_fields(said.get("constants"), variables)])),
+            inputs=_fields(said.get("inputs"), variables),
+            licence=str(said.get("licence") or ""),
+            opener=open_hdf5 if _plain(path, dataset) else open_labelled,
         )
 
 
@@ -141,29 +153,65 @@ def _dataset(path: str) -> Any:
         ) from error
 
 
+def _plain(path: Path, dataset: Any) -> bool:
+    """Say whether a file of ours is as we wrote it: packed in no way, it is read faster without xarray."""
+    if not path.is_file() or not maker(path):
+        return False
+    how = [array.encoding for array in dataset.data_vars.values()]
+    packed = any("scale_factor" in one or "add_offset" in one for one in how)
+    return not packed and all(one["dtype"].kind == "f" for one in how)
+
+
 def _axes(dims: Any) -> str | None:
     """Return the letters of an array's axes; None if one has no known name or none is of space."""
-    letters = ""
-    for dim in dims:
-        word = str(dim).lower()
-        found = next((letter for letter, names in AXES.items() if word in names), None)
-        found = "c" if found is None and word.endswith("_channel") else found
-        if found is None or found in letters:
-            return None
-        letters += found
-    return letters if "x" in letters else None
+    found = letters(dims)
+    known = "".join(letter for letter in found if letter is not None)
+    return known if len(set(known)) == len(found) and "x" in known else None
 
 
 def _channels(name: str, array: Any, axes: str, many: int, dataset: Any) -> list[str]:
-    if "c" not in axes:
-        return [name]
-    said = [word.strip() for word in str(array.attrs.get("channels", "")).split(",") if word.strip()]
+    said = _words(array.attrs.get("channels"))
     if len(said) == many:
         return said
+    if "c" not in axes:
+        return [name]
     dim = array.dims[axes.index("c")]
     if dim in dataset.coords:
         return [str(value) for value in dataset[dim].values]
     return [f"{name}_{number}" for number in range(many)]
+
+
+def _words(value: Any) -> list[str]:
+    """Return the words of an attribute: a list, or one text with commas between them."""
+    parts = value if isinstance(value, list | tuple | np.ndarray) else str(value or "").split(",")
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
+def _fields(value: Any, variables: Mapping[str, Variable]) -> tuple[str, ...]:
+    """Return the fields that an attribute lists; none if it lists anything else."""
+    names = tuple(_words(value))
+    return names if all(name in variables for name in names) else ()
+
+
+def _parameters(value: Any) -> dict[str, float]:
+    """Return the numbers of `name=number, ...`, or of a mapping; none of them if it is something else."""
+    pairs = value.items() if isinstance(value, Mapping) else (word.split("=") for word in _words(value))
+    try:
+        return {str(name).strip(): float(number) for name, number in pairs}
+    except (TypeError, ValueError):
+        return {}
+
+
+def _flag(value: Any, path: Path) -> bool:
+    words = {str(one.decode() if isinstance(one, bytes) else one).strip().lower() for one in np.ravel(value)}
+    if words and words <= _YES:
+        return True
+    if words and words <= _NO:
+        return False
+    shown = " ".join(str(value).split())
+    raise UserError(
+        f"{path} has the attribute periodic = '{shown}'; it must be true or false (or yes, no, 1, 0)"
+    )
 
 
 def _dimension(dataset: Any, axis: str) -> str:

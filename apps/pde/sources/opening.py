@@ -7,6 +7,7 @@ from pathlib import Path
 
 from apps.pde.sources import labelled, pdearena, pdebench, pdegym, tensors, the_well, zarr_store
 from apps.pde.sources.arrays import ArraySource
+from apps.pde.sources.naming import maker
 from core.errors import UserError, did_you_mean
 
 __all__ = ["LAYOUTS", "open_source", "splits_of"]
@@ -36,7 +37,7 @@ def open_source(path: str | Path, *, layout: str | None = None, split: str | Non
     Raises:
         UserError: If the path is not there, the file is damaged, or its layout is unknown.
     """
-    where = Path(path).expanduser()
+    where = _entry(Path(path).expanduser(), layout)
     name = _layout(where, layout)
     _, read = _READERS[name]
     if split is not None:
@@ -48,9 +49,15 @@ def open_source(path: str | Path, *, layout: str | None = None, split: str | Non
 
 def splits_of(path: str | Path, *, layout: str | None = None) -> tuple[str, ...]:
     """Return which of train, valid and test the data keep apart themselves; empty for one list of all."""
-    where = Path(path).expanduser()
+    where = _entry(Path(path).expanduser(), layout)
     name = _layout(where, layout)
     return {"the_well": the_well.splits, "pdearena": pdearena.splits}.get(name, lambda _: ())(where)
+
+
+def _entry(path: Path, layout: str | None) -> Path:
+    """Return the file of ours that a folder holds under the name of a published set, else the path itself."""
+    file = pdegym.assembled(path)
+    return file if layout is None and file != path and maker(file) else path
 
 
 def _layout(path: Path, layout: str | None) -> str:

@@ -41,6 +41,9 @@ def recognise(path: Path) -> bool:
 def source(path: Path) -> ArraySource:
     """Return the trajectories of one file.
 
+    The files do not say whether the domain is periodic. That of the scalar equations on a line is (advection,
+    Burgers, diffusion-reaction), that of compressible flow as its file's name says, all others are not.
+
     Raises:
         UserError: If the file has another layout, or its arrays do not fit each other.
     """
@@ -84,6 +87,7 @@ def _tensor(path: Path, file: Any) -> ArraySource:
         [Segment(str(path), shape[0], variables, numbers=numbers)],
         steps=steps,
         grid=grid,
+        periodic=len(grid) == 1 and not darcy,
         parameters=tuple(named),
         constants=tuple(variables) if darcy else (),
     )
@@ -99,7 +103,14 @@ def _fluid(path: Path, file: Any) -> ArraySource:
                 raise UserError(f"{path} has {stored} of shape {file[stored].shape}, density of {shape}")
             variables[name] = Variable(stored, "nt" + space)
     segments = [Segment(str(path), shape[0], variables)]
-    return _made(path, file, segments, steps=shape[1], grid=tuple(shape[2:]))
+    return _made(
+        path,
+        file,
+        segments,
+        steps=shape[1],
+        grid=tuple(shape[2:]),
+        periodic=_periodic_fluid(path, len(space)),
+    )
 
 
 def _seeds(path: Path, file: Any) -> ArraySource:
@@ -126,6 +137,7 @@ def _made(
     *,
     steps: int,
     grid: tuple[int, ...],
+    periodic: bool = False,
     parameters: tuple[str, ...] = (),
     constants: tuple[str, ...] = (),
 ) -> ArraySource:
@@ -142,12 +154,24 @@ def _made(
         coordinates=tuple(
             cells(size) if axis is None else axis for axis, size in zip(axes, grid, strict=True)
         ),
-        # A grid that leaves the right edge out is a periodic one, but for Darcy, whose edge values are zero.
-        periodic=not constants and all(axis is None or _open(axis) for axis in axes),
+        # A grid with points on both edges stores the same point twice if it is periodic, so it is not.
+        periodic=periodic and all(axis is None or _open(axis) for axis in axes),
         parameters=parameters,
         constants=constants,
         inputs=constants[:1],
     )
+
+
+def _periodic_fluid(path: Path, space: int) -> bool:
+    """Say whether a compressible set is periodic: its file's name does, else those in the plane are.
+
+    The benchmark's names say `periodic` or `trans` (values go on unchanged beyond the edge); sets that start
+    from a shock or a blast have open edges too.
+    """
+    name = path.stem.lower()
+    if "periodic" in name:
+        return True
+    return space == 2 and not any(word in name for word in ("trans", "shock", "blast", "outflow"))
 
 
 def _positions(file: Any, axis: str, size: int) -> NDArray[np.float64] | None:

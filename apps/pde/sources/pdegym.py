@@ -19,13 +19,17 @@ from apps.pde.sources.arrays import (
     open_hdf5,
     uniform,
 )
+from apps.pde.sources.labelled import recognise as is_labelled
+from apps.pde.sources.naming import Axes, axes_of, maker
 from core.errors import UserError
 
-__all__ = ["SETS", "Published", "recognise", "source"]
+__all__ = ["SETS", "Published", "assembled", "recognise", "source"]
 
 SUFFIXES = (".nc", ".h5", ".hdf5")
 _FLOW = ("velocity_x", "velocity_y")
 _EULER = ("density", *_FLOW, "pressure")
+_POINTS = 128
+_GROUP = "Sample_"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Published:
         periodic: Whether the domain is.
         transposed: Whether y is stored before x.
         constants: Arrays without an axis of time.
+        snapshots: How many a trajectory has; of the waves, card and paper disagree.
     """
 
     variables: dict[str, tuple[str, ...]]
@@ -46,10 +51,20 @@ class Published:
     periodic: bool
     transposed: bool = False
     constants: tuple[str, ...] = ()
+    snapshots: tuple[int, ...] = (21,)
+
+    def axes(self, variable: str) -> str:
+        """Return a letter for each stored axis of an array, see `apps.pde.sources.arrays.Variable`."""
+        timeless = self.horizon == 0.0 or variable in self.constants
+        several = len(self.variables[variable]) > 1
+        return f"n{'' if timeless else 't'}{'c' if several else ''}{'yx' if self.transposed else 'xy'}"
 
 
 _NS = Published({"velocity": (*_FLOW, "tracer")}, 1.0, True)
 _CE = Published({"data": (*_EULER, "energy")}, 1.0, True)
+_WAVE = Published(
+    {"solution": ("displacement",), "c": ("speed",)}, None, False, constants=("c",), snapshots=(15, 21)
+)
 
 SETS: dict[str, Published] = {
     **dict.fromkeys(("NS-Sines", "NS-Gauss", "NS-PwC", "NS-BB", "NS-SVS"), _NS),
@@ -57,14 +72,12 @@ SETS: dict[str, Published] = {
     "FNS-KF": Published({"solution": _FLOW}, 1.0, True),
     **dict.fromkeys(("CE-RP", "CE-CRP", "CE-KH", "CE-Gauss", "CE-RPUI"), _CE),
     "CE-RM": Published({"solution": (*_EULER, "tracer")}, 2.0, True),
-    "GCE-RT": Published({"solution": (*_EULER, "tracer", "potential")}, 5.0, False),
-    "Wave-Gauss": Published(
-        {"solution": ("displacement",), "c": ("speed",)}, None, False, constants=("c",)
+    "GCE-RT": Published(
+        {"solution": (*_EULER, "tracer", "potential")}, 5.0, False, snapshots=(11,)
     ),
-    "Wave-Layer": Published(
-        {"solution": ("displacement",), "c": ("speed",)}, None, False, constants=("c",)
-    ),
-    "ACE": Published({"solution": ("phase",)}, 0.0002, False),
+    "Wave-Gauss": _WAVE,
+    "Wave-Layer": _WAVE,
+    "ACE": Published({"solution": ("phase",)}, 0.0002, False, snapshots=(20,)),
     "SE-AF": Published({"solution": ("shape", "density")}, 0.0, False),
     "Poisson-Gauss": Published(
         {"source": ("source",), "solution": ("solution",)}, 0.0, False,
@@ -75,16 +88,20 @@ SETS: dict[str, Published] = {
 
 
 def recognise(path: Path) -> str | None:
-    """Return the set's name, from the file's or folder's name or from the arrays in it, or None."""
-    path = _assembled(path)
-    if path.is_dir():
-        files = _chunks(path)
-        if not files:
-            return None
-        return _named(path) or _by_arrays([group[0] for group in files.values()])
-    if path.suffix.lower() not in SUFFIXES or not is_hdf5(path):
+    """Return the set's name, from the file's or folder's name or from the arrays in it, or None.
+
+    A file of ours is none of the sets, whatever its name: it says itself what it holds. So does a file that
+    is called like a set without having its arrays, or whose arrays could be those of a set, if its axes have
+    names or positions of their own.
+    """
+    path = assembled(path)
+    files = _first_files(path)
+    if not files or any(maker(file) for file in files.values()):
         return None
-    return _named(path) or _by_arrays([path])
+    name = _named(path)
+    if name is None:
+        return _by_arrays(files)
+    return name if _holds(files, name) or not is_labelled(path) else None
 
 
 def source(path: Path, *, name: str | None = None) -> ArraySource:
@@ -92,13 +109,13 @@ def source(path: Path, *, name: str | None = None) -> ArraySource:
 
     Args:
         path: File or folder.
-        name: The set; None recognises it.
+        name: The set; None takes what the name of the path or else the shapes of the arrays suggest.
 
     Raises:
         UserError: If arrays are missing or their shapes do not fit.
     """
-    path = _assembled(path)
-    found = name or recognise(path)
+    path = assembled(path)
+    found = name or _named(path) or _by_arrays(_first_files(path), unsure=True)
     if found is None or found not in SETS:
         raise UserError(f"{path} is none of PDEgym's sets; known: {', '.join(SETS)}")
     if found == "Helmholtz":
@@ -151,17 +168,10 @@ def _segment(
     variables = {}
     for variable, channels in how.variables.items():
         own = chunks[variable][number]
-        shape = _shape(own, variable, name)
-        space = "yx" if how.transposed else "xy"
-        if name == "SE-AF":
-            axes, size = "nc" + space, shape[1]
-        else:
-            axes = (
-                "n" + ("" if variable in how.constants else "t") + ("c" if len(channels) > 1 else "") + space
-            )
-            size = shape[2] if len(channels) > 1 else 1
+        shape, axes = _shape(own, variable, name), how.axes(variable)
         if len(shape) != len(axes):
             raise UserError(f"{own} has {variable} of shape {shape}, but {name} has {len(axes)} axes")
+        size = shape[axes.index("c")] if "c" in axes else 1
         for place, channel in enumerate(channels[:size]):
             variables[channel] = Variable(variable, axes, place, None if own == file else str(own))
     return Segment(str(file), count, variables)
@@ -170,7 +180,7 @@ def _segment(
 def _helmholtz(path: Path) -> ArraySource:
     file = path
     with open_hdf5(str(file)) as opened:
-        labels = tuple(sorted((name for name in opened if name.startswith("Sample_")), key=natural))
+        labels = tuple(sorted((name for name in opened if name.startswith(_GROUP)), key=natural))
         if not labels:
             raise UserError(f"{file} has no groups Sample_0, Sample_1, …, as Helmholtz.h5 has")
         missing = [name for name in ("a", "bc", "u") if name not in opened[labels[0]]]
@@ -208,7 +218,7 @@ def _chunks(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _assembled(path: Path) -> Path:
+def assembled(path: Path) -> Path:
     """Return the one file of a folder that has a set's name; else the path itself."""
     if not path.is_dir():
         return path
@@ -216,24 +226,62 @@ def _assembled(path: Path) -> Path:
     return next((file for file in named if file.is_file()), path)
 
 
+def _first_files(path: Path) -> dict[str, Path]:
+    """Return for each array of a folder of chunks its first file; a file is there for all of its arrays."""
+    if path.is_dir():
+        return {variable: files[0] for variable, files in _chunks(path).items()}
+    return {"": path} if path.suffix.lower() in SUFFIXES and is_hdf5(path) else {}
+
+
 def _named(path: Path) -> str | None:
     words = re.sub(r"[^a-z0-9]", "", path.stem.lower())
     return next((name for name in SETS if re.sub(r"[^a-z0-9]", "", name.lower()) == words), None)
 
 
-def _by_arrays(files: list[Path]) -> str | None:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
+def _holds(files: dict[str, Path], name: str) -> bool:
+    """Say whether a set's arrays are there, with as many axes as they have."""
+    how = SETS[name]
+    for variable in how.variables:
+        file = files.get(variable, files.get(""))
+        if file is None:
+            return False
         with open_hdf5(str(file)) as opened:
-            if "made_by" in opened.attrs:
-                return None  # ours: its arrays say themselves what they hold
-            if "Sample_0" in opened:
+            shape = getattr(opened.get(variable), "shape", None)
+            if shape is None or len(shape) != len(how.axes(variable)):
+                return False
+    if how.variables:
+        return True
+    with open_hdf5(str(next(iter(files.values())))) as opened:
+        return any(key.startswith(_GROUP) for key in opened)
+
+
+def _by_arrays(files: dict[str, Path], *, unsure: bool = False) -> str | None:
+    """Return the set whose arrays have such names and shapes; if `unsure`, whatever their axes are called."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    axes: dict[str, Axes] = {}
+    units: dict[str, str] = {}
+    for file in files.values():
+        with open_hdf5(str(file)) as opened:
+            if f"{_GROUP}0" in opened:
                 return "Helmholtz"
             for name in ("velocity", "data", "solution", "source", "c"):
                 if name in opened and hasattr(opened[name], "shape"):
-                    shapes[name] = opened[name].shape
+                    shapes[name], axes[name] = opened[name].shape, axes_of(opened[name])
+                    units[name] = str(opened[name].attrs.get("units", "1"))
+    found = _by_shapes(shapes)
+    if found is None or unsure:
+        return found
+    how = SETS[found]
+    fits = all(
+        _fits(how, name, shapes[name], axes[name]) and (not axes[name].named or units[name] == "1")
+        for name in how.variables
+    )
+    return found if fits else None
+
+
+def _by_shapes(shapes: dict[str, tuple[int, ...]]) -> str | None:
     if len(shapes.get("velocity", ())) == 5:
-        return "NS-Sines" if shapes["velocity"][2] == 3 else "NS-SL"
+        return "NS-Sines" if shapes["velocity"][2] == 3 else "NS-SL" if shapes["velocity"][2] == 2 else None
     if len(shapes.get("data", ())) == 5 and shapes["data"][2] >= 4:
         return "CE-RP"
     if "solution" not in shapes:
@@ -246,6 +294,22 @@ def _by_arrays(files: list[Path]) -> str | None:
     if len(solution) == 5:
         return {2: "FNS-KF", 5: "CE-RM", 6: "GCE-RT"}.get(solution[2])
     return None if len(solution) != 4 else "SE-AF" if solution[1] == 2 else "ACE"
+
+
+def _fits(how: Published, variable: str, shape: tuple[int, ...], axes: Axes) -> bool:
+    """Say whether what an array tells of its axes leaves room for its being a set's."""
+    expected = how.axes(variable)
+    if axes.placed or len(shape) != len(expected):
+        return False
+    if any(own not in (None, wanted) for own, wanted in zip(axes.letters, expected, strict=True)):
+        return False
+    if not any(axes.letters):
+        return True
+    if how.transposed:
+        return False
+    # Named as a set's axes are, as those of many other files: then only the published size tells them apart.
+    steps = shape[1] in how.snapshots if "t" in expected else True
+    return not axes.named or (steps and shape[-2:] == (_POINTS, _POINTS))
 
 
 def _shape(file: Path, variable: str, name: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -197,6 +198,105 @@ def test_histories_and_steady_pairs(tmp_path):
     assert data.test_set()[0, 0].targets.shape[1] == 10
 
 
+def test_histories_start_elsewhere_in_every_source(tmp_path):
+    files = [velocity(tmp_path / f"{name}.nc", steps=30) for name in "ab"]
+    data = Fields(sources=[{"path": str(file)} for file in files], windows="history")
+
+    train = data.train_set()
+
+    half = len(train) // 2
+    first, second = (train.__getitems__([(0, k + start) for k in range(20)]) for start in (0, half))
+    assert not torch.equal(first.snapshots, second.snapshots)
+
+
+@pytest.mark.parametrize("how", [{}, {"windows": "history", "frames": 2}])
+def test_test_sets_of_different_lengths_are_cut_to_the_shortest(tmp_path, capsys, how):
+    files = [velocity(tmp_path / f"{steps}.nc", steps=steps) for steps in (9, 6)]
+    data = Fields(sources=[{"path": str(file)} for file in files], **how)
+
+    test = data.test_set()
+
+    got, labels = test.__getitems__([(0, 0), (0, len(test) - 1)]), 4 if how else 5
+    assert got.source.tolist() == [0, 1] and got.targets.shape[1] == labels
+    assert f"cut to {labels} label frames (9 has {labels + 3}, 6 has {labels})" in capsys.readouterr().err
+
+
+def test_a_test_can_start_at_every_frame(tmp_path):
+    path = str(velocity(tmp_path / "mine.nc", steps=14))
+    data = Fields(path=path, windows="history", frames=4, test_steps=8, test_starts="all")
+
+    test = data.test_set()
+
+    assert len(test) == 3 and test[0, 2].snapshots.tolist() == [[5, *range(6, 14)]]
+    with pytest.raises(UserError, match=r"needs data\.test_steps"):
+        Fields(path=path, windows="history", frames=4, test_starts="all").test_set()
+
+
+def test_validation_can_roll_out_longer_than_the_training(tmp_path):
+    path = str(velocity(tmp_path / "mine.nc", steps=14))
+    data = Fields(path=path, windows="history", frames=4, val_horizon=6)
+
+    assert data.train_set()[0, 0].targets.shape[1] == 1
+    assert len(data.val_set()) == 5 and data.val_set()[0, 4].snapshots.tolist() == [[7, *range(8, 14)]]
+
+
+@pytest.mark.parametrize(
+    ("card", "frames", "steps", "labels"), [("ins", 4, 14, 10), ("swe", 2, 11, 9), ("cns", 10, 21, 11)]
+)
+def test_the_cards_of_histories_decide_frames_and_the_length_of_the_test(
+    tmp_path, card, frames, steps, labels
+):
+    names = [channel["name"] for channel in load_card(card).details["channels"]]
+    path = tmp_path / "mine.nc"
+    with h5py.File(path, "w") as file:
+        axes = ("sample", "time", "x", "y")
+        for axis, many in zip(axes, (10, steps + 2, 4, 4), strict=True):
+            file[axis] = np.arange(many, dtype="f8")
+            file[axis].make_scale(axis)
+        for name in names:
+            file[name] = np.ones((10, steps + 2, 4, 4), "f4")
+            for place, axis in enumerate(axes):
+                file[name].dims[place].attach_scale(file[axis])
+    data = Fields(path=str(path), card=card)
+
+    train, test = data.train_set()[0, 0], data.test_set()[0, 0]
+
+    assert (data.facts["windows"], data.facts["frames"]) == ("history", frames)
+    assert train.inputs.shape[1:3] == (frames, len(names)) and train.targets.shape[1] == 1
+    assert test.targets.shape[1] == labels
+    own = Fields(path=str(path), card=card, frames=1, horizon=2, test_steps=3)
+    assert own.facts["frames"] == 1 and own.train_set()[0, 0].targets.shape[1] == 2
+    assert own.test_set()[0, 0].targets.shape[1] == 3
+    assert Fields(path=str(path), card=card, windows="pairs").facts["frames"] == 1
+
+
+def test_the_longer_variant_of_a_card_can_be_asked_for(tmp_path):
+    path = str(velocity(tmp_path / "NS-Sines.nc"))
+    usual, longer = (Fields(path=path, card="ns_sines", extended=how) for how in (False, True))
+
+    assert (len(usual.train_set()), len(longer.train_set())) == (8 * 36, 8 * 66)
+    assert longer.test_set()[0, 0].snapshots[0, -1] == 20
+
+
+@pytest.mark.parametrize(
+    ("how", "reach"),
+    [
+        ({}, 20),
+        ({"max_steps": 3}, 3),
+        ({"max_steps": 3, "step": 2}, 6),
+        ({"max_steps": 3, "lead_steps": [1, 50]}, 1),
+        ({"max_steps": 3, "fix_input_to": 0}, 3),
+        ({"max_steps": 3, "fix_input_to": 2, "lead_steps": [1]}, 1),
+        ({"windows": "history", "frames": 2, "horizon": 4, "strides": [1, 2]}, 2),
+        ({"windows": "history", "frames": 2, "strides": [1, 2, 30]}, 2),
+    ],
+)
+def test_reach_is_the_longest_lead_that_is_trained(tmp_path, how, reach):
+    data = Fields(path=str(velocity(tmp_path / "mine.nc")), **how)
+
+    assert data.facts["datasets"][0]["reach"] == reach
+
+
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):
     path = str(velocity(tmp_path / "mine.nc", steps=6))
 
@@ -231,6 +331,73 @@ def test_mirrored_flows_change_the_sign_of_the_component_along_the_axis(tmp_path
             if torch.equal(mirrored, got.inputs[k, 0]):
                 kinds.add(tuple(kind))
     assert kinds == {(), (0,), (1,), (0, 1)}
+
+
+def labelled(path: Path, names: Sequence[str]) -> Path:
+    """A netCDF-4 file with random fields on (sample, time, x, y)."""
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        axes = ("sample", "time", "x", "y")
+        for axis, many in zip(axes, (10, 3, 6, 6), strict=True):
+            file[axis] = np.arange(many, dtype="f8")
+            file[axis].make_scale(axis)
+        for name in names:
+            file[name] = random.normal(size=(10, 3, 6, 6)).astype("f4")
+            for place, axis in enumerate(axes):
+                file[name].dims[place].attach_scale(file[axis])
+    return path
+
+
+def mirrored_signs(path: Path, names: Sequence[str], **how) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return (mirrored axes, sign of each field) of some samples of a file."""
+    data = Fields(path=str(path), windows="history", normalise="none", flips=True, inputs=list(names), **how)
+    got, found = batch(data, [(0, k) for k in range(16)]), set()
+    raw = torch.stack([torch.from_numpy(read(path, name)) for name in names], dim=2)
+    for k in range(16):
+        one = raw[got.trajectory[k], got.snapshots[k, 0]]
+        for axes in ((), (0,), (1,), (0, 1)):
+            mirrored = one.flip([1 + axis for axis in axes])
+            if torch.equal(mirrored.abs(), got.inputs[k, 0].abs()):
+                found.add((axes, tuple((mirrored * got.inputs[k, 0]).mean((1, 2)).sign().int().tolist())))
+    return found
+
+
+def test_components_of_other_names_are_named_or_refused(tmp_path):
+    path = labelled(tmp_path / "mine.nc", ["u", "v"])
+
+    with pytest.raises(UserError, match=r"mirrors u, v of mine, .* name those in data.vectors"):
+        mirrored_signs(path, ["u", "v"])
+    with pytest.raises(UserError, match=r"data\.vectors has 'w', which is no field"):
+        mirrored_signs(path, ["u", "v"], vectors=[["u", "w"]])
+    with pytest.raises(UserError, match="has 2 axes"):
+        mirrored_signs(path, ["u", "v"], vectors=[["u", "v", "u"]])
+
+    vector, scalars = (mirrored_signs(path, ["u", "v"], vectors=how) for how in ([["u", "v"]], []))
+    assert vector == {((), (1, 1)), ((0,), (-1, 1)), ((1,), (1, -1)), ((0, 1), (-1, -1))}
+    assert scalars == {(axes, (1, 1)) for axes, _ in vector}
+
+
+def test_fields_for_every_axis_are_a_vector_or_a_tensor(tmp_path):
+    names = ["force_x", "force_y", "stress_xx", "stress_xy", "stress_yx", "stress_yy", "size_x"]
+    found = mirrored_signs(labelled(tmp_path / "mine.nc", names), names)
+
+    assert ((0,), (-1, 1, 1, -1, -1, 1, 1)) in found and ((0, 1), (-1, -1, 1, 1, 1, 1, 1)) in found
+
+
+def test_a_filled_forcing_is_mirrored_with_the_flow(tmp_path):
+    with h5py.File(tmp_path / "FNS-KF.nc", "w") as file:
+        file["solution"] = np.random.default_rng(0).normal(size=(10, 21, 2, 8, 8)).astype("f4")
+    how = {"path": str(tmp_path / "FNS-KF.nc"), "card": "fns_kf"}
+    plain, flipped = (batch(Fields(**how, flips=on), [(0, k) for k in range(16)]) for on in (False, True))
+
+    kinds = set()
+    for before, after in zip(plain.inputs[:, 0], flipped.inputs[:, 0], strict=True):
+        for axes in ((), (0,), (1,), (0, 1)):
+            mirrored = before[[1, 4]].flip([1 + axis for axis in axes]) * (-1 if 0 in axes else 1)
+            if torch.equal(mirrored[0], after[1]):
+                torch.testing.assert_close(mirrored[1], after[4], rtol=0, atol=1e-6)
+                kinds.add(axes)
+    assert len(kinds) == 4
 
 
 def test_a_coarser_grid_keeps_every_kth_point(tmp_path):
@@ -331,6 +498,16 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
         ({"card": "ett_h1"}, "domain timeseries"),
         ({"generate": {"heat": 3}}, "only one of them"),
         ({"windows": "history", "frames": 30}, "too few"),
+        ({"step": 0}, "data.step is 0; it must be at least 1"),
+        ({"step": 0, "max_steps": 3}, "data.step is 0"),
+        ({"max_steps": 0}, "data.max_steps is 0"),
+        ({"lead_steps": [-1]}, "data.lead_steps is -1; it must be at least 0"),
+        ({"fix_input_to": -1}, "data.fix_input_to is -1"),
+        ({"windows": "history", "window_samples": 0}, "data.window_samples is 0; it must be at least 1"),
+        ({"windows": "history", "window_samples": -1}, "data.window_samples is -1"),
+        ({"windows": "history", "strides": [0]}, "data.strides is 0"),
+        ({"val_trajectories": -1}, "data.val_trajectories is -1; it must be at least 0"),
+        ({"test_starts": "al"}, "did you mean 'all'"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, how, words):

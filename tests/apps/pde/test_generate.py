@@ -17,6 +17,7 @@ import torch
 
 from apps.pde.families import families, family
 from apps.pde.families.family import Family
+from apps.pde.families.limits import wrong_number
 from apps.pde.generate import default_batch, ensure
 from apps.pde.published import published_layout, write_netcdf
 from apps.pde.store import Store
@@ -218,11 +219,50 @@ def test_solution_that_is_not_finite_names_the_sample_and_keeps_the_others(tmp_p
         ({"seed": -1}, "the seed is -1"),
         ({"dtype": "float16"}, "must be float32 or float64"),
         ({"device": "tpuu"}, "there is no device 'tpuu'"),
+        ({"resolution": "8"}, "the resolution is '8'; it must be a whole number"),
+        ({"seed": 1.5}, "the seed is 1.5; it must be a whole number"),
+        ({"batch": "2"}, "batch is '2'; it must be a whole number"),
+        ({"parameters": {"nu": "a"}}, "parameter nu of sine_decay is a; it must be a finite number"),
+        ({"parameters": ["nu"]}, "must be names with numbers"),
+        ({"folder": 3}, "the folder is 3; it must be a path"),
+        ({"device": 3}, "the device is 3"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(how, told):
     with pytest.raises(UserError, match=told):
         make(1, **how)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "told"),
+    [
+        ("ns_sines", {"resolution": 9}, r"ns_sines \(seed 0, resolution 9, damping=0.05.* an even number of"),
+        ("ns_sines", {"parameters": {"damping": -1.0}}, "damping is -1; it must be 0 or more"),
+        ("ns_sines", {"parameters": {"cfl": -1.0}}, "cfl is -1; it must be positive"),
+        ("ns_sines", {"parameters": {"cfl": 40.0}}, "cfl is 40; no scheme is stable"),
+        ("wave_gauss", {"parameters": {"cfl": 0.9}}, "wave_gauss .*cfl=0.9.* leapfrog needs"),
+        ("darcy", {"parameters": {"low": -3.0}}, "low is -3; it must be positive"),
+        ("ce_rp", {"parameters": {"gamma": 1.0}}, "gamma is 1; it must be above 1"),
+        ("ce_gauss", {"parameters": {"vortices": -1.0}}, "vortices is -1; it must be a whole number"),
+        ("ce_rp", {"parameters": {"speed": 1e200}}, "ce_rp .*speed=1e\\+200"),
+        ("burgers", {"parameters": {"viscosity": 0.0}}, "burgers .*viscosity=0.* above 0"),
+        ("swe_dam_break", {"parameters": {"radius_low": 0.9}}, "radius_low is 0.9, above radius_high"),
+    ],
+)
+def test_numbers_that_cannot_be_solved_name_the_family_and_leave_no_store(name, how, told, tmp_path):
+    folder = tmp_path / "s"
+    settings = {"resolution": 8, "snapshots": 1 if family(name).steady else 2, **how}
+
+    with pytest.raises(UserError, match=told) as raised:
+        ensure(name, 1, folder=folder, progress=False, **settings)
+
+    assert "\n" not in str(raised.value) and not folder.exists()
+
+
+def test_every_family_has_numbers_that_are_allowed():
+    assert {one.name: wrong_number(one.parameters) for one in families().values()} == dict.fromkeys(
+        families(), ""
+    )
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

@@ -87,6 +87,17 @@ def test_an_undamped_flow_keeps_its_energy() -> None:
     torch.testing.assert_close(energy[:, 1], energy[:, 0], rtol=1e-6, atol=0)
 
 
+def test_an_undamped_flow_and_a_fluid_at_rest_are_solved_in_single_precision() -> None:
+    times, damping = torch.tensor([0.0, 0.1]), Damping(strength=0.0)
+    start = torch.cat([smooth(16), torch.zeros(1, 2, 16, 16, dtype=torch.float64)])
+
+    single = solve_incompressible(start.float(), times, damping=damping)
+
+    double = solve_incompressible(start, times, damping=damping)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-4)
+
+
 def test_a_smooth_flow_converges_faster_than_any_power() -> None:
     times = torch.tensor([0.0, 0.15])
     damping = Damping(kind="none")

@@ -147,6 +147,35 @@ def test_efficiency_names_every_model_at_its_line_and_counts_on_the_axis():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["4", "16", "64"]
 
 
+def test_errors_that_are_close_together_have_numbers_on_the_axis():
+    figure = figures.efficiency_figure({"scOT": ([1, 2], [103.0, 91.0]), "FNO": ([1, 2], [np.nan, np.inf])})
+
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    low, high = axis.get_ylim()
+    told = [tick.label1.get_text() for tick in axis.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert sum(bool(text) for text in told) >= 3 and low > 85 and high < 110
+
+
+def test_every_column_of_conserved_totals_has_a_time_axis():
+    totals = {name: {"truth": [1] * 8, "scOT": TIMES} for name in ("mass", "x", "y", "energy", "tracer")}
+
+    figure = figures.conserved_figure(totals, times=TIMES)
+
+    figure.canvas.draw()
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "time", "time", "time", ""]
+    assert any(label.get_visible() for label in figure.axes[2].get_xticklabels())
+
+
+def test_spectra_leave_no_empty_decades_below_the_lines():
+    rollout = a_rollout() + 1e-3 * np.random.default_rng(0).standard_normal((8, 2, 16, 16))
+
+    figure = figures.spectra_figure(rollout, {"scOT": rollout}, times=TIMES)
+
+    lowest = min(float(line.get_ydata().min()) for line in figure.axes[0].lines)
+    assert figure.axes[0].get_ylim()[0] > lowest / 100
+
+
 def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
     curves = {name: ([1, 2], [1.0, 0.5]) for name in ("a", "b", "c", "d")}
 

@@ -71,6 +71,11 @@ def test_a_fit_leaves_scores_figures_and_a_movie(place):
     assert [row["model"] for row in rows] == ["poseidon", "persistence"]
     assert all(0 < float(row["relative_l1"]) < 1000 for row in rows)
     assert {row["step"] for row in csv.DictReader((run / "by_time.csv").open())} == {"1", "2", "3", "4"}
+    assert {row["channel"] for row in csv.DictReader((run / "spectra.csv").open())} == {"velocity"}
+    totals = {row["quantity"] for row in csv.DictReader((run / "conserved.csv").open())}
+    assert totals == {"mass", "momentum_x", "momentum_y"}
+    metrics = (run / "metrics.csv").read_text().splitlines()[0]
+    assert "test_spectrum_error" in metrics and "test_drift" in metrics
     figures = {path.name.rpartition("-")[0] for path in (run / "figures").iterdir()}
     assert {"rollout-1", "spectra", "error_by_time", "conserved", "rollout"} <= figures
 
@@ -105,8 +110,10 @@ def test_the_efficiency_curve_goes_on_where_it_stood(place):
     rows = list(csv.DictReader(Path("curve/efficiency.csv").read_text().splitlines()))
     assert [row["trajectories"] for row in rows] == ["1", "4"]
     assert Path("curve/efficiency.png").stat().st_size > 10_000
-    code, again, err = dfm(*words)
+    code, again, err = dfm(*words, "--", *BARE)
     assert code == 0 and "run folder" not in again
+    code, _, err = dfm(*words, "--", "--data.batch_size=4")
+    assert code == 2 and "--data.batch_size=4" in err
 
 
 @pytest.mark.parametrize(

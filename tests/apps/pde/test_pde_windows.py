@@ -68,6 +68,12 @@ def test_a_fixed_input_gives_one_pair_a_step():
     assert pairs(3, step=2, fix_input_to=4) == [(4, 6), (4, 8), (4, 10)]
 
 
+def test_a_fixed_input_honours_the_allowed_leads():
+    assert pairs(3, step=2, fix_input_to=4, lead_steps=[1, 3, 50]) == [(4, 6), (4, 10)]
+    with pytest.raises(UserError, match="leaves no pair; it must hold numbers from 1 to 3"):
+        pairs(3, fix_input_to=0, lead_steps=[0, 4])
+
+
 def test_pairs_beyond_the_trajectory_are_refused():
     with pytest.raises(UserError, match="reach snapshot 14, but trajectories have 10"):
         PairWindows(10, max_steps=7, step=2)
@@ -102,6 +108,14 @@ def test_histories_reach_every_start_and_stride():
     assert strides == {(start, s) for s in (1, 2, 3) for start in range(9 - 2 * s)}
 
 
+def test_sources_of_a_mixture_draw_windows_of_their_own():
+    windows = HistoryWindows(100, frames=2)
+
+    first, second = ([windows.window(0, 0, k, 0, source=one) for k in range(20)] for one in (0, 1))
+
+    assert first != second
+
+
 def test_evaluation_goes_over_every_start_once():
     windows = HistoryWindows(14, frames=4, horizon=1, every=True)
 
@@ -115,6 +129,16 @@ def test_whole_trajectories_have_all_later_frames_as_labels():
     assert WholeWindows(1, frames=1, labels=0).window(0, 0, 0, 0).labels == ()
     with pytest.raises(UserError, match="none is left"):
         WholeWindows(4, frames=4)
+
+
+def test_whole_trajectories_can_start_at_every_frame_that_leaves_all_labels():
+    windows = WholeWindows(9, frames=2, step=2, labels=2, every=True)
+
+    found = [windows.window(0, 0, 0, number) for number in range(len(windows))]
+    assert [(one.inputs, one.labels) for one in found] == [
+        ((0, 2), (4, 6)), ((1, 3), (5, 7)), ((2, 4), (6, 8)),
+    ]  # fmt: skip
+    assert windows.labels == 2 and len(WholeWindows(9, frames=2, step=2, labels=2)) == 1
 
 
 @given(st.integers(3, 40_000), st.integers(0, 300), st.integers(0, 300), st.sampled_from([-1, -2, -8, 5]))

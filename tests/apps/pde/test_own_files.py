@@ -1,0 +1,340 @@
+"""Files that say themselves what they hold, ours and a user's, are not taken for published sets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from apps.pde.families import family
+from apps.pde.generate import ensure
+from apps.pde.published import published_layout, refuse_foreign, write_netcdf
+from apps.pde.solutions import Solutions, check_suffix, written_to
+from apps.pde.sources.opening import open_source
+from apps.pde.store import Store
+from core.errors import UserError
+
+
+def labelled(path: Path, *, dims: str, sizes: tuple[int, ...], name: str, coordinates: bool = True, **attrs):
+    """A user's file with named axes, x from 10 to 20 and t from 0 to 12."""
+    words = dims.split()
+    values = np.arange(np.prod(sizes), dtype=np.float32).reshape(sizes)
+    ends = {"time": (0, 12), "x": (10, 20), "y": (-1, 1)}
+    coords = {
+        word: np.linspace(*ends[word], size)
+        for word, size in zip(words, sizes, strict=True)
+        if coordinates and word in ends
+    }
+    made = xarray.Dataset({name: (words, values, {"units": "m/s"} if coordinates else {})}, coords, attrs)
+    made.to_netcdf(path, engine="h5netcdf")
+    return values
+
+
+FLOW = "trajectory time component x y"
+
+
+@pytest.mark.parametrize("name", ["mysim.nc", "mysim.h5"])
+def test_a_users_flow_with_named_axes_is_no_shear_layer(tmp_path, name):
+    values = labelled(tmp_path / name, dims=FLOW, sizes=(2, 5, 2, 4, 6), name="velocity")
+
+    source = open_source(tmp_path / name)
+
+    assert (source.layout, source.space, source.periodic) == ("labelled", (4, 6), False)
+    assert (source.times[-1], source.coordinates[0][0], source.coordinates[0][-1]) == (12.0, 10.0, 20.0)
+    assert set(source.units.values()) == {"m/s"}
+    np.testing.assert_array_equal(source.read(1, [3]), values[1, 3:4])
+
+
+@pytest.mark.parametrize("coordinates", [True, False])
+@pytest.mark.parametrize(
+    ("name", "dims", "sizes"),
+    [
+        ("solution", "trajectory time x y", (2, 5, 4, 6)), ("velocity", FLOW, (2, 5, 2, 4, 6)),
+        ("velocity", "trajectory time component y x", (2, 5, 2, 4, 6)), ("velocity", FLOW, (2, 5, 3, 4, 6)),
+        ("velocity", "x y component time trajectory", (4, 6, 3, 5, 2)), ("data", FLOW, (2, 5, 4, 4, 6)),
+    ],
+)  # fmt: skip
+def test_named_axes_are_not_overruled_by_a_guess(tmp_path, name, dims, sizes, coordinates):
+    values = labelled(tmp_path / "mine.nc", dims=dims, sizes=sizes, name=name, coordinates=coordinates)
+
+    source = open_source(tmp_path / "mine.nc")
+
+    order = [dims.split().index(word) for word in FLOW.split() if word in dims]
+    assert (source.layout, source.trajectories, source.steps, source.space) == ("labelled", 2, 5, (
+        sizes[dims.split().index("x")], sizes[dims.split().index("y")]
+    ))  # fmt: skip
+    np.testing.assert_array_equal(source.read(1, [3]).reshape(-1), values.transpose(order)[1, 3].reshape(-1))
+
+
+def test_a_published_file_with_named_axes_keeps_its_layout(tmp_path):
+    whole = {"dims": "sample time channel x y", "sizes": (1, 21, 3, 128, 128), "name": "velocity"}
+    labelled(tmp_path / "renamed.nc", coordinates=False, **whole)
+    small = whole | {"sizes": (2, 21, 3, 4, 4)}
+    labelled(tmp_path / "NS-PwC.nc", coordinates=False, **small)
+    labelled(tmp_path / "mine.nc", coordinates=False, **small)
+    swapped = small | {"sizes": (2, 21, 2, 4, 6)}
+    labelled(tmp_path / "NS-SL.nc", coordinates=False, **swapped)
+
+    found = [open_source(tmp_path / name) for name in ("renamed.nc", "NS-PwC.nc", "NS-SL.nc")]
+    forced = open_source(tmp_path / "mine.nc", layout="pdegym")
+
+    assert [source.layout for source in (*found, forced)] == ["pdegym"] * 4
+    assert found[0].channels == forced.channels == ("velocity_x", "velocity_y", "tracer")
+    assert found[2].space == (6, 4)  # its loader exchanges the axes
+
+
+def test_a_sets_name_without_its_arrays_is_no_set(tmp_path):
+    labelled(tmp_path / "ace.nc", dims="sample time x y", sizes=(2, 5, 4, 6), name="phase")
+    labelled(tmp_path / "helmholtz.nc", dims="sample x y", sizes=(2, 4, 6), name="u")
+
+    for name, channel in (("ace.nc", "phase"), ("helmholtz.nc", "u")):
+        source = open_source(tmp_path / name)
+        assert (source.layout, source.channels) == ("labelled", (channel,))
+
+
+GENERATED = (
+    "helmholtz", "poisson_gauss", "darcy", "wave_gauss", "gce_rt", "ce_rp", "ace", "ns_sl", "fns_kf",
+    "burgers", "swe_dam_break",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_what_is_generated_is_read_back_from_both_formats(tmp_path, name):
+    one = family(name)
+    short = replace(one, horizon=one.horizon / (one.snapshots - 1 or 1))
+    store = Store.open(
+        ensure(
+            short, 2, resolution=16, snapshots=1 if one.steady else 3, folder=tmp_path / "s", progress=False
+        )
+    )
+    file = write_netcdf(store, one, tmp_path / "out" / published_layout(one).file, samples=2)
+
+    zarr, netcdf = open_source(store.path), open_source(file)
+
+    assert (zarr.layout, netcdf.layout) == ("store", "labelled")
+    for source in (zarr, netcdf):
+        assert (source.trajectories, source.space, source.periodic) == (2, store.space, one.periodic)
+        assert source.inputs == one.inputs and source.licence == store.attributes["licence"]
+        assert set(one.constants) & set(source.channels) <= set(source.constants)
+        np.testing.assert_array_equal(source.times, store.times)
+        np.testing.assert_array_equal(source.coordinates, store.coordinates)
+        assert dict(zip(source.parameters, source.numbers(1), strict=True)) == pytest.approx(one.parameters)
+    kept = [channel for channel in one.channels if channel in netcdf.channels]
+    assert set(netcdf.channels) - {"energy"} == set(kept) == set(one.channels) - {"forcing"}
+    assert {channel: netcdf.units[channel] for channel in kept} == {
+        channel: zarr.units[channel] for channel in kept
+    }
+    steps = range(len(store.times))
+    np.testing.assert_array_equal(netcdf.read(1, steps, kept), zarr.read(1, steps, kept))
+
+
+def test_a_folder_with_a_generated_file_stands_for_it(tmp_path):
+    store = Store.open(ensure("ce_rp", 1, resolution=16, snapshots=2, folder=tmp_path / "s", progress=False))
+    write_netcdf(store, family("ce_rp"), tmp_path / "out" / "CE-RP.nc", samples=1)
+
+    source = open_source(tmp_path / "out")
+
+    np.testing.assert_array_equal(source.coordinates, store.coordinates)
+
+
+# --- `periodic` and lists in attributes ---
+
+
+@pytest.mark.parametrize(
+    ("said", "periodic"),
+    [
+        ("yes", True), ("True", True), ("1", True), (1, True), (np.float64(1), True), ([1, 1], True),
+        ("no", False), ("FALSE", False), (0, False), ("0", False), (None, False),
+    ],
+)  # fmt: skip
+def test_periodic_is_read_as_it_is_written(tmp_path, said, periodic):
+    attrs = {} if said is None else {"periodic": said}
+    labelled(tmp_path / "mine.nc", dims="time x y", sizes=(3, 4, 6), name="u", **attrs)
+
+    assert open_source(tmp_path / "mine.nc").periodic is periodic
+
+
+@pytest.mark.parametrize("said", ["maybe", 2, [1, 0], ""])
+def test_another_word_for_periodic_is_one_sentence(tmp_path, said):
+    labelled(tmp_path / "mine.nc", dims="time x y", sizes=(3, 4, 6), name="u", periodic=said)
+
+    with pytest.raises(UserError, match=r"mine\.nc has the attribute periodic = .* true or false") as raised:
+        open_source(tmp_path / "mine.nc")
+
+    assert "\n" not in str(raised.value)
+
+
+def test_an_attribute_names_the_inputs_of_a_steady_problem(tmp_path):
+    fields = {name: (("sample", "x", "y"), np.ones((2, 4, 4), np.float32)) for name in ("a", "b", "u")}
+    for file, attrs in (("said", {"inputs": "a, b"}), ("other", {"inputs": "run 12, a"}), ("none", {})):
+        xarray.Dataset(fields, attrs=attrs).to_netcdf(tmp_path / f"{file}.nc", engine="h5netcdf")
+
+    found = [open_source(tmp_path / f"{file}.nc").inputs for file in ("said", "other", "none")]
+
+    assert found == [("a", "b"), (), ()]
+
+
+# --- PDEBench ---
+
+
+def cells(low: float, high: float, count: int) -> np.ndarray:
+    return low + (high - low) * (np.arange(count) + 0.5) / count
+
+
+def fluid(space: int) -> dict[str, np.ndarray]:
+    return {name: np.zeros((2, 3, *[8] * space)) for name in ("density", "Vx", "pressure")}
+
+
+def seeds(edge: float, fields: int) -> dict[str, np.ndarray]:
+    grid = {f"0000/grid/{axis}": cells(-edge, edge, 8) for axis in "xy"}
+    return {"0000/data": np.zeros((3, 8, 8, fields)), **grid}
+
+
+LINE = {"tensor": np.zeros((2, 3, 8))}
+DARCY = {"nu": np.zeros((2, 8, 8)), "tensor": np.zeros((2, 1, 8, 8))}
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "periodic"),
+    [
+        ("1D_Advection_Sols_beta0.1.hdf5", LINE | {"x-coordinate": cells(0, 1, 8)}, True),
+        ("both_edges.hdf5", LINE | {"x-coordinate": np.linspace(0, 1, 8)}, False),
+        ("2D_rdb_NA_NA.h5", seeds(2.5, 1), False), ("2D_diff-react_NA_NA.h5", seeds(1, 2), False),
+        ("2D_DarcyFlow_beta1.0_Train.hdf5", DARCY, False),
+        ("plane.hdf5", {"tensor": np.zeros((2, 3, 8, 8))}, False),
+        ("1D_CFD_Rand_Eta0.01_Zeta0.01_periodic_Train.hdf5", fluid(1), True),
+        ("1D_CFD_Shock_Eta1e-08_Zeta1e-08_trans_Train.hdf5", fluid(1), False),
+        ("1D_unknown.hdf5", fluid(1), False), ("2D_CFD.hdf5", fluid(2), True),
+        ("2D_shock.hdf5", fluid(2), False),
+    ],
+)  # fmt: skip
+def test_pdebench_is_periodic_where_the_equation_is_known_to_be(tmp_path, name, arrays, periodic):
+    with h5py.File(tmp_path / name, "w") as file:
+        for array, values in arrays.items():
+            file[array] = values
+
+    source = open_source(tmp_path / name)
+
+    assert (source.layout, source.periodic) == ("pdebench", periodic)
+
+
+# --- what `predict` writes and overwrites ---
+
+SOLUTIONS = Solutions(
+    fields=["phase"], samples=[0, 1], times=np.array([0.5, 3.0]),
+    coordinates=[np.linspace(2, 3, 4), np.linspace(0, 9, 6)], units={"phase": "K", "time": "s"}, spread=False,
+    attributes={"made_by": "dfm pde predict", "periodic": 0},
+)  # fmt: skip
+
+
+def predicted(path: Path, value: float = 1.0) -> None:
+    with written_to(path, SOLUTIONS) as write:
+        for row in range(2):
+            write(row, np.full((2, 1, 4, 6), value, dtype=np.float32), None)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    return {str(file): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("name", ["ace.nc", "NS-SL.nc", "ace.zarr"])
+def test_a_prediction_is_read_back_whatever_its_name(tmp_path, name):
+    predicted(tmp_path / name)
+
+    source = open_source(tmp_path / name)
+
+    assert (source.layout, source.channels, source.periodic) == ("labelled", ("phase",), False)
+    assert source.times.tolist() == [0.5, 3.0] and source.units["phase"] == "K"
+    np.testing.assert_array_equal(source.coordinates[1], np.linspace(0, 9, 6))
+    np.testing.assert_array_equal(source.read(1, [1]), np.ones((1, 1, 4, 6), np.float32))
+
+
+def test_a_prediction_that_was_packed_since_is_unpacked(tmp_path):
+    predicted(tmp_path / "out.nc", 2.5)
+    packed = {"phase": {"dtype": "int16", "scale_factor": 0.5, "add_offset": 1.0, "_FillValue": -1}}
+    with xarray.open_dataset(tmp_path / "out.nc") as held:
+        held.to_netcdf(tmp_path / "packed.nc", engine="h5netcdf", encoding=packed)
+
+    np.testing.assert_array_equal(open_source(tmp_path / "packed.nc").read(1, [1]).mean(), 2.5)
+
+
+def foreign(folder: Path) -> list[Path]:
+    """Things that must outlive a prediction."""
+    import zarr
+
+    store = Store.open(ensure("ace", 1, resolution=16, snapshots=2, folder=folder / "s.zarr", progress=False))
+    write_netcdf(store, family("ace"), folder / "ACE.nc", samples=1)
+    labelled(folder / "mine.nc", dims="x y", sizes=(4, 6), name="u")
+    labelled(folder / "theirs.nc", dims="x y", sizes=(4, 6), name="u", made_by="Anna")
+    (folder / "notes.nc").write_text("no netCDF")
+    (folder / "empty.nc").touch()
+    zarr.create_group(folder / "group.zarr")
+    (folder / "folder.zarr").mkdir()
+    (folder / "folder.zarr" / "kept").write_text("1")
+    (folder / "file.zarr").write_text("1")
+    (folder / "bad.zarr").mkdir()
+    (folder / "bad.zarr" / "zarr.json").write_text("[")
+    return [path for path in folder.iterdir() if path.suffix in (".nc", ".zarr")]
+
+
+def test_a_prediction_overwrites_nothing_but_a_prediction(tmp_path):
+    there = foreign(tmp_path)
+    before = content(tmp_path)
+
+    assert len(there) == 10
+    for path in there:
+        with pytest.raises(UserError, match="choose another name") as raised:
+            check_suffix(path)
+        assert "\n" not in str(raised.value)
+        with pytest.raises(UserError, match="choose another name"):
+            predicted(path)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_former_prediction_is_replaced(tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+
+    predicted(out, 1.0)
+    predicted(out, 2.0)
+
+    assert open_source(out).read(0, [0]).mean() == 2.0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_former_store_is_there_after_a_failed_replacement(tmp_path, monkeypatch):
+    out = tmp_path / "out.zarr"
+    predicted(out, 1.0)
+    before = content(out)
+
+    def failing(move):
+        # The new store cannot take its place; the former one can be given back its name.
+        def moved(source, target, **how):
+            if Path(target) == out and str(source) == f"{out}.{os.getpid()}.tmp":
+                raise OSError(28, "No space left on device")
+            return move(source, target, **how)
+
+        return moved
+
+    monkeypatch.setattr("os.rename", failing(os.rename))
+    monkeypatch.setattr("os.replace", failing(os.replace))
+    monkeypatch.setattr("core.files._exchange", lambda one, other: False)  # as on file systems without one
+
+    with pytest.raises(UserError, match="No space left"):
+        predicted(out, 2.0)
+
+    assert content(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_generated_data_do_not_overwrite_a_prediction(tmp_path):
+    predicted(tmp_path / "ACE.nc")
+
+    with pytest.raises(UserError, match="was not made by this command"):
+        refuse_foreign(tmp_path / "ACE.nc")
