@@ -23,8 +23,9 @@ from core.data.normaliser import Normaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
-from core.strategies.losses import weighted
+from core.strategies.losses import averaged, weighted
 from core.strategies.starting import start
+from core.tracking.throughput import is_log_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,9 +125,7 @@ class Task(LightningModule):
         """Take note of the learning-rate finder's curve, to draw it for instance."""
 
     def product_rows(self, datamodule: Any) -> int | None:
-        """Return the rows of the network's largest matrix product, which decide whether oneDNN gains; None if
-        unknown.
-        """
+        """Return the rows of the network's largest matrix product, if known: oneDNN gains if it is large."""
         return None
 
     # Lightning's hooks
@@ -231,7 +230,12 @@ class Task(LightningModule):
         return mean if trainer is None else weighted(mean, count, trainer.strategy)  # type: ignore[attr-defined]
 
     def log_scalars(self, scalars: Mapping[str, Tensor], *, batch_size: int, **options: Any) -> None:
-        """Log tensors without moving them to the host; `batch_size` weighs them in an epoch's mean."""
+        """Log tensors without moving them to the host, the means over all processes where a training step is
+        logged; `batch_size` weighs them in an epoch's mean.
+        """
+        trainer = self._trainer
+        if trainer is not None and trainer.training and is_log_step(trainer):  # type: ignore[attr-defined]
+            scalars = averaged(scalars, trainer.strategy)  # type: ignore[attr-defined]
         self.log_dict(dict(scalars), batch_size=batch_size, **options)
 
     def log_figure(self, name: str, figure: Figure) -> None:
@@ -264,9 +268,7 @@ class Task(LightningModule):
         print(text, flush=True)
 
     def _peak_rate(self) -> float:
-        """Return the optimiser's own rate, or the one the finder picks; a resumed run keeps the one it
-        had.
-        """
+        """Return the optimiser's own rate, or the one that the finder picks and a resumed run keeps."""
         try:
             own = self.optimizer([torch.nn.Parameter(torch.empty(0))]).defaults["lr"]
         except ValueError as error:  # what an optimiser refuses, the recipe asked for

@@ -45,6 +45,11 @@ class TokenBatch(Batch):
         """Number of tokens, for the count of tokens per second."""
         return self.ids.numel()
 
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row, S."""
+        return self.ids.shape[1]
+
     def part(self, rank: int, ranks: int) -> TokenBatch:
         """Return the `rank`-th of `ranks` equal slices along the sequence, with its global positions.
 

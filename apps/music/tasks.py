@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from apps.music.batch import TokenBatch
 from apps.music.data import Tokens
 from apps.music.evaluation import Scores, baseline_rows, by_place, row
 from apps.music.tokenizers import Tokenizer, from_state
+from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
 from core.errors import UserError
 from core.files import replacing
@@ -33,7 +35,8 @@ class LanguageModelling(Task):
     all tokens.
 
     Args:
-        network: Maps `ids` and `positions` `(B, S)` to an output with `logits (B, S, V)`.
+        network: Maps `ids` and `positions` `(B, S)` to an output with `logits (B, S, V)`. One that takes
+            `labels` too then returns in `loss` what `core.objectives.next_token` would, without the logits.
         baselines: Whether `test` scores the baselines too.
         prompt: Text that is continued after each validation and by `test`; an empty one begins a document.
         sample_tokens: Tokens of a continuation; 0 continues nothing. Runs of several processes and compiled
@@ -96,29 +99,42 @@ class LanguageModelling(Task):
         """Return batch size times row length: the rows of the network's linear maps."""
         return datamodule.batch_size * datamodule.context
 
-    def flops_per_sample(self) -> float:
-        """Return the FLOPs of a training step per row, counted on the meta device; MFU is made of it."""
+    def flops_per_sample(self) -> float | None:
+        """Return the FLOPs of a training step per row, counted on the meta device; MFU is made of it.
+
+        None where rows differ in their work: packed documents, a curriculum of lengths, dropped tokens.
+        """
         from core.tracking import count_flops
 
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        dropping = any(isinstance(callback, TokenDropping) for callback in callbacks)
+        if dropping or data.changes or data.packing == "documents":
+            return None
         ids = torch.zeros(1, data.context, dtype=torch.int64)
         return float(count_flops(self.network, {"ids": ids}))
 
     def logits(self, batch: TokenBatch | PackedBatch) -> Tensor:
         """Return `(B, S, V)`, of the token after each; packed documents do not see each other."""
-        if isinstance(batch, PackedBatch):
-            flat = self.network(batch.ids.reshape(1, -1), **batch.arguments()).logits
-            return flat.view(*batch.ids.shape, -1)
-        return self.network(batch.ids, positions=batch.positions).logits
+        return self._output(batch).logits.view(*batch.ids.shape, -1)
+
+    def summed_loss(self, batch: TokenBatch | PackedBatch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of the predicted tokens of this process, in nats, and their number.
+
+        The logits are not kept where the network can do without: they may take more memory than all the rest.
+        """
+        if "labels" in inspect.signature(self.network.forward).parameters:
+            return self._output(batch, labels=batch.labels).loss
+        return next_token(self.logits(batch), batch.labels)
 
     def loss(self, batch: TokenBatch | PackedBatch) -> Tensor:
         """Return the mean loss over the predicted tokens of this process."""
-        total, count = next_token(self.logits(batch), batch.labels)
+        total, count = self.summed_loss(batch)
         return total / count.clamp(min=1)
 
     def training_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, over the tokens of all processes."""
-        loss = self.mean_over_ranks(*next_token(self.logits(batch), batch.labels))
+        loss = self.mean_over_ranks(*self.summed_loss(batch))
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -171,6 +187,13 @@ class LanguageModelling(Task):
     def title(self) -> str:
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__)
+
+    def _output(self, batch: TokenBatch | PackedBatch, **labels: Tensor) -> Any:
+        """Run the network; rows of packed documents are one behind another to it."""
+        if not isinstance(batch, PackedBatch):
+            return self.network(batch.ids, positions=batch.positions, **labels)
+        flat = {name: value.reshape(1, -1) for name, value in labels.items()}
+        return self.network(batch.ids.reshape(1, -1), **batch.arguments(), **flat)
 
     def _new_scores(self) -> Scores:
         data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]

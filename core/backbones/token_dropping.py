@@ -7,7 +7,7 @@ the block. The part grows until all are kept.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +129,7 @@ def drop_tokens(
         places = choose(x.shape[0], x.shape[1])
         if places is None:
             return None
-        places = places.to(x.device)
+        places = places.to(x.device, non_blocking=True)
         waiting.append((x, places))
         return (
             tuple(_cut(value, places, x.shape[1]) for value in given),
@@ -166,7 +166,8 @@ class TokenDropping(Callback):
             `(S, ...)` without a batch dimension.
 
     Raises:
-        UserError: If the network has no `blocks()`, or not as many as `kept` says.
+        UserError: If the network has no `blocks()`, or not as many as `kept` says, or processes hold slices
+            of the sequence: none of them knows which tokens the others keep.
     """
 
     def __init__(self, kept: KeptTokens, *, ends: int = 1, seed: int = 0, shared: bool = False) -> None:
@@ -177,11 +178,13 @@ class TokenDropping(Callback):
             )
         self.kept, self.ends, self.seed, self.shared = kept, ends, seed, shared
         self._handles: list[RemovableHandle] = []
+        self._drawn: tuple[tuple[int, int, int, int], Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the hooks on the middle blocks."""
         if stage != "fit" or self._handles:
             return
+        _refuse_slices(trainer.strategy)
         network = getattr(pl_module, "network", pl_module)
         if not hasattr(network, "blocks"):
             raise UserError(f"{type(network).__name__} has no blocks() that could drop tokens")
@@ -192,15 +195,20 @@ class TokenDropping(Callback):
                 f"token dropping is set up for {self.kept.layers} layers, {self.kept.dropping_layers} of "
                 f"which drop tokens; the network has {len(blocks)}, {len(middle)} of them between its ends"
             )
-        for number in middle:
-            self._handles += drop_tokens(blocks[number], self._chooser(trainer, number))
+        for place, number in enumerate(middle):
+            self._handles += drop_tokens(blocks[number], self._chooser(trainer, pl_module, middle, place))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off again."""
         while self._handles:
             self._handles.pop().remove()
+        self._drawn = None
 
-    def _chooser(self, trainer: Trainer, layer: int) -> Callable[[int, int], Tensor | None]:
+    def _chooser(
+        self, trainer: Trainer, module: LightningModule, layers: Sequence[int], place: int
+    ) -> Callable[[int, int], Tensor | None]:
+        """Return what chooses for the block at a place of `layers`."""
+
         @torch.compiler.disable  # type: ignore[untyped-decorator]
         def choose(rows: int, tokens: int) -> Tensor | None:
             kept = self.kept.value(trainer.global_step)
@@ -208,20 +216,49 @@ class TokenDropping(Callback):
             kept = kept * max(tokens, self.kept.maximum) // self.kept.maximum
             if kept >= tokens:
                 return None
-            where = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
             turn = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            return chosen(
+            asked = (trainer.global_step, turn, rows, tokens)
+            if self._drawn is None or self._drawn[0] != asked:
+                self._drawn = (
+                    asked,
+                    self._draw(trainer, layers, kept, asked).to(module.device, non_blocking=True),
+                )
+            return self._drawn[1][place]
+
+        return choose
+
+    def _draw(
+        self, trainer: Trainer, layers: Sequence[int], kept: int, asked: tuple[int, int, int, int]
+    ) -> Tensor:
+        """Return the places `(layers, B, kept)` of all blocks, where a device can fetch them unawaited."""
+        step, turn, rows, tokens = asked
+        where = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
+        drawn = [
+            chosen(
                 1 if self.shared else rows,
                 tokens,
                 kept,
                 seed=self.seed,
-                step=trainer.global_step,
+                step=step,
                 layer=layer,
                 first=0 if self.shared else where["rank"] * rows,
                 turn=turn,
             )
+            for layer in layers
+        ]
+        places = torch.stack(drawn)
+        return places.pin_memory() if trainer.strategy.root_device.type == "cuda" else places
 
-        return choose
+
+def _refuse_slices(strategy: Any) -> None:
+    """Raise a UserError where a process is given a part of each sequence only."""
+    context = getattr(strategy, "axes", {}).get("context", 1)
+    if context > 1 or getattr(strategy, "sequence", False):
+        found, wanted = ("sequence=true", "sequence=false") if context == 1 else (f"{context=}", "context=1")
+        raise UserError(
+            f"token dropping needs whole sequences and trainer.strategy cuts them ({found}); leave the "
+            f"callback out, or give {wanted}"
+        )
 
 
 def _cut(value: Any, places: Tensor, tokens: int, name: str = "") -> Any:

@@ -183,6 +183,16 @@ class PackedBatch(Batch):
         return max(length for row in self.lengths for length in row)
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens, those of unused ends too, for the count of tokens per second."""
+        return self.ids.numel()
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of the row that a network is given: all rows one after another."""
+        return self.ids.numel()
+
+    @property
     def targets(self) -> int:
         """Number of tokens that are predicted."""
         return int((self.labels != IGNORED).sum())

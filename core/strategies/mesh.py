@@ -263,6 +263,7 @@ class Mesh(ModelParallelStrategy):
             UserError: If sequences are to be cut and the batch cannot be, or not into equal slices.
         """
         batch = super().batch_to_device(batch, device, dataloader_idx)
+        self._check_rows(batch)
         ranks = self.axes["context"]
         if ranks == 1:
             return batch
@@ -361,6 +362,15 @@ class Mesh(ModelParallelStrategy):
     def _averaged(self) -> dist.ProcessGroup | None:
         """The group over which gradients are averaged here, where no sharding does it."""
         return None if self.axes["shard"] > 1 else self.grid.group("replicate", "context")
+
+    def _check_rows(self, batch: Any) -> None:
+        """Refuse rows that tensor-parallel ranks cannot cut: some would fail, and others wait for them."""
+        ranks, length = self.axes["tensor"], getattr(batch, "row_length", None)
+        if self.sequence and length is not None and length % ranks:
+            raise UserError(
+                f"trainer.strategy: sequence cuts rows over {ranks} tensor ranks, but a row of {length} "
+                f"tokens cannot be cut into {ranks} equal slices; give rows that can, or sequence=false"
+            )
 
     def _arrange(self, network: nn.Module) -> None:
         axes, grid = self.axes, self.grid

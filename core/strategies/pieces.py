@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["align", "like", "local", "settled", "whole"]
+from core.backbones.gradient_norm import local
 
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's piece, which shares its memory with `tensor`."""
-    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+__all__ = ["align", "like", "local", "whole"]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor; every rank of its mesh must ask."""
     return tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor.detach()
-
-
-def settled(tensor: Tensor) -> Tensor:
-    """Return `tensor` with sums over ranks that are still outstanding carried out."""
-    if not isinstance(tensor, DTensor) or not any(place.is_partial() for place in tensor.placements):
-        return tensor
-    places = [Replicate() if place.is_partial() else place for place in tensor.placements]
-    return tensor.redistribute(placements=places)
 
 
 def align(parameter: Tensor) -> None:

@@ -57,12 +57,12 @@ def cut_matrices(network: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> Non
             f"trainer.strategy: tensor is {mesh.size()}, but {name} has no tensor_parallel_plan; give "
             "tensor=1 and a larger shard"
         )
-    heads = getattr(network, "settings", {})
-    for what in ("heads", "kv_heads"):
-        if heads.get(what, mesh.size()) % mesh.size():
+    sizes = getattr(network, "settings", {})
+    for what in ("heads", "kv_heads", "ffn"):
+        if sizes.get(what, mesh.size()) % mesh.size():
             raise UserError(
-                f"trainer.strategy: tensor is {mesh.size()}, which does not divide the {heads[what]} {what} "
-                f"of {name}; give a tensor size that does"
+                f"trainer.strategy: tensor is {mesh.size()}, which does not divide {name}'s {what}, "
+                f"{sizes[what]}; give a tensor size that does"
             )
     parallelize_module(network, mesh, plan(sequence=sequence), src_data_rank=None)
 

@@ -14,10 +14,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.backbones.gradient_norm import global_norm
 from core.tracking.flops import skeleton
 from core.tracking.peaks import compute_dtype, mfu, peak_flops
 
-__all__ = ["Throughput", "log_interval", "replicas_of", "size_of"]
+__all__ = ["Throughput", "is_log_step", "log_interval", "replicas_of", "size_of", "slices_of"]
 
 
 class _Step(NamedTuple):
@@ -35,7 +36,7 @@ class Throughput(Callback):
     - `throughput/data_wait`: the share of that time spent waiting for the next batch, 0 to 1.
     - `throughput/mfu`: FLOPs done per second over the devices' dense peak, if both are known. FLOPs per
       sample are the argument, or the answer of the task's method `flops_per_sample()`, asked once and only
-      where a peak is known.
+      where a peak is known; None, where samples differ in their work, leaves MFU out.
     - `throughput/samples`: samples seen since the start of the run, resumes included.
     - `lr` or `lr/<group>`; `grad_norm` before clipping, and `grad_norm_max` since the last log step.
 
@@ -142,7 +143,7 @@ class Throughput(Callback):
                 if parameter.grad is not None
             ]
             if gradients:
-                self._norms.append(torch.nn.utils.get_total_norm(gradients).detach())
+                self._norms.append(global_norm(gradients))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,13 +175,14 @@ class Throughput(Callback):
             values["throughput/data_wait"] = sum(step.waited for step in self._steps) / seconds
             tokens = [int(step.tokens) for step in self._steps if step.tokens is not None]
             if tokens:
-                values["throughput/tokens_per_second"] = sum(tokens) * replicas_of(trainer) / seconds
+                whole = sum(tokens) * slices_of(trainer) * replicas_of(trainer)
+                values["throughput/tokens_per_second"] = whole / seconds
             if self._known_peak and (flops := self._flops(pl_module)):
                 all_peaks = self._known_peak * trainer.world_size
                 values["throughput/mfu"] = mfu(flops * samples, seconds=seconds, peak=all_peaks)
         values |= learning_rates(trainer)
         if self._norms:
-            norms = torch.stack([_whole(norm) for norm in self._norms]).float().tolist()
+            norms = torch.stack(self._norms).float().tolist()
             values |= {"grad_norm": norms[-1], "grad_norm_max": max(norms)}
             self._norms.clear()
         return values
@@ -244,6 +246,11 @@ def replicas_of(trainer: Trainer) -> int:
     return int(where["num_replicas"]) if where else trainer.world_size
 
 
+def slices_of(trainer: Trainer) -> int:
+    """Return how many processes hold a slice of each sequence; a batch counts its own slice's tokens only."""
+    return int(getattr(trainer.strategy, "axes", {}).get("context", 1))
+
+
 def _peak(device: torch.device, precision: str) -> float | None:
     """Return the table's peak of a run's device, or None for a CPU and for devices it does not hold."""
     ask = (
@@ -256,8 +263,13 @@ def _peak(device: torch.device, precision: str) -> float | None:
 
 def _logs_now(trainer: Trainer) -> bool:
     """Tell whether Lightning writes this step's metrics: an optimiser step is done, and its turn has come."""
+    return bool(trainer.loggers) and is_log_step(trainer)
+
+
+def is_log_step(trainer: Trainer) -> bool:
+    """Tell whether a training step ends an optimiser step whose turn to be logged has come."""
     loop = trainer.fit_loop
-    if not trainer.loggers or loop._should_accumulate():
+    if loop._should_accumulate():
         return False
     step, every = loop.epoch_loop._batches_that_stepped + 1, log_interval(trainer)
     return bool(getattr(trainer, "fast_dev_run", False)) or (every > 0 and step % every == 0)
@@ -266,8 +278,3 @@ def _logs_now(trainer: Trainer) -> bool:
 def log_interval(trainer: Trainer) -> int:
     """Return the optimiser steps between log steps; 0 means that none is logged."""
     return int(getattr(trainer, "log_every_n_steps", 0))  # Lightning sets it outside its class
-
-
-def _whole(norm: Tensor) -> Tensor:
-    """Return a sharded norm as a plain tensor."""
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -17,6 +17,7 @@ from core.backbones.llama import llama_tiny
 from core.backbones.token_dropping import KeptTokens, TokenDropping, chosen, drop_tokens
 from core.data.module import DataModule
 from core.errors import UserError
+from core.strategies import Mesh
 
 
 @given(rows=st.integers(1, 4), tokens=st.integers(1, 40), part=st.integers(1, 40), layer=st.integers(0, 5))
@@ -143,7 +144,7 @@ class Model(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
-def train(kept: KeptTokens, **more: int) -> Model:
+def train(kept: KeptTokens, kind: type[TokenDropping] = TokenDropping, **more: int) -> Model:
     model = Model()
     trainer = Trainer(
         accelerator="cpu",
@@ -153,7 +154,7 @@ def train(kept: KeptTokens, **more: int) -> Model:
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[TokenDropping(kept, **more)],
+        callbacks=[kind(kept, **more)],
     )
     trainer.fit(model, datamodule=Data(batch_size=4))
     return model
@@ -167,6 +168,50 @@ def test_a_recipe_can_drop_tokens_of_its_middle_layers() -> None:
     assert model.losses == train(kept).losses
     assert model.losses != train(kept, seed=1).losses
     assert model.losses[-1] < model.losses[0]
+
+
+class Recording(TokenDropping):
+    """Keeps what was drawn, each time that something was."""
+
+    drawn: list[tuple[tuple[int, ...], Tensor]] = []
+
+    def _draw(self, trainer, layers, kept, asked):
+        places = super()._draw(trainer, layers, kept, asked)
+        self.drawn.append((asked, places))
+        return places
+
+
+def test_all_layers_places_of_a_step_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recording, "drawn", [])
+    kept = KeptTokens(minimum=8, maximum=32, steps=6, multiple=8, layers=4)
+
+    model = train(kept, Recording)
+
+    assert [asked[0] for asked, _ in Recording.drawn] == [0, 1, 2, 3, 4, 5]  # then all tokens are kept
+    for (step, turn, rows, tokens), places in Recording.drawn:
+        for layer, own in zip((1, 2), places, strict=True):
+            alone = chosen(rows, tokens, kept.value(step), seed=0, step=step, layer=layer, turn=turn)
+            assert torch.equal(own, alone)
+    assert model.losses == train(kept).losses
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"tensor": 2, "sequence": True}, r"\(sequence=true\); .* or give sequence=false"),
+        ({"context": 2}, r"\(context=2\); .* or give context=1"),
+    ],
+)
+def test_slices_of_sequences_are_refused(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], said: str
+) -> None:
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy=Mesh(**sizes), logger=False)
+    dropping = TokenDropping(KeptTokens(minimum=8, maximum=32, steps=6, multiple=8, layers=4))
+
+    with pytest.raises(UserError, match=said):
+        dropping.setup(trainer, Model(), "fit")
 
 
 def test_a_wrong_number_of_layers_is_refused() -> None:

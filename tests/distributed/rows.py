@@ -35,6 +35,7 @@ from core.precision import precision_plugin
 from core.strategies import Mesh
 from core.strategies.pieces import whole
 from core.task import Task
+from core.tracking.throughput import Throughput, is_log_step
 
 STEPS, GLOBAL_BATCH, TOKENS, LENGTH = 20, 8, 50, 16
 IGNORE = -100
@@ -116,13 +117,18 @@ class Learning(Task):
 
     def __init__(self, kind: str, net: nn.Module, **task: Any) -> None:
         super().__init__(net, restore_best=False, optimizer=adamw, **task)
-        self.kind, self.losses, self.rows = kind, [], []
+        self.kind, self.losses, self.rows, self.logged = kind, [], [], []
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss = self.error(batch)
         self.rows.append(len(batch))
         self.losses.append(float(self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")))
+        self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        if is_log_step(self.trainer):
+            self.logged.append(float(self.trainer.callback_metrics["train_loss"]))
 
     def error(self, batch: Sample) -> Tensor:
         if self.kind == "llama":
@@ -154,8 +160,11 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     )
     task = Learning(kind, net, adaptation=adaptation)
     plugin = precision_plugin(row.get("precision"))
+    throughput = Throughput()
     trainer = pl.Trainer(
         accelerator="cpu",
+        callbacks=[throughput],
+        log_every_n_steps=1,
         devices=int(os.environ.get("WORLD_SIZE", "1")),
         strategy=Mesh(**sizes),
         precision=None if plugin else row.get("precision"),
@@ -175,6 +184,8 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     weights = {name: whole(tensor) for name, tensor in net.state_dict().items()}
     return {
         "losses": task.losses,
+        "logged": task.logged,
+        "norms": [float(norm) for norm in throughput._norms],  # nothing is logged, so all are there
         "rows": task.rows,
         "weights": weights,
         "pieces": {name: tuple(getattr(p, "_local_tensor", p).shape) for name, p in net.named_parameters()},

@@ -8,13 +8,18 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 
+from apps.music.batch import TokenBatch
+from core.backbones.llama import llama_tiny
+from core.data.packing import PackedBatch
 from core.errors import UserError
 from core.strategies import Mesh
-from core.strategies.sharding import blocks_of
+from core.strategies.sharding import blocks_of, cut_matrices
 from core.strategies.sizes import AXES, coordinates, resolve
 
 ONES = dict.fromkeys(AXES, 1)
@@ -84,6 +89,53 @@ def test_a_trainer_with_other_devices_than_the_sizes_is_refused_before_any_proce
 def test_a_network_without_blocks_is_refused_by_name():
     with pytest.raises(UserError, match="shard 2 needs the network's repeated layers and Linear names none"):
         blocks_of(nn.Linear(2, 2), "shard 2")
+
+
+@pytest.fixture
+def two_ranks():
+    """The first of two processes, the other of which is not there."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield init_device_mesh("cpu", (2,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"ffn": 49}, "tensor is 2, which does not divide Llama's ffn, 49"),
+        ({"ffn": 48, "heads": 3, "width": 48}, "does not divide Llama's heads, 3"),
+    ],
+)
+def test_matrices_that_cannot_be_cut_evenly_are_refused(two_ranks, sizes, said):
+    with pytest.raises(UserError, match=said):
+        cut_matrices(llama_tiny(**sizes), two_ranks, sequence=False)
+
+
+@pytest.fixture
+def along_the_sequence(monkeypatch):
+    """A strategy that cuts rows over two ranks, before they start."""
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    mesh = Mesh(tensor=2, sequence=True)
+    pl.Trainer(accelerator="cpu", devices=2, strategy=mesh, logger=False)
+    return mesh
+
+
+def packed(rows: int) -> PackedBatch:
+    ids = torch.zeros(rows, 15, dtype=torch.int64)
+    return PackedBatch(ids, ids, ids, ((15,),) * rows)
+
+
+@pytest.mark.parametrize("batch", [packed(1), TokenBatch(packed(2).ids, packed(2).ids, packed(2).ids)])
+def test_rows_that_cannot_be_cut_evenly_are_refused_by_every_rank(along_the_sequence, batch):
+    with pytest.raises(UserError, match="a row of 15 tokens cannot be cut into 2 equal slices"):
+        along_the_sequence.batch_to_device(batch, torch.device("cpu"))
+
+
+def test_packed_rows_are_cut_where_they_stand_one_behind_another(along_the_sequence):
+    assert len(along_the_sequence.batch_to_device(packed(2), torch.device("cpu"))) == 2
 
 
 @pytest.mark.parametrize("checkpointing", ["full", "selective"])

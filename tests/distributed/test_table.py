@@ -156,6 +156,8 @@ def test_processes_train_what_one_does(case, spread, alone):
     assert len(set(one["losses"])) > STEPS / 2
     assert losses <= LIMITS[precision]
     assert precision == "32-true" or weights <= LIMITS[precision]
+    assert many["logged"] == pytest.approx(one["logged"], rel=2e-5), "one rank's share is logged"
+    assert precision == "32-true" or many["norms"] == pytest.approx(one["norms"], rel=1e-6)
     assert [rows * replicas for rows in many["rows"]] == one["rows"], "the global batch is not kept"
     assert many["drift"] == 0, "ranks that hold the same weights drifted apart"
     assert many["computing"] < 20, "seconds of the processor, which others on the machine do not change"

@@ -22,6 +22,7 @@ from apps.music.tokenizers import Bytes
 from core.backbones.llama import Llama
 from core.data.packing import Packed, PackedBatch
 from core.errors import UserError
+from core.objectives.next_token import next_token
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,39 @@ def test_the_loss_is_the_mean_over_the_tokens_that_count(network):
     loss = LanguageModelling(network).loss(batch)
 
     assert loss.item() == pytest.approx(each.sum().item() / 17, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TokenBatch, PackedBatch])
+def test_training_keeps_no_logits_and_learns_what_they_would_teach(network, kind):
+    labels = torch.randint(0, 257, (3, 8), generator=torch.Generator().manual_seed(2))
+    labels[0, 3:] = IGNORE
+    rows = batch_of(labels)
+    packed = PackedBatch(rows.ids, labels, rows.positions, ((8,), (8,), (8,)))
+    batch = rows if kind is TokenBatch else packed
+    task, outputs = LanguageModelling(network), []
+    wanted = next_token(task.logits(batch), labels)
+    gradients = torch.autograd.grad(wanted[0] / wanted[1], list(network.parameters()))
+
+    with network.register_forward_hook(lambda module, given, output: outputs.append(output)):
+        loss = task.loss(batch)
+
+    assert [output.logits for output in outputs] == [None]
+    torch.testing.assert_close(loss, wanted[0] / wanted[1])
+    torch.testing.assert_close(torch.autograd.grad(loss, list(network.parameters())), gradients)
+
+
+def test_a_network_that_takes_no_labels_is_asked_for_logits(network):
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, ids: torch.Tensor, positions: torch.Tensor) -> object:
+            return self.inner(ids, positions=positions)
+
+    batch = batch_of(torch.randint(0, 257, (3, 8), generator=torch.Generator().manual_seed(2)))
+
+    torch.testing.assert_close(LanguageModelling(Plain()).loss(batch), LanguageModelling(network).loss(batch))
 
 
 def test_packed_documents_do_not_see_each_other(network):

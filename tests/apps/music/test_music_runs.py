@@ -14,6 +14,7 @@ import yaml
 from in_process import dfm
 
 from core.checkpoints.files import read_checkpoint
+from core.tracking import read_metrics
 
 RECIPE = """
 about: {system: llama, test_after_fit: true}
@@ -138,14 +139,44 @@ def test_a_container_of_the_same_text_gives_the_same_training_tokens(place):
     assert "60 documents" in err
 
 
-@pytest.mark.slow
-def test_documents_are_packed_where_asked(place):
+CURRICULUM = [{
+    "class_path": "core.data.curriculum.SequenceCurriculum",
+    "init_args": {"curriculum": {"class_path": "core.data.curriculum.FixedLinear",
+                                 "init_args": {"minimum": 8, "maximum": 32, "steps": 9}}},
+}]  # fmt: skip
+DROPPING = [{
+    "class_path": "core.backbones.token_dropping.TokenDropping",
+    "init_args": {"kept": {"minimum": 16, "maximum": 32, "steps": 9, "layers": 3}},
+}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        pytest.param([], True, id="whole rows"),
+        pytest.param(["--data.packing", "documents", "--data.context", 24], False, id="documents"),
+        pytest.param(
+            ["--trainer.callbacks", json.dumps(CURRICULUM)], False, id="curriculum", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["--trainer.callbacks", json.dumps(DROPPING), "--model.network.depth", 3],
+            False,
+            id="dropped tokens",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_mfu_is_left_out_where_rows_differ_in_their_work(place, tmp_path, words, shown):
     code, out, err = dfm(
-        "music", "fit", "--config", "learn.yaml", "--trainer.max_steps", 4, "--runs", "packed",
-        "--data.packing", "documents", "--data.context", 24,
+        "music", "fit", "--config", "learn.yaml", "--trainer.max_steps", 4, "--runs", tmp_path,
+        "--trainer.log_every_n_steps", 2, "--tracking.peak_tflops", 1, "--about", "{}", *words,
     )  # fmt: skip
 
     assert code == 0, out + err
+    (run,) = (tmp_path / "music").glob("*/*")
+    row = next(row for row in read_metrics(run) if row["step"] == 3)
+    assert row["throughput/tokens_per_second"] > row["throughput/samples_per_second"]
+    assert ("throughput/mfu" in row) is shown
 
 
 @pytest.mark.slow
