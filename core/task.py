@@ -23,6 +23,7 @@ from core.data.normaliser import Normaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
+from core.strategies.accumulation import Window
 from core.strategies.losses import averaged, weighted
 from core.strategies.starting import start
 from core.tracking.throughput import is_log_step
@@ -107,6 +108,8 @@ class Task(LightningModule):
         self.run_folder: Path | None = None
         self.fused_optimizer = False
         self._ready = False
+        self._window = Window()
+        self._count: Tensor | None = None
 
     # what a domain's task may override
 
@@ -194,6 +197,7 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """Set freezing for the step the run starts or resumes at."""
+        self._window, self._count = Window(), None  # what a run that broke off left
         self._adapt()
 
     def on_train_epoch_start(self) -> None:
@@ -203,6 +207,18 @@ class Task(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set freezing that depends on the step."""
         self._adapt()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run the backward pass, with a batch's weight among those that are accumulated."""
+        count, self._count = self._count, None
+        if count is not None and self.trainer.accumulate_grad_batches > 1:
+            loss = self._window.add(loss, count)
+        super().backward(loss, *args, **kwargs)
+
+    def on_after_backward(self) -> None:
+        """Make the gradients of accumulated batches those of one batch that holds them all."""
+        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+            self._window.close(self.parameters(), length=self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the resolved config, key map, licences and process switches."""
@@ -225,9 +241,15 @@ class Task(LightningModule):
         return self.weigh(total / count.clamp(min=1), count)
 
     def weigh(self, mean: Tensor, count: Tensor | float) -> Tensor:
-        """Weigh this rank's mean over `count` values by its share of all ranks' values."""
+        """Weigh this rank's mean over `count` values by its share of all ranks' values.
+
+        Batches that are accumulated then count by their values too.
+        """
         trainer = self._trainer
-        return mean if trainer is None else weighted(mean, count, trainer.strategy)  # type: ignore[attr-defined]
+        if trainer is None:
+            return mean
+        loss, self._count = weighted(mean, count, trainer.strategy)  # type: ignore[attr-defined]
+        return loss
 
     def log_scalars(self, scalars: Mapping[str, Tensor], *, batch_size: int, **options: Any) -> None:
         """Log tensors without moving them to the host, the means over all processes where a training step is

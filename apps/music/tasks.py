@@ -26,13 +26,10 @@ __all__ = ["LanguageModelling"]
 class LanguageModelling(Task):
     """Trains a decoder to predict each next token.
 
-    The loss is the cross entropy in float32, divided by the number of predicted tokens of all processes
-    together. After each validation a prompt is continued and written to `samples.txt` in the run folder.
-    `test` scores the network on the whole test text beside n-grams and compressors that have seen the
-    training text, and writes `results.csv` and figures.
-
-    With gradient accumulation each step's batches count alike; rows of equal length make that the mean over
-    all tokens.
+    The loss is the cross entropy in float32, divided by the number of predicted tokens of all processes and
+    all accumulated batches together. After each validation a prompt is continued and written to `samples.txt`
+    in the run folder. `test` scores the network on the whole test text beside n-grams and compressors that
+    have seen the training text, and writes `results.csv` and figures.
 
     Args:
         network: Maps `ids` and `positions` `(B, S)` to an output with `logits (B, S, V)`. One that takes

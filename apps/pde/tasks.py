@@ -176,8 +176,8 @@ class Operator(Task):
         return total
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self.loss(batch)
+        """Return the loss of one batch, weighted by its share of all processes' samples."""
+        loss = self.weigh(self.loss(batch), len(batch))
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 

@@ -12,9 +12,11 @@ from torch import Tensor
 __all__ = ["averaged", "weighted"]
 
 
-def weighted(mean: Tensor, count: Tensor | float, strategy: Any) -> Tensor:
-    """Return `mean` times `count * ranks / sum of counts`: gradients are averaged over ranks, so the mean of
-    these over the ranks is the mean over everything that all of them hold.
+def weighted(mean: Tensor, count: Tensor | float, strategy: Any) -> tuple[Tensor, Tensor]:
+    """Return `mean` times `count * ranks / sum of counts`, and that sum.
+
+    Gradients are averaged over ranks, so the mean of these over the ranks is the mean over everything that
+    all of them hold.
 
     Args:
         mean: This rank's loss, a mean over `count` values, of any finite value where the count is zero.
@@ -22,14 +24,16 @@ def weighted(mean: Tensor, count: Tensor | float, strategy: Any) -> Tensor:
         strategy: The Trainer's; a `Mesh` sums over its data and context ranks, any other over all ranks. With
             one process the loss comes back as it is.
     """
+    if not isinstance(count, Tensor):  # filled there: a copy from the host would wait for the device
+        count = torch.full((), float(count), device=mean.device)
+    own = count.detach().to(mean.device, _wide(mean.dtype))
     group = _group(strategy)
     if group is None:
-        return mean
-    own = torch.as_tensor(count, device=mean.device).detach().to(_wide(mean.dtype))
+        return mean, own
     total = own.clone()
     dist.all_reduce(total, group=group)
     share = own * dist.get_world_size(group) / total.clamp(min=1)
-    return mean * share.to(mean.dtype)
+    return mean * share.to(mean.dtype), total
 
 
 def averaged(scalars: Mapping[str, Tensor], strategy: Any) -> dict[str, Tensor]:

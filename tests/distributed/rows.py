@@ -137,7 +137,8 @@ class Learning(Task):
         if self.kind == "ttm":
             out = self.network(batch.x, future_values=batch.y, future_observed=batch.seen)
             return self.weigh(out.loss, batch.seen.sum())
-        return (self.network.advance(batch.x[:, None], batch.seen[:, 0])[:, 0] - batch.y).square().mean()
+        error = self.network.advance(batch.x[:, None], batch.seen[:, 0])[:, 0] - batch.y
+        return self.weigh(error.square().mean(), len(batch))
 
 
 def adamw(parameters: Any) -> torch.optim.Optimizer:
