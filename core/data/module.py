@@ -26,7 +26,8 @@ class DataModule(LightningDataModule):
     `Trainer(use_distributed_sampler=False)`.
 
     Args:
-        batch_size: Samples of one process in one training batch.
+        batch_size: Samples of one process in one training batch, or of all together where the strategy has
+            `keep_batch`.
         eval_batch_size: The same for validation, test and prediction; None takes `batch_size`.
         num_workers: Loader processes; the samples and their order are the same for any number.
         seed: Decides the order of the training samples and their randomness.
@@ -97,12 +98,12 @@ class DataModule(LightningDataModule):
         """
         dataset = self._present(self.train_set(), "training")
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return self._in_order(dataset, self.batch_size)  # always the same few batches, so no shuffling
+            return self._in_order(dataset, self._share())  # always the same few batches, so no shuffling
         rank, world = self._place()
         sampler = ResumableSampler(
             len(dataset),  # type: ignore[arg-type]
             seed=self.seed,
-            batch_size=self.batch_size,
+            batch_size=self._share(),
             shuffle=self.shuffled,
             rank=rank,
             world=world,
@@ -119,7 +120,7 @@ class DataModule(LightningDataModule):
         if self.plan is not None:
             dataset, batches = self.plan(dataset, sampler)
             return self._loader(dataset, kind=_TrainingLoader, batch_sampler=batches)
-        return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=self.batch_size)
+        return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=self._share())
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the loader of this process's part of the validation data; an empty list if there is none."""
@@ -221,6 +222,18 @@ class DataModule(LightningDataModule):
                 "trainer.use_distributed_sampler is true; set it to false, the data module shares the samples"
             )
         return where["rank"], where["num_replicas"]
+
+    def _share(self) -> int:
+        """Return the samples of this process in one training batch."""
+        _, world = self._place()
+        if self.trainer is None or not getattr(self.trainer.strategy, "keep_batch", False):
+            return self.batch_size
+        if self.batch_size % world:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, which {world} processes cannot share evenly; give a "
+                "multiple, or --trainer.strategy.keep_batch=false, with which each takes as many"
+            )
+        return self.batch_size // world
 
     def _present(self, dataset: Dataset | None, what: str) -> Dataset:
         if dataset is None or len(dataset) == 0:  # type: ignore[arg-type]

@@ -58,6 +58,8 @@ class Mesh(ModelParallelStrategy):
         compile: Whether each block is compiled.
         reshard: Whether gathered weights are freed between forward and backward pass.
         offload: Whether sharded weights and optimizer state stay in the host's memory.
+        keep_batch: Whether the data's `batch_size` is that of all processes together, each taking its share;
+            otherwise each takes as many samples.
         timeout: Seconds after which a process that waits for another gives up.
 
     Raises:
@@ -77,6 +79,7 @@ class Mesh(ModelParallelStrategy):
         compile: bool = False,
         reshard: bool = True,
         offload: bool = False,
+        keep_batch: bool = False,
         timeout: float = 1800,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout))
@@ -100,7 +103,7 @@ class Mesh(ModelParallelStrategy):
         if offload and shard == 1:
             raise UserError("trainer.strategy: offload needs shard above 1; give both, or neither")
         self.sequence, self.checkpointing, self.compile = sequence, checkpointing, compile
-        self.reshard, self.offload = reshard, offload
+        self.reshard, self.offload, self.keep_batch = reshard, offload, keep_batch
         self.axes: dict[str, int] = {}
         self._network: nn.Module | None = None
         self._averaging: GradientAveraging | None = None

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -276,3 +277,22 @@ def test_two_processes_see_the_batches_of_one_and_resume_and_share_validation(tm
     counts = [len(rank["validated"]) for rank in both]
     assert counts[0] == counts[1]
     assert {index for rank in both for part in rank["validated"] for index in part} == set(range(5))
+
+
+def test_processes_share_a_batch_only_if_it_can_be_shared():
+    data = Data(batch_size=8)
+    data.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(
+            keep_batch=True,
+            distributed_sampler_kwargs={"num_replicas": 2, "rank": 1},
+            root_device=torch.device("cpu"),
+        ),
+        _accelerator_connector=SimpleNamespace(use_distributed_sampler=False),
+        overfit_batches=0,
+        current_epoch=0,
+    )
+    sampler = data.train_dataloader().sampler
+    assert (sampler.batch_size, sampler.global_batch) == (4, 8)
+    data.trainer.strategy.distributed_sampler_kwargs["num_replicas"] = 3
+    with pytest.raises(UserError, match=r"data\.batch_size is 8, which 3 processes cannot share evenly"):
+        data.train_dataloader()

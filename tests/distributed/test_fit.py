@@ -38,13 +38,13 @@ WAYS = {
     "tensor without sequence": ("tensor", 2, [UNTIED], ["--trainer.strategy.sequence=false"]),
     "tensor without sequence, tied": ("tensor", 2, [TIED], ["--trainer.strategy.sequence=false"]),
     "tensor, packed": ("tensor", 2, [UNTIED, DOCUMENTS], []),
-    "ddp": ("ddp", 2, [TIED], ["--data.batch_size=4"]),
-    "ddp, packed": ("ddp", 2, [TIED, DOCUMENTS], ["--data.batch_size=4"]),
-    "fsdp": ("fsdp", 2, [TIED], ["--data.batch_size=4"]),
-    "fsdp, packed": ("fsdp", 2, [UNTIED, DOCUMENTS], ["--data.batch_size=4"]),
+    "ddp": ("ddp", 2, [TIED], []),
+    "ddp, packed": ("ddp", 2, [TIED, DOCUMENTS], []),
+    "fsdp": ("fsdp", 2, [TIED], []),
+    "fsdp, packed": ("fsdp", 2, [UNTIED, DOCUMENTS], []),
     "context": ("context", 2, [TIED], []),
-    "fsdp_tensor": ("fsdp_tensor", 4, [TIED], ["--trainer.strategy.tensor=2", "--data.batch_size=4"]),
-    "hsdp": ("hsdp", 4, [UNTIED], ["--trainer.strategy.shard=2", "--data.batch_size=2"]),
+    "fsdp_tensor": ("fsdp_tensor", 4, [TIED], ["--trainer.strategy.tensor=2"]),
+    "hsdp": ("hsdp", 4, [UNTIED], ["--trainer.strategy.shard=2"]),
 }
 FAST = "tensor, tied"
 EQUAL = {"train_loss", "grad_norm", "grad_norm_max", "val_loss", "throughput/samples", "lr"}
