@@ -17,7 +17,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from core.adaptation import Adaptation
+from core.adaptation import Adaptation, trained_table
 from core.checkpoints.weights import load_weights
 from core.data.normaliser import Normaliser
 from core.errors import UserError
@@ -151,12 +151,16 @@ class Task(LightningModule):
         load = None
         if self.weights is not None:
             load = partial(load_weights, self.weights, self.network, reinitialise=self.reinitialise)
-        prepare = None if self.adaptation is None else self.adaptation.prepare
+        prepare = None
+        if self.adaptation is not None:
+            prepare = partial(self.adaptation.prepare, fresh=self.reinitialise)
         place = getattr(getattr(self._trainer, "strategy", None), "place", start)
         report = place(self.network, load=load, prepare=prepare)
         if report is not None:
             self._note_origin(report.metadata)
             self.say(str(report))
+        if self.adaptation is not None:
+            self.say(trained_table(self.network))
 
     def configure_optimizers(self) -> Any:
         """Build groups that exist from the first step, the optimiser, and the schedule stepped with it."""

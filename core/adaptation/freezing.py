@@ -9,7 +9,7 @@ would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Adaptation", "FreezeAtFirst", "Full", "HeadOnly"]
+__all__ = ["Adaptation", "FreezeAtFirst", "Full", "HeadOnly", "keep_frozen", "names_of"]
 
 
 class Adaptation:
@@ -29,12 +29,21 @@ class Adaptation:
         """Whether distributed training needs `find_unused_parameters=True` because parameters come and go."""
         return False
 
-    def prepare(self, network: nn.Module) -> None:
-        """Freeze what stays frozen for the whole run; called once, before a strategy wraps the network.
+    def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
+        """Freeze what stays frozen for the whole run and add what it adds; called once, with the weights in
+        place and before a strategy wraps the network.
+
+        Args:
+            network: Whose weights are loaded.
+            fresh: Patterns of parameters that the weights did not bring and that begin anew.
 
         Raises:
             UserError: If a pattern matches no parameter.
         """
+
+    def adds(self, name: str) -> bool:
+        """Tell whether a name in an adapted network's state is that of something the adaptation adds."""
+        return False
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Set freezing as it is at optimizer step `step` of epoch `epoch`; called on start, on resume and as
@@ -61,12 +70,9 @@ class HeadOnly(Adaptation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", _patterns(self.head, "HeadOnly: head"))
 
-    def prepare(self, network: nn.Module) -> None:
+    def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze all that `head` does not name."""
-        _refuse_idle(network, self.head, "HeadOnly: head")
-        for name, parameter in network.named_parameters():
-            if not _named(name, self.head):
-                parameter.requires_grad_(False)
+        keep_frozen(network, self.head, (), where="HeadOnly: head")
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep the frozen BatchNorms in evaluation mode, which `network.train()` may have undone."""
@@ -109,7 +115,7 @@ class FreezeAtFirst(Adaptation):
         """True: the frozen parameters have no gradient at first."""
         return True
 
-    def prepare(self, network: nn.Module) -> None:
+    def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Check the patterns; parts are frozen only by `apply`, after the strategy has arranged the network.
 
         One that shards puts other parameters in the place of these.
@@ -140,6 +146,23 @@ class FreezeAtFirst(Adaptation):
         self._found[:] = [_Parts(network, parameters, norms)]
 
 
+def names_of(given: Iterable[str]) -> tuple[str, ...]:
+    """Return names or patterns as a tuple, of which a recipe may also give one alone."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def keep_frozen(network: nn.Module, trained: Sequence[str], fresh: Sequence[str], *, where: str) -> None:
+    """Freeze every parameter for good but those that `trained` or `fresh` name.
+
+    Raises:
+        UserError: If one of `trained` names no parameter; `where` says what it belongs to.
+    """
+    _refuse_idle(network, trained, where)
+    for name, parameter in network.named_parameters():
+        if not _named(name, (*trained, *fresh)):
+            parameter.requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class _Parts:
     """What an adaptation switches in a network, found once: walking it at every step would cost more than a
@@ -161,7 +184,7 @@ def _batch_norms(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def _patterns(patterns: Iterable[str], where: str) -> tuple[str, ...]:
-    result = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    result = names_of(patterns)
     if not result:
         raise UserError(f"{where} is empty; name at least one module or parameter")
     return result

@@ -352,8 +352,11 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, alou
         if not name.endswith(".weights")
     ]
     shapes = {name: tuple(value.shape) for name, value in task.network.state_dict().items()}
+    adds = task.adaptation.adds if task.adaptation is not None else None
     for name, value in stored["state_dict"].items():
         short = name.removeprefix("network.")
+        if adds is not None and adds(short):
+            continue  # comes with the adaptation, once the network is in place
         if name.startswith("network.") and shapes.get(short) != tuple(value.shape):
             names = (
                 ", ".join(f"{n} {o} -> {w}" for n, o, w in changed if ".network" in n) or "another network"

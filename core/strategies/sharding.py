@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 
+from core.backbones.adapters import adapted_layers
 from core.errors import UserError
 
 __all__ = ["blocks_of", "buckets_of", "cut_context", "cut_matrices", "shard"]
@@ -56,6 +57,11 @@ def cut_matrices(network: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> Non
         raise UserError(
             f"trainer.strategy: tensor is {mesh.size()}, but {name} has no tensor_parallel_plan; give "
             "tensor=1 and a larger shard"
+        )
+    if next(adapted_layers(network), None) is not None:
+        raise UserError(
+            f"trainer.strategy: tensor is {mesh.size()}, but low-rank adapters are not cut; give tensor=1 "
+            "and a larger shard, or another model.adaptation"
         )
     sizes = getattr(network, "settings", {})
     for what in ("heads", "kv_heads", "ffn"):

@@ -1,0 +1,337 @@
+"""Layers adapted in place: low-rank updates of a weight (LoRA, arXiv 2106.09685; rsLoRA, 2312.03732; DoRA,
+2402.09353) and low-rank factors in its place (PELA, 2310.10700).
+
+A layer is adapted by giving it a subclass of its own class. Its parameters keep their names, so that key
+maps, checkpoints and sharding find them as before, and what is added stands beside them. `layer.weight` is
+then what the layer computes with, so that a network which reads its layers' weights is adapted too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "Adapted",
+    "LowRankFactors",
+    "LowRankUpdate",
+    "Resetting",
+    "adapted_layers",
+    "combined",
+    "is_adapter",
+    "merge",
+    "merged_state",
+    "reset_adapted",
+    "split_weight",
+]
+
+_UPDATE = ("lora_a", "lora_b", "lora_scale", "lora_magnitude")
+_FACTORS = ("low_in", "low_out")
+
+
+class Adapted(nn.Module):
+    """What adapted layers have in common; `install` of `LowRankUpdate` or `LowRankFactors` makes them."""
+
+    kind: ClassVar[type[nn.Module]] = nn.Module
+    """The class that the layer had."""
+
+    def combine(self) -> Tensor:
+        """Return the weight that the layer computes with."""
+        raise TypeError(f"{type(self).__name__} combines nothing; install one of its subclasses")
+
+    def fold(self) -> None:
+        """Put the combined weight in the place of the parts and give the layer its own class back."""
+        raise TypeError(f"{type(self).__name__} folds nothing; install one of its subclasses")
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weight that the layer computes with, of the shape that it had."""
+        return self.combine()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy and pickle by the classes that the layer's was made of, which alone have importable names."""
+        mixin = type(self).__mro__[1]
+        return _blank, (mixin, self.kind), self.__getstate__()  # type: ignore[attr-defined]
+
+
+class LowRankUpdate(Adapted):
+    """`V = W + scale · B A`, and with a magnitude `m · V / ‖V‖` for each output; `W` itself is not trained.
+
+    Parameters beside the layer's own: `lora_a (rank, in)`, `lora_b (out, rank)`, `lora_magnitude (out,)` and
+    the buffer `lora_scale ()`.
+    """
+
+    lora_a: Tensor
+    lora_b: Tensor
+    lora_magnitude: Tensor
+    lora_scale: Tensor
+    scaling: float
+
+    @classmethod
+    def install(
+        cls, layer: nn.Module, rank: int, *, alpha: float, stabilised: bool = False, magnitude: bool = False
+    ) -> None:
+        """Adapt `layer` in place, without changing what it computes.
+
+        Args:
+            layer: Has a `weight (out, …)` of at least two dimensions; those after the first count as one.
+            rank: Inner dimension of the update, at least 1.
+            alpha: The update is multiplied by `alpha / rank`.
+            stabilised: Divide by `sqrt(rank)` instead (rsLoRA).
+            magnitude: Train the length of each output's row apart from its direction (DoRA).
+
+        Raises:
+            ValueError: If `rank` is out of its range.
+        """
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        out, inner = weight.shape[0], weight[0].numel()
+        if not 1 <= rank <= min(out, inner):
+            raise ValueError(f"rank is {rank}; for a {out}x{inner} weight it must be 1 to {min(out, inner)}")
+        layer.__class__ = _kind(cls, type(layer))
+        assert isinstance(layer, cls)
+        layer.scaling = alpha / math.sqrt(rank) if stabilised else alpha / rank
+        weight.requires_grad_(False)
+        layer.lora_a = nn.Parameter(weight.new_empty(rank, inner))
+        layer.lora_b = nn.Parameter(weight.new_empty(out, rank))
+        if magnitude:
+            layer.lora_magnitude = nn.Parameter(weight.new_empty(out))
+        layer.register_buffer("lora_scale", weight.new_empty(()))
+        layer.reset_adapter()
+
+    @torch.no_grad()
+    def reset_adapter(self) -> None:
+        """Draw the update anew so that it changes nothing; the magnitude is that of the weight as it is."""
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_b)
+        self.lora_scale.fill_(self.scaling)
+        if "lora_magnitude" in self._parameters:
+            self.lora_magnitude.copy_(_row_norms(self.base))
+
+    @property
+    def base(self) -> Tensor:
+        """The weight without the update."""
+        base = self._parameters["weight"]
+        assert base is not None
+        return base
+
+    def combine(self) -> Tensor:
+        """Return the weight with the update."""
+        return combined(
+            self.base, self.lora_a, self.lora_b, self.lora_scale, self._parameters.get("lora_magnitude")
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the layer did, with the update.
+
+        A plain linear layer never makes the combined weight: its gradient would be as large as the weight's.
+        """
+        if self.kind.forward is not nn.Linear.forward:
+            return super().forward(*args, **kwargs)
+        return self._linear(*args, **kwargs)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add the update to the weight, computed in float64, and take the adapter away."""
+        parts = (self.base, self.lora_a, self.lora_b, self.lora_scale, self._parameters.get("lora_magnitude"))
+        whole = combined(*(None if part is None else part.double() for part in parts))  # type: ignore[arg-type]
+        self.base.copy_(whole)
+        for name in _UPDATE:
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
+        del self.scaling
+        self.__class__ = self.kind  # type: ignore[assignment]
+
+    def _linear(self, input: Tensor) -> Tensor:
+        bias, magnitude = self._parameters.get("bias"), self._parameters.get("lora_magnitude")
+        update = F.linear(F.linear(input, self.lora_a) * self.lora_scale, self.lora_b)
+        if magnitude is None:
+            return F.linear(input, self.base, bias) + update
+        with torch.no_grad():  # the length is a constant in the backward pass (DoRA, section 4.3)
+            length = _row_norms(_direction(self.base, self.lora_a, self.lora_b, self.lora_scale))
+        y = (F.linear(input, self.base) + update) * (magnitude / length)
+        return y if bias is None else y + bias
+
+
+class LowRankFactors(Adapted):
+    """Two factors in the place of a weight `(out, …)`: `low_in (rank, …)` and `low_out (out, rank)`."""
+
+    low_in: Tensor
+    low_out: Tensor
+
+    @classmethod
+    def install(cls, layer: nn.Module, rank: int) -> None:
+        """Factorise `layer` in place by the truncated singular value decomposition of its weight.
+
+        Raises:
+            ValueError: If `rank` is out of its range.
+        """
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        limit = min(weight.shape[0], weight[0].numel())
+        if not 1 <= rank <= limit:
+            raise ValueError(f"rank is {rank}; for a weight {tuple(weight.shape)} it must be 1 to {limit}")
+        low_in, low_out = split_weight(weight.detach(), rank)
+        layer.__class__ = _kind(cls, type(layer))
+        del layer._parameters["weight"]
+        layer.low_in = nn.Parameter(low_in, requires_grad=weight.requires_grad)
+        layer.low_out = nn.Parameter(low_out, requires_grad=weight.requires_grad)
+
+    def combine(self) -> Tensor:
+        """Return the factors' product."""
+        return _product(self.low_out, self.low_in)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the layer did; a plain linear layer never makes the product."""
+        if self.kind.forward is not nn.Linear.forward:
+            return super().forward(*args, **kwargs)
+        return self._linear(*args, **kwargs)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the product, computed in float64, in the place of the factors."""
+        low_in, low_out = self.low_in, self.low_out
+        for name in _FACTORS:
+            del self._parameters[name]
+        self.__class__ = self.kind  # type: ignore[assignment]
+        whole = _product(low_out.double(), low_in.double()).to(low_in.dtype)
+        self.register_parameter("weight", nn.Parameter(whole, requires_grad=low_in.requires_grad))
+
+    def _linear(self, input: Tensor) -> Tensor:
+        return F.linear(F.linear(input, self.low_in), self.low_out, self._parameters.get("bias"))
+
+
+def combined(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, magnitude: Tensor | None = None) -> Tensor:
+    """Return `V = W + scale · B A`, or `m · V / ‖V‖` with the length of V's rows taken as a constant.
+
+    Args:
+        weight: `W (out, …)`.
+        a: `(rank, in)`, `in` the product of all dimensions of the weight after the first.
+        b: `(out, rank)`.
+        scale: `()`.
+        magnitude: `m (out,)`, or None.
+    """
+    direction = _direction(weight, a, b, scale)
+    if magnitude is None:
+        return direction
+    ratio = magnitude / _row_norms(direction.detach())
+    return direction * ratio.view(-1, *[1] * (weight.ndim - 1))
+
+
+def split_weight(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return `(rank, …)` and `(out, rank)`, whose product is the nearest of that rank to `weight (out, …)`.
+
+    Each holds the square roots of the singular values.
+    """
+    if weight.is_meta:
+        return weight.new_empty(rank, *weight.shape[1:]), weight.new_empty(weight.shape[0], rank)
+    left, values, right = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    root = values[:rank].sqrt()
+    return (
+        (root[:, None] * right[:rank]).view(rank, *weight.shape[1:]).to(weight.dtype).contiguous(),
+        (left[:, :rank] * root).to(weight.dtype).contiguous(),
+    )
+
+
+def adapted_layers(network: nn.Module) -> Iterator[tuple[str, Adapted]]:
+    """Yield name and layer of all that is adapted in `network`."""
+    return ((name, layer) for name, layer in network.named_modules() if isinstance(layer, Adapted))
+
+
+def is_adapter(name: str) -> bool:
+    """Tell whether a name in a state is that of something an adapter added."""
+    return name.rpartition(".")[2] in (*_UPDATE, *_FACTORS)
+
+
+def merge(network: nn.Module) -> int:
+    """Fold every adapter of `network` into the weights it adapts, in place, and return how many there were.
+
+    The network computes what it did, has the parameters that it had before, and all of them are trained from
+    then on only if their own `requires_grad` says so.
+    """
+    layers = list(adapted_layers(network))
+    for _, layer in layers:
+        layer.fold()
+    network.__dict__.pop("reset_parameters", None)
+    return len(layers)
+
+
+def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state in which adapters are folded into the weights, as `merge` does; others stay as they are.
+
+    Args:
+        state: Name to tensor, of an adapted network or of any other.
+    """
+    merged = {name: tensor for name, tensor in state.items() if not is_adapter(name)}
+    for name in state:
+        prefix, _, leaf = name.rpartition(".")
+        dot = f"{prefix}." if prefix else ""
+        own = f"{dot}weight"
+        if leaf == "lora_a":
+            parts = [state[own], *(state.get(f"{dot}{part}") for part in _UPDATE)]
+            wide = [None if part is None else part.double() for part in parts]
+            merged[own] = combined(*wide).to(state[own].dtype)  # type: ignore[arg-type]
+        elif leaf == "low_in":
+            product = _product(state[f"{dot}low_out"].double(), state[name].double())
+            merged[own] = product.to(state[name].dtype)
+    return merged
+
+
+def reset_adapted(network: nn.Module) -> None:
+    """Draw all parameters of an adapted `network` anew: its own as it does itself, then the adapters'."""
+    layers = [layer for _, layer in adapted_layers(network)]
+    updates = [(layer, type(layer)) for layer in layers if isinstance(layer, LowRankUpdate)]
+    factors = [(layer, layer.low_in.shape[0]) for layer in layers if isinstance(layer, LowRankFactors)]
+    for layer, _ in updates:
+        layer.__class__ = layer.kind  # type: ignore[assignment]
+    for factored, _ in factors:
+        factored.fold()
+    type(network).reset_parameters(network)  # type: ignore[attr-defined]
+    for layer, kind in updates:
+        layer.__class__ = kind  # type: ignore[assignment]
+        layer.reset_adapter()
+    for factored, rank in factors:
+        LowRankFactors.install(factored, rank)
+
+
+class Resetting:
+    """Stands in the place of an adapted network's `reset_parameters`, which knows nothing of adapters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self) -> None:
+        """Draw all parameters anew."""
+        reset_adapted(self.network)
+
+
+def _product(low_out: Tensor, low_in: Tensor) -> Tensor:
+    return (low_out @ low_in.flatten(1)).view(low_out.shape[0], *low_in.shape[1:])
+
+
+def _direction(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    return weight + (scale * (b @ a)).view(weight.shape)
+
+
+def _row_norms(weight: Tensor) -> Tensor:
+    norms = weight.flatten(1).norm(dim=1)
+    return norms.clamp_min(torch.finfo(norms.dtype).tiny)  # a row of zeros stays one
+
+
+def _make_kind(mixin: type[Adapted], kind: type[nn.Module]) -> type[nn.Module]:
+    """Return the class of adapted layers that were of class `kind`."""
+    return type(f"{mixin.__name__}{kind.__name__}", (mixin, kind), {"kind": kind, "__module__": __name__})
+
+
+_kind: Callable[[type[Adapted], type[nn.Module]], type[nn.Module]] = cache(_make_kind)  # type: ignore[assignment]
+
+
+def _blank(mixin: type[Adapted], kind: type[nn.Module]) -> nn.Module:
+    made = _kind(mixin, kind)
+    return made.__new__(made)
