@@ -17,7 +17,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["KeyMap", "Rename", "Reshape"]
+__all__ = ["KeyMap", "Rename", "Reshape", "computed_names"]
 
 _SHOWN = 12  # keys listed in a message; the rest are counted
 
@@ -147,8 +147,10 @@ class KeyMap:
         Raises:
             UserError: If names or shapes differ; all are listed.
         """
-        own = network.state_dict()
-        state = self.from_official(official, expected=own)
+        computed = computed_names(network)
+        own = {key: tensor for key, tensor in network.state_dict().items() if key not in computed}
+        known = {key: tensor for key, tensor in official.items() if self.our_name(key) not in computed}
+        state = self.from_official(known, expected=own)
         wrong = [
             f"{key} is {tuple(tensor.shape)} and must be {tuple(own[key].shape)}"
             for key, tensor in state.items()
@@ -156,13 +158,26 @@ class KeyMap:
         ]
         if wrong:
             raise UserError(f"The weights have other shapes than the network: {_listed(wrong)}.")
-        network.load_state_dict(state)
+        network.load_state_dict(state, strict=False)  # completeness was checked above
 
     def _reshape(self, key: str) -> Reshape | None:
         fitting = [rule for rule in self.reshapes if rule.fits(key)]
         if len(fitting) > 1:
             raise ValueError(f"{len(fitting)} layout changes fit '{key}'; at most one may")
         return fitting[0] if fitting else None
+
+
+def computed_names(network: nn.Module) -> set[str]:
+    """Return the names of the buffers that follow from the network's settings alone.
+
+    A module lists its own as `computed_buffers`. They stand in checkpoints, for other programs; they are not
+    loaded, because tables of positions in a checkpoint may be those of another grid.
+    """
+    return {
+        f"{place}.{name}" if place else name
+        for place, module in network.named_modules()
+        for name in getattr(module, "computed_buffers", ())
+    }
 
 
 def _walk(key: str, steps: Iterable[Callable[[str], str | None]]) -> str | None:

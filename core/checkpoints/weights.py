@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
-from core.checkpoints.keymap import KeyMap
+from core.checkpoints.keymap import KeyMap, computed_names
 from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import home_of, instantiate, network_config, system_module
 from core.errors import UserError, did_you_mean
@@ -116,7 +116,12 @@ def load_weights(
             shape, a pattern fits nothing, or weights are not finite; the sentence lists them.
     """
     weights = source if isinstance(source, Weights) else read_weights(source, prefix=prefix)
-    own = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    computed = computed_names(network)
+    own = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if isinstance(tensor, Tensor) and name not in computed
+    }
     if any(tensor.is_meta for tensor in own.values()):
         raise ValueError(
             "the network is on the meta device: materialise and initialise it before loading weights"
@@ -124,7 +129,7 @@ def load_weights(
     patterns = [reinitialise] if isinstance(reinitialise, str) else list(reinitialise)
     tensors, layout, unknown = _in_own_names(weights, network, own)
     fresh = {name for name in own if _fits(name, patterns)}
-    unknown += [name for name in tensors if name not in own]
+    unknown += [name for name in tensors if name not in own and name not in computed]
     ignored = sorted(name for name in unknown if _fits(name, patterns))
     tied = set(getattr(network, "tied_parameters", ()))
     unknown = sorted(set(unknown) - set(ignored) - tied)

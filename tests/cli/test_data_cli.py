@@ -137,7 +137,14 @@ def test_interrupted_generation_keeps_what_is_complete_and_goes_on(tmp_path):
     out = tmp_path / "s"
     words = [sys.executable, "-m", "core.cli", "data", "generate", "pde/ns_sl", "--samples", "400"]
     words += ["--resolution", "32", "--batch", "2", "--out", str(out)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that a shell runs in the background ignore the signal, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     end = time.monotonic() + 60
     while len(list(out.glob("fields/c/*"))) < 4 and time.monotonic() < end:
         time.sleep(0.02)
