@@ -31,9 +31,9 @@ class Recipe:
 
 
 def domains() -> list[str]:
-    """Return the names of the domains: the packages under `apps`."""
+    """Return the names of the domains: the packages under `apps` that have tasks."""
     apps = configs_folder().parent / "apps"
-    return sorted(p.parent.name for p in apps.glob("*/__init__.py"))
+    return sorted(p.parent.name for p in apps.glob("*/tasks.py"))
 
 
 def all_recipes(domain: str | None = None) -> list[Recipe]:

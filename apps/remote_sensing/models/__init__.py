@@ -1,0 +1,1 @@
+"""Networks that read images of the Earth, one module a system."""

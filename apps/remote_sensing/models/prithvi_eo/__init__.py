@@ -1,0 +1,1 @@
+"""The parts of Prithvi-EO: encoder, decoder, codes of time and place, official layouts."""

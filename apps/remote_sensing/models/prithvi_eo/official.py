@@ -1,0 +1,205 @@
+"""Official layouts of Prithvi: parameter names and configurations.
+
+Files come with `encoder.` and `decoder.` (version 2), without either (version 1), with `backbone.`, `neck.`
+and heads (version 1 fine-tuned by mmsegmentation), wrapped by a trainer (`model.`, `module.`), and with
+`_timm_module.` inside names (early fine-tuned files).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from apps.remote_sensing.bands import HLS, SENSORS, canonical, matched_weight
+from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from core.errors import UserError
+
+__all__ = ["KEY_MAP", "PrithviMap", "arguments", "config", "map_for"]
+
+_ENCODER = (
+    Rename("encoder.cls_token", "encoder.cls_token"),
+    Rename("encoder.pos_embed", "encoder.pos_embed"),
+    Rename("encoder.patch_embed.proj.{leaf}", "encoder.patch_embed.proj.{leaf}"),
+    Rename("encoder.temporal_embed_enc.scale", "encoder.time_code.scale"),
+    Rename("encoder.location_embed_enc.scale", "encoder.location_code.scale"),
+    Rename("encoder.blocks.{rest*}", "encoder.layers.{rest*}"),
+    Rename("encoder.norm.{leaf}", "encoder.norm.{leaf}"),
+)
+_DECODER = (
+    Rename("decoder.decoder_embed.{leaf}", "decoder.embed.{leaf}"),
+    Rename("decoder.mask_token", "decoder.mask_token"),
+    Rename("decoder.decoder_pos_embed", "decoder.pos_embed"),
+    Rename("decoder.temporal_embed_dec.scale", "decoder.time_code.scale"),
+    Rename("decoder.location_embed_dec.scale", "decoder.location_code.scale"),
+    Rename("decoder.decoder_blocks.{rest*}", "decoder.layers.{rest*}"),
+    Rename("decoder.decoder_norm.{leaf}", "decoder.norm.{leaf}"),
+    Rename("decoder.decoder_pred.{leaf}", "decoder.predict.{leaf}"),
+)
+_HEADS = ("neck", "decode_head", "auxiliary_head")
+_WRAPPERS = ("model.", "module.", "state_dict.")
+_ROOTS = ("encoder.", "decoder.", *(f"{head}." for head in _HEADS), "head.", "aux_heads.")
+
+
+@dataclass(frozen=True)
+class PrithviMap(KeyMap):
+    """A table that reads every official layout.
+
+    Args:
+        holder: What stands before the encoder's names in the network: `encoder.` in the autoencoder,
+            `backbone.` in version 1's segmentation, nothing in the encoder alone.
+    """
+
+    holder: str = "encoder."
+
+    def ignores(self, official: str) -> bool:
+        """Tell whether an official name carries nothing the network needs."""
+        return super().ignores(_canonical(official))
+
+    def our_name(self, official: str) -> str | None:
+        """Return our name of an official parameter, or None if no rule knows it."""
+        name = super().our_name(_canonical(official))
+        if name is None or not name.startswith("encoder."):
+            return name
+        return self.holder + name.removeprefix("encoder.")
+
+    def official_name(self, ours: str) -> str | None:
+        """Return the official name of one of our parameters, or None if no rule knows it."""
+        if ours.startswith("backbone."):
+            name = super().official_name(f"encoder.{ours.removeprefix('backbone.')}")
+            return None if name is None else f"backbone.{name.removeprefix('encoder.')}"
+        return super().official_name(ours if ours.startswith(_ROOTS) else f"encoder.{ours}")
+
+
+KEY_MAP = PrithviMap(
+    renames=(*_ENCODER, *_DECODER, *(Rename(f"{h}.{{rest*}}", f"{h}.{{rest*}}") for h in _HEADS))
+)
+
+
+def map_for(holder: str, *, fresh: Tensor, bands: Sequence[str], given: Sequence[str] = HLS) -> PrithviMap:
+    """Return the table for one network, which also matches the bands of its first layer by name.
+
+    Args:
+        holder: See `PrithviMap`.
+        fresh: The network's first weight as initialised, `(D, C, ...)`; bands that the checkpoint lacks
+            stay so.
+        bands: The network's.
+        given: The checkpoint's.
+    """
+
+    def matched(weight: Tensor) -> Tensor:
+        return matched_weight(weight, fresh, given=given, wanted=bands)
+
+    same = tuple(bands) == tuple(given)
+    first = Reshape(f"{holder}patch_embed.proj.weight", matched, lambda weight: weight)
+    others = (
+        () if holder == "backbone." else tuple(f"{head}.{{rest*}}" for head in (*_HEADS, "head", "aux_heads"))
+    )
+    unused = ("decoder.{rest*}", *others) if holder != "encoder." else ()
+    return PrithviMap(
+        renames=KEY_MAP.renames, reshapes=() if same else (first,), ignored=unused, holder=holder
+    )
+
+
+def _canonical(name: str) -> str:
+    """Return a name as version 2 has it: unwrapped, with `encoder.` or `decoder.` in front."""
+    name = name.replace("_timm_module.", "")
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    if name.startswith("backbone."):
+        name = name.removeprefix("backbone.")
+        return name if name.startswith("encoder.") else f"encoder.{name}"
+    if name.startswith(_ROOTS):
+        return name
+    decoder = "decoder" in name or "_dec" in name or name == "mask_token"
+    return f"decoder.{name}" if decoder else f"encoder.{name}"
+
+
+# Official field, its default, our argument.
+_FIELDS: tuple[tuple[str, Any, str], ...] = (
+    ("img_size", 224, "resolution"),
+    ("num_frames", 3, "frames"),
+    ("patch_size", (1, 16, 16), "patch"),
+    ("embed_dim", 1024, "width"),
+    ("depth", 24, "depth"),
+    ("num_heads", 16, "heads"),
+    ("mlp_ratio", 4.0, "mlp_ratio"),
+    ("coords_encoding", (), "coordinates"),
+    ("coords_scale_learn", False, "learn_scale"),
+    ("drop_path", 0.0, "drop_path"),
+    ("layer_norm_eps", 1e-5, "eps"),
+)
+_MAE_FIELDS: tuple[tuple[str, Any, str], ...] = (
+    ("decoder_embed_dim", 512, "decoder_width"),
+    ("decoder_depth", 8, "decoder_depth"),
+    ("decoder_num_heads", 16, "decoder_heads"),
+    ("mask_ratio", 0.75, "mask_ratio"),
+    ("norm_pix_loss", False, "norm_pix"),
+)
+_INSIDE = ("pretrained_cfg", "model_args", "backbone")
+
+
+def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
+    """Return our constructor's arguments for an official configuration.
+
+    Args:
+        official: Fields of a config.json (version 2, the model's own under `pretrained_cfg`), of the
+            configuration file of version 1 (under `model_args`), or of the class; what is not listed has the
+            official default.
+        mae: Whether those of the decoder are wanted too.
+
+    Raises:
+        UserError: If the number of bands and their names differ.
+    """
+    found = dict(official)
+    for name in _INSIDE:
+        found |= dict(found.get(name) or {})
+    result = {ours: found.get(name, default) for name, default, ours in _FIELDS}
+    patch = result["patch"]
+    if isinstance(patch, int):
+        patch = (int(found.get("tubelet_size", 1)), patch, patch)
+    result["patch"] = [int(side) for side in patch]
+    result["coordinates"] = list(result["coordinates"] or ())
+    names = list(found.get("bands") or ())
+    count = int(found.get("in_chans", len(names) or len(HLS)))
+    if not names:
+        names = list(HLS) if count == len(HLS) else [f"band_{i}" for i in range(count)]
+    if len(names) != count:
+        raise UserError(
+            f"the config's in_chans is {count}, and it names {len(names)} bands: {', '.join(names)}"
+        )
+    result["bands"] = [_band(str(name)) for name in names]
+    result["statistics"] = found.get("statistics") or _statistics(found)
+    if mae:
+        result |= {ours: found.get(name, default) for name, default, ours in _MAE_FIELDS}
+    return result
+
+
+def config(settings: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
+    """Return a full official configuration for our settings; `kind` is the network's class."""
+    fields = _FIELDS if kind == "Prithvi" else (*_FIELDS, *_MAE_FIELDS)
+    found = {name: settings[ours] for name, _, ours in fields if ours in settings}
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+    bands = list(settings["bands"])
+    return {
+        **plain,
+        "in_chans": len(bands),
+        "bands": bands,
+        "statistics": settings["statistics"],
+        "architectures": [kind],
+        "model_type": "prithvi",
+    }
+
+
+def _band(name: str) -> str:
+    """Return our name of a band of an official configuration, whose numbers are those of HLS L30."""
+    return canonical(name, sensor="landsat" if name.upper() in SENSORS["landsat"] else None)
+
+
+def _statistics(found: Mapping[str, Any]) -> str:
+    """Tell the version by the published means, where a configuration has them."""
+    train = found.get("train_params") or {}
+    means = found.get("mean") or (train.get("data_mean") if isinstance(train, Mapping) else None) or (0.0,)
+    return "v1" if round(float(means[0])) == 775 else "v2"

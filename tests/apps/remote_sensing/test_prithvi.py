@@ -1,0 +1,41 @@
+"""Prithvi: the recorded cases, its sizes, its official layouts, bands, dates, places and other grids."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from apps.remote_sensing.models import prithvi
+from core.parity import run_case
+
+
+@pytest.mark.parametrize("case", ["v1_encoder_neck", "v1_gapfill", "v1_mae", "v2_tl_mae"])
+def test_the_recorded_case_is_reproduced(shared, case):
+    report = run_case(shared / "parity" / "prithvi" / f"{case}.json")
+
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert any(check.name.startswith("grad/") for check in report.checks)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [
+        ("prithvi_tiny", 3_553_280),
+        ("prithvi_v1_100m", 86_237_184),
+        ("prithvi_gap_filling", 112_639_488),
+        ("prithvi_v2_tiny_tl", 5_634_048),
+        ("prithvi_v2_100m_tl", 86_237_184),
+        ("prithvi_v2_300m", 303_886_336),
+        ("prithvi_v2_300m_tl", 303_886_338),
+        ("prithvi_v2_600m", 631_188_480),
+        ("prithvi_v2_600m_tl", 631_188_482),
+        ("prithvi_v1_100m_mae", 112_639_488),
+        ("prithvi_v2_300m_tl_mae", 330_419_716),
+        ("prithvi_v2_600m_tl_mae", 657_668_252),
+    ],
+)
+def test_sizes_have_their_number_of_parameters(size, parameters):
+    with torch.device("meta"):
+        network = getattr(prithvi, size)()
+
+    assert sum(p.numel() for p in network.parameters()) == parameters
