@@ -21,4 +21,7 @@ CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     ("prithvi", "mae"): _recorded,
     ("prithvi", "gap_filling"): _recorded,
     ("prithvi", "encoder_neck"): _recorded,
+    ("softcon", "vit"): _recorded,
+    ("softcon", "loss"): _recorded,
+    ("resize_knn", "resize_knn"): _recorded,
 }

@@ -1,0 +1,90 @@
+"""ResNet-50 on any number of bands, without its classifier (He et al. 2015, arXiv 1512.03385)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from apps.remote_sensing.models.dino.sensors import S2, Banded
+from core.errors import UserError
+
+__all__ = ["SoftConResNet50"]
+
+
+class SoftConResNet50(Banded):
+    """torchvision's ResNet-50 whose first convolution reads other bands; its feature is the global mean.
+
+    Args:
+        bands: Bands of the input in their order, or their number.
+    """
+
+    width = 2048
+    depth = 4
+    patch = 32
+    image = 224
+
+    def __init__(self, bands: Sequence[str] | int = S2.bands) -> None:
+        super().__init__(bands)
+        from torchvision.models import resnet50
+
+        body = resnet50(weights=None)
+        body.conv1 = nn.Conv2d(len(self.bands), 64, kernel_size=7, stride=2, padding=3, bias=False)
+        body.fc = nn.Identity()
+        self.body = body
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(B, C, H, W)` or `(B, C, 1, H, W)`, normalised, to their features `(B, 2048)`."""
+        return self.body(self.one_frame(x))
+
+    def probe_features(self, x: Tensor) -> Tensor:
+        """Return what a linear probe sees: `forward`."""
+        return self(x)
+
+    def feature_maps(
+        self,
+        x: Tensor,
+        *,
+        layers: Sequence[int] = (-1,),
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return what some of the four stages give.
+
+        Args:
+            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
+            layers: Stages from 0 to 3, or from the end if negative.
+            time: Not used: the network knows no dates.
+            location: Not used: the network knows no places.
+
+        Returns:
+            One `(B, T * D, h, w)` for each, D 256, 512, 1024 or 2048 at a 4th, 8th, 16th or 32nd of the size.
+
+        Raises:
+            UserError: If there is no such stage.
+        """
+        if any(not -self.depth <= i < self.depth for i in layers):
+            raise UserError(f"layers is {list(layers)}; the network has stages 0 to {self.depth - 1}")
+        frames = x[:, :, None] if x.ndim == 4 else x
+        body = self.body
+        h = self.one_frame(frames.transpose(1, 2).flatten(0, 1))  # B C T H W -> BT C H W
+        h = body.maxpool(body.relu(body.bn1(body.conv1(h))))
+        stages = []
+        for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
+            h = stage(h)
+            stages.append(h.unflatten(0, (len(frames), -1)).flatten(1, 2))  # BT D h w -> B TD h w
+        return [stages[i] for i in layers]
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the bottlenecks."""
+        for stage in (self.body.layer1, self.body.layer2, self.body.layer3, self.body.layer4):
+            yield from stage
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as torchvision does, and write all buffers."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()

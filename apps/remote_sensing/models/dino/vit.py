@@ -1,0 +1,273 @@
+"""DINOv2's vision transformer on any number of bands (Oquab et al. 2023, arXiv 2304.07193)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from apps.remote_sensing.models.dino.blocks import Block
+from apps.remote_sensing.models.dino.positions import resize_grid, side_of
+from apps.remote_sensing.models.dino.sensors import S2, Banded
+from core.errors import UserError
+
+__all__ = ["SoftConViT", "Tokens"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the encoder makes of a batch of images.
+
+    Args:
+        cls: `(B, D)`, the class token after the final norm: the feature of the image.
+        registers: `(B, R, D)` after the final norm.
+        patches: `(B, N, D)` after the final norm, row by row.
+        unnormed: `(B, 1 + R + N, D)`, all tokens before the final norm.
+    """
+
+    cls: Tensor
+    registers: Tensor
+    patches: Tensor
+    unnormed: Tensor
+
+
+class SoftConViT(Banded):
+    """Vision transformer with learned positions, a class token, optional registers and a mask token.
+
+    Args:
+        bands: Bands of the input in their order; 13 of Sentinel-2 or 2 of Sentinel-1 by default sizes. Also a
+            mere number of bands.
+        width: Features of a token.
+        depth: Blocks.
+        heads: A divisor of `width`.
+        patch: Side of a patch in pixels.
+        image: Side in pixels of the images that the table of positions is made for.
+        mlp_ratio: Hidden features of the MLPs over `width`.
+        layer_scale: First value of the factors on the branches; None leaves them out.
+        registers: Further tokens without a position.
+        drop_path: Probability that a sample skips a branch: of the last block, growing evenly from 0 in the
+            first, or of every block with `drop_path_uniform`.
+        drop_path_uniform: Whether all blocks have the same `drop_path`.
+        ffn: `mlp`, `swiglu` or `swiglufused`.
+        antialias: Whether positions are smoothed first where their grid shrinks.
+        offset: Added to the counts of patches before positions are resized; published weights have 0.1.
+        eps: Of the layer norms.
+
+    Raises:
+        UserError: If the sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        bands: Sequence[str] | int = S2.bands,
+        *,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        patch: int = 14,
+        image: int = 224,
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = 1e-5,
+        registers: int = 0,
+        drop_path: float = 0.0,
+        drop_path_uniform: bool = False,
+        ffn: str = "mlp",
+        antialias: bool = False,
+        offset: float = 0.1,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(bands)
+        _check(width=width, heads=heads, patch=patch, image=image, ffn=ffn)
+        self.width, self.depth, self.heads, self.patch, self.image = width, depth, heads, patch, image
+        self.antialias, self.offset = antialias, offset
+        self.settings = {
+            "mlp_ratio": mlp_ratio,
+            "layer_scale": layer_scale,
+            "registers": registers,
+            "drop_path": drop_path,
+            "drop_path_uniform": drop_path_uniform,
+            "ffn": ffn,
+            "eps": eps,
+        }
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + (image // patch) ** 2, width))
+        self.register_tokens = nn.Parameter(torch.empty(1, registers, width)) if registers else None
+        self.mask_token = nn.Parameter(torch.empty(1, width))
+        self.patch_embed = nn.Conv2d(len(self.bands), width, kernel_size=patch, stride=patch)
+        rates = [drop_path if drop_path_uniform else drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.layers = nn.ModuleList(
+            Block(
+                width,
+                heads,
+                mlp_ratio,
+                layer_scale=layer_scale,
+                drop_path=rate,
+                ffn=ffn,
+                eps=eps,
+            )
+            for rate in rates
+        )
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the feature of each image, its class token after the final norm.
+
+        Args:
+            x: `(B, C, H, W)` or `(B, C, 1, H, W)`, normalised; sides are multiples of the patch.
+            mask: `(B, N)` bool, True where the mask token takes the place of a patch.
+
+        Returns:
+            `(B, D)`.
+        """
+        return self.encode(x, mask).cls
+
+    def encode(self, x: Tensor, mask: Tensor | None = None, *, kept: Tensor | None = None) -> Tokens:
+        """Return all tokens of each image.
+
+        Args:
+            x: As in `forward`.
+            mask: As in `forward`.
+            kept: `(B, K)` int64, the patches that are looked at at all; the others take neither time nor
+                memory, and `patches` has K tokens in this order.
+
+        Raises:
+            UserError: If an image does not fit the network.
+        """
+        tokens = self._embed(self._fitting(x), mask, kept)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self._split(tokens)
+
+    def layer_tokens(self, x: Tensor, layers: Sequence[int], *, norm: bool = True) -> list[Tokens]:
+        """Return the tokens after some blocks.
+
+        Args:
+            x: As in `forward`.
+            layers: Numbers of blocks from 0, or from the end if negative; the order is kept.
+            norm: Whether each goes through the final norm, which was trained for the last one only.
+
+        Raises:
+            UserError: If there is no such block, or an image does not fit.
+        """
+        if any(not -self.depth <= i < self.depth for i in layers):
+            raise UserError(f"layers is {list(layers)}; the network has blocks 0 to {self.depth - 1}")
+        wanted = [i % self.depth for i in layers]
+        tokens, found = self._embed(self._fitting(x), None, None), {}
+        for i, layer in enumerate(self.layers[: max(wanted) + 1]):
+            tokens = layer(tokens)
+            if i in wanted:
+                found[i] = self._split(tokens, norm=norm)
+        return [found[i] for i in wanted]
+
+    def feature_maps(
+        self,
+        x: Tensor,
+        *,
+        layers: Sequence[int] = (-1,),
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return patch tokens after some blocks as images.
+
+        Args:
+            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
+            layers: As in `layer_tokens`.
+            time: Not used: the network knows no dates.
+            location: Not used: the network knows no places.
+
+        Returns:
+            One `(B, T * D, h, w)` for each layer, frame by frame.
+        """
+        frames = x[:, :, None] if x.ndim == 4 else x
+        batch, h, w = frames.shape[0], frames.shape[-2] // self.patch, frames.shape[-1] // self.patch
+        single = frames.transpose(1, 2).flatten(0, 1)  # B C T H W -> BT C H W
+        maps = [tokens.patches.transpose(1, 2) for tokens in self.layer_tokens(single, layers)]
+        return [tokens.reshape(batch, -1, h, w) for tokens in maps]
+
+    def probe_features(self, x: Tensor, *, layers: int = 1, patches: bool | None = None) -> Tensor:
+        """Return the features that a linear probe sees, as DINOv2's evaluation joins them.
+
+        Args:
+            x: As in `forward`.
+            layers: How many of the last blocks give their class tokens; 1 or 4 in the published results.
+            patches: Whether the mean patch token of the last block comes along; None does so for more than
+                one layer.
+
+        Returns:
+            `(B, (layers + patches) * D)`.
+        """
+        found = self.layer_tokens(x, range(-layers, 0))
+        parts = [tokens.cls for tokens in found]
+        if layers > 1 if patches is None else patches:
+            parts.append(found[-1].patches.mean(dim=1))
+        return torch.cat(parts, dim=-1)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Return the positions of the class token and of a grid of patches, `(1, 1 + rows * columns, D)`."""
+        side = side_of(self.pos_embed.shape[1] - 1)
+        if rows == columns == side:
+            return self.pos_embed
+        grid = resize_grid(
+            self.pos_embed[:, 1:], (rows, columns), antialias=self.antialias, offset=self.offset
+        )
+        return torch.cat([self.pos_embed[:, :1], grid], dim=1)
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the transformer blocks."""
+        yield from self.layers
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as DINOv2 does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.zeros_(self.mask_token)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6)
+
+    def _embed(self, x: Tensor, mask: Tensor | None, kept: Tensor | None) -> Tensor:
+        """Map an image `(B, C, H, W)` to the tokens `(B, 1 + R + N, D)` that go into the first block."""
+        embedded = self.patch_embed(x)
+        rows, columns = embedded.shape[-2:]
+        patches = embedded.flatten(2).transpose(1, 2)  # B D h w -> B N D
+        if mask is not None:
+            patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype)[None], patches)
+        positions = self.positions(rows, columns).to(patches.dtype)
+        patches = patches + positions[:, 1:]
+        if kept is not None:
+            patches = patches.gather(1, kept[..., None].expand(-1, -1, self.width))
+        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        middle = () if self.register_tokens is None else (self.register_tokens.expand(len(x), -1, -1),)
+        return torch.cat([first, *middle, patches], dim=1)
+
+    def _split(self, tokens: Tensor, *, norm: bool = True) -> Tokens:
+        out = self.norm(tokens) if norm else tokens
+        first = 1 + int(self.settings["registers"])
+        return Tokens(cls=out[:, 0], registers=out[:, 1:first], patches=out[:, first:], unnormed=tokens)
+
+    def _fitting(self, x: Tensor) -> Tensor:
+        x = self.one_frame(x)
+        if x.shape[-2] % self.patch or x.shape[-1] % self.patch:
+            raise UserError(
+                f"the images have {x.shape[-2]}x{x.shape[-1]} pixels; both sides must be multiples of the "
+                f"patch, {self.patch}: resize, crop or pad them, for instance to {self.image}x{self.image}"
+            )
+        return x
+
+
+def _check(*, width: int, heads: int, patch: int, image: int, ffn: str) -> None:
+    if heads < 1 or width % heads:
+        raise UserError(f"width is {width} and heads {heads}; heads must divide the width")
+    if patch < 1 or image < patch or image % patch:
+        raise UserError(f"image is {image} and patch {patch}; the patch must divide the image")
+    if ffn not in ("mlp", "swiglu", "swiglufused"):
+        raise UserError(f"ffn is {ffn!r}; it must be mlp, swiglu or swiglufused")

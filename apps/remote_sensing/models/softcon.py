@@ -1,0 +1,118 @@
+"""SoftCon: named sizes, official names and configurations (Wang et al. 2024, arXiv 2405.20462).
+
+Backbones that DINOv2's (transformers) or DINO's (ResNet-50) pre-training was carried on for, on 13 bands of
+Sentinel-2 or 2 of Sentinel-1. The networks stand in `dino/`; what they are trained with stands in
+`apps/remote_sensing/objectives/soft_contrastive.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apps.remote_sensing.models.dino import official
+from apps.remote_sensing.models.dino.resnet import SoftConResNet50
+from apps.remote_sensing.models.dino.sensors import S1, S2
+from apps.remote_sensing.models.dino.vit import SoftConViT, Tokens
+from core.checkpoints.keymap import KeyMap
+
+__all__ = [
+    "KEY_MAP",
+    "SoftConResNet50",
+    "SoftConViT",
+    "Tokens",
+    "from_official_config",
+    "key_maps",
+    "softcon_rn50_s1",
+    "softcon_rn50_s2",
+    "softcon_vitb14_s1",
+    "softcon_vitb14_s2",
+    "softcon_vitg14_s2",
+    "softcon_vitl14_s2",
+    "softcon_vits14_s1",
+    "softcon_vits14_s2",
+    "to_official_config",
+]
+
+KEY_MAP = official.KEY_MAP
+
+
+def key_maps(network: SoftConViT | SoftConResNet50) -> tuple[KeyMap, ...]:
+    """Return the layouts in which files hold the network's weights: the released one, and chunked ones."""
+    if isinstance(network, SoftConResNet50):
+        return (KEY_MAP,)
+    return (KEY_MAP, *(official.chunked_key_map(network.depth, n) for n in (1, 4) if n <= network.depth))
+
+
+def from_official_config(config: Mapping[str, Any]) -> SoftConViT | SoftConResNet50:
+    """Build the network that the arguments of the published class describe.
+
+    Args:
+        config: Arguments of DINOv2's class, what is not listed with its default; `bands` may name the
+            channels. For the ResNet `{"arch": "resnet50", "in_chans": 13}`.
+
+    Raises:
+        UserError: If one is unknown or asks for something that the network does not have.
+    """
+    if config.get("arch") == official.RESNET:
+        return SoftConResNet50(config.get("bands", config.get("in_chans", 3)))
+    return SoftConViT(**official.arguments(config))
+
+
+def to_official_config(network: SoftConViT | SoftConResNet50) -> dict[str, Any]:
+    """Return the config that `from_official_config` builds the same network from, every field spelt out."""
+    if isinstance(network, SoftConResNet50):
+        return {"arch": official.RESNET, "in_chans": len(network.bands), "bands": list(network.bands)}
+    return official.config(network)
+
+
+def softcon_vits14_s2(
+    bands: Sequence[str] = S2.bands, width: int = 384, depth: int = 12, heads: int = 6, **kw: Any
+) -> SoftConViT:
+    """S on 13 bands of Sentinel-2, `B13_vits14_softcon.pth`."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_vitb14_s2(
+    bands: Sequence[str] = S2.bands, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
+) -> SoftConViT:
+    """B on 13 bands of Sentinel-2, `B13_vitb14_softcon.pth`."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_vitl14_s2(
+    bands: Sequence[str] = S2.bands, width: int = 1024, depth: int = 24, heads: int = 16, **kw: Any
+) -> SoftConViT:
+    """L on 13 bands of Sentinel-2; its weights were not released."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_vitg14_s2(
+    bands: Sequence[str] = S2.bands, width: int = 1536, depth: int = 40, heads: int = 24, **kw: Any
+) -> SoftConViT:
+    """Size g on 13 bands of Sentinel-2; its weights were not released."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_vits14_s1(
+    bands: Sequence[str] = S1.bands, width: int = 384, depth: int = 12, heads: int = 6, **kw: Any
+) -> SoftConViT:
+    """S on both polarisations of Sentinel-1, `B2_vits14_softcon.pth`."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_vitb14_s1(
+    bands: Sequence[str] = S1.bands, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
+) -> SoftConViT:
+    """B on both polarisations of Sentinel-1, `B2_vitb14_softcon.pth`."""
+    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
+
+
+def softcon_rn50_s2(bands: Sequence[str] = S2.bands, **kw: Any) -> SoftConResNet50:
+    """ResNet-50 on 13 bands of Sentinel-2, `B13_rn50_softcon.pth`."""
+    return SoftConResNet50(bands=bands, **kw)
+
+
+def softcon_rn50_s1(bands: Sequence[str] = S1.bands, **kw: Any) -> SoftConResNet50:
+    """ResNet-50 on both polarisations of Sentinel-1, `B2_rn50_softcon.pth`."""
+    return SoftConResNet50(bands=bands, **kw)

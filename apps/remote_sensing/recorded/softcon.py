@@ -1,0 +1,99 @@
+"""Recorded cases of SoftCon: the vision transformer on both sensors, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.parity import Case
+
+__all__ = ["CASES", "run"]
+
+
+def run(case: Case) -> Mapping[str, Any]:
+    """Return everything that a case recorded, under its names."""
+    return CASES[(case.system, case.kind)](case)
+
+
+def _vit(case: Case) -> Mapping[str, Any]:
+    """Class and patch tokens, whole and masked, tokens of single blocks, other sizes, and gradients."""
+    from apps.remote_sensing.models.dino.official import chunked_key_map
+    from apps.remote_sensing.models.softcon import SoftConViT, from_official_config
+
+    network = from_official_config(case.config)
+    assert isinstance(network, SoftConViT)
+    names = chunked_key_map(network.depth, int(case.config.get("block_chunks", 1)))
+    names.load(network, case.state())
+    network.to(case.device).train(case.training)
+    given = case.group("input")
+    whole = network.encode(given["x"])
+    results: dict[str, Tensor | None] = {
+        "output/cls": whole.cls,
+        "output/reg": whole.registers,
+        "output/patch": whole.patches,
+        "output/prenorm": whole.unnormed,
+    }
+    if (masks := given.get("masks")) is not None:
+        masked = network.encode(given["x"], masks)
+        loss = (masked.cls * given["w_cls"]).sum()
+        loss.backward()
+        results |= {"output/masked_cls": masked.cls, "output/masked_patch": masked.patches}
+        results |= {"output/masked_reg": masked.registers, "loss/loss": loss[None]}
+        own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+        results |= {f"grad/{key}": grad for key, grad in names.to_official(own).items()}
+    h, w = (side // network.patch for side in given["x"].shape[-2:])
+    layers = list(case.head.get("intermediate_layers") or ())
+    for i, tokens in enumerate(network.layer_tokens(given["x"], layers) if layers else ()):
+        # The recorded grid drops the class token alone: registers stay and are cut into its channels.
+        import torch
+
+        after_cls = torch.cat([tokens.registers, tokens.patches], dim=1)
+        grid = (
+            after_cls.reshape(len(after_cls), h, w, -1).permute(0, 3, 1, 2)
+            if _fits(after_cls, h, w)
+            else None
+        )
+        results |= {f"output/inter_{i}": grid, f"output/inter_cls_{i}": tokens.cls}
+    if (big := given.get("x_big")) is not None:
+        results["output/big_cls"] = network(big)
+        results["output/big_pos"] = network.positions(*(side // network.patch for side in big.shape[-2:]))
+    return results
+
+
+def _fits(tokens: Tensor, h: int, w: int) -> bool:
+    return tokens[0].numel() % (h * w) == 0
+
+
+def _loss(case: Case) -> Mapping[str, Any]:
+    """Similarities, both terms, their sum, and its gradient for the student's projections."""
+    from apps.remote_sensing.objectives.soft_contrastive import soft_contrastive
+
+    given, config = case.group("input"), case.config
+    queries = given["q"].clone().requires_grad_()
+    found = soft_contrastive(
+        queries,
+        given["k"],
+        given["labels"],
+        temperature=float(config.get("contrastive_temperature", 0.2)),
+        soft_weight=float(config.get("soft_weight", 0.1)),
+        soft_temperature=float(config.get("soft_temperature", 1.0)),
+    )
+    found.total.backward()
+    return {
+        "output/s": found.similarity,
+        "output/t": found.target,
+        "loss/contrastive": found.contrastive[None],
+        "loss/soft": found.soft[None],
+        "loss/total": found.total[None],
+        "grad/q": queries.grad,
+    }
+
+
+CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
+    ("softcon", "vit"): _vit,
+    ("softcon", "loss"): _loss,
+}
+"""What this module runs."""
