@@ -17,7 +17,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from core.adaptation import Adaptation, trained_table
+from core.adaptation import Adaptation, kept_names, trained_table
 from core.checkpoints.weights import load_weights
 from core.data.normaliser import Normaliser
 from core.errors import UserError
@@ -161,12 +161,16 @@ class Task(LightningModule):
             self.say(str(report))
         if self.adaptation is not None:
             self.say(trained_table(self.network))
+            self.record["trained"] = kept_names(self.network)
 
     def configure_optimizers(self) -> Any:
         """Build groups that exist from the first step, the optimiser, and the schedule stepped with it."""
         peak = self._peak_rate()
+        decay = self.layer_decay
+        if decay is None and self.adaptation is not None:
+            decay = self.adaptation.layer_decay
         groups = parameter_groups(
-            self.network, lr=peak, no_decay=self.no_decay, layer_decay=self.layer_decay, rates=self.rates
+            self.network, lr=peak, no_decay=self.no_decay, layer_decay=decay, rates=self.rates
         )
         optimizer = self.optimizer(groups)
         if self.fused_optimizer and "fused" in optimizer.defaults:

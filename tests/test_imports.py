@@ -18,7 +18,10 @@ FREE_TO_USE_ALL = {
     "parity",
 }  # rooms of core that may import every room; so may a room's own parity.py
 OPEN_TO_ALL = {"backbones", "data", "errors", "files"}  # rooms and leaf modules that every room may import
-FURTHER = {"strategies": {"checkpoints"}}  # what writes pieces knows how pieces are read and written
+FURTHER = {
+    "strategies": {"checkpoints"},  # what writes pieces knows how pieces are read and written
+    "adaptation": {"checkpoints"},  # an adapter's file is one of weights
+}
 # Written in pieces, so that this file does not hold what it looks for.
 FORBIDDEN = {
     "a machine's path": r"(?<![\w.~-])/(?:wor[k]|far[m]|roo[t]|hom[e]/\w+)/",

@@ -1,8 +1,30 @@
 """How a pre-trained network is fine-tuned."""
 
 from core.adaptation.freezing import Adaptation, FreezeAtFirst, Full, HeadOnly
+from core.adaptation.light import LightDecoder, LinearProbe
 from core.adaptation.lora import DoRA, LoRA
 from core.adaptation.low_rank import LowRank
+from core.adaptation.progressive import LayerDecay, ProgressiveFreezing, ProgressiveThawing
+from core.adaptation.saved import SavedAdapter, export_adapter, kept_names, load_adapter, save_adapter
 from core.adaptation.table import trained_table
 
-__all__ = ["Adaptation", "DoRA", "FreezeAtFirst", "Full", "HeadOnly", "LoRA", "LowRank", "trained_table"]
+__all__ = [
+    "Adaptation",
+    "DoRA",
+    "FreezeAtFirst",
+    "Full",
+    "HeadOnly",
+    "LayerDecay",
+    "LightDecoder",
+    "LinearProbe",
+    "LoRA",
+    "LowRank",
+    "ProgressiveFreezing",
+    "ProgressiveThawing",
+    "SavedAdapter",
+    "export_adapter",
+    "kept_names",
+    "load_adapter",
+    "save_adapter",
+    "trained_table",
+]

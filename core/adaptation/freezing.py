@@ -18,7 +18,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Adaptation", "FreezeAtFirst", "Full", "HeadOnly", "keep_frozen", "names_of"]
+__all__ = [
+    "Adaptation",
+    "FreezeAtFirst",
+    "Full",
+    "HeadOnly",
+    "Parts",
+    "batch_norms",
+    "keep_frozen",
+    "names_of",
+]
 
 
 class Adaptation:
@@ -41,8 +50,14 @@ class Adaptation:
             UserError: If a pattern matches no parameter.
         """
 
-    def adds(self, name: str) -> bool:
-        """Tell whether a name in an adapted network's state is that of something the adaptation adds."""
+    @property
+    def layer_decay(self) -> float | None:
+        """Factor of the learning rate from a block to the one before it; None leaves it to the task."""
+        return None
+
+    @property
+    def adds(self) -> bool:
+        """Whether it puts parameters into the network, which a checkpoint then holds too."""
         return False
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
@@ -65,7 +80,7 @@ class HeadOnly(Adaptation):
     """
 
     head: tuple[str, ...] = ("head",)
-    _found: list[_Parts] = field(default_factory=list, init=False, repr=False, compare=False)
+    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", _patterns(self.head, "HeadOnly: head"))
@@ -77,8 +92,8 @@ class HeadOnly(Adaptation):
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep the frozen BatchNorms in evaluation mode, which `network.train()` may have undone."""
         if not self._found or self._found[0].network is not network:
-            norms = [m for name, m in _batch_norms(network) if not _named(f"{name}.weight", self.head)]
-            self._found[:] = [_Parts(network, [], norms)]
+            norms = [m for name, m in batch_norms(network) if not _named(f"{name}.weight", self.head)]
+            self._found[:] = [Parts(network, [], norms)]
         for norm in self._found[0].norms:
             if norm.training:
                 norm.eval()
@@ -97,7 +112,7 @@ class FreezeAtFirst(Adaptation):
     patterns: tuple[str, ...] = ("backbone",)
     until_step: int | None = None
     until_epoch: int | None = None
-    _found: list[_Parts] = field(default_factory=list, init=False, repr=False, compare=False)
+    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns(self.patterns, "FreezeAtFirst: patterns"))
@@ -142,8 +157,8 @@ class FreezeAtFirst(Adaptation):
         parameters = [
             p for name, p in network.named_parameters() if p.requires_grad and _named(name, self.patterns)
         ]
-        norms = [m for name, m in _batch_norms(network) if _named(f"{name}.weight", self.patterns)]
-        self._found[:] = [_Parts(network, parameters, norms)]
+        norms = [m for name, m in batch_norms(network) if _named(f"{name}.weight", self.patterns)]
+        self._found[:] = [Parts(network, parameters, norms)]
 
 
 def names_of(given: Iterable[str]) -> tuple[str, ...]:
@@ -164,9 +179,14 @@ def keep_frozen(network: nn.Module, trained: Sequence[str], fresh: Sequence[str]
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """What an adaptation switches in a network, found once: walking it at every step would cost more than a
     step may.
+
+    Args:
+        network: Whose parts they are.
+        parameters: Those that freeze and thaw.
+        norms: Modules whose mode is switched with them.
     """
 
     network: nn.Module
@@ -179,7 +199,8 @@ def _named(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)
 
 
-def _batch_norms(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def batch_norms(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """Yield name and module of every batch normalisation, which changes its statistics in training mode."""
     return ((name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm))
 
 

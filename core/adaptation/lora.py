@@ -11,7 +11,7 @@ from torch import nn
 
 from core.adaptation.freezing import Adaptation, keep_frozen, names_of
 from core.adaptation.targets import find_layers
-from core.backbones.adapters import LowRankUpdate, Resetting, adapted_layers, is_adapter
+from core.backbones.adapters import LowRankUpdate, Resetting, adapted_layers
 from core.errors import UserError
 
 __all__ = ["DoRA", "LoRA"]
@@ -57,6 +57,11 @@ class LoRA(Adaptation):
     def _name(self) -> str:
         return type(self).__name__
 
+    @property
+    def adds(self) -> bool:
+        """True."""
+        return True
+
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze the network and put the updates beside its weights."""
         if next(adapted_layers(network), None) is not None:
@@ -83,10 +88,6 @@ class LoRA(Adaptation):
             self._install(layer)
         if hasattr(network, "reset_parameters"):
             network.reset_parameters = Resetting(network)  # type: ignore[assignment]
-
-    def adds(self, name: str) -> bool:
-        """Tell whether a name in a state is that of an update."""
-        return is_adapter(name)
 
     def _install(self, layer: nn.Module) -> None:
         LowRankUpdate.install(layer, self.rank, alpha=self.alpha, stabilised=self.stabilised)

@@ -9,7 +9,7 @@ from torch import nn
 
 from core.adaptation.freezing import Adaptation, names_of
 from core.adaptation.targets import find_layers
-from core.backbones.adapters import LowRankFactors, Resetting, adapted_layers, is_adapter
+from core.backbones.adapters import LowRankFactors, Resetting, adapted_layers
 from core.errors import UserError
 
 __all__ = ["LowRank", "factor_rank"]
@@ -41,6 +41,11 @@ class LowRank(Adaptation):
         if not self.ratio >= 1:
             raise UserError(f"LowRank: ratio is {self.ratio}; it must be at least 1, as in 3")
 
+    @property
+    def adds(self) -> bool:
+        """True."""
+        return True
+
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Factorise the layers; called once, with the weights in place."""
         kind = type(network).__name__
@@ -62,10 +67,6 @@ class LowRank(Adaptation):
             LowRankFactors.install(layers[name], rank)
         if hasattr(network, "reset_parameters"):
             network.reset_parameters = Resetting(network)  # type: ignore[assignment]
-
-    def adds(self, name: str) -> bool:
-        """Tell whether a name in a state is that of a factor."""
-        return is_adapter(name)
 
 
 def factor_rank(out: int, inner: int, *, ratio: float = 3.0) -> int:

@@ -268,18 +268,18 @@ def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: Name to tensor, of an adapted network or of any other.
     """
-    merged = {name: tensor for name, tensor in state.items() if not is_adapter(name)}
+    merged = dict(state)
     for name in state:
         prefix, _, leaf = name.rpartition(".")
         dot = f"{prefix}." if prefix else ""
         own = f"{dot}weight"
-        if leaf == "lora_a":
-            parts = [state[own], *(state.get(f"{dot}{part}") for part in _UPDATE)]
+        if leaf == "lora_a" and all(part in state for part in (own, f"{dot}lora_b", f"{dot}lora_scale")):
+            parts = [state[own], *(merged.pop(f"{dot}{part}", None) for part in _UPDATE)]
             wide = [None if part is None else part.double() for part in parts]
             merged[own] = combined(*wide).to(state[own].dtype)  # type: ignore[arg-type]
-        elif leaf == "low_in":
-            product = _product(state[f"{dot}low_out"].double(), state[name].double())
-            merged[own] = product.to(state[name].dtype)
+        elif leaf == "low_in" and f"{dot}low_out" in state:
+            low_out, low_in = merged.pop(f"{dot}low_out"), merged.pop(name)
+            merged[own] = _product(low_out.double(), low_in.double()).to(low_in.dtype)
     return merged
 
 

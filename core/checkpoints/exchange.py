@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from core.backbones.adapters import is_adapter
 from core.checkpoints.files import FORMAT, write_checkpoint
 from core.checkpoints.huggingface import export_state, write_json, write_weights
 from core.checkpoints.manifest import is_sharded
@@ -125,6 +126,8 @@ def _write(weights: Weights, path: Path, layout: str) -> dict[str, Any]:
     if layout not in ("official", "own"):
         raise UserError(f"--layout {layout} is not known; it is official or own")
     streamed = is_sharded(weights.path)
+    if streamed and any(map(is_adapter, weights.tensors)):  # adapters are merged, which takes whole tensors
+        weights, streamed = read_weights(weights.source), False
     network = meta_network(weights) if streamed else network_from(weights)
     module = home_of(network)
     notes: dict[str, Any] = {"format": FORMAT, "layout": layout, "key_map": module.__name__}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.backbones.adapters import is_adapter, merged_state
 from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
 from core.checkpoints.keymap import KeyMap, computed_names
@@ -33,6 +34,7 @@ __all__ = [
 _TORCH_FILES = (".ckpt", ".pt", ".pth", ".bin")
 _STATES = ("state_dict", "model", "model_state_dict")  # where a training's file keeps its weights
 _SETTINGS = "_metadata"  # entry that names a network's constructor arguments in some programs' files
+_NOTES = ("licences", "sources", "step", "recipe", "adapter")  # what a safetensors file says beside tensors
 _SHOWN = 8  # names listed in a message; the rest are counted
 
 
@@ -127,6 +129,13 @@ def load_weights(
             "the network is on the meta device: materialise and initialise it before loading weights"
         )
     patterns = [reinitialise] if isinstance(reinitialise, str) else list(reinitialise)
+    if "adapter" in weights.record:
+        raise UserError(
+            f"weights {weights.source} are an adapter, which goes on top of others: give those, and "
+            f"model.adaptation core.adaptation.SavedAdapter with path {weights.source}"
+        )
+    if not any(is_adapter(name) for name in own):
+        weights = replace(weights, tensors=merged_state(weights.tensors))
     tensors, layout, unknown = _in_own_names(weights, network, own)
     fresh = {name for name in own if _fits(name, patterns)}
     unknown += [name for name in tensors if name not in own and name not in computed]
@@ -310,7 +319,7 @@ def _described(
         network=network if layout == "own" or official is None else None,
         config=official,
         system=record.get("key_map") or system,
-        record={key: record[key] for key in ("licences", "sources", "step", "recipe") if key in record},
+        record={key: record[key] for key in _NOTES if key in record},
     )
 
 
@@ -391,8 +400,6 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _with(weights: Weights, *, record: dict[str, Any]) -> Weights:
-    from dataclasses import replace
-
     return replace(weights, record=record)
 
 

@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     made["export"].add_argument(
         "--layout", choices=["official", "own"], default="official", help="names of the tensors"
     )
+    made["export"].add_argument(
+        "--adapter", action="store_true", help="write only what was trained beside frozen weights"
+    )
     made["average"].add_argument("checkpoint", nargs="+", help="two or more, of one network")
     made["average"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
     return parser
@@ -149,12 +152,25 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.adapter:
+        return _export_adapter(options)
     from core.checkpoints.exchange import export_weights
 
     written = export_weights(options.checkpoint, options.out, layout=options.layout)
     single = written.suffix == ".safetensors"
     files = written if single else f"{written / 'config.json'} and {written / 'model.safetensors'}"
     print(f"wrote {files} ({options.layout} layout)")
+    return 0
+
+
+def _export_adapter(options: argparse.Namespace) -> int:
+    from core.adaptation import export_adapter
+
+    path = export_adapter(options.checkpoint, options.out)
+    print(
+        f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB); put it on top of the same weights with "
+        f"--model.adaptation core.adaptation.SavedAdapter --model.adaptation.path {path}"
+    )
     return 0
 
 

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from core.accelerators import cpu, cuda, neuron
 from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
+from core.backbones.adapters import is_adapter
 from core.checkpoints.files import read_outline
 from core.cli.again import agreed, choose, finished, patience
 from core.cli.arguments import Request, program, read_yaml
@@ -352,10 +353,17 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, alou
         if not name.endswith(".weights")
     ]
     shapes = {name: tuple(value.shape) for name, value in task.network.state_dict().items()}
-    adds = task.adaptation.adds if task.adaptation is not None else None
+    adapted = [entry for entry in changed if entry[0].startswith("model.adaptation")]
+    adds = task.adaptation is not None and task.adaptation.adds
+    if adapted and (adds or any(map(is_adapter, stored["state_dict"]))):
+        name, old, new = adapted[0]
+        raise UserError(
+            f"{name} is {old} in the checkpoint and {new} here, and adapters cannot change in a run; take "
+            "the change back, or start a new run from it with --model.weights"
+        )
     for name, value in stored["state_dict"].items():
         short = name.removeprefix("network.")
-        if adds is not None and adds(short):
+        if is_adapter(name):
             continue  # comes with the adaptation, once the network is in place
         if name.startswith("network.") and shapes.get(short) != tuple(value.shape):
             names = (

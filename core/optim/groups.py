@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from core.backbones.depths import depths
 from core.errors import UserError
 
 __all__ = ["parameter_groups"]
@@ -60,7 +61,7 @@ def parameter_groups(
     for pattern, factor in rates.items():
         if not factor >= 0:
             raise UserError(f"rates gives '{pattern}' the factor {factor}; it must be at least 0")
-    depth, layers = _depths(network) if layer_decay is not None else ({}, 1)
+    depth, layers = depths(network, "layer_decay") if layer_decay is not None else ({}, 1)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in names.items():
         exempt = _exempt(name, parameter, patterns)
@@ -94,23 +95,6 @@ def _exempt(name: str, parameter: nn.Parameter, patterns: Sequence[str]) -> bool
         if parameter.ndim <= 1 if bare == "1d" else fnmatchcase(name, bare):
             exempt = bare == pattern
     return exempt
-
-
-def _depths(network: nn.Module) -> tuple[dict[str, int], int]:
-    """Return every parameter's depth by name, and the number of depths (blocks + 2)."""
-    blocks = getattr(network, "blocks", None)
-    if not callable(blocks):
-        raise UserError(f"layer_decay needs a network with blocks(); {type(network).__name__} has none")
-    inside = {id(p): i for i, block in enumerate(blocks(), start=1) for p in block.parameters()}
-    if not inside:
-        raise UserError(f"layer_decay needs blocks; those of {type(network).__name__} have no parameters")
-    last = max(inside.values()) + 1
-    depths: dict[str, int] = {}
-    seen = False
-    for name, parameter in network.named_parameters():
-        seen = seen or id(parameter) in inside
-        depths[name] = inside.get(id(parameter), last if seen else 0)
-    return depths, last + 1
 
 
 def _check(*, lr: float | None, weight_decay: float | None, layer_decay: float | None) -> None:

@@ -1,0 +1,103 @@
+"""A frozen backbone: only a decoder, or a single linear layer, is trained on its features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from core.adaptation.freezing import Adaptation, Parts, keep_frozen, names_of
+from core.backbones.depths import depths
+from core.errors import UserError
+
+__all__ = ["LightDecoder", "LinearProbe"]
+
+
+@dataclass(frozen=True)
+class LightDecoder(Adaptation):
+    """Only the decoder is trained; the rest is frozen and computes as in evaluation, without dropout.
+
+    Args:
+        decoder: Names of modules or patterns of parameter names; empty means what stands behind the network's
+            blocks. What `model.reinitialise` names is trained as well.
+    """
+
+    decoder: tuple[str, ...] = ()
+    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", names_of(self.decoder))
+
+    def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
+        """Freeze everything but the decoder."""
+        names: Sequence[str] = self.decoder
+        if not names:
+            found, layers = depths(network, "LightDecoder without decoder")
+            names = [name for name, depth in found.items() if depth == layers - 1]
+        if not names:
+            raise UserError(
+                f"LightDecoder: nothing stands behind the blocks of {type(network).__name__}; name its "
+                "decoder"
+            )
+        keep_frozen(network, names, fresh, where="LightDecoder: decoder")
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Keep what is frozen in evaluation mode, which `network.train()` may have undone."""
+        if not self._found or self._found[0].network is not network:
+            self._found[:] = [Parts(network, [], _frozen_modules(network))]
+        for module in self._found[0].norms:
+            if module.training:
+                module.eval()
+
+
+@dataclass(frozen=True)
+class LinearProbe(LightDecoder):
+    """One linear layer is trained on frozen features.
+
+    Args:
+        decoder: The linear layer, or a module that holds no other; empty means the last linear layer outside
+            the network's blocks.
+    """
+
+    def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
+        """Freeze everything but the layer."""
+        kind = type(network).__name__
+        blocks = getattr(network, "blocks", None)
+        inside = {id(m) for block in (blocks() if callable(blocks) else ()) for m in block.modules()}
+        linear = {name: m for name, m in network.named_modules() if _is_linear(m)}
+        outside = [name for name, m in linear.items() if id(m) not in inside]
+        if not self.decoder and not outside:
+            raise UserError(f"LinearProbe: {kind} has no linear layer outside its blocks; name one")
+        names = self.decoder or (outside[-1],)
+        keep_frozen(network, names, (), where="LinearProbe: decoder")
+        trained = [name for name, p in network.named_parameters() if p.requires_grad and p.ndim > 1]
+        held = sorted({name.rpartition(".")[0] for name in trained})
+        if len(held) != 1 or held[0] not in linear:
+            raise UserError(
+                f"LinearProbe: '{', '.join(names)}' of {kind} holds {len(held)} layers with matrices "
+                f"({', '.join(held[:4]) or 'none'}), and a probe is one linear layer; name that, or take "
+                "core.adaptation.LightDecoder"
+            )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return False
+    return math.prod(weight.shape[2:]) == 1
+
+
+def _frozen_modules(network: nn.Module) -> list[nn.Module]:
+    """Return the largest parts of the network of which no parameter is trained."""
+    parts: list[nn.Module] = []
+    waiting = [network]
+    while waiting:
+        module = waiting.pop()
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            parts.append(module)
+        else:
+            waiting.extend(module.children())
+    return parts
