@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ class PatchEmbed(nn.Module):
     def __init__(self, channels: int, width: int, *, patch: Sequence[int]) -> None:
         super().__init__()
         self.patch = tuple(patch)
-        self.proj: nn.Module = _CONVOLUTIONS[len(patch) - 1](channels, width, self.patch, self.patch)  # type: ignore[arg-type]
+        convolution: Any = _CONVOLUTIONS[len(patch) - 1]
+        self.proj: nn.Conv1d | nn.Conv2d | nn.Conv3d = convolution(channels, width, self.patch, self.patch)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

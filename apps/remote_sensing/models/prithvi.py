@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from torch import nn
-
 from apps.remote_sensing.models.prithvi_eo import official
 from apps.remote_sensing.models.prithvi_eo.autoencoder import MAEOutput, PrithviMAE
 from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi
+from apps.remote_sensing.models.prithvi_eo.segmenter import PrithviSegmenter
 from core.checkpoints.keymap import KeyMap
 
 __all__ = [
@@ -22,6 +21,8 @@ __all__ = [
     "MAEOutput",
     "Prithvi",
     "PrithviMAE",
+    "PrithviSegmenter",
+    "encoder_map",
     "from_official_config",
     "key_maps",
     "prithvi_gap_filling",
@@ -29,6 +30,7 @@ __all__ = [
     "prithvi_tiny_mae",
     "prithvi_v1_100m",
     "prithvi_v1_100m_mae",
+    "prithvi_v1_segmenter",
     "prithvi_v2_100m_tl",
     "prithvi_v2_100m_tl_mae",
     "prithvi_v2_300m",
@@ -47,30 +49,47 @@ __all__ = [
 KEY_MAP = official.KEY_MAP
 
 
-def key_maps(network: nn.Module) -> tuple[KeyMap, ...]:
+Network = Prithvi | PrithviMAE | PrithviSegmenter
+
+
+def key_maps(network: Network) -> tuple[KeyMap, ...]:
     """Return the table of a network; it reads every official layout and matches bands by name."""
-    holder = "" if isinstance(network, Prithvi) else "encoder."
-    encoder = network if isinstance(network, Prithvi) else network.encoder
-    assert isinstance(encoder, Prithvi)
-    return (official.map_for(holder, fresh=encoder.patch_embed.proj.weight, bands=encoder.bands),)
+    if isinstance(network, Prithvi):
+        return (encoder_map(network),)
+    if isinstance(network, PrithviSegmenter):
+        return (official.map_for(network.backbone, holder="backbone.", heads=True),)
+    return (official.map_for(network.encoder, holder="encoder.", decoder=True),)
 
 
-def from_official_config(config: Mapping[str, Any]) -> PrithviMAE | Prithvi:
+def encoder_map(encoder: Prithvi, *, holder: str = "") -> KeyMap:
+    """Return the table for a network whose only part from official checkpoints is the encoder.
+
+    Args:
+        encoder: As initialised.
+        holder: Where it stands in the network, such as `encoder.`.
+    """
+    return official.map_for(encoder, holder=holder)
+
+
+def from_official_config(config: Mapping[str, Any]) -> Network:
     """Build the network that an official configuration describes, the autoencoder unless it says otherwise.
 
     Args:
-        config: See `prithvi_eo.official.arguments`; `architectures: [Prithvi]` is the encoder alone.
+        config: See `prithvi_eo.official.arguments`. `architectures: [Prithvi]` is the encoder alone; with a
+            `decode_head` it is version 1's segmentation.
 
     Raises:
-        UserError: If it describes a network that is not Prithvi.
+        UserError: If fields do not fit each other.
     """
     kind = (config.get("architectures") or ["PrithviMAE"])[0]
+    if kind == "PrithviSegmenter" or "decode_head" in config:
+        return PrithviSegmenter(**official.segmenter_arguments(config))
     if kind == "Prithvi":
         return Prithvi(**official.arguments(config, mae=False))
     return PrithviMAE(**official.arguments(config, mae=True))
 
 
-def to_official_config(network: nn.Module) -> dict[str, Any]:
+def to_official_config(network: Network) -> dict[str, Any]:
     """Return the official configuration of a network, every field spelt out."""
     return official.config(network.settings, kind=type(network).__name__)
 
@@ -314,3 +333,13 @@ def prithvi_v2_600m_tl_mae(
         learn_scale=learn_scale,
         **kw,
     )
+
+
+def prithvi_v1_segmenter(
+    frames: int = 1, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
+) -> PrithviSegmenter:
+    """Version 1 fine-tuned for maps of floods and burn scars.
+
+    The released crop map has `frames` 3, `classes` 13, `depth` 6 and `heads` 8.
+    """
+    return PrithviSegmenter(frames=frames, width=width, depth=depth, heads=heads, **kw)

@@ -125,7 +125,7 @@ def _encoder_neck(case: Case) -> Mapping[str, Any]:
     backbone = Prithvi(**arguments)
     frames = int(neck["embed_dim"]) // backbone.width
     network = PrithviUpscaled(backbone, outputs=int(neck["output_embed_dim"]), frames=frames)
-    table = official.map_for("backbone.", fresh=backbone.patch_embed.proj.weight, bands=backbone.bands)
+    table = official.map_for(backbone, holder="backbone.", heads=True)
     _fill(case, network, table)
     tokens: list[Tensor] = []
     handle = backbone.register_forward_hook(lambda module, args, out: tokens.append(out))

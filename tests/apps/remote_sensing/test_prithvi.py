@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from apps.remote_sensing.models import prithvi
+from apps.remote_sensing.models.prithvi import KEY_MAP
+from apps.remote_sensing.parity import CASES
 from core.parity import run_case
 
 
 @pytest.mark.parametrize("case", ["v1_encoder_neck", "v1_gapfill", "v1_mae", "v2_tl_mae"])
 def test_the_recorded_case_is_reproduced(shared, case):
-    report = run_case(shared / "parity" / "prithvi" / f"{case}.json")
+    report = run_case(shared / "parity" / "prithvi" / f"{case}.json", known=CASES)
 
     assert [check.name for check in report.checks if not check.passed] == []
     assert any(check.name.startswith("grad/") for check in report.checks)
@@ -39,3 +41,24 @@ def test_sizes_have_their_number_of_parameters(size, parameters):
         network = getattr(prithvi, size)()
 
     assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in KEY_MAP.to_official(network.state_dict()).items()}
+
+
+def test_official_names_and_shapes_are_those_of_the_files():
+    with torch.device("meta"):
+        first = shapes(prithvi.prithvi_v1_100m_mae())
+        large = shapes(prithvi.prithvi_v2_600m_tl_mae())
+        plain = shapes(prithvi.prithvi_v2_300m())
+
+    assert first["encoder.pos_embed"] == (1, 589, 768)
+    assert first["encoder.patch_embed.proj.weight"] == (768, 6, 1, 16, 16)
+    assert not [name for name in first if "_embed_enc" in name or "_embed_dec" in name]
+    assert large["encoder.pos_embed"] == (1, 1025, 1280)
+    assert large["decoder.decoder_pred.weight"] == (1176, 512)
+    assert large["decoder.decoder_blocks.7.mlp.fc2.weight"] == (512, 2048)
+    assert large["encoder.temporal_embed_enc.scale"] == large["decoder.location_embed_dec.scale"] == (1,)
+    assert plain["encoder.blocks.23.attn.qkv.weight"] == (3072, 1024)
+    assert plain["encoder.pos_embed"] == (1, 785, 1024)

@@ -7,17 +7,20 @@ and heads (version 1 fine-tuned by mmsegmentation), wrapped by a trainer (`model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 
 from apps.remote_sensing.bands import HLS, SENSORS, canonical, matched_weight
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError
 
-__all__ = ["KEY_MAP", "PrithviMap", "arguments", "config", "map_for"]
+__all__ = ["KEY_MAP", "PrithviMap", "arguments", "config", "map_for", "segmenter_arguments"]
 
 _ENCODER = (
     Rename("encoder.cls_token", "encoder.cls_token"),
@@ -78,28 +81,30 @@ KEY_MAP = PrithviMap(
 )
 
 
-def map_for(holder: str, *, fresh: Tensor, bands: Sequence[str], given: Sequence[str] = HLS) -> PrithviMap:
-    """Return the table for one network, which also matches the bands of its first layer by name.
+def map_for(encoder: Prithvi, *, holder: str, decoder: bool = False, heads: bool = False) -> PrithviMap:
+    """Return the table for a network that holds `encoder`; it also matches the bands by name.
+
+    A checkpoint's first layer with six channels is taken to read the HLS bands, any other with as many
+    channels as the network to read the network's. Bands that the checkpoint lacks stay as initialised.
 
     Args:
+        encoder: The encoder as initialised.
         holder: See `PrithviMap`.
-        fresh: The network's first weight as initialised, `(D, C, ...)`; bands that the checkpoint lacks
-            stay so.
-        bands: The network's.
-        given: The checkpoint's.
+        decoder: Whether the network has the autoencoder's decoder; else it is passed over.
+        heads: Whether the network has version 1's neck and heads; else any heads are passed over.
     """
+    fresh, bands = encoder.patch_embed.proj.weight, encoder.bands
 
     def matched(weight: Tensor) -> Tensor:
-        return matched_weight(weight, fresh, given=given, wanted=bands)
+        own = weight.shape[1] == len(bands) != len(HLS)
+        return matched_weight(weight, fresh, given=bands if own else HLS, wanted=bands)
 
-    same = tuple(bands) == tuple(given)
     first = Reshape(f"{holder}patch_embed.proj.weight", matched, lambda weight: weight)
-    others = (
-        () if holder == "backbone." else tuple(f"{head}.{{rest*}}" for head in (*_HEADS, "head", "aux_heads"))
-    )
-    unused = ("decoder.{rest*}", *others) if holder != "encoder." else ()
+    unused = () if decoder else ("decoder.{rest*}",)
+    if not heads and not decoder:
+        unused += tuple(f"{head}.{{rest*}}" for head in (*_HEADS, "head", "aux_heads"))
     return PrithviMap(
-        renames=KEY_MAP.renames, reshapes=() if same else (first,), ignored=unused, holder=holder
+        renames=KEY_MAP.renames, reshapes=() if bands == HLS else (first,), ignored=unused, holder=holder
     )
 
 
@@ -117,10 +122,10 @@ def _canonical(name: str) -> str:
     return f"decoder.{name}" if decoder else f"encoder.{name}"
 
 
-# Official field, its default, our argument.
+# Official field, its default in the encoder's class, our argument.
 _FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("img_size", 224, "resolution"),
-    ("num_frames", 3, "frames"),
+    ("num_frames", 1, "frames"),
     ("patch_size", (1, 16, 16), "patch"),
     ("embed_dim", 1024, "width"),
     ("depth", 24, "depth"),
@@ -138,6 +143,9 @@ _MAE_FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("mask_ratio", 0.75, "mask_ratio"),
     ("norm_pix_loss", False, "norm_pix"),
 )
+# Where the classes of version 2's autoencoder and of version 1 have other defaults.
+_MAE_DEFAULTS = {"num_frames": 4, "embed_dim": 768, "depth": 12, "num_heads": 12}
+_V1_DEFAULTS = {"num_frames": 3}
 _INSIDE = ("pretrained_cfg", "model_args", "backbone")
 
 
@@ -156,6 +164,8 @@ def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
     found = dict(official)
     for name in _INSIDE:
         found |= dict(found.get(name) or {})
+    first = "tubelet_size" in found  # a field that version 1 alone has
+    found = {**(_V1_DEFAULTS if first else _MAE_DEFAULTS if mae else {}), **found}
     result = {ours: found.get(name, default) for name, default, ours in _FIELDS}
     patch = result["patch"]
     if isinstance(patch, int):
@@ -179,17 +189,39 @@ def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
 
 def config(settings: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
     """Return a full official configuration for our settings; `kind` is the network's class."""
-    fields = _FIELDS if kind == "Prithvi" else (*_FIELDS, *_MAE_FIELDS)
+    fields = (*_FIELDS, *_MAE_FIELDS) if kind == "PrithviMAE" else _FIELDS
     found = {name: settings[ours] for name, _, ours in fields if ours in settings}
-    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
-    bands = list(settings["bands"])
+    own: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+    own |= {"in_chans": len(settings["bands"]), "bands": list(settings["bands"])}
+    own["statistics"] = settings["statistics"]
+    about = {"architectures": [kind], "model_type": "prithvi"}
+    if kind != "PrithviSegmenter":
+        return {**own, **about}
+    head = {"num_classes": settings["classes"], "channels": settings["channels"]}
     return {
-        **plain,
-        "in_chans": len(bands),
-        "bands": bands,
-        "statistics": settings["statistics"],
-        "architectures": [kind],
-        "model_type": "prithvi",
+        "backbone": own,
+        "neck": {"output_embed_dim": settings["outputs"]},
+        "decode_head": {**head, "dropout_ratio": settings["dropout"]},
+        **about,
+    }
+
+
+def segmenter_arguments(official: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our segmenter's arguments for the `backbone`, `neck` and `decode_head` of mmsegmentation.
+
+    Raises:
+        UserError: As for `arguments`.
+    """
+    found = arguments(official, mae=False)
+    for name in ("coordinates", "learn_scale"):
+        found.pop(name)
+    head, neck = dict(official.get("decode_head") or {}), dict(official.get("neck") or {})
+    return {
+        **found,
+        "classes": int(head.get("num_classes", 2)),
+        "channels": int(head.get("channels", 256)),
+        "dropout": float(head.get("dropout_ratio", 0.1)),
+        "outputs": neck.get("output_embed_dim"),
     }
 
 

@@ -1,0 +1,143 @@
+"""Prithvi-EO 1.0 as it was fine-tuned for maps: encoder, neck and fully convolutional heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from apps.remote_sensing.bands import HLS
+from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
+from apps.remote_sensing.models.prithvi_eo.neck import PrithviUpscaled
+from core.backbones.vit import reset_parts
+from core.errors import UserError
+
+__all__ = ["ConvolutionalHead", "PrithviSegmenter"]
+
+
+class ConvolutionalHead(nn.Module):
+    """Convolutions with norms, and one number for each class and pixel.
+
+    Args:
+        inputs: Channels given.
+        classes: Classes.
+        channels: Channels between.
+        convolutions: How many.
+        dropout: Rate for whole channels before the last layer.
+    """
+
+    def __init__(
+        self, inputs: int, classes: int, *, channels: int = 256, convolutions: int = 1, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        sizes = [inputs] + [channels] * convolutions
+        self.convs = nn.ModuleList(_NormedConvolution(sizes[i], channels) for i in range(convolutions))
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, classes, H, W)`."""
+        for convolution in self.convs:
+            x = convolution(x)
+        return self.conv_seg(self.dropout(x))
+
+
+class PrithviSegmenter(PrithviUpscaled):
+    """Map images to logits of classes for each pixel.
+
+    Args:
+        classes: Classes.
+        resolution: See `Prithvi`.
+        frames: See `Prithvi`; the images must have as many.
+        patch: See `Prithvi`.
+        bands: See `Prithvi`.
+        width: See `Prithvi`.
+        depth: See `Prithvi`.
+        heads: See `Prithvi`.
+        mlp_ratio: See `Prithvi`.
+        drop_path: See `Prithvi`.
+        eps: See `Prithvi`.
+        statistics: See `Prithvi`.
+        outputs: Channels of the neck; None is the encoder's width times the frames.
+        channels: Channels of the heads.
+        dropout: Of the heads.
+
+    Raises:
+        UserError: If the settings do not fit each other.
+    """
+
+    def __init__(
+        self,
+        classes: int = 2,
+        resolution: int | Sequence[int] = 224,
+        frames: int = 1,
+        patch: Sequence[int] = (1, 16, 16),
+        bands: Sequence[str] = HLS,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        eps: float = 1e-5,
+        statistics: Literal["v1", "v2", "gap_filling"] = "v1",
+        outputs: int | None = None,
+        channels: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        if classes < 1:
+            raise UserError(f"classes is {classes}; it must be at least 1")
+        backbone = Prithvi(
+            resolution=resolution,
+            frames=frames,
+            patch=patch,
+            bands=bands,
+            width=width,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            eps=eps,
+            statistics=statistics,
+        )
+        made = backbone.grid[0] * width if outputs is None else outputs
+        super().__init__(backbone, outputs=made)
+        self.settings = settings
+        common = {"channels": channels, "dropout": dropout}
+        self.decode_head = ConvolutionalHead(made, classes, convolutions=1, **common)
+        self.auxiliary_head = ConvolutionalHead(made, classes, convolutions=2, **common)
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the encoder's blocks."""
+        yield from self.backbone.layers
+
+    def reset_parameters(self) -> None:
+        """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
+        reset_parts(self)
+
+    def forward(self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None) -> Tensor:
+        """Map images as for `Prithvi.features` to logits `(B, classes, H, W)`."""
+        return self._resized(self.decode_head(super().forward(x, time, location)), x)
+
+    def with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the head and those of the auxiliary head, whose loss is added in training."""
+        image = super().forward(x)
+        return self._resized(self.decode_head(image), x), self._resized(self.auxiliary_head(image), x)
+
+    @staticmethod
+    def _resized(logits: Tensor, x: Tensor) -> Tensor:
+        return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class _NormedConvolution(nn.Module):
+    """A convolution without a bias, batch norm, ReLU; the names are those of official files."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
