@@ -38,10 +38,15 @@ KEY_MAP = official.KEY_MAP
 
 
 def key_maps(network: SoftConViT | SoftConResNet50) -> tuple[KeyMap, ...]:
-    """Return the layouts in which files hold the network's weights: the released one, and chunked ones."""
+    """Return the layouts that files have: the released one, and those with blocks in 1 or 4 chunks.
+
+    They match bands by name and resize positions; `mask_token` stays as initialised where a file has none.
+    """
+    names = official.map_for(network)
     if isinstance(network, SoftConResNet50):
-        return (KEY_MAP,)
-    return (KEY_MAP, *(official.chunked_key_map(network.depth, n) for n in (1, 4) if n <= network.depth))
+        return (names,)
+    depth = network.depth
+    return (names, *(official.chunked(names, depth=depth, chunks=n) for n in (1, 4) if n <= depth))
 
 
 def from_official_config(config: Mapping[str, Any]) -> SoftConViT | SoftConResNet50:

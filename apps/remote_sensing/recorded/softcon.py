@@ -20,12 +20,12 @@ def run(case: Case) -> Mapping[str, Any]:
 
 def _vit(case: Case) -> Mapping[str, Any]:
     """Class and patch tokens, whole and masked, tokens of single blocks, other sizes, and gradients."""
-    from apps.remote_sensing.models.dino.official import chunked_key_map
-    from apps.remote_sensing.models.softcon import SoftConViT, from_official_config
+    from apps.remote_sensing.models.dino.official import chunked
+    from apps.remote_sensing.models.softcon import KEY_MAP, SoftConViT, from_official_config
 
     network = from_official_config(case.config)
     assert isinstance(network, SoftConViT)
-    names = chunked_key_map(network.depth, int(case.config.get("block_chunks", 1)))
+    names = chunked(KEY_MAP, depth=network.depth, chunks=int(case.config.get("block_chunks", 1)))
     names.load(network, case.state())
     network.to(case.device).train(case.training)
     given = case.group("input")

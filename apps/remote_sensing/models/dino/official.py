@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoints.keymap import KeyMap, Rename
+from apps.remote_sensing.bands import matched_weight
+from apps.remote_sensing.models.dino.positions import resize_grid, side_of
+from apps.remote_sensing.models.dino.sensors import S1, S2
+from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from apps.remote_sensing.models.dino.sensors import Banded
     from apps.remote_sensing.models.dino.vit import SoftConViT
 
-__all__ = ["FIELDS", "KEY_MAP", "RESNET", "arguments", "chunked_key_map", "config"]
+__all__ = ["FIELDS", "KEY_MAP", "RESNET", "DinoMap", "arguments", "chunked", "config", "map_for"]
 
 RESNET = "resnet50"
 
+_PARTS = ("norm1", "attn", "ls1", "norm2", "mlp", "ls2")
 _VIT = (
     *(Rename(name, name) for name in ("cls_token", "pos_embed", "mask_token", "register_tokens")),
     Rename("patch_embed.proj.{leaf}", "patch_embed.{leaf}"),
-    Rename("blocks.{rest*}", "layers.{rest*}"),
+    *(Rename(f"blocks.{{i}}.{part}.{{rest*}}", f"layers.{{i}}.{part}.{{rest*}}") for part in _PARTS),
     Rename("norm.{leaf}", "norm.{leaf}"),
 )
 _RESNET = tuple(
@@ -26,7 +34,93 @@ _RESNET = tuple(
     for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 )
 
-KEY_MAP = KeyMap(renames=(*_VIT, *_RESNET), ignored=("fc.{leaf}", "head.{leaf}"))
+_WRAPPERS = ("module.", "model.", "teacher.", "backbone.")
+
+
+@dataclass(frozen=True)
+class DinoMap(KeyMap):
+    """A table that reads files with or without a wrapper's name in front.
+
+    Args:
+        mask_token: What files without one get, those of the encoder alone (`*_enc.pth`) and timm's; None
+            leaves it missing.
+    """
+
+    mask_token: Tensor | None = None
+
+    def ignores(self, official: str) -> bool:
+        """Tell whether an official name carries nothing the network needs."""
+        return super().ignores(_bare(official))
+
+    def our_name(self, official: str) -> str | None:
+        """Return our name of an official parameter, or None if no rule knows it."""
+        return super().our_name(_bare(official))
+
+    def from_official(
+        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return official weights under our names; see `KeyMap`."""
+        known = {_bare(name) for name in state}
+        if self.mask_token is not None and "cls_token" in known and "mask_token" not in known:
+            state = {**state, "mask_token": self.mask_token}
+        return super().from_official(state, expected=expected)
+
+
+KEY_MAP = DinoMap(
+    renames=(*_VIT, *_RESNET),
+    ignored=("fc.{leaf}", "head.{leaf}", "dino_head.{rest*}", "ibot_head.{rest*}"),
+)
+
+
+def map_for(network: Banded) -> DinoMap:
+    """Return the table for one network, which also reads files of other bands and image sizes.
+
+    A first layer of 13 or 2 channels is taken to read the bands of Sentinel-2 or Sentinel-1 and matched by
+    name; one of as many channels as the network has otherwise is taken as it is. Any other layer, such as
+    DINOv2's of three colours, is left as initialised. Positions of another grid are resized.
+
+    Args:
+        network: As initialised.
+    """
+    own = dict(network.named_parameters())
+    first = "patch_embed.weight" if "patch_embed.weight" in own else "body.conv1.weight"
+    fresh, bands = own[first], network.bands
+    known = {len(sensor.bands): sensor.bands for sensor in (S2, S1)}
+
+    def by_name(weight: Tensor) -> Tensor:
+        channels = weight.shape[1]
+        same = bands if channels == len(bands) else ()
+        given = known.get(channels, same)
+        if same and not set(given) & set(bands):
+            given = same  # nameless bands, or a sensor of our user's with as many
+        if weight.shape[:1] + weight.shape[2:] != fresh.shape[:1] + fresh.shape[2:]:
+            return weight  # another size, which whoever loads it refuses with both shapes
+        if not given:
+            return fresh.detach().to(weight.dtype)
+        return matched_weight(weight, fresh, given=given, wanted=bands)
+
+    rules = [Reshape(first, by_name, lambda weight: weight)]
+    if "pos_embed" in own:
+        rules.append(Reshape("pos_embed", lambda table: _on_grid(table, network), lambda table: table))
+    token = own["mask_token"].detach() if "mask_token" in own else None
+    return replace(KEY_MAP, reshapes=tuple(rules), mask_token=token)
+
+
+def chunked(names: DinoMap, *, depth: int, chunks: int) -> DinoMap:
+    """Return the table of files whose blocks stand in `chunks` lists, block i as `blocks.<chunk>.<i>`.
+
+    Raises:
+        UserError: If there are more chunks than blocks.
+    """
+    if not 0 <= chunks <= depth:
+        raise UserError(f"block_chunks is {chunks}; a network of {depth} blocks has 0 to {depth}")
+    if chunks == 0:
+        return names
+    size = depth // chunks
+    renames = [rule for rule in names.renames if not rule.official.startswith("blocks.")]
+    renames += [Rename(f"blocks.{i // size}.{i}.{{rest*}}", f"layers.{i}.{{rest*}}") for i in range(depth)]
+    return replace(names, renames=tuple(renames))
+
 
 # Official field, its default, our argument. `in_chans` becomes `bands`, which may have names too.
 FIELDS: tuple[tuple[str, Any, str], ...] = (
@@ -88,17 +182,19 @@ def config(network: SoftConViT) -> dict[str, Any]:
     return {**official, "block_chunks": 0, "bands": list(network.bands)}
 
 
-def chunked_key_map(depth: int, chunks: int) -> KeyMap:
-    """Return the key map of files whose blocks stand in `chunks` lists, block i as `blocks.<chunk>.<i>`.
+def _on_grid(table: Tensor, network: Any) -> Tensor:
+    """Return learned positions `(1, 1 + N, D)` on the network's own grid."""
+    import torch
 
-    Raises:
-        UserError: If there are more chunks than blocks.
-    """
-    if not 0 <= chunks <= depth:
-        raise UserError(f"block_chunks is {chunks}; a network of {depth} blocks has 0 to {depth}")
-    if chunks == 0:
-        return KEY_MAP
-    size = depth // chunks
-    renames = [rule for rule in KEY_MAP.renames if not rule.official.startswith("blocks.")]
-    renames += [Rename(f"blocks.{i // size}.{i}.{{rest*}}", f"layers.{i}.{{rest*}}") for i in range(depth)]
-    return KeyMap(renames=tuple(renames), ignored=KEY_MAP.ignored)
+    wanted = network.pos_embed.shape[1]
+    if table.shape[1] == wanted:
+        return table
+    side = side_of(wanted - 1)
+    grid = resize_grid(table[:, 1:], (side, side), antialias=network.antialias, offset=network.offset)
+    return torch.cat([table[:, :1], grid], dim=1)
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.dino.sensors import S2, Banded
@@ -28,10 +29,12 @@ class SoftConResNet50(Banded):
         super().__init__(bands)
         from torchvision.models import resnet50
 
-        body = resnet50(weights=None)
-        body.conv1 = nn.Conv2d(len(self.bands), 64, kernel_size=7, stride=2, padding=3, bias=False)
+        device = torch.get_default_device()
+        with torch.device("meta"):  # torchvision draws weights, which are drawn below once more
+            body = resnet50(weights=None)
+            body.conv1 = nn.Conv2d(len(self.bands), 64, kernel_size=7, stride=2, padding=3, bias=False)
         body.fc = nn.Identity()
-        self.body = body
+        self.body = body if device.type == "meta" else body.to_empty(device=device)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
