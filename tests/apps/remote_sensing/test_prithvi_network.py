@@ -220,7 +220,11 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 @pytest.mark.parametrize("length", [7, 450])
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_is_the_same_by_every_kernel(length: int, masked: bool) -> None:
+@pytest.mark.parametrize("onednn", [False, True])
+def test_attention_is_the_same_by_every_kernel(
+    length: int, masked: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.backbones.full_attention._through_onednn", lambda: onednn)
     query, key, value = (images(2, 3, length, 8, seed=seed).requires_grad_() for seed in range(3))
     mask = (torch.arange(length) < length - 2).expand(2, 1, 1, -1) if masked else None
     logits = query @ key.transpose(-1, -2) / 8**0.5
