@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.data.batch import Batch
+from core.data.buckets import bucket, buckets_between
 from core.data.randomness import key
 from core.errors import UserError, did_you_mean
 
@@ -172,9 +173,14 @@ class PackedBatch(Batch):
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """`(N + 1,)` int32: where each sequence begins once the rows stand one after another, and B·S."""
+        """`(N + 1,)` int32: where each sequence begins once the rows stand one after another, and B·S.
+
+        N is rounded up to one of a few numbers, with sequences of no tokens at the end, so that a device that
+        compiles a program for each shape sees few.
+        """
         every = [length for row in self.lengths for length in row]
-        ends = np.cumsum([0, *every], dtype=np.int32)
+        wanted = bucket(len(every), buckets_between(8, max(8, self.ids.numel()), multiple=8))
+        ends = np.cumsum([0, *every, *[0] * (wanted - len(every))], dtype=np.int32)
         return torch.from_numpy(ends).to(self.ids.device, non_blocking=True)
 
     @property

@@ -76,8 +76,21 @@ def test_every_successor_is_predicted_once_and_only_from_its_own_sequence(
 
 def begins(batch: PackedBatch) -> Tensor:
     flat = torch.zeros(batch.ids.numel(), dtype=torch.bool)
-    flat[batch.cu_seqlens[:-1].long()] = True
+    flat[batch.cu_seqlens[:-1].long()[batch.cu_seqlens.diff() > 0]] = True
     return flat.view_as(batch.ids)
+
+
+def test_bounds_come_in_few_sizes_for_devices_that_compile_each() -> None:
+    sizes, counts = set(), set()
+    for seed in range(40):
+        lengths = torch.randint(1, 60, (64,), generator=torch.Generator().manual_seed(seed)).tolist()
+        rows = Packed(Sentences(lengths), capacity=64, seed=1)
+        batch = PackedBatch.stack([rows[0, row] for row in range(16)])
+        bounds = batch.cu_seqlens
+        assert len(bounds) > sum(map(len, batch.lengths)) and (bounds.diff() >= 0).all()
+        sizes.add(len(bounds))
+        counts.add(sum(map(len, batch.lengths)))
+    assert len(sizes) <= 3 < len(counts)
 
 
 def test_rows_are_a_function_of_seed_and_epoch_and_equally_many() -> None:
