@@ -109,7 +109,8 @@ class Preparation:
 
     def with_statistics(self, **statistics: Sequence[float]) -> Preparation:
         """Return the same with a data set's own `mean`, `std`, `low` or `high`."""
-        return replace(self, **{name: tuple(numbers) for name, numbers in statistics.items()})
+        found: dict[str, Any] = {name: tuple(numbers) for name, numbers in statistics.items()}
+        return replace(self, **found)
 
     def _sized(self, images: Tensor) -> Tensor:
         sized = images if self.size is None else resize(images, self.size)

@@ -13,11 +13,13 @@ from typing import Any
 from apps.remote_sensing.models.dino import official
 from apps.remote_sensing.models.dino.resnet import SoftConResNet50
 from apps.remote_sensing.models.dino.sensors import S1, S2
+from apps.remote_sensing.models.dino.siamese import Siamese
 from apps.remote_sensing.models.dino.vit import SoftConViT, Tokens
 from core.checkpoints.keymap import KeyMap
 
 __all__ = [
     "KEY_MAP",
+    "Siamese",
     "SoftConResNet50",
     "SoftConViT",
     "Tokens",
@@ -37,15 +39,21 @@ __all__ = [
 KEY_MAP = official.KEY_MAP
 
 
-def key_maps(network: SoftConViT | SoftConResNet50) -> tuple[KeyMap, ...]:
+Network = SoftConViT | SoftConResNet50 | Siamese
+
+
+def key_maps(network: Network) -> tuple[KeyMap, ...]:
     """Return the layouts that files have: the released one, and those with blocks in 1 or 4 chunks.
 
     They match bands by name and resize positions; `mask_token` stays as initialised where a file has none.
+    Of a student and its teacher they read and write the student's encoder.
     """
-    names = official.map_for(network)
-    if isinstance(network, SoftConResNet50):
+    inside = isinstance(network, Siamese)
+    encoder = network.encoder if isinstance(network, Siamese) else network
+    names = official.map_for(encoder, holder="encoder." if inside else "")
+    if isinstance(encoder, SoftConResNet50):
         return (names,)
-    depth = network.depth
+    depth = encoder.depth
     return (names, *(official.chunked(names, depth=depth, chunks=n) for n in (1, 4) if n <= depth))
 
 
@@ -64,8 +72,13 @@ def from_official_config(config: Mapping[str, Any]) -> SoftConViT | SoftConResNe
     return SoftConViT(**official.arguments(config))
 
 
-def to_official_config(network: SoftConViT | SoftConResNet50) -> dict[str, Any]:
-    """Return the config that `from_official_config` builds the same network from, every field spelt out."""
+def to_official_config(network: Network) -> dict[str, Any]:
+    """Return the config that `from_official_config` builds the same network from, every field spelt out.
+
+    Of a student and its teacher it is the encoder's.
+    """
+    if isinstance(network, Siamese):
+        return to_official_config(network.encoder)
     if isinstance(network, SoftConResNet50):
         return {"arch": official.RESNET, "in_chans": len(network.bands), "bands": list(network.bands)}
     return official.config(network)

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from apps.remote_sensing.models.dino.official import chunked
-from apps.remote_sensing.models.softcon import KEY_MAP, SoftConResNet50, SoftConViT, key_maps
+from apps.remote_sensing.models.softcon import (
+    KEY_MAP,
+    Siamese,
+    SoftConResNet50,
+    SoftConViT,
+    from_official_config,
+    key_maps,
+    to_official_config,
+)
 from core.checkpoints.weights import load_weights
 from core.errors import UserError
 
@@ -119,3 +127,17 @@ def test_a_network_is_rebuilt_from_its_description():
 
     assert again.bands == ("vv", "vh")
     assert again.settings == source.settings
+
+
+def test_a_student_starts_from_a_released_file_and_gives_its_encoder_back(tmp_path):
+    source, student = network(), Siamese(network(seed=1), projection=8, hidden=8)
+    beside = ("projector.*", "predictor.*", "teacher.*")
+
+    report = load_weights(saved(tmp_path / "start.pth", official(source)), student, reinitialise=beside)
+    again = from_official_config(to_official_config(student)).eval()
+    KEY_MAP.load(again, KEY_MAP.to_official(student.state_dict()))
+
+    x = torch.rand(1, 13, 16, 16)
+    assert report.loaded == len(source.state_dict())
+    assert torch.equal(student.encoder(x), source(x))
+    assert torch.equal(again(x), source(x))

@@ -34,6 +34,7 @@ _RESNET = tuple(
     for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 )
 
+_HOLDER, _BESIDE = "encoder.", ("teacher.", "projector.", "predictor.")
 _WRAPPERS = ("module.", "model.", "teacher.", "backbone.")
 
 
@@ -44,9 +45,12 @@ class DinoMap(KeyMap):
     Args:
         mask_token: What files without one get, those of the encoder alone (`*_enc.pth`) and timm's; None
             leaves it missing.
+        holder: What stands before the encoder's names in the network: `encoder.` where it is trained beside
+            a teacher. Such a network's other parts have no official names and are not exported.
     """
 
     mask_token: Tensor | None = None
+    holder: str = ""
 
     def ignores(self, official: str) -> bool:
         """Tell whether an official name carries nothing the network needs."""
@@ -54,7 +58,12 @@ class DinoMap(KeyMap):
 
     def our_name(self, official: str) -> str | None:
         """Return our name of an official parameter, or None if no rule knows it."""
-        return super().our_name(_bare(official))
+        name = super().our_name(_bare(official))
+        return None if name is None else self.holder + name
+
+    def official_name(self, ours: str) -> str | None:
+        """Return the official name of one of our parameters, or None if no rule knows it."""
+        return super().official_name(ours.removeprefix(_HOLDER))
 
     def from_official(
         self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
@@ -65,6 +74,12 @@ class DinoMap(KeyMap):
             state = {**state, "mask_token": self.mask_token}
         return super().from_official(state, expected=expected)
 
+    def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the encoder's weights under the official names; see `KeyMap`."""
+        return super().to_official(
+            {name: tensor for name, tensor in state.items() if not name.startswith(_BESIDE)}
+        )
+
 
 KEY_MAP = DinoMap(
     renames=(*_VIT, *_RESNET),
@@ -72,7 +87,7 @@ KEY_MAP = DinoMap(
 )
 
 
-def map_for(network: Banded) -> DinoMap:
+def map_for(network: Banded, *, holder: str = "") -> DinoMap:
     """Return the table for one network, which also reads files of other bands and image sizes.
 
     A first layer of 13 or 2 channels is taken to read the bands of Sentinel-2 or Sentinel-1 and matched by
@@ -81,6 +96,7 @@ def map_for(network: Banded) -> DinoMap:
 
     Args:
         network: As initialised.
+        holder: See `DinoMap`.
     """
     own = dict(network.named_parameters())
     first = "patch_embed.weight" if "patch_embed.weight" in own else "body.conv1.weight"
@@ -99,11 +115,13 @@ def map_for(network: Banded) -> DinoMap:
             return fresh.detach().to(weight.dtype)
         return matched_weight(weight, fresh, given=given, wanted=bands)
 
-    rules = [Reshape(first, by_name, lambda weight: weight)]
+    rules = [Reshape(holder + first, by_name, lambda weight: weight)]
     if "pos_embed" in own:
-        rules.append(Reshape("pos_embed", lambda table: _on_grid(table, network), lambda table: table))
+        rules.append(
+            Reshape(f"{holder}pos_embed", lambda table: _on_grid(table, network), lambda table: table)
+        )
     token = own["mask_token"].detach() if "mask_token" in own else None
-    return replace(KEY_MAP, reshapes=tuple(rules), mask_token=token)
+    return replace(KEY_MAP, reshapes=tuple(rules), mask_token=token, holder=holder)
 
 
 def chunked(names: DinoMap, *, depth: int, chunks: int) -> DinoMap:
