@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from core.backbones.adapters import is_adapter, merged_state
 from core.checkpoints.files import read_checkpoint, read_outline
-from core.checkpoints.huggingface import HUB_ID, fetch_hub, read_config, read_folder, read_safetensors
+from core.checkpoints.huggingface import (
+    HUB_ID,
+    INDEX,
+    OLDER,
+    WEIGHTS,
+    fetch_hub,
+    read_config,
+    read_folder,
+    read_safetensors,
+)
 from core.checkpoints.keymap import KeyMap, computed_names
 from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import home_of, instantiate, network_config, system_module
@@ -288,6 +297,10 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _from_folder(name: str, path: Path, *, system: str | None = None) -> Weights:
+    single = [file for file in path.iterdir() if file.suffix in _TORCH_FILES]
+    if len(single) == 1 and not any((path / usual).is_file() for usual in (WEIGHTS, INDEX, OLDER)):
+        weights = _from_file(name, single[0], prefix="network.")  # under its authors' own name for it
+        return weights if system is None else replace(weights, system=system)
     tensors, config, metadata = read_folder(path)
     return _described(name, path, "folder", tensors, config, metadata, system=system)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,6 +201,22 @@ def test_an_exported_network_comes_back_whole(network: torch.nn.Module, tmp_path
     assert again.settings.keys() == network.settings.keys()
     assert all(torch.equal(again.state_dict()[k], v) for k, v in network.state_dict().items())
     assert KEY_MAP.to_official(again.state_dict()).keys() == official(network).keys()
+
+
+def test_a_fetched_card_gives_the_network_and_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = drawn(PrithviMAE(**SMALL, **DECODER, **TL), 1)
+    folder = tmp_path / "prithvi-eo-2-300m-tl"
+    folder.mkdir()
+    torch.save(official(source), folder / "Prithvi_EO_V2_300M_TL.pt")
+    config = {**to_official_config(source), "model_type": "other"}
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
+    monkeypatch.setenv("DFM_WEIGHTS", str(tmp_path))
+
+    network = network_from("prithvi-eo-2-300m-tl")
+
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in source.state_dict().items())
 
 
 def test_published_configurations_are_read() -> None:
