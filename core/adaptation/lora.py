@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from core.adaptation.freezing import Adaptation, keep_frozen, names_of
 from core.adaptation.targets import find_layers
 from core.backbones.adapters import LowRankUpdate, Resetting, adapted_layers
+from core.data.randomness import generator
 from core.errors import UserError
 
 __all__ = ["DoRA", "LoRA"]
@@ -62,6 +64,10 @@ class LoRA(Adaptation):
         """True."""
         return True
 
+    @property
+    def _magnitude(self) -> bool:
+        return False
+
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze the network and put the updates beside its weights."""
         if next(adapted_layers(network), None) is not None:
@@ -84,18 +90,25 @@ class LoRA(Adaptation):
                     f"{min(out, inner)}, or leave it out with skip"
                 )
         keep_frozen(network, self.train, fresh, where=f"{self._name}: train")
-        for layer in layers.values():
-            self._install(layer)
+        for name, layer in layers.items():
+            # By the layer's name: the same for any number of processes, and no other draws are moved.
+            drawing = generator(torch.initial_seed(), 0, name, "adapter")
+            LowRankUpdate.install(
+                layer,
+                self.rank,
+                alpha=self.alpha,
+                stabilised=self.stabilised,
+                magnitude=self._magnitude,
+                generator=drawing,
+            )
         if hasattr(network, "reset_parameters"):
             network.reset_parameters = Resetting(network)  # type: ignore[assignment]
-
-    def _install(self, layer: nn.Module) -> None:
-        LowRankUpdate.install(layer, self.rank, alpha=self.alpha, stabilised=self.stabilised)
 
 
 @dataclass(frozen=True)
 class DoRA(LoRA):
     """As `LoRA`, with the length of each output's row of a weight trained apart from its direction."""
 
-    def _install(self, layer: nn.Module) -> None:
-        LowRankUpdate.install(layer, self.rank, alpha=self.alpha, stabilised=self.stabilised, magnitude=True)
+    @property
+    def _magnitude(self) -> bool:
+        return True

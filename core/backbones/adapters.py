@@ -51,8 +51,12 @@ class Adapted(nn.Module):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight that the layer computes with, of the shape that it had."""
-        return self.combine()
+        """The weight that the layer computes with, of the shape that it had.
+
+        While it is spread over processes it is the layer's own: only what spreads it asks for it then.
+        """
+        own = self._parameters.get("weight")
+        return own if own is not None and hasattr(own, "device_mesh") else self.combine()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by the classes that the layer's was made of, which alone have importable names."""
@@ -75,7 +79,14 @@ class LowRankUpdate(Adapted):
 
     @classmethod
     def install(
-        cls, layer: nn.Module, rank: int, *, alpha: float, stabilised: bool = False, magnitude: bool = False
+        cls,
+        layer: nn.Module,
+        rank: int,
+        *,
+        alpha: float,
+        stabilised: bool = False,
+        magnitude: bool = False,
+        generator: torch.Generator | None = None,
     ) -> None:
         """Adapt `layer` in place, without changing what it computes.
 
@@ -85,6 +96,7 @@ class LowRankUpdate(Adapted):
             alpha: The update is multiplied by `alpha / rank`.
             stabilised: Divide by `sqrt(rank)` instead (rsLoRA).
             magnitude: Train the length of each output's row apart from its direction (DoRA).
+            generator: Draws the update, on the CPU; None takes torch's own.
 
         Raises:
             ValueError: If `rank` is out of its range.
@@ -103,12 +115,13 @@ class LowRankUpdate(Adapted):
         if magnitude:
             layer.lora_magnitude = nn.Parameter(weight.new_empty(out))
         layer.register_buffer("lora_scale", weight.new_empty(()))
-        layer.reset_adapter()
+        layer.reset_adapter(generator)
 
     @torch.no_grad()
-    def reset_adapter(self) -> None:
+    def reset_adapter(self, generator: torch.Generator | None = None) -> None:
         """Draw the update anew so that it changes nothing; the magnitude is that of the weight as it is."""
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        drawn = torch.empty(self.lora_a.shape, device="meta" if self.lora_a.is_meta else "cpu")
+        self.lora_a.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
         nn.init.zeros_(self.lora_b)
         self.lora_scale.fill_(self.scaling)
         if "lora_magnitude" in self._parameters:

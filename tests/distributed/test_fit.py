@@ -32,6 +32,7 @@ trainer: {max_steps: 6, num_sanity_val_steps: 0, log_every_n_steps: 2, val_check
 """
 TIED, UNTIED = "--model.network.tied=true", "--model.network.tied=false"
 DOCUMENTS = "--data.packing=documents"
+ADAPTED = "--model.adaptation=core.adaptation.DoRA"
 WAYS = {
     "tensor, tied": ("tensor", 2, [TIED], []),
     "tensor": ("tensor", 2, [UNTIED], []),
@@ -41,6 +42,8 @@ WAYS = {
     "ddp": ("ddp", 2, [TIED], []),
     "ddp, packed": ("ddp", 2, [TIED, DOCUMENTS], []),
     "fsdp": ("fsdp", 2, [TIED], []),
+    "ddp, adapted": ("ddp", 2, [TIED, ADAPTED], []),
+    "fsdp, adapted": ("fsdp", 2, [TIED, ADAPTED], []),
     "fsdp, packed": ("fsdp", 2, [UNTIED, DOCUMENTS], []),
     "context": ("context", 2, [TIED], []),
     "fsdp_tensor": ("fsdp_tensor", 4, [TIED], ["--trainer.strategy.tensor=2"]),
