@@ -9,7 +9,7 @@ would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -25,7 +25,9 @@ __all__ = [
     "HeadOnly",
     "Parts",
     "batch_norms",
+    "frozen_norms",
     "keep_frozen",
+    "keep_in_evaluation",
     "names_of",
 ]
 
@@ -91,12 +93,7 @@ class HeadOnly(Adaptation):
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep the frozen BatchNorms in evaluation mode, which `network.train()` may have undone."""
-        if not self._found or self._found[0].network is not network:
-            norms = [m for name, m in batch_norms(network) if not _named(f"{name}.weight", self.head)]
-            self._found[:] = [Parts(network, [], norms)]
-        for norm in self._found[0].norms:
-            if norm.training:
-                norm.eval()
+        keep_in_evaluation(self._found, network, lambda: frozen_norms(network, self.head))
 
 
 @dataclass(frozen=True)
@@ -176,6 +173,30 @@ def keep_frozen(network: nn.Module, trained: Sequence[str], fresh: Sequence[str]
     for name, parameter in network.named_parameters():
         if not _named(name, (*trained, *fresh)):
             parameter.requires_grad_(False)
+
+
+def frozen_norms(network: nn.Module, trained: Sequence[str] = ()) -> list[nn.Module]:
+    """Return the batch normalisations of which nothing is trained and that `trained` does not name."""
+    return [
+        norm
+        for name, norm in batch_norms(network)
+        if not any(p.requires_grad for p in norm.parameters()) and not _named(f"{name}.weight", trained)
+    ]
+
+
+def keep_in_evaluation(found: list[Parts], network: nn.Module, find: Callable[[], list[nn.Module]]) -> None:
+    """Keep modules in evaluation mode, which `network.train()` may have undone.
+
+    Args:
+        found: An adaptation's memory of them, filled at first with what `find` returns.
+        network: The network that they are parts of.
+        find: Finds them.
+    """
+    if not found or found[0].network is not network:
+        found[:] = [Parts(network, [], find())]
+    for module in found[0].norms:
+        if module.training:
+            module.eval()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from core.adaptation.freezing import Adaptation, Parts, keep_frozen, names_of
+from core.adaptation.freezing import Adaptation, Parts, keep_frozen, keep_in_evaluation, names_of
 from core.backbones.depths import depths
 from core.errors import UserError
 
@@ -45,11 +45,7 @@ class LightDecoder(Adaptation):
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep what is frozen in evaluation mode, which `network.train()` may have undone."""
-        if not self._found or self._found[0].network is not network:
-            self._found[:] = [Parts(network, [], _frozen_modules(network))]
-        for module in self._found[0].norms:
-            if module.training:
-                module.eval()
+        keep_in_evaluation(self._found, network, lambda: _frozen_modules(network))
 
 
 @dataclass(frozen=True)

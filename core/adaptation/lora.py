@@ -5,12 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from core.adaptation.freezing import Adaptation, keep_frozen, names_of
+from core.adaptation.freezing import (
+    Adaptation,
+    Parts,
+    frozen_norms,
+    keep_frozen,
+    keep_in_evaluation,
+    names_of,
+)
 from core.adaptation.targets import find_layers
 from core.backbones.adapters import LowRankUpdate, Resetting, adapted_layers
 from core.data.randomness import generator
@@ -46,6 +53,7 @@ class LoRA(Adaptation):
     skip: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     stabilised: bool = False
+    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("targets", "skip", "train"):
@@ -103,6 +111,10 @@ class LoRA(Adaptation):
             )
         if hasattr(network, "reset_parameters"):
             network.reset_parameters = Resetting(network)  # type: ignore[assignment]
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Keep the frozen BatchNorms in evaluation mode: their statistics go with the frozen weights."""
+        keep_in_evaluation(self._found, network, lambda: frozen_norms(network, self.train))
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.adaptation.freezing import Adaptation
+from core.adaptation.freezing import Adaptation, Parts, frozen_norms, keep_in_evaluation
 from core.backbones.adapters import LowRankUpdate, Resetting, is_adapter, merge
 from core.checkpoints.huggingface import read_safetensors, write_weights
 from core.checkpoints.weights import read_weights
@@ -39,6 +39,7 @@ class SavedAdapter(Adaptation):
     path: str
     merge: bool = False
     check: bool = True
+    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def adds(self) -> bool:
@@ -53,6 +54,11 @@ class SavedAdapter(Adaptation):
             return
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in names)
+
+    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
+        """Keep the frozen BatchNorms in evaluation mode."""
+        if not self.merge:
+            keep_in_evaluation(self._found, network, lambda: frozen_norms(network))
 
 
 def kept_names(network: nn.Module) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ __all__ = [
     "combined",
     "is_adapter",
     "merge",
+    "merged",
     "merged_state",
     "reset_adapted",
     "split_weight",
@@ -273,6 +275,30 @@ def merge(network: nn.Module) -> int:
         layer.fold()
     network.__dict__.pop("reset_parameters", None)
     return len(layers)
+
+
+@contextmanager
+def merged(network: nn.Module) -> Iterator[None]:
+    """Fold every adapter of `network` within a `with`, which saves its products, and restore them bitwise."""
+    layers = [layer for _, layer in adapted_layers(network)]
+    kept = [(type(layer), layer._parameters.copy(), layer._buffers.copy()) for layer in layers]
+    scalings = [vars(layer).get("scaling") for layer in layers]
+    weights = [layer.base.detach().clone() if isinstance(layer, LowRankUpdate) else None for layer in layers]
+    resetting = vars(network).get("reset_parameters")
+    merge(network)
+    try:
+        yield
+    finally:
+        for layer, (kind, parameters, buffers), scaling in zip(layers, kept, scalings, strict=True):
+            layer.__class__ = kind  # type: ignore[assignment]
+            layer._parameters, layer._buffers = parameters, buffers
+            if scaling is not None:
+                layer.scaling = scaling
+        for layer, weight in zip(layers, weights, strict=True):
+            if weight is not None and isinstance(layer, LowRankUpdate):
+                layer.base.data.copy_(weight)
+        if resetting is not None:
+            network.reset_parameters = resetting  # type: ignore[assignment]
 
 
 def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

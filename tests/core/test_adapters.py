@@ -17,9 +17,9 @@ from torch import nn
 from apps.pde.models.fno import FNO
 from apps.pde.models.poseidon import ScOT
 from apps.timeseries.models.ttm import TTM
-from core.adaptation import DoRA, LoRA, LowRank, trained_table
+from core.adaptation import DoRA, LoRA, LowRank, kept_names, trained_table
 from core.adaptation.parity import CASES
-from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter, merge, merged_state
+from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter, merge, merged, merged_state
 from core.backbones.llama import llama_tiny
 from core.errors import UserError
 from core.parity import run_case
@@ -103,6 +103,22 @@ def test_merging_changes_nothing_and_leaves_the_networks_own_names(maker, adapta
     assert set(network.state_dict()) == names
     assert (output(network, given) - adapted).abs().max() <= 1e-12
     assert (output(plain, given) - adapted).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS)
+def test_adapters_are_folded_for_a_while_and_come_back_bitwise(adaptation):
+    network, given = made(words)
+    adaptation.prepare(network)
+    moved(network)
+    before, trained = copy.deepcopy(network.state_dict()), {id(p) for p in network.parameters()}
+    y = output(network, given)
+    with merged(network):
+        assert not any(map(is_adapter, network.state_dict()))
+        assert (output(network, given) - y).abs().max() <= 1e-12
+    after = network.state_dict()
+    assert set(after) == set(before) and all(torch.equal(after[n], t) for n, t in before.items())
+    assert {id(p) for p in network.parameters()} == trained, "an optimizer's parameters are still its own"
+    assert torch.equal(output(network, given), y)
 
 
 @settings(max_examples=30, deadline=None)
@@ -201,6 +217,19 @@ def test_only_the_adapters_are_given_gradients_and_optimizer_state():
     held = {name for name, parameter in network.named_parameters() if parameter in optimizer.state}
     assert held == {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert "norm.weight" in held and "layers.0.self_attn.q_proj.weight" not in held
+
+
+def test_statistics_of_frozen_layers_stay_with_the_weights():
+    network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
+    adaptation = LoRA(rank=2, targets=("0", "2"), train=("3",))
+    adaptation.prepare(network)
+    network.train()
+    adaptation.apply(network, 0, 0)
+    network(torch.randn(4, 8))
+    assert not network[1].running_mean.any() and network[3].running_mean.any()
+    assert [name for name in kept_names(network) if name.startswith(("1", "3"))] == [
+        f"3.{part}" for part in ("bias", "num_batches_tracked", "running_mean", "running_var", "weight")
+    ]
 
 
 def test_patterns_choose_layers_of_any_kind():
