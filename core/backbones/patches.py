@@ -34,11 +34,8 @@ def cut(x: Tensor, patch: Sequence[int]) -> Tensor:
     grid = patch_grid(x.shape[2:], patch)
     for axis, (count, side) in enumerate(zip(grid, patch, strict=True), start=2):
         x = x.narrow(axis, 0, count * side)
-    split = x.reshape(*x.shape[:2], *(n for pair in zip(grid, patch, strict=True) for n in pair))
-    outer = range(2, 2 + 2 * len(grid), 2)
-    inner = range(3, 3 + 2 * len(grid), 2)
-    moved = split.permute(0, *outer, 1, *inner)  # B C g p g p … -> B g g … C p p …
-    return moved.reshape(x.shape[0], math.prod(grid), x.shape[1], *patch)
+    apart, outer, inner = _apart(x, grid, patch)
+    return apart.permute(0, *outer, 1, *inner).reshape(len(x), math.prod(grid), x.shape[1], *patch)
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
@@ -49,7 +46,15 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     """
     if any(n % p for n, p in zip(x.shape[2:], patch, strict=True)):
         raise ValueError(f"the patch {tuple(patch)} does not divide the axes {tuple(x.shape[2:])}")
-    return cut(x, patch).movedim(2, -1).flatten(2)  # B L C p… -> B L p… C -> B L (p… C)
+    grid = patch_grid(x.shape[2:], patch)
+    apart, outer, inner = _apart(x, grid, patch)
+    return apart.permute(0, *outer, *inner, 1).reshape(len(x), math.prod(grid), -1)
+
+
+def _apart(x: Tensor, grid: Sequence[int], patch: Sequence[int]) -> tuple[Tensor, range, range]:
+    """Return `(B, C, g, p, g, p, ...)`, and which of its axes count patches and which pixels in them."""
+    apart = x.reshape(*x.shape[:2], *(n for pair in zip(grid, patch, strict=True) for n in pair))
+    return apart, range(2, apart.dim(), 2), range(3, apart.dim(), 2)
 
 
 def unpatchify(tokens: Tensor, *, grid: Sequence[int], patch: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,9 +159,25 @@ def masked_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_pix: b
     if norm_pix:
         target = normalised_patches(target)
     wide = torch.promote_types(prediction.dtype, torch.float32)
-    error = (prediction.to(wide) - target.to(wide)).square().mean(-1)
+    error = _MeanSquare.apply(prediction.to(wide), target.to(wide))
     weight = mask.to(error.dtype)
     return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """The mean of the squared difference over the last axis; it keeps and makes one tensor of that size."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
+        difference = prediction - target
+        ctx.save_for_backward(difference)
+        return torch.linalg.vector_norm(difference, dim=-1).square().div(difference.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
+        (difference,) = ctx.saved_tensors
+        grad = difference * (grads[0] * (2.0 / difference.shape[-1])).unsqueeze(-1)
+        return grad, -grad if ctx.needs_input_grad[1] else None
 
 
 def _split(order: Tensor, kept: int) -> Masking:

@@ -137,6 +137,14 @@ def test_visible_patches_carry_no_loss_and_no_gradient() -> None:
     assert not prediction.grad[~mask].any()
 
 
+def test_the_gradient_of_the_loss_is_that_of_its_definition() -> None:
+    prediction, target = noise(2, 3, 4).double(), noise(2, 3, 4, seed=1).double()
+    mask = torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.bool)
+
+    pair = (prediction.requires_grad_(), target.requires_grad_())
+    assert torch.autograd.gradcheck(lambda p, t: masked_loss(p, t, mask), pair)
+
+
 def test_normalised_targets_have_the_unbiased_spread_of_their_own_patch() -> None:
     target, mask = noise(1, 3, 8), torch.ones(1, 3, dtype=torch.bool)
     wanted = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()

@@ -19,7 +19,7 @@ from apps.remote_sensing.models.prithvi_eo.coordinates import (
     write_positions,
 )
 from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi
-from core.backbones.patches import unpatchify
+from core.backbones.patches import patchify, unpatchify
 from core.backbones.vit import Block, reset_parts
 from core.errors import UserError
 from core.objectives.masked_autoencoding import (
@@ -286,9 +286,10 @@ class PrithviMAE(nn.Module):
                 chosen = masking(token_mask(gaps, self.encoder.patch), count_in_first=count_in_first)
         except ValueError as error:
             raise UserError(str(error)) from error
-        latent, patches = self.encoder.encode(x, time, location, chosen)
+        latent = self.encoder.encode(x, time, location, chosen)
         prediction = self.decoder(latent, chosen, grid, time, location)
-        loss = masked_loss(self._bands_first(prediction), patches, chosen.mask, norm_pix=self.norm_pix)
+        target = patchify(x, self.encoder.patch)
+        loss = masked_loss(prediction, target, chosen.mask, norm_pix=self.norm_pix)
         return MAEOutput(loss, prediction, chosen.mask, chosen, grid)
 
     def image(self, prediction: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -299,7 +300,3 @@ class PrithviMAE(nn.Module):
         """Return which pixels were removed, `(B, T, H, W)` bool, of tokens `(B, L)`."""
         pixels = mask[..., None].expand(-1, -1, math.prod(self.encoder.patch))
         return unpatchify(pixels, grid=grid, patch=self.encoder.patch)[:, 0]
-
-    def _bands_first(self, prediction: Tensor) -> Tensor:
-        """Return `(B, L, P)` with the channel slowest within a patch, as the encoder cuts images."""
-        return prediction.unflatten(-1, (-1, len(self.encoder.bands))).transpose(-1, -2).flatten(-2)

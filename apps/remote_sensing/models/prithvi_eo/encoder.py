@@ -156,7 +156,7 @@ class Prithvi(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None) -> Tensor:
         """Return the normed tokens of the last block, `(B, 1 + L, D)`; for the arguments see `features`."""
-        return self.encode(x, time, location)[0]
+        return self.encode(x, time, location)
 
     def features(
         self,
@@ -185,13 +185,19 @@ class Prithvi(nn.Module):
         """
         count = len(self.layers)
         wanted = list(range(count)) if layers is None else check_layers(layers, count=count)
-        h, _ = self.embed(x, time, location)
+        h = self.embed(x, time, location)
         kept: dict[int, Tensor] = {}
         for number in range(max(wanted) + 1):
             h = self.layers[number](h)
             if number in wanted:
                 kept[number] = self.norm(h) if number == count - 1 else h
         return [kept[number] for number in wanted]
+
+    @property
+    def usual_layers(self) -> tuple[int, ...]:
+        """Numbers of the four blocks whose features decoders usually take, 2, 5, 8 and 11 of 12."""
+        depth = len(self.layers)
+        return tuple(max(depth * part // 4 - 1, 0) for part in (1, 2, 3, 4))
 
     def feature_maps(
         self,
@@ -227,8 +233,8 @@ class Prithvi(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
         masking: Masking | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the normed tokens of the last block and all patches of the images.
+    ) -> Tensor:
+        """Return the normed tokens of the last block.
 
         Args:
             x: As for `features`.
@@ -237,15 +243,15 @@ class Prithvi(nn.Module):
             masking: Which tokens the blocks see; None is all.
 
         Returns:
-            `(B, 1 + K, D)`, and `(B, L, C * prod(patch))` with the channel slowest.
+            `(B, 1 + K, D)`.
         """
-        h, patches = self.embed(x, time, location, masking)
+        h = self.embed(x, time, location, masking)
         seen = None
         if masking is not None and masking.valid is not None:
             seen = nn.functional.pad(masking.valid, (1, 0), value=True)[:, None, None]  # B 1 1 1+K
         for layer in self.layers:
             h = layer(h, seen)
-        return self.norm(h), patches
+        return self.norm(h)
 
     def embed(
         self,
@@ -253,8 +259,8 @@ class Prithvi(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
         masking: Masking | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the first block sees, and all patches; for the arguments see `encode`."""
+    ) -> Tensor:
+        """Return what the first block sees, `(B, 1 + K, D)`; for the arguments see `encode`."""
         x = self.images(x)
         grid = self.grid_of(x)
         check_coordinates(self, x, time, location)
@@ -268,7 +274,7 @@ class Prithvi(nn.Module):
             h = self.patch_embed.embed(select(patches, masking))
             h = h + select(added.expand(len(x), -1, -1), masking)
         first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
-        return torch.cat([first.to(h.dtype), h], dim=1), patches
+        return torch.cat([first.to(h.dtype), h], dim=1)
 
     def images(self, x: Tensor) -> Tensor:
         """Return `(B, C, T, H, W)`, a frame of its own put in where the network has one, checked."""
