@@ -27,8 +27,9 @@ __all__ = [
 ]
 
 # Distances of candidates are computed anew without cancellation, so a few more than asked for are looked at.
-_SPARE = 16
-_CHUNK = 1 << 24  # numbers in the largest intermediate result
+_SPARE = 4
+_ROUNDING = 64  # times the type's smallest step: far above the error of a product over thousands of features
+_CHUNK = 1 << 22  # numbers in the largest intermediate result
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def extract(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tup
 def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
     """Return the `k` nearest training rows of each test row by Euclidean distance, nearest first.
 
-    Products of matrices choose candidates, whose distances are then computed without cancellation. Of equally
-    distant rows the earlier is the nearer.
+    Products of matrices choose candidates, in float32 where rounding can be ruled out and else in float64;
+    their distances are then computed in float64 without cancellation. Of equally distant rows the earlier is
+    the nearer.
 
     Args:
         train: `(N, D)`.
@@ -112,18 +114,52 @@ def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
         bad = int((~torch.isfinite(features)).any(1).sum())
         if bad:
             raise UserError(f"{bad} of {len(features)} {name} rows hold features that are not finite")
-    wide = train.double()
-    squares = wide.square().sum(1)
-    candidates = min(k + _SPARE, len(train))
-    rows = max(_CHUNK // max(len(train), candidates * train.shape[1]), 1)
+    centre = train.double().mean(0)
+    centred = train.double() - centre
+    rough = centred.float() if _float32_is_exact() else centred
+    squares = rough.square().sum(1)
+    rows = max(_CHUNK // max(len(train), (k + _SPARE) * train.shape[1]), 1)
     found = []
     for part in test.split(rows):
-        query = part.double()
-        rough = torch.addmm(squares, query, wide.T, alpha=-2.0)  # M N; less the query's own square
-        chosen = rough.topk(candidates, largest=False).indices.sort(dim=1).values
-        exact = (wide[chosen] - query[:, None]).square().sum(2)
-        found.append(chosen.gather(1, exact.sort(dim=1, stable=True).indices[:, :k]))
+        query = part.double() - centre
+        ours, sure = _nearest_of(rough, squares, train, query, part, k=k)
+        if not bool(sure.all()):
+            again = _nearest_of(centred, centred.square().sum(1), train, query[~sure], part[~sure], k=k)
+            ours[~sure] = again[0]
+        found.append(ours)
     return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64, device=train.device)
+
+
+def _nearest_of(
+    rough: Tensor, squares: Tensor, train: Tensor, query: Tensor, part: Tensor, *, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the nearest rows, and for which queries rounding cannot have hidden a nearer one.
+
+    Args:
+        rough: `(N, D)`, centred, in the type that candidates are chosen in.
+        squares: `(N,)`, of their lengths.
+        train: `(N, D)` as given.
+        query: `(M, D)`, centred, float64.
+        part: `(M, D)` as given.
+        k: Neighbours.
+    """
+    few = query.to(rough.dtype)
+    candidates = min(k + _SPARE, len(train))
+    products = torch.addmm(squares, few, rough.T, alpha=-2.0)  # M N; less the query's own square
+    farthest = products.topk(candidates, largest=False)
+    chosen = farthest.indices.sort(dim=1).values
+    exact = (train[chosen].double() - part.double()[:, None]).square().sum(2)
+    ordered = exact.sort(dim=1, stable=True)
+    length = query.square().sum(1)
+    rounding = _ROUNDING * torch.finfo(rough.dtype).eps * (length + squares.max())
+    limit = farthest.values[:, -1].double() + length - rounding
+    sure = ordered.values[:, k - 1] < limit if candidates < len(train) else torch.ones_like(limit).bool()
+    return chosen.gather(1, ordered.indices[:, :k]), sure
+
+
+def _float32_is_exact() -> bool:
+    """Tell whether products of float32 matrices are computed in float32."""
+    return torch.get_float32_matmul_precision() == "highest"
 
 
 def vote(neighbours: Tensor, labels: Tensor) -> Tensor:
