@@ -146,6 +146,11 @@ def load_weights(
     if not any(is_adapter(name) for name in own):
         weights = replace(weights, tensors=merged_state(weights.tensors))
     tensors, layout, unknown = _in_own_names(weights, network, own)
+    if layout == "own":
+        # A part of the network may know how weights of a network with other inputs serve it.
+        for place, module in network.named_modules():
+            if callable(fit := getattr(module, "fit_weights", None)):
+                tensors = fit(tensors, prefix=f"{place}." if place else "", described=weights.network)
     fresh = {name for name in own if _fits(name, patterns)}
     unknown += [name for name in tensors if name not in own and name not in computed]
     ignored = sorted(name for name in unknown if _fits(name, patterns))

@@ -58,9 +58,10 @@ def _mae(case: Case) -> Mapping[str, Any]:
             name = f"loss/loss_norm_pix_{str(norm_pix).lower()}"
             results[name] = masked_loss(out.prediction, target, out.mask, norm_pix=norm_pix)
         results |= _features(case, network.encoder, x, time, location)
-    if x.dim() == 4:  # a frame axis that was put in is taken out again
-        for name in ("output/pred_image", "output/mask_image"):
-            results[name] = results[name].squeeze(-3)
+    for name in ("output/pred_image", "output/mask_image"):
+        recorded = case.tensors.get(name)
+        if recorded is not None and recorded.dim() < results[name].dim():
+            results[name] = results[name].squeeze(-3)  # a frame axis that was put in is taken out again
     return results
 
 

@@ -172,6 +172,19 @@ def test_weights_of_a_network_with_other_bands_come_back(tmp_path: Path) -> None
     assert torch.equal(again.patch_embed.proj.weight, source.patch_embed.proj.weight)
 
 
+def test_bands_of_our_own_checkpoints_are_matched_by_name_too(tmp_path: Path) -> None:
+    source = drawn(PrithviMAE(**SMALL, **DECODER, bands=("vv", "red", "vh")), 1)
+    own = write_own(source, tmp_path / "own.ckpt", described=None, record={})
+    network = PrithviMAE(**SMALL, **DECODER, bands=("red", "blue", "vv"))
+    fresh = network.encoder.patch_embed.proj.weight.detach().clone()
+
+    load_weights(own, network)
+
+    weight, known = network.encoder.patch_embed.proj.weight, source.encoder.patch_embed.proj.weight
+    assert torch.equal(weight[:, [0, 2]], known[:, [1, 0]])
+    assert torch.equal(weight[:, 1], fresh[:, 1])
+
+
 def test_a_network_that_holds_an_encoder_reads_its_weights_under_any_name() -> None:
     source, encoder = drawn(PrithviMAE(**SMALL, **DECODER), 1), Prithvi(**SMALL)
     holder = torch.nn.ModuleDict({"eyes": encoder})

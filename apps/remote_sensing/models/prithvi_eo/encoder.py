@@ -7,13 +7,13 @@ Tokens are row-major over frame, row and column, the class token in front.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS, canonical
+from apps.remote_sensing.bands import HLS, canonical, matched_weight
 from apps.remote_sensing.models.prithvi_eo.checks import (
     check_coordinates,
     check_images,
@@ -27,45 +27,16 @@ from apps.remote_sensing.models.prithvi_eo.coordinates import (
     positions_for,
     write_positions,
 )
+from apps.remote_sensing.models.prithvi_eo.published import STATISTICS
 from core.backbones.patches import PatchEmbed, patch_grid
 from core.backbones.vit import Block, reset_parts
 from core.errors import UserError, did_you_mean
 from core.objectives.masked_autoencoding import Masking, select
 
-__all__ = ["STATISTICS", "Frames", "Prithvi", "frames_apart"]
+__all__ = ["Frames", "Prithvi", "frames_apart"]
 
 Coordinate = Literal["time", "location"]
 Frames = Literal["channels", "mean", "max", "difference"]
-
-STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "v1": (
-        (
-            775.2290211032589,
-            1080.992780391705,
-            1228.5855250417867,
-            2497.2022620507532,
-            2204.2139147975554,
-            1610.8324823273745,
-        ),
-        (
-            1281.526139861424,
-            1270.0297974547493,
-            1399.4802505642526,
-            1368.3446143747644,
-            1291.6764008585435,
-            1154.505683480695,
-        ),
-    ),
-    "v2": (
-        (1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0),
-        (2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0),
-    ),
-    "gap_filling": (
-        (495.7316, 814.1386, 924.5740, 2962.5623, 2640.8833, 1740.3031),
-        (286.9569, 359.3304, 576.3471, 892.2656, 945.9432, 916.1625),
-    ),
-}
-"""Means and deviations of the six HLS bands in reflectance times 10 000, by the weights they belong to."""
 
 
 class Prithvi(nn.Module):
@@ -124,7 +95,7 @@ class Prithvi(nn.Module):
         super().__init__()
         check_settings(settings, statistics=tuple(STATISTICS))
         self.settings = settings
-        self.bands = tuple(canonical(band, sensor=None) for band in bands)
+        self.bands = tuple(canonical(band) for band in bands)
         self.mean, self.std = (
             tuple(dict(zip(HLS, row, strict=True)).get(band, math.nan) for band in self.bands)
             for row in STATISTICS[statistics]
@@ -299,9 +270,35 @@ class Prithvi(nn.Module):
         """Return what date and place add to the tokens, broadcastable to `(B, L, D)`, or None."""
         return coordinate_codes(self.time_code, self.location_code, grid, time, location)
 
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of one of our checkpoints with the first layer's bands matched by name.
+
+        Args:
+            tensors: Under our names.
+            prefix: Where this encoder stands in the network.
+            described: The network that the checkpoint says it holds; it names the bands.
+        """
+        name, given = f"{prefix}patch_embed.proj.weight", _named_bands(described)
+        if name not in tensors or given is None or given == self.bands:
+            return dict(tensors)
+        fresh = self.patch_embed.proj.weight
+        return {**tensors, name: matched_weight(tensors[name], fresh, given=given, wanted=self.bands)}
+
     def _write_own(self) -> None:
         nn.init.normal_(self.cls_token, std=0.02)
         write_positions(self.pos_embed, self.grid)
+
+
+def _named_bands(described: Any) -> tuple[str, ...] | None:
+    """Return the first bands that a description of a network holds, at whatever depth."""
+    if not isinstance(described, Mapping):
+        return None
+    bands = described.get("bands")
+    if isinstance(bands, list | tuple) and all(isinstance(band, str) for band in bands):
+        return tuple(canonical(band) for band in bands)
+    return next((found for value in described.values() if (found := _named_bands(value))), None)
 
 
 def frames_apart(tokens: Tensor, grid: tuple[int, int, int], *, frames: Frames = "channels") -> Tensor:
