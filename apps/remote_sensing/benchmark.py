@@ -59,8 +59,8 @@ def probe(
             raise UserError(f"'{method}' is no probe; it must be one of {', '.join(METHODS)}{hint}")
     if train.labels.shape[1:] != test.labels.shape[1:]:
         raise UserError(
-            f"labels are {tuple(train.labels.shape)} for training and {tuple(test.labels.shape)} for testing; "
-            "both must be classes, or as many labels"
+            f"labels are {tuple(train.labels.shape)} for training and {tuple(test.labels.shape)} for "
+            "testing; both must be classes, or as many labels"
         )
     rows: list[dict[str, str | float | bool]] = []
     for scale in scaled:

@@ -57,11 +57,11 @@ def preparation(weights: str, data: str | DataSet) -> Preparation:
 
 
 WEIGHTS = {
-    "imagenet": Preparation("standardise", size=224, mean=(0.0,), std=(1.0,)),
-    "random": Preparation("standardise", size=224, mean=(0.0,), std=(1.0,)),
+    "imagenet": Preparation("standardise", size=224),
+    "random": Preparation("standardise", size=224),
     "moco": Preparation("divide", size=224),
     "seco": SECO_RGB,
-    "mosaiks": Preparation("standardise", mean=(0.0,), std=(1.0,)),
+    "mosaiks": Preparation("standardise"),
     "image_statistics": Preparation("none"),
 }
 """What served each set of weights best: 224 pixels for networks, and the normalisation of their pre-training

@@ -1,0 +1,252 @@
+"""Any backbone of timm or torchvision by its name, on any bands, with its own normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.checkpoints.keymap import KeyMap, Rename
+from core.errors import UserError, did_you_mean
+
+__all__ = ["KEY_MAP", "AnyBackbone", "from_official_config", "to_official_config"]
+
+KEY_MAP = KeyMap(
+    renames=(Rename("{rest*}", "body.{rest*}"),),
+    ignored=("fc.{leaf}", "head.{leaf}", "head.fc.{leaf}", "classifier.{leaf}"),
+)
+
+_COLOURS = ("red", "green", "blue")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_TORCHVISION = "torchvision/"
+
+
+class AnyBackbone(nn.Module):
+    """A published image backbone without its classifier.
+
+    Images are to be scaled so that white, or a reflectance of 1, is 1, and standardised by `mean` and `std`:
+    those of the backbone's own pre-training for red, green and blue, their average for any other band. The
+    resize study found the data's own statistics better for weights from ImageNet: give these.
+
+    Args:
+        name: As timm knows it (`resnet50`, `vit_base_patch16_224.augreg_in21k`), or `torchvision/resnet50`.
+        bands: Bands of the input in their order. A pre-trained first layer of timm is repeated over more than
+            three and scaled alike; torchvision's is kept for three bands only.
+        pretrained: Whether the published weights are fetched; else weights are drawn.
+        mean: Of each band; None is the backbone's.
+        std: As `mean`.
+        options: Further arguments of timm's `create_model` or of torchvision's builder, such as `img_size`.
+
+    Raises:
+        UserError: If there is no such backbone, or statistics are not one for each band.
+    """
+
+    normalisation = "standardise"
+    scale = 1.0
+
+    def __init__(
+        self,
+        name: str,
+        bands: Sequence[str] = _COLOURS,
+        *,
+        pretrained: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.bands, self.options = name, tuple(bands), dict(options or {})
+        self.body = self._built(pretrained=pretrained)
+        about = getattr(self.body, "pretrained_cfg", None) or {}
+        own = (about.get("mean") or _IMAGENET[0], about.get("std") or _IMAGENET[1])
+        self.mean, self.std = (
+            self._along(given, published) for given, published in zip((mean, std), own, strict=True)
+        )
+        self.image = int((about.get("input_size") or (3, 224, 224))[-1])
+        self.width = self._width()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(B, C, H, W)` or `(B, C, 1, H, W)`, normalised, to their features `(B, D)`."""
+        return self.body(self._one_frame(x))
+
+    def probe_features(self, x: Tensor) -> Tensor:
+        """Return what a probe sees: `forward`."""
+        return self(x)
+
+    def feature_maps(
+        self,
+        x: Tensor,
+        *,
+        layers: Sequence[int] = (-1,),
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return what some stages (of a pyramid) or blocks (of a transformer) give.
+
+        Args:
+            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
+            layers: Numbers from 0, or from the end if negative; the order is kept.
+            time: Not used: the network knows no dates.
+            location: Not used: the network knows no places.
+
+        Returns:
+            One `(B, T * D, h, w)` for each, frame by frame.
+
+        Raises:
+            UserError: If the backbone does not give maps, or there is no such stage.
+        """
+        frames = x[:, :, None] if x.ndim == 4 else x
+        single = self._one_frame(frames.transpose(1, 2).flatten(0, 1))  # B C T H W -> BT C H W
+        stages = self._stages(single)
+        if any(not -len(stages) <= i < len(stages) for i in layers):
+            raise UserError(f"layers is {list(layers)}; {self.name} has stages 0 to {len(stages) - 1}")
+        return [stages[i].unflatten(0, (len(frames), -1)).flatten(1, 2) for i in layers]
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the repeated layers, in the order in which they run; for an unknown shape all its parts."""
+        for name in ("blocks", "stages", "layers", "features"):
+            found = getattr(self.body, name, None)
+            if isinstance(found, nn.ModuleList | nn.Sequential):
+                for stage in found:
+                    yield from getattr(stage, "blocks", None) or [stage]
+                return
+        stages = [getattr(self.body, f"layer{i}", None) for i in range(1, 5)]
+        for part in stages if all(isinstance(s, nn.Sequential) for s in stages) else [self.body.children()]:
+            yield from part  # type: ignore[misc]
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as their library does, and write all buffers."""
+        with torch.device("cpu"):
+            fresh = self._built(pretrained=False)
+        with torch.no_grad():
+            for kind in ("named_parameters", "named_buffers"):
+                drawn = dict(getattr(fresh, kind)())
+                for name, tensor in getattr(self.body, kind)():
+                    tensor.copy_(drawn[name])
+
+    def _built(self, *, pretrained: bool) -> nn.Module:
+        if self.name.startswith(_TORCHVISION):
+            return self._from_torchvision(self.name.removeprefix(_TORCHVISION), pretrained=pretrained)
+        import timm
+
+        if not timm.is_model(self.name.split(".")[0]):
+            hint = did_you_mean(self.name, timm.list_models())
+            raise UserError(
+                f"timm has no backbone '{self.name}'{hint or '; timm.list_models() has all names'}"
+            )
+        try:
+            return timm.create_model(
+                self.name, pretrained=pretrained, num_classes=0, in_chans=len(self.bands), **self.options
+            )
+        except (TypeError, RuntimeError, OSError) as error:
+            raise UserError(f"timm cannot build {self.name} with these options ({error})") from error
+
+    def _from_torchvision(self, name: str, *, pretrained: bool) -> nn.Module:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise UserError(f"torchvision has no classifier '{name}'{did_you_mean(name, known)}")
+        weights = "DEFAULT" if pretrained else None
+        body = torchvision.models.get_model(name, weights=weights, **self.options)
+        if len(self.bands) != len(_COLOURS):
+            _replace_first(body, channels=len(self.bands))
+        _drop_last(body)
+        return body
+
+    def _stages(self, x: Tensor) -> list[Tensor]:
+        if hasattr(self.body, "forward_intermediates"):
+            found = self.body.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
+            return list(found)
+        if all(hasattr(self.body, f"layer{i}") for i in range(1, 5)):
+            body, stages = self.body, []
+            h = body.maxpool(body.relu(body.bn1(body.conv1(x))))
+            for i in range(1, 5):
+                h = getattr(body, f"layer{i}")(h)
+                stages.append(h)
+            return stages
+        if isinstance(getattr(self.body, "features", None), nn.Sequential):
+            stages = []
+            for part in self.body.features:
+                x = part(x)
+                stages.append(x)
+            return stages
+        raise UserError(f"{self.name} gives no feature maps; choose its counterpart in timm")
+
+    def _along(self, given: Sequence[float] | None, published: Sequence[float]) -> tuple[float, ...]:
+        if given is not None:
+            if len(given) != len(self.bands):
+                raise UserError(
+                    f"there are {len(given)} statistics for {len(self.bands)} bands; give one each"
+                )
+            return tuple(float(number) for number in given)
+        by_name = dict(zip(_COLOURS, published, strict=True))
+        return tuple(by_name.get(band, sum(published) / 3) for band in self.bands)
+
+    def _width(self) -> int:
+        found = getattr(self.body, "num_features", None)
+        if isinstance(found, int):
+            return found
+        with torch.device("meta"):
+            body = self._built(pretrained=False).eval()
+            return int(body(torch.empty(1, len(self.bands), self.image, self.image)).shape[-1])
+
+    def _one_frame(self, x: Tensor) -> Tensor:
+        if x.ndim == 5 and x.shape[2] == 1:
+            x = x[:, :, 0]
+        if x.ndim != 4 or x.shape[1] != len(self.bands):
+            raise UserError(
+                f"{self.name} was given images of the shape {tuple(x.shape)}; it needs (B, {len(self.bands)}, "
+                f"H, W) with the bands {', '.join(self.bands)}"
+            )
+        return x
+
+
+def from_official_config(config: Mapping[str, Any]) -> AnyBackbone:
+    """Build the backbone of a config: `architecture`, and what else `AnyBackbone` takes.
+
+    Raises:
+        UserError: If it names no architecture.
+    """
+    given = {key: value for key, value in config.items() if key in ("bands", "mean", "std", "options")}
+    if "architecture" not in config:
+        raise UserError("the config names no architecture, such as resnet50")
+    return AnyBackbone(str(config["architecture"]), **given)
+
+
+def to_official_config(network: AnyBackbone) -> dict[str, Any]:
+    """Return the config that `from_official_config` builds the same network from."""
+    return {
+        "architecture": network.name,
+        "bands": list(network.bands),
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "options": dict(network.options),
+    }
+
+
+def _replace_first(body: nn.Module, *, channels: int) -> None:
+    """Put a convolution over other channels in the place of the first one."""
+    path, old = next((name, m) for name, m in body.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    _put(body, path, new)
+
+
+def _drop_last(body: nn.Module) -> None:
+    """Put nothing in the place of the last linear layer: the classifier."""
+    path = [name for name, m in body.named_modules() if isinstance(m, nn.Linear)][-1]
+    _put(body, path, nn.Identity())
+
+
+def _put(body: nn.Module, path: str, module: nn.Module) -> None:
+    holder, _, leaf = path.rpartition(".")
+    body.get_submodule(holder).register_module(leaf, module)
