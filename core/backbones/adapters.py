@@ -165,12 +165,12 @@ class LowRankUpdate(Adapted):
 
     def _linear(self, input: Tensor) -> Tensor:
         bias, magnitude = self._parameters.get("bias"), self._parameters.get("lora_magnitude")
-        update = F.linear(F.linear(input, self.lora_a) * self.lora_scale, self.lora_b)
+        low = F.linear(input, self.lora_a) * self.lora_scale
         if magnitude is None:
-            return F.linear(input, self.base, bias) + update
+            return _plus_product(F.linear(input, self.base, bias), low, self.lora_b)
         with torch.no_grad():  # the length is a constant in the backward pass (DoRA, section 4.3)
             length = _row_norms(_direction(self.base, self.lora_a, self.lora_b, self.lora_scale))
-        y = (F.linear(input, self.base) + update) * (magnitude / length)
+        y = _plus_product(F.linear(input, self.base), low, self.lora_b) * (magnitude / length)
         return y if bias is None else y + bias
 
 
@@ -348,6 +348,11 @@ class Resetting:
     def __call__(self) -> None:
         """Draw all parameters anew."""
         reset_adapted(self.network)
+
+
+def _plus_product(y: Tensor, low: Tensor, b: Tensor) -> Tensor:
+    """Return `y + low Bᵀ` in one product, for `y (..., out)`, `low (..., rank)` and `B (out, rank)`."""
+    return torch.addmm(y.reshape(-1, y.shape[-1]), low.reshape(-1, low.shape[-1]), b.t()).view(y.shape)
 
 
 def _product(low_out: Tensor, low_in: Tensor) -> Tensor:
