@@ -198,8 +198,8 @@ class AnyBackbone(nn.Module):
             x = x[:, :, 0]
         if x.ndim != 4 or x.shape[1] != len(self.bands):
             raise UserError(
-                f"{self.name} was given images of the shape {tuple(x.shape)}; it needs (B, {len(self.bands)}, "
-                f"H, W) with the bands {', '.join(self.bands)}"
+                f"{self.name} was given images of the shape {tuple(x.shape)}; it needs (B, "
+                f"{len(self.bands)}, H, W) with the bands {', '.join(self.bands)}"
             )
         return x
 

@@ -86,7 +86,10 @@ def test_a_backbone_is_rebuilt_from_its_description():
         (lambda: AnyBackbone("resnet10t", mean=(1.0,)), "give one each"),
         (lambda: AnyBackbone("resnet10t", options={"no": 1}), "with these options"),
         (lambda: AnyBackbone("resnet10t")(torch.zeros(1, 4, 32, 32)), "it needs .B, 3, H, W."),
-        (lambda: AnyBackbone("resnet10t").feature_maps(torch.zeros(1, 3, 32, 32), layers=[9]), "has stages"),
+        (
+            lambda: AnyBackbone("resnet10t").eval().feature_maps(torch.zeros(1, 3, 32, 32), layers=[9]),
+            "has stages",
+        ),
         (lambda: from_official_config({}), "names no architecture"),
     ],
 )
