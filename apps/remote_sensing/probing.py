@@ -7,8 +7,10 @@ logistic regression by L-BFGS.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -60,18 +62,26 @@ class Scaler:
 
 
 @torch.no_grad()
-def extract(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def extract(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, layers: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the features and labels of all batches, in their order, on the CPU.
 
     Args:
         network: Maps images to `(B, D)`, through `probe_features` where it has that; it runs in evaluation
             mode and is left in the mode it was in.
         batches: Prepared images and their labels.
+        layers: How many of a transformer's last blocks give their class tokens; None is the network's own
+            choice, the last one.
 
     Raises:
-        UserError: If there is no batch.
+        UserError: If there is no batch, or the network has no class tokens to join.
     """
     run = getattr(network, "probe_features", network)
+    if layers is not None:
+        if "layers" not in inspect.signature(run).parameters:
+            raise UserError(f"{type(network).__name__} has one feature for an image; leave layers out")
+        run = partial(run, layers=layers)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()

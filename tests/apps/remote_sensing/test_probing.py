@@ -235,6 +235,7 @@ def test_statistics_of_an_image_stand_in_the_order_mean_deviation_maximum_minimu
         (lambda: RandomConvolutions(3, features=7), "must be even"),
         (lambda: RandomConvolutions(1, features=2)(torch.zeros(1, 1, 2, 9)), "fewer than a filter"),
         (lambda: extract(torch.nn.Identity(), []), "no images"),
+        (lambda: extract(torch.nn.Identity(), [], layers=4), "leave layers out"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(wrong, message):

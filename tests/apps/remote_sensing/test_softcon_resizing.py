@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.remote_sensing.bands import SENSORS
 from apps.remote_sensing.models.softcon import SoftConResNet50, SoftConViT
 from apps.remote_sensing.resizing import (
     SECO_RGB,
@@ -95,6 +96,28 @@ def test_bands_are_arranged_by_name_and_missing_ones_are_zeros(order, there):
     y = arranged(x, given=given_bands, wanted=names)
 
     assert y[0, :, 0, 0].tolist() == [i + 1.0 if i in there else 0.0 for i in order]
+
+
+def test_a_real_patch_without_cirrus_becomes_what_softcon_sees(shared):
+    rasterio = pytest.importorskip("rasterio")
+    name = "S2A_MSIL2A_20170613T101031_87_48"
+    folder = shared / "data/remote_sensing/bigearthnet/BigEarthNet-S2-Example" / name
+    numbers = [band for band in SENSORS["sentinel2"] if band != "B10"]
+    there = [SENSORS["sentinel2"][band] for band in numbers]
+    bands = []
+    for number in numbers:
+        with rasterio.open(folder / f"{name}_{number}.tif") as file:
+            bands.append(resize(torch.from_numpy(file.read().astype("float32"))[None], (120, 120)))
+    network = SoftConViT(width=24, depth=1, heads=2, image=28).eval()
+
+    scene = arranged(torch.cat(bands, dim=1), given=there, wanted=network.bands)
+    prepared = preparation_for(network)(scene)
+
+    assert float(scene[0, 1].mean()) == pytest.approx(619.5567, abs=1e-3)
+    assert int(scene[0, 10].count_nonzero()) == 0
+    assert prepared.shape == (1, 13, 28, 28)
+    assert torch.equal(prepared * 255, (prepared * 255).round())
+    assert torch.isfinite(network(prepared)).all()
 
 
 @pytest.mark.parametrize(
