@@ -24,15 +24,12 @@ class LightDecoder(Adaptation):
             blocks. What `model.reinitialise` names is trained as well.
     """
 
-    decoder: tuple[str, ...] = ()
+    decoder: tuple[str, ...] | str = ()
     _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "decoder", names_of(self.decoder))
 
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze everything but the decoder."""
-        names: Sequence[str] = self.decoder
+        names: Sequence[str] = names_of(self.decoder)
         if not names:
             found, layers = depths(network, "LightDecoder without decoder")
             names = [name for name, depth in found.items() if depth == layers - 1]
@@ -66,7 +63,7 @@ class LinearProbe(LightDecoder):
         outside = [name for name, m in linear.items() if id(m) not in inside]
         if not self.decoder and not outside:
             raise UserError(f"LinearProbe: {kind} has no linear layer outside its blocks; name one")
-        names = self.decoder or (outside[-1],)
+        names = names_of(self.decoder) or (outside[-1],)
         keep_frozen(network, names, (), where="LinearProbe: decoder")
         trained = [name for name, p in network.named_parameters() if p.requires_grad and p.ndim > 1]
         held = sorted({name.rpartition(".")[0] for name in trained})

@@ -30,7 +30,7 @@ __all__ = ["DoRA", "LoRA"]
 class LoRA(Adaptation):
     """A low-rank update `scale · B A` of weights is trained, the weights themselves are not.
 
-    At the start the network computes what it did. `core.backbones.adapters.merge` folds the update into the
+    At the start the network computes what it did. `core.backbones.merging.merge` folds the update into the
     weights; so does loading a run's checkpoint as another's `weights`, and exporting it.
 
     Args:
@@ -49,15 +49,13 @@ class LoRA(Adaptation):
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
+    targets: tuple[str, ...] | str = ()
+    skip: tuple[str, ...] | str = ()
+    train: tuple[str, ...] | str = ()
     stabilised: bool = False
     _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("targets", "skip", "train"):
-            object.__setattr__(self, name, names_of(getattr(self, name)))
         if self.rank < 1:
             raise UserError(f"{self._name}: rank is {self.rank}; it must be at least 1")
         if not self.alpha > 0:
@@ -80,7 +78,9 @@ class LoRA(Adaptation):
         """Freeze the network and put the updates beside its weights."""
         if next(adapted_layers(network), None) is not None:
             raise UserError(f"{self._name}: {type(network).__name__} is adapted already; merge it first")
-        layers = find_layers(network, self.targets, skip=self.skip, where=f"{self._name}: targets")
+        layers = find_layers(
+            network, names_of(self.targets), skip=names_of(self.skip), where=f"{self._name}: targets"
+        )
         sizes = {name: (m.weight.shape[0], m.weight[0].numel()) for name, m in layers.items()}  # type: ignore
         if not self.targets:
             smaller = [name for name, (o, i) in sizes.items() if self.rank * (o + i) < o * i]
@@ -97,7 +97,7 @@ class LoRA(Adaptation):
                     f"{self._name}: rank is {self.rank}, but {name} is {out}x{inner}; lower the rank to "
                     f"{min(out, inner)}, or leave it out with skip"
                 )
-        keep_frozen(network, self.train, fresh, where=f"{self._name}: train")
+        keep_frozen(network, names_of(self.train), fresh, where=f"{self._name}: train")
         for name, layer in layers.items():
             # By the layer's name: the same for any number of processes, and no other draws are moved.
             drawing = generator(torch.initial_seed(), 0, name, "adapter")
@@ -114,7 +114,7 @@ class LoRA(Adaptation):
 
     def apply(self, network: nn.Module, step: int, epoch: int) -> None:
         """Keep the frozen BatchNorms in evaluation mode: their statistics go with the frozen weights."""
-        keep_in_evaluation(self._found, network, lambda: frozen_norms(network, self.train))
+        keep_in_evaluation(self._found, network, lambda: frozen_norms(network, names_of(self.train)))
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,11 @@ class LowRank(Adaptation):
     """
 
     ratio: float = 3.0
-    targets: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
+    targets: tuple[str, ...] | str = ()
+    skip: tuple[str, ...] | str = ()
     smallest: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("targets", "skip"):
-            object.__setattr__(self, name, names_of(getattr(self, name)))
         if not self.ratio >= 1:
             raise UserError(f"LowRank: ratio is {self.ratio}; it must be at least 1, as in 3")
 
@@ -51,7 +49,13 @@ class LowRank(Adaptation):
         kind = type(network).__name__
         if next(adapted_layers(network), None) is not None:
             raise UserError(f"LowRank: {kind} is adapted already; merge it first")
-        layers = find_layers(network, self.targets, skip=self.skip, where="LowRank: targets", everywhere=True)
+        layers = find_layers(
+            network,
+            names_of(self.targets),
+            skip=names_of(self.skip),
+            where="LowRank: targets",
+            everywhere=True,
+        )
         ranks = {}
         for name, layer in layers.items():
             weight = layer.weight

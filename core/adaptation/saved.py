@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from core.adaptation.freezing import Adaptation, Parts, frozen_norms, keep_in_evaluation
-from core.backbones.adapters import LowRankUpdate, Resetting, is_adapter, merge
+from core.backbones.adapters import LowRankUpdate, Resetting, is_adapter
+from core.backbones.merging import merge
 from core.checkpoints.huggingface import read_safetensors, write_weights
 from core.checkpoints.weights import read_weights
 from core.errors import UserError

@@ -9,8 +9,7 @@ then what the layer computes with, so that a network which reads its layers' wei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, ClassVar
 
@@ -19,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "FACTORS",
+    "UPDATE",
     "Adapted",
     "LowRankFactors",
     "LowRankUpdate",
@@ -26,15 +27,15 @@ __all__ = [
     "adapted_layers",
     "combined",
     "is_adapter",
-    "merge",
-    "merged",
-    "merged_state",
+    "product",
     "reset_adapted",
     "split_weight",
 ]
 
-_UPDATE = ("lora_a", "lora_b", "lora_scale", "lora_magnitude")
-_FACTORS = ("low_in", "low_out")
+UPDATE = ("lora_a", "lora_b", "lora_scale", "lora_magnitude")
+"""What `LowRankUpdate` puts beside a layer's own parameters."""
+FACTORS = ("low_in", "low_out")
+"""What `LowRankFactors` puts in the place of a layer's weight."""
 
 
 class Adapted(nn.Module):
@@ -157,7 +158,7 @@ class LowRankUpdate(Adapted):
         parts = (self.base, self.lora_a, self.lora_b, self.lora_scale, self._parameters.get("lora_magnitude"))
         whole = combined(*(None if part is None else part.double() for part in parts))  # type: ignore[arg-type]
         self.base.copy_(whole)
-        for name in _UPDATE:
+        for name in UPDATE:
             self._parameters.pop(name, None)
             self._buffers.pop(name, None)
         del self.scaling
@@ -200,7 +201,7 @@ class LowRankFactors(Adapted):
 
     def combine(self) -> Tensor:
         """Return the factors' product."""
-        return _product(self.low_out, self.low_in)
+        return product(self.low_out, self.low_in)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the layer did; a plain linear layer never makes the product."""
@@ -212,10 +213,10 @@ class LowRankFactors(Adapted):
     def fold(self) -> None:
         """Put the product, computed in float64, in the place of the factors."""
         low_in, low_out = self.low_in, self.low_out
-        for name in _FACTORS:
+        for name in FACTORS:
             del self._parameters[name]
         self.__class__ = self.kind  # type: ignore[assignment]
-        whole = _product(low_out.double(), low_in.double()).to(low_in.dtype)
+        whole = product(low_out.double(), low_in.double()).to(low_in.dtype)
         self.register_parameter("weight", nn.Parameter(whole, requires_grad=low_in.requires_grad))
 
     def _linear(self, input: Tensor) -> Tensor:
@@ -261,65 +262,7 @@ def adapted_layers(network: nn.Module) -> Iterator[tuple[str, Adapted]]:
 
 def is_adapter(name: str) -> bool:
     """Tell whether a name in a state is that of something an adapter added."""
-    return name.rpartition(".")[2] in (*_UPDATE, *_FACTORS)
-
-
-def merge(network: nn.Module) -> int:
-    """Fold every adapter of `network` into the weights it adapts, in place, and return how many there were.
-
-    The network computes what it did, has the parameters that it had before, and all of them are trained from
-    then on only if their own `requires_grad` says so.
-    """
-    layers = list(adapted_layers(network))
-    for _, layer in layers:
-        layer.fold()
-    network.__dict__.pop("reset_parameters", None)
-    return len(layers)
-
-
-@contextmanager
-def merged(network: nn.Module) -> Iterator[None]:
-    """Fold every adapter of `network` within a `with`, which saves its products, and restore them bitwise."""
-    layers = [layer for _, layer in adapted_layers(network)]
-    kept = [(type(layer), layer._parameters.copy(), layer._buffers.copy()) for layer in layers]
-    scalings = [vars(layer).get("scaling") for layer in layers]
-    weights = [layer.base.detach().clone() if isinstance(layer, LowRankUpdate) else None for layer in layers]
-    resetting = vars(network).get("reset_parameters")
-    merge(network)
-    try:
-        yield
-    finally:
-        for layer, (kind, parameters, buffers), scaling in zip(layers, kept, scalings, strict=True):
-            layer.__class__ = kind  # type: ignore[assignment]
-            layer._parameters, layer._buffers = parameters, buffers
-            if scaling is not None:
-                layer.scaling = scaling
-        for layer, weight in zip(layers, weights, strict=True):
-            if weight is not None and isinstance(layer, LowRankUpdate):
-                layer.base.data.copy_(weight)
-        if resetting is not None:
-            network.reset_parameters = resetting  # type: ignore[assignment]
-
-
-def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state in which adapters are folded into the weights, as `merge` does; others stay as they are.
-
-    Args:
-        state: Name to tensor, of an adapted network or of any other.
-    """
-    merged = dict(state)
-    for name in state:
-        prefix, _, leaf = name.rpartition(".")
-        dot = f"{prefix}." if prefix else ""
-        own = f"{dot}weight"
-        if leaf == "lora_a" and all(part in state for part in (own, f"{dot}lora_b", f"{dot}lora_scale")):
-            parts = [state[own], *(merged.pop(f"{dot}{part}", None) for part in _UPDATE)]
-            wide = [None if part is None else part.double() for part in parts]
-            merged[own] = combined(*wide).to(state[own].dtype)  # type: ignore[arg-type]
-        elif leaf == "low_in" and f"{dot}low_out" in state:
-            low_out, low_in = merged.pop(f"{dot}low_out"), merged.pop(name)
-            merged[own] = _product(low_out.double(), low_in.double()).to(low_in.dtype)
-    return merged
+    return name.rpartition(".")[2] in (*UPDATE, *FACTORS)
 
 
 def reset_adapted(network: nn.Module) -> None:
@@ -355,7 +298,8 @@ def _plus_product(y: Tensor, low: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(y.reshape(-1, y.shape[-1]), low.reshape(-1, low.shape[-1]), b.t()).view(y.shape)
 
 
-def _product(low_out: Tensor, low_in: Tensor) -> Tensor:
+def product(low_out: Tensor, low_in: Tensor) -> Tensor:
+    """Return the weight `(out, …)` that factors `(out, rank)` and `(rank, …)` stand for."""
     return (low_out @ low_in.flatten(1)).view(low_out.shape[0], *low_in.shape[1:])
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.backbones.adapters import is_adapter, merged_state
+from core.backbones.adapters import is_adapter
+from core.backbones.merging import merged_state
 from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.huggingface import (
     HUB_ID,

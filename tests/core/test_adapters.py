@@ -19,8 +19,9 @@ from apps.pde.models.poseidon import ScOT
 from apps.timeseries.models.ttm import TTM
 from core.adaptation import DoRA, LoRA, LowRank, kept_names, trained_table
 from core.adaptation.parity import CASES
-from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter, merge, merged, merged_state
+from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter
 from core.backbones.llama import llama_tiny
+from core.backbones.merging import merge, merged, merged_state
 from core.errors import UserError
 from core.parity import run_case
 
@@ -247,7 +248,7 @@ def test_what_begins_anew_is_trained_too():
 
 def test_the_table_says_what_is_trained():
     network, _ = made(words)
-    LoRA(rank=2, targets=("*.q_proj",)).prepare(network)
+    LoRA(rank=2, targets="*.q_proj").prepare(network)
     lines = trained_table(network).splitlines()
     assert lines[0].split() == ["module", "shape", "trained", "share"]
     assert lines[1].startswith("layers.*.self_attn.q_proj (2 of them)")

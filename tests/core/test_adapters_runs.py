@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from in_process import Outcome, dfm
 
 from core.adaptation import load_adapter
-from core.backbones.adapters import is_adapter, merge
+from core.backbones.adapters import is_adapter
+from core.backbones.merging import merge
 from core.checkpoints.files import read_checkpoint
 from core.checkpoints.weights import load_weights, network_from, read_weights
 from core.errors import UserError
@@ -147,3 +149,15 @@ def test_an_adapted_checkpoint_is_tested_exported_and_started_from(adapted, tmp_
     merged, again = read_weights(tmp_path / "merged"), network_from(folder / "last.ckpt")
     assert not any(is_adapter(name) for name in merged.tensors)
     load_weights(merged, again)
+
+
+def test_an_adaptation_gives_the_rates_by_depth(small, tmp_path):
+    thawing = ("--model.adaptation", "core.adaptation.ProgressiveThawing", "--model.adaptation.decay=0.5")
+    _, folder = fit(tmp_path, small, *thawing, "--trainer.max_steps=1", "--trainer.val_check_interval=1")
+    checkpoint = read_checkpoint((folder / "last.ckpt").resolve())
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    scales = sorted({group["scale"] for group in groups})
+    assert len(scales) > 2 and scales[-1] == 1.0
+    assert all(upper == 2 * lower for lower, upper in pairwise(scales))
+    held = set(checkpoint["optimizer_states"][0]["state"])
+    assert 0 < len(held) < sum(len(group["params"]) for group in groups), "only the head has moved"
