@@ -20,6 +20,8 @@ def run(case: Case) -> Mapping[str, Any]:
 
 def _vit(case: Case) -> Mapping[str, Any]:
     """Class and patch tokens, whole and masked, tokens of single blocks, other sizes, and gradients."""
+    import torch
+
     from apps.remote_sensing.models.dino.official import chunked
     from apps.remote_sensing.models.softcon import KEY_MAP, SoftConViT, from_official_config
 
@@ -28,6 +30,7 @@ def _vit(case: Case) -> Mapping[str, Any]:
     names = chunked(KEY_MAP, depth=network.depth, chunks=int(case.config.get("block_chunks", 1)))
     names.load(network, case.state())
     network.to(case.device).train(case.training)
+    network.mask_token.requires_grad_()
     given = case.group("input")
     whole = network.encode(given["x"])
     results: dict[str, Tensor | None] = {
@@ -44,27 +47,20 @@ def _vit(case: Case) -> Mapping[str, Any]:
         results |= {"output/masked_reg": masked.registers, "loss/loss": loss[None]}
         own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
         results |= {f"grad/{key}": grad for key, grad in names.to_official(own).items()}
-    h, w = (side // network.patch for side in given["x"].shape[-2:])
     layers = list(case.head.get("intermediate_layers") or ())
     for i, tokens in enumerate(network.layer_tokens(given["x"], layers) if layers else ()):
-        # The recorded grid drops the class token alone: registers stay and are cut into its channels.
-        import torch
-
-        after_cls = torch.cat([tokens.registers, tokens.patches], dim=1)
-        grid = (
-            after_cls.reshape(len(after_cls), h, w, -1).permute(0, 3, 1, 2)
-            if _fits(after_cls, h, w)
-            else None
-        )
-        results |= {f"output/inter_{i}": grid, f"output/inter_cls_{i}": tokens.cls}
+        grid = tuple(side // network.patch for side in given["x"].shape[-2:])
+        recorded = case.tensors.get(f"output/inter_{i}")
+        maps = tokens.patches
+        if recorded is not None and recorded.shape[1] != network.width:
+            # The program drops the class token alone: registers stay and are cut into the channels.
+            maps = torch.cat([tokens.registers, maps], dim=1)
+        maps = maps.reshape(len(maps), *grid, -1).permute(0, 3, 1, 2)
+        results |= {f"output/inter_{i}": maps, f"output/inter_cls_{i}": tokens.cls}
     if (big := given.get("x_big")) is not None:
         results["output/big_cls"] = network(big)
         results["output/big_pos"] = network.positions(*(side // network.patch for side in big.shape[-2:]))
     return results
-
-
-def _fits(tokens: Tensor, h: int, w: int) -> bool:
-    return tokens[0].numel() % (h * w) == 0
 
 
 def _loss(case: Case) -> Mapping[str, Any]:

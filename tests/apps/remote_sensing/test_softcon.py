@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from apps.remote_sensing.models import softcon
 from apps.remote_sensing.models.dino.blocks import Block
@@ -76,6 +79,32 @@ def test_the_small_size_has_the_names_and_shapes_of_the_released_file():
     assert shapes["blocks.0.ls2.gamma"] == (384,)
     assert shapes["blocks.0.mlp.fc1.bias"] == (1536,)
     assert {"cls_token", "norm.weight", "norm.bias"} <= shapes.keys()
+
+
+@pytest.mark.parametrize("cut", ["registers", "patches"])
+def test_a_case_with_registers_runs_however_its_maps_were_cut(tmp_path, cut):
+    config = {"img_size": 16, "patch_size": 4, "in_chans": 2, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    config |= {"num_register_tokens": 4, "init_values": None, "block_chunks": 2, "drop_path_uniform": True}
+    network = lively(from_official_config(config))
+    x = images(2, 2, 16, 16)
+    tokens = network.layer_tokens(x, [1])[0]
+    maps = torch.cat([tokens.registers, tokens.patches], dim=1) if cut == "registers" else tokens.patches
+    state = chunked(KEY_MAP, depth=2, chunks=2).to_official(network.state_dict())
+    save_file(
+        {f"state/{name}": tensor for name, tensor in state.items()}
+        | {"input/x": x, "output/cls": network(x).contiguous(), "output/reg": tokens.registers.contiguous()}
+        | {"output/inter_0": maps.reshape(2, 4, 4, -1).permute(0, 3, 1, 2).contiguous()},
+        tmp_path / "registers.safetensors",
+    )
+    head = {"format": "parity-1", "system": "softcon", "kind": "vit", "case": "registers", "tolerance": {}}
+    (tmp_path / "registers.json").write_text(
+        json.dumps({**head, "config": config, "intermediate_layers": [1]})
+    )
+
+    report = run_case(tmp_path / "registers.json")
+
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert len(report.checks) == 3
 
 
 OPTIONS = [

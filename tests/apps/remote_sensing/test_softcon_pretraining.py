@@ -50,9 +50,21 @@ def test_the_teacher_starts_as_the_student_and_has_no_gradient():
     assert all(p.grad is None for p in network.teacher.parameters())
 
 
+@pytest.mark.parametrize("masking", ["drop", "token"])
+def test_every_parameter_of_the_student_that_is_trained_gets_a_gradient(masking):
+    network = siamese(masking=masking)
+
+    queries, _ = network(torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16))
+    queries.square().sum().backward()
+
+    trained = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+    assert [name for name, grad in trained.items() if grad is None] == []
+    assert ("encoder.mask_token" in trained) == (masking == "token")
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 def test_the_teacher_follows_by_one_less_the_momentum(momentum):
-    network = siamese()
+    network = siamese(masking="token")
     before = [p.clone() for p in network.teacher.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():

@@ -55,6 +55,8 @@ class Siamese(nn.Module):
         if masking not in ("drop", "token"):
             raise UserError(f"masking is {masking!r}; it must be drop or token")
         self.mask_ratio, self.masking = mask_ratio, masking
+        if isinstance(encoder, SoftConViT):
+            encoder.mask_token.requires_grad_(masking == "token" and mask_ratio > 0)
         self.encoder = encoder
         self.projector = _mlp(encoder.width, hidden, projection, layers=3)
         self.predictor = _mlp(projection, hidden, projection, layers=2)

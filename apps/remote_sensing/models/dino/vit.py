@@ -94,7 +94,8 @@ class SoftConViT(Banded):
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (image // patch) ** 2, width))
         self.register_tokens = nn.Parameter(torch.empty(1, registers, width)) if registers else None
-        self.mask_token = nn.Parameter(torch.empty(1, width))
+        # Without a gradient until something masks: ranks wait for every parameter that has one.
+        self.mask_token = nn.Parameter(torch.empty(1, width), requires_grad=False)
         self.patch_embed = nn.Conv2d(len(self.bands), width, kernel_size=patch, stride=patch)
         rates = [drop_path if drop_path_uniform else drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.layers = nn.ModuleList(
