@@ -1,0 +1,194 @@
+"""A folder of GeoTIFFs: images and labels paired by name, split by files of names, folders or shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, read_names
+from core.data.randomness import key
+from core.errors import UserError
+
+__all__ = ["GeoTiffFolder"]
+
+
+class GeoTiffFolder(Source):
+    """Images and labels of the user's own.
+
+    Args:
+        path: The folder.
+        images: Pattern of the images below it, such as `S2Hand/*_S2Hand.tif`; what the star of the file's
+            name stands for is the scene's name. `{split}` stands for train, val and test where these are folders.
+        labels: The same for label rasters, whose first band is read; None: there are none.
+        bands: Names of the bands in the order of the files; None takes the descriptions in each file, which
+            then may have them in any order.
+        sensor: Whose numbers these names are (`sentinel2`, `landsat`, `sentinel1`), where they are.
+        classes: Names of the classes 0, 1, …; needed for segmentation.
+        target: `segmentation`, `regression` or `none`.
+        frames: Dates stacked in a file, one date's bands after another's.
+        splits: Split to a file of names, one a line.
+        fractions: Shares of training, validation and test scenes, without `splits` and `{split}`.
+        label_offset: Added to the classes in the files; -1 where they begin at 1 and 0 means unknown.
+        label_nodata: Value of labels that means unknown; None takes each file's own.
+        mixed_crs: Accept scenes in several coordinate reference systems.
+        nodata: The number that stands for no measurement; None takes each file's own.
+        scale: Stored numbers are multiplied by it.
+        seed: Of the shares.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        images: str = "images/*.tif",
+        labels: str | None = "labels/*.tif",
+        bands: Sequence[str] | None = None,
+        sensor: str | None = None,
+        classes: Sequence[str] = (),
+        target: Target = "segmentation",
+        frames: int = 1,
+        splits: Mapping[str, str] | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        label_offset: int = 0,
+        label_nodata: float | None = None,
+        mixed_crs: bool = False,
+        nodata: float | None = None,
+        scale: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(path, nodata=nodata)
+        if target == "segmentation" and labels and not classes:
+            raise UserError("data.source.classes is empty; name the classes of the labels in order")
+        if len(fractions) != 3 or min(fractions) < 0 or not 0.999 < sum(fractions) < 1.001:
+            raise UserError(f"data.source.fractions is {list(fractions)}; give three shares that sum to 1")
+        if unknown := set(splits or {}) - set(SPLITS):
+            raise UserError(f"data.source.splits names '{min(unknown)}'; it may name {', '.join(SPLITS)}")
+        if frames < 1:
+            raise UserError(f"data.source.frames is {frames}; it must be at least 1")
+        self.name = self.path.name
+        self.images, self.labels, self.sensor = images, labels, sensor
+        self.named = tuple(canonical(band, sensor=sensor) for band in bands) if bands else None
+        self.classes, self.target = tuple(classes), target if labels else "none"
+        self.frames, self.split_files, self.fractions = frames, dict(splits or {}), tuple(fractions)
+        self.label_offset, self.label_nodata, self.mixed_crs = label_offset, label_nodata, mixed_crs
+        self.scale, self.seed = scale, seed
+        self._crs: tuple[Path, str] | None = None
+
+    @property
+    def bands(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the bands of one date."""
+        if self.named is None:
+            found = self._found(self.images.replace("{split}", "*"))
+            if not found:
+                raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
+            self.named = self._names(next(iter(found.values())))
+        return self.named
+
+    def scenes(self, split: str) -> list[Scene]:
+        """Return the scenes of a split, sorted by name."""
+        folder = "test" if split == "predict" else split
+        images = self._found(self.images.replace("{split}", folder))
+        labels = self._found(self.labels.replace("{split}", folder)) if self.labels else {}
+        if not images and "{split}" not in self.images:
+            raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
+        names = self._split(split, sorted(images))
+        if self.labels and split != "predict":
+            for name in names:
+                if name not in labels:
+                    raise UserError(
+                        f"{images[name]} has no label that matches {self.path / self.labels}; "
+                        "add it, leave the "
+                        "image out, or set data.source.labels to null"
+                    )
+        return [self._scene(name, images[name], labels.get(name)) for name in names]
+
+    def classed(self, values, nodata):  # type: ignore[no-untyped-def]  # noqa: D102
+        missing = nodata if self.label_nodata is None else self.label_nodata
+        labels = super().classed(values, missing)
+        if self.label_offset:
+            labels[labels >= 0] += self.label_offset
+        return labels
+
+    def _numbers(self, values, nodata):  # type: ignore[no-untyped-def]
+        return super()._numbers(values, nodata if self.label_nodata is None else self.label_nodata)
+
+    def _found(self, pattern: str) -> dict[str, Path]:
+        """Return name to file of a pattern; the name is what the last part's stars stand for."""
+        shape = re.escape(Path(pattern).name).replace(r"\*", "(.*)").replace(r"\?", "(.)")
+        found: dict[str, Path] = {}
+        for path in sorted(self.path.glob(pattern)):
+            matched = re.fullmatch(shape, path.name)
+            name = "_".join(matched.groups()) if matched and matched.groups() else path.stem
+            if name in found:
+                raise UserError(f"{found[name]} and {path} have one name; make data.source.images narrower")
+            found[name] = path
+        return found
+
+    def _split(self, split: str, names: list[str]) -> list[str]:
+        if split in self.split_files:
+            wanted = [Path(name).name for name in read_names(self.path / self.split_files[split])]
+            known = set(names) | {Path(name).stem for name in names}
+            picked = [name if name in known else Path(name).stem for name in wanted]
+            for name in picked:
+                if name not in known:
+                    raise UserError(
+                        f"{self.path / self.split_files[split]} names '{name}', which has no image in "
+                        f"{self.path / self.images}; correct the list or add the file"
+                    )
+            return picked
+        if split == "predict":
+            return self._split("test", names) if "test" in self.split_files else names
+        if self.split_files:
+            return []
+        if "{split}" in self.images:
+            return names
+        drawn = sorted(names, key=lambda name: key(self.seed, 0, name, "split"))
+        first = round(len(drawn) * self.fractions[0])
+        second = round(len(drawn) * (self.fractions[0] + self.fractions[1]))
+        parts = {"train": drawn[:first], "val": drawn[first:second], "test": drawn[second:]}
+        return sorted(parts[split])
+
+    def _scene(self, name: str, image: Path, label: Path | None) -> Scene:
+        header = self.header(image)
+        crs = (image, header.crs)
+        self._crs = self._crs or crs
+        if self._crs[1] != header.crs and not self.mixed_crs:
+            raise UserError(
+                f"{image} is in {header.crs or 'no reference system'} and {self._crs[0]} in "
+                f"{self._crs[1] or 'none'}; warp them to one coordinate reference system, or set "
+                "data.source.mixed_crs=true"
+            )
+        count = len(self.bands)
+        if header.count != count * self.frames and (any(header.names) is False or self.frames > 1):
+            raise UserError(
+                f"{image} has {header.count} bands, and {count} are named for {self.frames} dates; name its "
+                "bands in data.source.bands"
+            )
+        order = self._order(image, header.names) if self.frames == 1 else range(header.count)
+        return Scene(name, (image,), tuple((0, place + 1) for place in order), self.frames, label)
+
+    def _order(self, path: Path, names: Sequence[str]) -> list[int]:
+        """Return where the bands stand in a file, by its own names where it has any."""
+        own = [canonical(name, sensor=self.sensor) for name in names] if all(names) else []
+        if not own:
+            return list(range(len(self.bands)))
+        if not set(own) & set(self.bands) and len(own) == len(self.bands):
+            return list(range(len(own)))  # the user's names for a file that calls them differently
+        for band in self.bands:
+            if band not in own:
+                raise UserError(f"{path} has no band '{band}'; it has {', '.join(own)}")
+        return [own.index(band) for band in self.bands]
+
+    def _names(self, path: Path) -> tuple[str, ...]:
+        header = self.header(path)
+        per_date = header.count // self.frames
+        if not all(header.names) or self.frames > 1:
+            raise UserError(
+                f"{path} does not name its {header.count} bands; give the names of {per_date} in "
+                "data.source.bands"
+            )
+        return tuple(canonical(name, sensor=self.sensor) for name in header.names)

@@ -1,0 +1,195 @@
+"""Rasters on disk: their headers and windows of their bands, with one sentence for all that is wrong."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+__all__ = ["Header", "Window", "check_grid", "quick", "read_header", "read_window"]
+
+Window = tuple[int, int, int, int]
+"""First row, first column, rows and columns."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself.
+
+    Args:
+        height: Rows.
+        width: Columns.
+        count: Bands.
+        nodata: The number that stands for no measurement, or None.
+        crs: The coordinate reference system as text, empty if there is none.
+        transform: The affine transform's six numbers (a, b, c, d, e, f).
+        names: Descriptions of the bands, empty where there is none.
+        whole: Whether the values are whole numbers.
+    """
+
+    height: int
+    width: int
+    count: int
+    nodata: float | None
+    crs: str
+    transform: tuple[float, ...]
+    names: tuple[str, ...]
+    whole: bool
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, north, east and south edge, in the units of `crs`."""
+        a, b, c, d, e, f = self.transform
+        return c, f, c + a * self.width + b * self.height, f + d * self.width + e * self.height
+
+    def centre(self) -> tuple[float, float] | None:
+        """Return latitude and longitude of the centre in degrees, or None without a reference system."""
+        if not self.crs:
+            return None
+        from rasterio.warp import transform
+
+        west, north, east, south = self.bounds
+        x, y = transform(self.crs, "EPSG:4326", [(west + east) / 2], [(north + south) / 2])
+        return float(y[0]), float(x[0])
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a raster.
+
+    Raises:
+        UserError: If there is no such file, it is no raster, or it is smaller than 2 x 2 pixels.
+    """
+    with _opened(path) as raster:
+        header = Header(
+            height=raster.height,
+            width=raster.width,
+            count=raster.count,
+            nodata=raster.nodata,
+            crs=raster.crs.to_string() if raster.crs else "",
+            transform=tuple(raster.transform)[:6],
+            names=tuple(name or "" for name in raster.descriptions),
+            whole=np.issubdtype(np.dtype(raster.dtypes[0]), np.integer),
+        )
+    if min(header.height, header.width) < 2:
+        raise UserError(
+            f"{path} is {header.height} x {header.width} pixels; an image needs at least 2 x 2, "
+            "so leave it out"
+        )
+    return header
+
+
+def read_window(
+    path: Path,
+    bands: Sequence[int],
+    window: tuple[float, float, float, float],
+    *,
+    shape: tuple[int, int] | None = None,
+    resampling: str = "bilinear",
+) -> NDArray[Any]:
+    """Return `(len(bands), rows, columns)` of a raster in its own type of number; only the window is read.
+
+    Args:
+        path: The file.
+        bands: Their numbers in it, from 1.
+        window: First row, first column, rows and columns in the file's pixels; not whole where a coarse band
+            is read for a window of a finer one.
+        shape: Rows and columns of the result, where they are others than the window's.
+        resampling: As rasterio names it, where they are.
+
+    Raises:
+        UserError: If the file cannot be read there.
+    """
+    from rasterio.enums import Resampling
+    from rasterio.windows import Window as Area
+
+    top, left, rows, columns = window
+    with _opened(path) as raster:
+        if max(bands) > raster.count:
+            raise UserError(
+                f"{path} has {raster.count} bands, and band {max(bands)} is asked for; name the bands it has"
+            )
+        return raster.read(
+            list(bands),
+            window=Area(left, top, columns, rows),
+            out_shape=None if shape is None else (len(bands), *shape),
+            resampling=Resampling[resampling],
+        )
+
+
+def check_grid(path: Path, header: Header, other_path: Path, other: Header, *, same_size: bool) -> None:
+    """Refuse two rasters of one scene that do not lie on one another.
+
+    Raises:
+        UserError: If they differ in reference system, place or, with `same_size`, in size.
+    """
+    if header.crs != other.crs and not _same_crs(header.crs, other.crs):
+        raise UserError(
+            f"{other_path} is in {_short(other.crs)} and {path} in {_short(header.crs)}; bring "
+            "the files of a scene "
+            "to one coordinate reference system (gdalwarp -t_srs)"
+        )
+    if same_size and (header.height, header.width) != (other.height, other.width):
+        raise UserError(
+            f"{other_path} is {other.height} x {other.width} pixels and {path} {header.height} x "
+            f"{header.width}; "
+            "they must cover the same pixels"
+        )
+    if header.crs and other.crs:
+        pixel = max(abs(step) for one in (header, other) for step in (one.transform[0], one.transform[4]))
+        gap = max(abs(a - b) for a, b in zip(header.bounds, other.bounds, strict=True))
+        if gap > pixel:
+            raise UserError(
+                f"{other_path} and {path} lie {gap:g} units of their reference system apart; the files of a "
+                "scene must cover the same place"
+            )
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Read pixels without looking for side files in the folder, and with a small cache: windows differ."""
+    import rasterio
+
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=64):
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[DatasetReader]:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                yield raster
+    except RasterioError as error:
+        if not Path(path).is_file():
+            raise UserError(
+                f"there is no file {path}; check data.source.path and the list of names"
+            ) from error
+        why = str(error.__cause__ or error).split("\n")[0].removeprefix(f"{path}: ").rstrip(".")
+        raise UserError(
+            f"{path} cannot be read ({why}); it is damaged or no raster, so replace it or leave it out"
+        ) from error
+
+
+def _same_crs(one: str, other: str) -> bool:
+    from rasterio.crs import CRS
+
+    return bool(one and other) and CRS.from_string(one) == CRS.from_string(other)
+
+
+def _short(crs: str) -> str:
+    return (crs if len(crs) < 40 else crs[:37] + "...") or "no reference system"

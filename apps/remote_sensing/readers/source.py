@@ -1,0 +1,304 @@
+"""What a reader gives: scenes that know their files, and pixels of a window when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.batch import IGNORE
+from apps.remote_sensing.readers.raster import Header, Window, check_grid, read_header, read_window
+from core.errors import UserError, did_you_mean
+from core.files import data_folder
+
+__all__ = ["SPLITS", "Cut", "Pixels", "Scene", "Source", "Target", "positions", "read_names"]
+
+Target = Literal["segmentation", "regression", "classification", "multilabel", "none"]
+SPLITS = ("train", "val", "test", "predict")
+
+Cut = Callable[[int, int], Window]
+"""From rows and columns of a scene to the window wanted."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One place: where each band of each date stands.
+
+    Args:
+        name: Unique in its data set.
+        files: Rasters of the image.
+        places: File number and band in it, from 1, of each band of each date; the band varies fastest.
+        frames: Dates.
+        label: A raster, another file the reader understands, class numbers, or None.
+        dates: Of each frame, or None.
+        location: Latitude and longitude in degrees where the reader knows them without opening a file.
+        statistics: Band whose statistics normalise each place, where that is not the place's own band.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    places: tuple[tuple[int, int], ...]
+    frames: int = 1
+    label: Path | tuple[int, ...] | None = None
+    dates: tuple[date, ...] | None = None
+    location: tuple[float, float] | None = None
+    statistics: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A window of a scene.
+
+    Args:
+        image: `(T, C, H, W)` in the file's units.
+        valid: `(T, H, W)`.
+        label: As `SceneBatch.label` without the batch, or None.
+    """
+
+    image: NDArray[Any]
+    valid: NDArray[np.bool_]
+    label: NDArray[Any] | None
+
+
+class Source:
+    """Base of the readers; a subclass lists the scenes of a split, and may read labels of its own kind.
+
+    Nothing is read before scenes are asked for.
+
+    Args:
+        path: Folder of the data set; None is its folder below the environment's DFM_DATA.
+        nodata: The number that stands for no measurement; None takes each file's own.
+        resampling: How coarser bands are brought to the finest, as rasterio names it.
+    """
+
+    name = "scenes"
+    """What the set is called; with `path` None also its folder."""
+    sensor: str | None = None
+    target: Target = "segmentation"
+    bands: tuple[str, ...] = ()
+    """Names of all bands in the order of a scene's places."""
+    classes: tuple[str, ...] = ()
+    frames = 1
+    scale = 1.0
+    """What stored numbers are multiplied by before the published statistics hold."""
+    mean: Mapping[str, float] = {}
+    std: Mapping[str, float] = {}
+    licence = ""
+
+    def __init__(
+        self, path: str | None = None, *, nodata: float | None = None, resampling: str = "bilinear"
+    ) -> None:
+        self.path = Path(path).expanduser() if path else data_folder() / self.name
+        self.nodata, self.resampling = nodata, resampling
+        self._headers: dict[Path, Header] = {}
+        self._agreed: set[str] = set()
+
+    def scenes(self, split: str) -> list[Scene]:
+        """Return the scenes of `train`, `val`, `test` or `predict` in a fixed order, none if there are none."""
+        raise UserError(f"{type(self).__name__} lists no scenes; use a reader of apps.remote_sensing.readers")
+
+    def positions(self, names: Sequence[str] | None) -> list[int]:
+        """Return where the named bands stand among `bands`; all of them for None.
+
+        Raises:
+            UserError: If there is no such band.
+        """
+        return positions(names, self.bands, what=self.name, sensor=self.sensor)
+
+    def header(self, path: Path) -> Header:
+        """Return a file's header; it is read once."""
+        if path not in self._headers:
+            self._headers[path] = read_header(path)
+        return self._headers[path]
+
+    def size(self, scene: Scene) -> tuple[int, int]:
+        """Return rows and columns of a scene, those of its finest file."""
+        headers = [self.header(path) for path in scene.files]
+        return max(one.height for one in headers), max(one.width for one in headers)
+
+    def location(self, scene: Scene) -> tuple[float, float] | None:
+        """Return latitude and longitude of a scene's centre in degrees, or None if nobody knows."""
+        return scene.location or self.header(scene.files[0]).centre()
+
+    def gaps(
+        self, index: int, *, size: tuple[int, int], generator: torch.Generator | None
+    ) -> NDArray[np.bool_] | None:
+        """Return the clouds `(T, H, W)` a sample is to be freed of, or None if the set has none.
+
+        Args:
+            index: Number of the sample.
+            size: Rows and columns of its scene.
+            generator: Draws one in training; None is evaluation, where a sample has always the same.
+        """
+        return None
+
+    def read(self, scene: Scene, bands: Sequence[int], cut: Cut) -> Pixels:
+        """Read a window of the chosen bands.
+
+        Args:
+            scene: Of `scenes`.
+            bands: Positions among `bands`.
+            cut: Chooses the window when the size is known.
+
+        Raises:
+            UserError: If a file is damaged, the files do not fit each other, or a label is out of range.
+        """
+        height, width = self.size(scene)
+        self._check(scene)
+        window = cut(height, width)
+        count = len(self.bands)
+        wanted = [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands]
+        out: NDArray[Any] | None = None
+        missing: NDArray[np.bool_] | None = None
+        for number in dict.fromkeys(file for file, _ in wanted):
+            rows = [row for row, (file, _) in enumerate(wanted) if file == number]
+            part = self._part(scene.files[number], [wanted[row][1] for row in rows], window, (height, width))
+            gone = self._missing(part, scene.files[number])
+            if len(rows) == len(wanted):
+                out, missing = part, gone
+                break
+            if out is None or missing is None:
+                out = np.empty((len(wanted), *part.shape[1:]), part.dtype)
+                missing = np.zeros(out.shape, bool)
+            if out.dtype != part.dtype:
+                out = out.astype(np.result_type(out, part))
+            out[rows] = part
+            if gone is not None:
+                missing[rows] = gone
+        assert out is not None
+        image = out.reshape(scene.frames, len(bands), *out.shape[1:])
+        valid: NDArray[np.bool_] = np.ones((scene.frames, *out.shape[1:]), bool)
+        if missing is not None:
+            lost = missing.reshape(image.shape)
+            valid = np.logical_not(lost.all(1) if self._zero_is_nodata(scene) else lost.any(1))
+        return Pixels(image, valid, self.label(scene, window))
+
+    def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
+        """Return the label of a window of a scene."""
+        if self.target == "none" or scene.label is None:
+            return None
+        if isinstance(scene.label, tuple):
+            return np.array(scene.label[0]) if self.target == "classification" else self.marked(scene.label)
+        values = read_window(scene.label, [1], window)[0]
+        if self.target == "regression":
+            return self._numbers(values, self.header(scene.label).nodata)
+        return self._checked(self.classed(values, self.header(scene.label).nodata), scene.label)
+
+    def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
+        """Return class numbers of a label raster's values, `IGNORE` where there is none."""
+        labels = values.astype(np.int64)
+        if not np.issubdtype(values.dtype, np.integer):
+            labels[~np.isfinite(values)] = IGNORE
+        if nodata is not None and nodata == nodata:
+            labels[values == nodata] = IGNORE
+        return labels
+
+    def marked(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Return 0 and 1 for each class, `(K,)`."""
+        marks = np.zeros(len(self.classes), np.float32)
+        marks[list(numbers)] = 1
+        return marks
+
+    def native(self, scene: Scene) -> dict[str, NDArray[Any]]:
+        """Return the first date's bands whole, each on the grid of its own file: for looking at."""
+        found = {}
+        for band, (file, place) in zip(self.bands, scene.places, strict=False):
+            header = self.header(scene.files[file])
+            area = (0, 0, header.height, header.width)
+            found[band] = read_window(scene.files[file], [place], area)[0]
+        return found
+
+    def _part(self, path: Path, bands: list[int], window: Window, size: tuple[int, int]) -> NDArray[Any]:
+        header = self.header(path)
+        if (header.height, header.width) == size:
+            return read_window(path, bands, window)
+        down, across = header.height / size[0], header.width / size[1]
+        top, left, rows, columns = window
+        area = (top * down, left * across, rows * down, columns * across)
+        return read_window(path, bands, area, shape=(rows, columns), resampling=self.resampling)
+
+    def _nodata(self, path: Path) -> float | None:
+        return self.header(path).nodata if self.nodata is None else self.nodata
+
+    def _zero_is_nodata(self, scene: Scene) -> bool:
+        """Say whether 0 stands for no data: then all bands must be 0, for one alone may be dark."""
+        return self._nodata(scene.files[0]) == 0
+
+    def _missing(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
+        nodata = self._nodata(path)
+        gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
+        if nodata is None or nodata != nodata:
+            return gone if gone is not None and gone.any() else None
+        same = part == nodata
+        gone = same if gone is None else gone | same
+        return gone if gone.any() else None
+
+    def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
+        numbers = values.astype(np.float32)
+        if nodata is not None and nodata == nodata:
+            numbers[values == nodata] = np.nan
+        return numbers
+
+    def _checked(self, labels: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+        if self.classes and labels.size:
+            low, high, last = int(labels.min()), int(labels.max()), len(self.classes) - 1
+            if low < IGNORE or high > last:
+                raise UserError(
+                    f"{path} has the class {high if high > last else low}, but classes are 0 to {last} "
+                    f"({', '.join(self.classes[:3])}{', …' if last > 2 else ''}) and {IGNORE} "
+                    "for unknown; name all "
+                    "classes or correct the labels"
+                )
+        return labels
+
+    def _check(self, scene: Scene) -> None:
+        if scene.name in self._agreed:
+            return
+        first = scene.files[0]
+        for path in scene.files[1:]:
+            check_grid(first, self.header(first), path, self.header(path), same_size=False)
+        if isinstance(scene.label, Path) and self.target in ("segmentation", "regression"):
+            finest = max(scene.files, key=lambda path: self.header(path).height)
+            check_grid(finest, self.header(finest), scene.label, self.header(scene.label), same_size=True)
+        self._agreed.add(scene.name)
+
+
+def positions(
+    names: Sequence[str] | None, bands: Sequence[str], *, what: str, sensor: str | None = None
+) -> list[int]:
+    """Return where the named bands stand among `bands`; all of them for None.
+
+    Raises:
+        UserError: If there is no such band.
+    """
+    if names is None:
+        return list(range(len(bands)))
+    found = []
+    for name in names:
+        band = canonical(name, sensor=sensor)
+        if band not in bands:
+            raise UserError(
+                f"{what} has no band '{name}'; it has {', '.join(bands)}{did_you_mean(band, bands)}"
+            )
+        found.append(list(bands).index(band))
+    return found
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the names of a split file: one a line, the first column where there are several.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the split file {path} cannot be read ({error}); check data.source.path") from error
+    return [name for line in lines if (name := line.split(",")[0].strip().strip('"'))]
