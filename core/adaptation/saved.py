@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from core.adaptation.freezing import Adaptation, Parts, frozen_norms, keep_in_evaluation
@@ -139,7 +140,7 @@ def load_adapter(network: nn.Module, path: str | os.PathLike[str], *, check: boo
     if any(map(is_adapter, own)):
         raise UserError(f"{kind} is adapted already; merge that before {path} is loaded")
     _refuse_misfits(path, kind, tensors, own)
-    if check and not any(tensor.is_meta for tensor in own.values()):
+    if check and _has_weights(own):
         base = {name: tensor for name, tensor in own.items() if name not in tensors}
         if fingerprint(base, dtypes=found["dtypes"]) != found["base"]:
             raise UserError(
@@ -186,6 +187,12 @@ def _write(
     dtypes = {"": common, **{name: kind for name, kind in kinds.items() if kind != common}}
     adapter = {"format": _FORMAT, "base": fingerprint(base, dtypes=dtypes), "dtypes": dtypes}
     return write_weights(path, {name: state[name] for name in sorted(kept)}, {**notes, "adapter": adapter})
+
+
+def _has_weights(own: Mapping[str, Tensor]) -> bool:
+    """Tell whether the weights are in place here: of many processes the first alone has them at first."""
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    return first and not any(tensor.is_meta for tensor in own.values())
 
 
 def _refuse_misfits(
