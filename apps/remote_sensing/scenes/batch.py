@@ -1,0 +1,109 @@
+"""Maps many scenes; one that fails is skipped and reported, or stops the rest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from apps.remote_sensing.scenes.mapping import Model, SceneMap, map_scene
+from apps.remote_sensing.scenes.settings import MapSettings
+from core.errors import UserError
+
+__all__ = ["SUFFIXES", "BatchReport", "map_scenes", "scene_files"]
+
+SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+"""Files of a folder that are taken for scenes."""
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of many scenes.
+
+    Args:
+        done: The finished maps.
+        failed: Each scene without a map, and the sentence that says why.
+    """
+
+    done: tuple[SceneMap, ...]
+    failed: tuple[tuple[Path, str], ...]
+
+    def summary(self) -> str:
+        """Return how many are mapped, and a line for each that is not."""
+        had = sum(one.existed for one in self.done)
+        head = f"{len(self.done)} of {len(self.done) + len(self.failed)} scenes are mapped"
+        lines = [head + (f", {had} of them before" if had else "")]
+        return "\n".join(lines + [f"failed: {path}: {why}" for path, why in self.failed])
+
+
+def scene_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the scene, or the scenes of a folder in the order of their names.
+
+    Raises:
+        UserError: If there is no such path, or the folder holds no scene.
+    """
+    given = Path(path)
+    if given.is_file():
+        return [given]
+    if not given.is_dir():
+        raise UserError(f"there is no scene or folder {given}; check the path")
+    files = sorted(file for file in given.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise UserError(f"{given} holds no scene ({', '.join(SUFFIXES)}); give a file or another folder")
+    return files
+
+
+def map_scenes(
+    scenes: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    model: Model,
+    settings: MapSettings,
+    *,
+    on_error: Literal["skip", "stop"] = "skip",
+    overwrite: bool = False,
+    restart: bool = False,
+    progress: bool = True,
+) -> BatchReport:
+    """Map scenes into a folder, each as `<name>.tif`; run again, it maps those that are missing.
+
+    Args:
+        scenes: The files.
+        folder: Where the maps go.
+        model: As of `map_scene`.
+        settings: As of `map_scene`.
+        on_error: `skip` tells on stderr which scene cannot be mapped and goes on; `stop` raises.
+        overwrite: As of `map_scene`.
+        restart: As of `map_scene`.
+        progress: Show how far each is.
+
+    Raises:
+        UserError: If two scenes would have one map, or, with `stop`, a scene cannot be mapped.
+    """
+    if on_error not in ("skip", "stop"):
+        raise UserError(f"a scene that fails can 'skip' or 'stop', not '{on_error}'")
+    outs: dict[Path, Path] = {}
+    for scene in map(Path, scenes):
+        out = Path(folder) / f"{scene.stem}.tif"
+        if out in outs:
+            raise UserError(
+                f"{outs[out]} and {scene} would both be mapped to {out}; rename one, or map them apart"
+            )
+        outs[out] = scene
+    done: list[SceneMap] = []
+    failed: list[tuple[Path, str]] = []
+    for number, (out, scene) in enumerate(outs.items()):
+        try:
+            done.append(
+                map_scene(
+                    scene, out, model, settings, overwrite=overwrite, restart=restart, progress=progress
+                )
+            )
+        except UserError as error:
+            if on_error == "stop":
+                raise UserError(f"{error} (scene {number + 1} of {len(outs)}, {scene})") from error
+            failed.append((scene, str(error)))
+            print(f"skipped {scene}: {error}", file=sys.stderr, flush=True)
+    return BatchReport(tuple(done), tuple(failed))
