@@ -226,7 +226,10 @@ class Scenes(DataModule):
     def _of(self, split: str) -> list[Scene]:
         """Return the usable scenes of a split, listed once."""
         if split not in self._scenes:
+            before = len(self.skipped)
+            self.source.refused = self.skipped if self.bad_files == "skip" else None
             scenes = self.source.scenes(split)
+            _say([f"left out: {sentence}" for sentence in self.skipped[before:]])
             if split == "train" and self.limit is not None:
                 scenes = self._limited(scenes)
             if self.bad_files == "skip":

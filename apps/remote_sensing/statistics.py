@@ -107,6 +107,8 @@ def stored(
         bands: Positions among the source's bands.
         folder: Where they are kept; None is `statistics` below the environment's DFM_DATA.
     """
+    if not source.keeps_statistics:
+        return compute(source, scenes, bands)
     place = data_folder() / "statistics" if folder is None else folder
     path = place / f"{source.name}-{_fingerprint(source, scenes, bands)}.json"
     try:

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from apps.remote_sensing.readers.bigearthnet import BigEarthNet
+from apps.remote_sensing.readers.burn_scars import BurnScars
+from apps.remote_sensing.readers.class_folders import ClassFolders, EuroSAT
+from apps.remote_sensing.readers.crops import Crops
 from apps.remote_sensing.readers.floods import Sen1Floods11
 from apps.remote_sensing.readers.folders import GeoTiffFolder
+from apps.remote_sensing.readers.gap_chips import GapChips
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
+from apps.remote_sensing.readers.torchgeo_sets import TorchGeoSet
 
-__all__ = ["GeoTiffFolder", "Pixels", "Scene", "Sen1Floods11", "Source"]
+__all__ = [
+    "BigEarthNet",
+    "BurnScars",
+    "ClassFolders",
+    "Crops",
+    "EuroSAT",
+    "GapChips",
+    "GeoTiffFolder",
+    "Pixels",
+    "Scene",
+    "Sen1Floods11",
+    "Source",
+    "TorchGeoSet",
+]

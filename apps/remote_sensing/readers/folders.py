@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apps.remote_sensing.bands import canonical
-from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, read_names
-from core.data.randomness import key
+from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
 from core.errors import UserError
 
 __all__ = ["GeoTiffFolder"]
@@ -20,7 +19,8 @@ class GeoTiffFolder(Source):
     Args:
         path: The folder.
         images: Pattern of the images below it, such as `S2Hand/*_S2Hand.tif`; what the star of the file's
-            name stands for is the scene's name. `{split}` stands for train, val and test where these are folders.
+            name stands for is the scene's name. `{split}` stands for train, val and test where these are
+            folders.
         labels: The same for label rasters, whose first band is read; None: there are none.
         bands: Names of the bands in the order of the files; None takes the descriptions in each file, which
             then may have them in any order.
@@ -63,8 +63,6 @@ class GeoTiffFolder(Source):
         super().__init__(path, nodata=nodata)
         if target == "segmentation" and labels and not classes:
             raise UserError("data.source.classes is empty; name the classes of the labels in order")
-        if len(fractions) != 3 or min(fractions) < 0 or not 0.999 < sum(fractions) < 1.001:
-            raise UserError(f"data.source.fractions is {list(fractions)}; give three shares that sum to 1")
         if unknown := set(splits or {}) - set(SPLITS):
             raise UserError(f"data.source.splits names '{min(unknown)}'; it may name {', '.join(SPLITS)}")
         if frames < 1:
@@ -96,15 +94,21 @@ class GeoTiffFolder(Source):
         if not images and "{split}" not in self.images:
             raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
         names = self._split(split, sorted(images))
-        if self.labels and split != "predict":
-            for name in names:
-                if name not in labels:
+        found = []
+        for name in names:
+            try:
+                if self.labels and split != "predict" and name not in labels:
                     raise UserError(
                         f"{images[name]} has no label that matches {self.path / self.labels}; "
                         "add it, leave the "
                         "image out, or set data.source.labels to null"
                     )
-        return [self._scene(name, images[name], labels.get(name)) for name in names]
+                found.append(self._scene(name, images[name], labels.get(name)))
+            except UserError as error:
+                if self.refused is None:
+                    raise
+                self.refused.append(str(error))
+        return found
 
     def classed(self, values, nodata):  # type: ignore[no-untyped-def]  # noqa: D102
         missing = nodata if self.label_nodata is None else self.label_nodata
@@ -146,11 +150,7 @@ class GeoTiffFolder(Source):
             return []
         if "{split}" in self.images:
             return names
-        drawn = sorted(names, key=lambda name: key(self.seed, 0, name, "split"))
-        first = round(len(drawn) * self.fractions[0])
-        second = round(len(drawn) * (self.fractions[0] + self.fractions[1]))
-        parts = {"train": drawn[:first], "val": drawn[first:second], "test": drawn[second:]}
-        return sorted(parts[split])
+        return drawn_share(names, split, fractions=self.fractions, seed=self.seed)
 
     def _scene(self, name: str, image: Path, label: Path | None) -> Scene:
         header = self.header(image)

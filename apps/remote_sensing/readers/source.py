@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from apps.remote_sensing.bands import canonical
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.raster import Header, Window, check_grid, read_header, read_window
+from core.data.randomness import key
 from core.errors import UserError, did_you_mean
 from core.files import data_folder
 
-__all__ = ["SPLITS", "Cut", "Pixels", "Scene", "Source", "Target", "positions", "read_names"]
+__all__ = ["SPLITS", "Cut", "Pixels", "Scene", "Source", "Target", "drawn_share", "positions", "read_names"]
 
 Target = Literal["segmentation", "regression", "classification", "multilabel", "none"]
 SPLITS = ("train", "val", "test", "predict")
@@ -91,17 +92,23 @@ class Source:
     mean: Mapping[str, float] = {}
     std: Mapping[str, float] = {}
     licence = ""
+    default_nodata: float | None = None
+    """What stands for no measurement in files that do not say it."""
+    keeps_statistics = True
+    """Whether the files tell when statistics have to be computed again."""
 
     def __init__(
         self, path: str | None = None, *, nodata: float | None = None, resampling: str = "bilinear"
     ) -> None:
         self.path = Path(path).expanduser() if path else data_folder() / self.name
         self.nodata, self.resampling = nodata, resampling
+        # Where a list, scenes that cannot be listed are left out, and their sentences are put here.
+        self.refused: list[str] | None = None
         self._headers: dict[Path, Header] = {}
         self._agreed: set[str] = set()
 
     def scenes(self, split: str) -> list[Scene]:
-        """Return the scenes of `train`, `val`, `test` or `predict` in a fixed order, none if there are none."""
+        """Return the scenes of `train`, `val`, `test` or `predict` in a fixed order; there may be none."""
         raise UserError(f"{type(self).__name__} lists no scenes; use a reader of apps.remote_sensing.readers")
 
     def positions(self, names: Sequence[str] | None) -> list[int]:
@@ -225,7 +232,10 @@ class Source:
         return read_window(path, bands, area, shape=(rows, columns), resampling=self.resampling)
 
     def _nodata(self, path: Path) -> float | None:
-        return self.header(path).nodata if self.nodata is None else self.nodata
+        if self.nodata is not None:
+            return self.nodata
+        own = self.header(path).nodata
+        return self.default_nodata if own is None else own
 
     def _zero_is_nodata(self, scene: Scene) -> bool:
         """Say whether 0 stands for no data: then all bands must be 0, for one alone may be dark."""
@@ -246,7 +256,7 @@ class Source:
             numbers[values == nodata] = np.nan
         return numbers
 
-    def _checked(self, labels: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+    def _checked(self, labels: NDArray[np.int64], path: object) -> NDArray[np.int64]:
         if self.classes and labels.size:
             low, high, last = int(labels.min()), int(labels.max()), len(self.classes) - 1
             if low < IGNORE or high > last:
@@ -289,6 +299,28 @@ def positions(
             )
         found.append(list(bands).index(band))
     return found
+
+
+def drawn_share(names: Sequence[str], split: str, *, fractions: Sequence[float], seed: int) -> list[str]:
+    """Return the names of a split drawn by shares, sorted; `predict` is all.
+
+    Args:
+        names: All names.
+        split: One of `SPLITS`.
+        fractions: Shares of training, validation and test.
+        seed: Of the draw.
+
+    Raises:
+        UserError: If the shares are not three that sum to 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or not 0.999 < sum(fractions) < 1.001:
+        raise UserError(f"data.source.fractions is {list(fractions)}; give three shares that sum to 1")
+    if split == "predict":
+        return sorted(names)
+    drawn = sorted(names, key=lambda name: key(seed, 0, name, "split"))
+    first, second = round(len(drawn) * fractions[0]), round(len(drawn) * (fractions[0] + fractions[1]))
+    parts = {"train": drawn[:first], "val": drawn[first:second], "test": drawn[second:]}
+    return sorted(parts[split])
 
 
 def read_names(path: Path) -> list[str]:
