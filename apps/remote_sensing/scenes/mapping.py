@@ -1,6 +1,7 @@
 """Maps a scene of any size: rows of overlapping tiles, blended, written as soon as they are final.
 
-Memory is bounded by one row of tiles: `channels x tile height x scene width` sums in float64.
+Memory is bounded by one row of tiles: `channels x tile height x scene width` sums in float64, beside the
+tiles of one batch and GDAL's cache.
 """
 
 from __future__ import annotations
@@ -84,9 +85,8 @@ def map_scene(
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=settings.cache):
-        warnings.simplefilter(
-            "ignore", NotGeoreferencedWarning
-        )  # such a scene's map has no coordinates either
+        # a scene without coordinates gives a map without: nothing to warn of
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with opened(scene, settings) as source:
             target = Target(
                 out, like=source.dataset, settings=settings, facts=settings.facts() | source.facts()

@@ -50,7 +50,7 @@ def mean_of_tile(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3), keepdim=True).expand(x.shape)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_map_of_a_constant_model_is_constant_whatever_tile_and_overlap(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -176,6 +176,19 @@ def test_scene_without_coordinates_gives_a_map_without(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "map.tif") as made:
         assert made.crs is None and made.transform == rasterio.Affine.identity()
         np.testing.assert_array_equal(made.read(), values)
+
+
+def test_grid_of_points_and_coordinates_without_a_code_are_kept(tmp_path: Path) -> None:
+    crs = "+proj=aea +lat_0=23 +lon_0=-96 +lat_1=29.5 +lat_2=45.5 +x_0=7 +datum=NAD83 +units=m"
+    turned = rasterio.Affine(30.0, 2.0, 4e5, 1.5, -30.0, 45e5)
+    scene = write_scene(tmp_path / "scene.tif", noise(1, 9, 9), crs=crs, transform=turned)
+    with rasterio.open(scene, "r+") as given:
+        given.update_tags(AREA_OR_POINT="Point")
+    how = MapSettings(names=("a",), kind="scores", tile=8, overlap=0)
+    map_scene(scene, tmp_path / "map.tif", same, how, progress=False)
+    with rasterio.open(scene) as given, rasterio.open(tmp_path / "map.tif") as made:
+        assert (given.crs, given.transform) == (made.crs, made.transform)
+        assert made.tags()["AREA_OR_POINT"] == "Point"
 
 
 def test_ground_control_points_are_kept(tmp_path: Path) -> None:

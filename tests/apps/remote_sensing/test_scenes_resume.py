@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -20,9 +19,11 @@ from torch import Tensor
 from apps.remote_sensing.scenes.batch import map_scenes, scene_files
 from apps.remote_sensing.scenes.mapping import map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
+from apps.remote_sensing.scenes.source import opened
+from apps.remote_sensing.scenes.target import Target
 from core.errors import UserError
 
-KILLED = """
+SLOW = """
 import sys, time, torch
 from apps.remote_sensing.scenes.mapping import map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
@@ -31,12 +32,11 @@ torch.manual_seed(0)
 network = torch.nn.Conv2d(2, 3, 5, padding="same")
 
 def model(x):
-    time.sleep(float(sys.argv[3]))
+    time.sleep(0.03)
     return network(x).softmax(dim=1)
 
 how = MapSettings(names=("a", "b", "c"), kind="scores", tile=48, overlap=30, batch_size=3)
-done = map_scene(sys.argv[1], sys.argv[2], model, how)
-print(done.resumed)
+map_scene(sys.argv[1], sys.argv[2], model, how)
 """
 HOW = MapSettings(names=("a", "b"), kind="scores", tile=32, overlap=8)
 
@@ -58,14 +58,7 @@ def write_scene(path: Path, values: np.ndarray, **profile: object) -> Path:
     return path
 
 
-def started(repository: Path, scene: Path, out: Path, *, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", KILLED, str(scene), str(out), str(pause)]
-    return subprocess.Popen(
-        command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-
-
-def wait_for_rows(progress: Path, rows: int, process: subprocess.Popen[str]) -> None:
+def wait_for_rows(progress: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 60
     while not (progress.exists() and f'"rows": {rows}' in progress.read_text()):
         assert process.poll() is None and time.monotonic() < until, f"no {rows} rows were reached"
@@ -88,20 +81,23 @@ def stopping(after: int) -> object:
     return model
 
 
-def test_map_killed_at_any_moment_goes_on_to_the_same_bits(
+def test_map_of_a_killed_process_goes_on_to_the_same_bits(
     repository: Path, scene: Path, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole" / "map.tif", tmp_path / "killed" / "map.tif"
-    unbroken = started(repository, scene, whole, pause=0)
-    broken = started(repository, scene, killed, pause=0.03)
-    wait_for_rows(killed.with_name("map.tif.part.json"), 4, broken)
-    broken.send_signal(signal.SIGKILL)
-    assert broken.wait() == -signal.SIGKILL and not killed.exists()
-    assert [path.name for path in killed.parent.glob("*.tif")] == []
-    resumed = started(repository, scene, killed, pause=0)
-    assert int(resumed.communicate()[0]) >= 4 and int(unbroken.communicate()[0]) == 0
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (whole, killed)]
-    assert digests[0] == digests[1]
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(scene), str(killed)], cwd=repository)
+    wait_for_rows(killed.with_name("map.tif.part.json"), 4, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert sorted(killed.parent.glob("*.tif")) == []
+
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(2, 3, 5, padding="same")
+    how = MapSettings(names=("a", "b", "c"), kind="scores", tile=48, overlap=30, batch_size=3)
+    resumed = map_scene(scene, killed, lambda x: network(x).softmax(dim=1), how, progress=False)
+    map_scene(scene, whole, lambda x: network(x).softmax(dim=1), how, progress=False)
+    assert resumed.resumed >= 4
+    assert killed.read_bytes() == whole.read_bytes()
     assert [path.name for path in killed.parent.iterdir()] == ["map.tif"]
 
 
@@ -116,6 +112,22 @@ def test_interrupted_map_equals_an_unbroken_one(
     map_scene(scene, tmp_path / "broken.tif", stopping(-1), how, progress=False)
     map_scene(scene, tmp_path / "whole.tif", stopping(-1), how, progress=False)
     assert (tmp_path / "broken.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_map_killed_while_it_is_copied_is_only_copied_again(scene: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(2, 300, 120)).astype(np.float32)
+    with opened(scene, HOW) as source:
+        facts = HOW.facts() | source.facts()
+        target = Target(tmp_path / "map.tif", like=source.dataset, settings=HOW, facts=facts)
+        target.begin()
+        target.write(0, values)
+        target.note(rows=13, valid=9)
+    (tmp_path / "map.tif.4242.tmp").write_bytes(b"half a copy")
+    done = map_scene(scene, tmp_path / "map.tif", stopping(0), HOW)
+    assert (done.resumed, done.valid) == (13, 9)
+    with rasterio.open(done.path) as made:
+        np.testing.assert_array_equal(made.read(), values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
 
 
 def test_half_written_rows_and_a_torn_progress_file_do_no_harm(scene: Path, tmp_path: Path) -> None:
