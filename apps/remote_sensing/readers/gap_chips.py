@@ -45,7 +45,6 @@ class GapChips(Source):
     target: Target = "none"
     mean = dict(zip(HLS, _MEAN, strict=True))
     std = dict(zip(HLS, _STD, strict=True))
-    licence = "CC-BY-4.0"
     default_nodata = -9999.0
 
     def __init__(
