@@ -23,6 +23,7 @@ from apps.remote_sensing.scenes.target import Target
 from core.data.counting import counted
 from core.data.tiles import Tile, ramps, starts
 from core.errors import UserError
+from core.files import locked
 
 __all__ = ["Model", "SceneMap", "map_scene"]
 
@@ -67,7 +68,8 @@ def map_scene(
     """Map a scene into a cloud-optimised GeoTIFF on the same grid.
 
     A map left by a process that was killed is continued, with the same bits as one made in one go. A pixel
-    without data in any band has none in the map.
+    without data in any band has none in the map. A second process that is given the same map waits for the
+    first.
 
     Args:
         scene: The file.
@@ -93,14 +95,18 @@ def map_scene(
             )
             if target.finished(overwrite=overwrite):
                 return SceneMap(target.path, source.shape, existed=True)
-            left = target.begin(restart=restart)
-            valid = _map_rows(source, target, model, settings, left, progress=progress)
-            if not valid:
-                target.discard()
-                raise UserError(
-                    f"{source.path} has no pixel with data in every band; check its nodata value and bands"
-                )
-            target.finish()
+            with locked(target.lock):
+                if target.finished(overwrite=overwrite):  # by the process that held the lock
+                    target.discard()
+                    return SceneMap(target.path, source.shape, existed=True)
+                left = target.begin(restart=restart)
+                valid = _map_rows(source, target, model, settings, left, progress=progress)
+                if not valid:
+                    target.discard()
+                    raise UserError(
+                        f"{source.path} has no pixel with data in every band; check its nodata and bands"
+                    )
+                target.finish()
             return SceneMap(target.path, source.shape, valid=valid, resumed=left["rows"])
 
 

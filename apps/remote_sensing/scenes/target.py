@@ -43,6 +43,7 @@ class Target:
         self.path = Path(path)
         self.part = self.path.with_name(f"{self.path.name}.part")
         self.progress = self.path.with_name(f"{self.path.name}.part.json")
+        self.lock = self.path.with_name(f"{self.path.name}.part.lock")
         self._like, self._settings = like, settings
         self._facts = json.loads(json.dumps(facts))
 
@@ -135,7 +136,11 @@ class Target:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what the map grew in."""
+        """Remove what the map grew in, and the lock that its process holds."""
+        self._clear()
+        remove(self.lock)
+
+    def _clear(self) -> None:
         for name in (self.progress, self.part):
             remove(name)
         for stale in self.path.parent.glob(f"{self.path.name}.*.tmp*"):
@@ -163,7 +168,7 @@ class Target:
         size = blocks * _GROWN**2 * settings.count * settings.map_dtype.itemsize
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.discard()
+            self._clear()
             free = shutil.disk_usage(self.path.parent).free
         except OSError as error:
             raise _unwritable(self.path, error) from error

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.source import opened
 from apps.remote_sensing.scenes.target import Target
 from core.errors import UserError
+from core.files import locked
 
 SLOW = """
 import sys, time, torch
@@ -127,6 +129,22 @@ def test_map_killed_while_it_is_copied_is_only_copied_again(scene: Path, tmp_pat
     assert (done.resumed, done.valid) == (13, 9)
     with rasterio.open(done.path) as made:
         np.testing.assert_array_equal(made.read(), values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
+
+
+def test_two_processes_with_one_map_do_not_write_it_at_once(
+    scene: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "map.tif"
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "map.tif.part.lock"):
+            waiting = pool.submit(map_scene, scene, out, same, HOW, progress=False)
+            until = time.monotonic() + 20
+            while "waiting" not in capfd.readouterr().err:
+                assert time.monotonic() < until, "the second did not say that it waits"
+                time.sleep(0.01)
+            assert not (tmp_path / "map.tif.part").exists()
+        assert waiting.result(timeout=20).valid
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
 
 
