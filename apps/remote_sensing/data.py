@@ -130,6 +130,7 @@ class Scenes(DataModule):
         self._known: Mapping[str, Any] = {}
         self._scenes: dict[str, list[Scene]] = {}
         self._style: Style | None = None
+        self._constants: Mapping[str, tuple[float, float]] = {}
         self._counted: Statistics | None = None
 
     # --- what tasks and figures ask for ---
@@ -146,8 +147,8 @@ class Scenes(DataModule):
             "classes": list(source.classes),
             "ignore": IGNORE,
             "scale": style.scale,
-            "mean": style.mean[:, 0].tolist(),
-            "std": style.std[:, 0].tolist(),
+            "mean": [self._constants[source.bands[band]][0] for band in style.bands],
+            "std": [self._constants[source.bands[band]][1] for band in style.bands],
             "fill": self.fill,
             "fill_before": self.fill_before,
             "time": style.time,
@@ -265,11 +266,11 @@ class Scenes(DataModule):
         source = self.source
         bands = source.positions(self._names())
         names = [source.bands[band] for band in bands]
-        scale, table = self._numbers(names, bands)
+        scale, self._constants = self._numbers(names)
         scenes = next((s for split in ("train", "val", "test", "predict") if (s := self._listed(split))), [])
         if not scenes:
             raise UserError(f"{source.name} has no scenes in {source.path}; check data.source.path")
-        mean, std = self._spread(scenes[0], names, table)
+        mean, std = self._spread(scenes[0], names)
         timed = self.time and all(scene.dates is not None for scene in scenes)
         placed = self.location and source.location(scenes[0]) is not None
         return Style(
@@ -287,9 +288,7 @@ class Scenes(DataModule):
                 raise
             return []
 
-    def _numbers(
-        self, names: Sequence[str], bands: Sequence[int]
-    ) -> tuple[float, dict[str, tuple[float, float]]]:
+    def _numbers(self, names: Sequence[str]) -> tuple[float, dict[str, tuple[float, float]]]:
         """Return the scale, and mean and deviation of each band."""
         source, known = self.source, self._known
         scale = source.scale if self.scale is None else self.scale
@@ -320,9 +319,7 @@ class Scenes(DataModule):
         scaled = [(m * scale, s * scale) for m, s in zip(found.mean, found.std, strict=True)]
         return scale, dict(zip(names, scaled, strict=True))
 
-    def _spread(
-        self, scene: Scene, names: Sequence[str], table: Mapping[str, tuple[float, float]]
-    ) -> tuple[Tensor, Tensor]:
+    def _spread(self, scene: Scene, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of each wanted band and date, `(C, T)` float64."""
         count = len(self.source.bands)
         rows = []
@@ -332,7 +329,7 @@ class Scenes(DataModule):
                 scene.statistics[frame * count + place] if scene.statistics else place
                 for frame in range(scene.frames)
             ]
-            rows.append([table[self.source.bands[owner]] for owner in owners])
+            rows.append([self._constants[self.source.bands[owner]] for owner in owners])
         both = torch.tensor(rows, dtype=torch.float64)  # C T 2
         return both[..., 0], both[..., 1]
 

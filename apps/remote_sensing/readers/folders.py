@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
 from core.errors import UserError
 
@@ -110,14 +115,15 @@ class GeoTiffFolder(Source):
                 self.refused.append(str(error))
         return found
 
-    def classed(self, values, nodata):  # type: ignore[no-untyped-def]  # noqa: D102
+    def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
+        """Return class numbers, moved by `label_offset`; below 0 is unknown."""
         missing = nodata if self.label_nodata is None else self.label_nodata
         labels = super().classed(values, missing)
         if self.label_offset:
-            labels[labels >= 0] += self.label_offset
+            labels = np.where(labels >= 0, np.maximum(labels + self.label_offset, IGNORE), IGNORE)
         return labels
 
-    def _numbers(self, values, nodata):  # type: ignore[no-untyped-def]
+    def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
         return super()._numbers(values, nodata if self.label_nodata is None else self.label_nodata)
 
     def _found(self, pattern: str) -> dict[str, Path]:
@@ -163,7 +169,7 @@ class GeoTiffFolder(Source):
                 "data.source.mixed_crs=true"
             )
         count = len(self.bands)
-        if header.count != count * self.frames and (any(header.names) is False or self.frames > 1):
+        if header.count != count * self.frames and (not all(header.names) or self.frames > 1):
             raise UserError(
                 f"{image} has {header.count} bands, and {count} are named for {self.frames} dates; name its "
                 "bands in data.source.bands"
@@ -173,7 +179,12 @@ class GeoTiffFolder(Source):
 
     def _order(self, path: Path, names: Sequence[str]) -> list[int]:
         """Return where the bands stand in a file, by its own names where it has any."""
-        own = [canonical(name, sensor=self.sensor) for name in names] if all(names) else []
+        try:
+            own = [canonical(name, sensor=self.sensor) for name in names] if all(names) else []
+        except UserError:
+            if len(names) != len(self.bands):
+                raise
+            own = []  # numbers of a sensor that is not named: the user's names count
         if not own:
             return list(range(len(self.bands)))
         if not set(own) & set(self.bands) and len(own) == len(self.bands):

@@ -148,6 +148,18 @@ def test_stacked_dates_are_read_date_by_date(tmp_path: Path) -> None:
     assert image[:, :, 0, 0].tolist() == [[1, 0], [3, 2], [5, 4]]
 
 
+def test_classes_that_begin_at_one_are_moved_and_zero_becomes_unknown(folder: Path) -> None:
+    label = np.repeat(np.array([0, 1, 2, 255], np.uint8), 5)[None] * np.ones((16, 1), np.uint8)
+    write(folder / "labels" / "s0.tif", label, nodata=255)
+    source = reader(folder, label_offset=-1)
+    assert source.read(first(source), [0], whole).label[0, ::5].tolist() == [-1, 0, 1, -1]
+
+
+def test_names_of_an_unnamed_sensor_give_way_to_the_users(folder: Path) -> None:
+    source = reader(folder, sensor=None, bands=["red", "green", "blue"])
+    assert first(source).places == ((0, 1), (0, 2), (0, 3))
+
+
 def _missing_band(folder: Path) -> Scenes:
     return Scenes(reader(folder), bands=["blue", "swir_1"])
 

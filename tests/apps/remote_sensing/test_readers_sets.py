@@ -111,6 +111,8 @@ def test_the_scrambled_order_is_that_of_a_reshape_by_band(shared: Path) -> None:
         right[0].transpose(0, 1).reshape(18, *right.shape[-2:])
     )  # as in the file, each z-scored by its band
     assert torch.equal(scrambled[0], stack.reshape(6, 3, *right.shape[-2:]))
+    facts = [Scenes(Crops(folder, order=order)).facts["mean"] for order in ("right", "scrambled")]
+    assert facts[0] == facts[1]
 
 
 def test_crop_classes_begin_at_zero_and_the_files_zero_is_unknown(tmp_path: Path) -> None:
