@@ -33,6 +33,7 @@ class GeoTiffFolder(Source):
         classes: Names of the classes 0, 1, …; needed for segmentation.
         target: `segmentation`, `regression` or `none`.
         frames: Dates stacked in a file, one date's bands after another's.
+        later: Patterns of the files of later dates, one each, where dates are files of their own.
         splits: Split to a file of names, one a line.
         fractions: Shares of training, validation and test scenes, without `splits` and `{split}`.
         label_offset: Added to the classes in the files; -1 where they begin at 1 and 0 means unknown.
@@ -56,6 +57,7 @@ class GeoTiffFolder(Source):
         classes: Sequence[str] = (),
         target: Target = "segmentation",
         frames: int = 1,
+        later: Sequence[str] = (),
         splits: Mapping[str, str] | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         label_offset: int = 0,
@@ -72,11 +74,16 @@ class GeoTiffFolder(Source):
             raise UserError(f"data.source.splits names '{min(unknown)}'; it may name {', '.join(SPLITS)}")
         if frames < 1:
             raise UserError(f"data.source.frames is {frames}; it must be at least 1")
-        self.name = self.path.name
+        if later and frames > 1:
+            raise UserError(
+                "data.source.frames and data.source.later are both given; a file of later has one date"
+            )
+        self.name, self.later, self.stacked = self.path.name, tuple(later), frames
         self.images, self.labels, self.sensor = images, labels, sensor
         self.named = tuple(canonical(band, sensor=sensor) for band in bands) if bands else None
         self.classes, self.target = tuple(classes), target if labels else "none"
-        self.frames, self.split_files, self.fractions = frames, dict(splits or {}), tuple(fractions)
+        self.frames, self.split_files = frames + len(self.later), dict(splits or {})
+        self.fractions = tuple(fractions)
         self.label_offset, self.label_nodata, self.mixed_crs = label_offset, label_nodata, mixed_crs
         self.scale, self.seed = scale, seed
         self._crs: tuple[Path, str] | None = None
@@ -98,17 +105,23 @@ class GeoTiffFolder(Source):
         labels = self._found(self.labels.replace("{split}", folder)) if self.labels else {}
         if not images and "{split}" not in self.images:
             raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
+        later = [(pattern, self._found(pattern.replace("{split}", folder))) for pattern in self.later]
         names = self._split(split, sorted(images))
         found = []
         for name in names:
             try:
                 if self.labels and split != "predict" and name not in labels:
                     raise UserError(
-                        f"{images[name]} has no label that matches {self.path / self.labels}; "
-                        "add it, leave the "
-                        "image out, or set data.source.labels to null"
+                        f"{images[name]} has no label that matches {self.path / self.labels}; add it, "
+                        "leave the image out, or set data.source.labels to null"
                     )
-                found.append(self._scene(name, images[name], labels.get(name)))
+                for pattern, files in later:
+                    if name not in files:
+                        raise UserError(
+                            f"{images[name]} has no later date that matches {self.path / pattern}"
+                        )
+                files_of = (images[name], *(files[name] for _, files in later))
+                found.append(self._scene(name, files_of, labels.get(name)))
             except UserError as error:
                 if self.refused is None:
                     raise
@@ -158,7 +171,13 @@ class GeoTiffFolder(Source):
             return names
         return drawn_share(names, split, fractions=self.fractions, seed=self.seed)
 
-    def _scene(self, name: str, image: Path, label: Path | None) -> Scene:
+    def _scene(self, name: str, images: tuple[Path, ...], label: Path | None) -> Scene:
+        orders = [self._placed(image) for image in images]
+        places = tuple((number, place + 1) for number, order in enumerate(orders) for place in order)
+        return Scene(name, images, places, self.frames, label)
+
+    def _placed(self, image: Path) -> Sequence[int]:
+        """Return where the bands of all its dates stand in a file, once it is known to fit the others."""
         header = self.header(image)
         crs = (image, header.crs)
         self._crs = self._crs or crs
@@ -169,13 +188,12 @@ class GeoTiffFolder(Source):
                 "data.source.mixed_crs=true"
             )
         count = len(self.bands)
-        if header.count != count * self.frames and (not all(header.names) or self.frames > 1):
+        if header.count != count * self.stacked and (not all(header.names) or self.stacked > 1):
             raise UserError(
-                f"{image} has {header.count} bands, and {count} are named for {self.frames} dates; name its "
+                f"{image} has {header.count} bands, and {count} are named for {self.stacked} dates; name its "
                 "bands in data.source.bands"
             )
-        order = self._order(image, header.names) if self.frames == 1 else range(header.count)
-        return Scene(name, (image,), tuple((0, place + 1) for place in order), self.frames, label)
+        return self._order(image, header.names) if self.stacked == 1 else range(header.count)
 
     def _order(self, path: Path, names: Sequence[str]) -> list[int]:
         """Return where the bands stand in a file, by its own names where it has any."""
@@ -196,8 +214,8 @@ class GeoTiffFolder(Source):
 
     def _names(self, path: Path) -> tuple[str, ...]:
         header = self.header(path)
-        per_date = header.count // self.frames
-        if not all(header.names) or self.frames > 1:
+        per_date = header.count // self.stacked
+        if not all(header.names) or self.stacked > 1:
             raise UserError(
                 f"{path} does not name its {header.count} bands; give the names of {per_date} in "
                 "data.source.bands"

@@ -42,7 +42,8 @@ def write(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DFM_DATA", str(tmp_path / "dfm"))
     drawn = np.random.default_rng(0)
     for number in range(6):
         image = drawn.integers(1, 3000, (3, 16, 20)).astype(np.int16)
@@ -158,6 +159,18 @@ def test_classes_that_begin_at_one_are_moved_and_zero_becomes_unknown(folder: Pa
 def test_names_of_an_unnamed_sensor_give_way_to_the_users(folder: Path) -> None:
     source = reader(folder, sensor=None, bands=["red", "green", "blue"])
     assert first(source).places == ((0, 1), (0, 2), (0, 3))
+
+
+def test_dates_may_be_files_of_their_own(folder: Path) -> None:
+    for number in range(6):
+        write(folder / "after" / f"s{number}.tif", np.full((3, 16, 20), 9, np.int16))
+    source = reader(folder, bands=["blue", "green", "red"], later=["after/*.tif"])
+    image = source.read(first(source), [2, 0], whole).image
+    assert image.shape == (2, 2, 16, 20)
+    assert (image[1] == 9).all()
+    (folder / "after" / "s4.tif").unlink()
+    with pytest.raises(UserError, match=r"s4\.tif has no later date"):
+        source.scenes("train")
 
 
 def _missing_band(folder: Path) -> Scenes:
