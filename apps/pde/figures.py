@@ -101,9 +101,9 @@ def rollout_figure(
         known, made = known[..., middle], made[..., middle]
     with style():
         ratio = known.shape[-1] / known.shape[-2]
-        cell = 6.4 / len(picked)
+        cell = min(6.4 / len(picked), 1.9)
         height = len(names) * (3 * cell * min(max(ratio, 0.4), 1.6) + 0.75) + (0.4 if title else 0.1)
-        figure, axes = new_figure(3 * len(names), len(picked), width=8.0, height=height)
+        figure, axes = new_figure(3 * len(names), len(picked), width=cell * len(picked) + 1.6, height=height)
         figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0.01, hspace=0.01)
         for block, name in enumerate(names):
             place = list(channels).index(name)
@@ -252,7 +252,8 @@ def _block(
             )
         ]
         head = f"{'t = ' if column == 0 else ''}{time:.3g}{' ' + time_unit if time_unit else ''}"
-        axes[0, column].set_title(head, fontsize=9, fontweight="normal", loc="center", pad=3)
+        if len(times) > 1 or time != 0:  # a steady problem has no time
+            axes[0, column].set_title(head, fontsize=9, fontweight="normal", loc="center", pad=3)
         size = float(np.abs(truth[column]).sum()) or 1e-10
         error = 100 * float(np.abs(gap[column]).sum()) / size
         told = f"{error:.0f} %" if error >= 10 else f"{error:.2g} %" if not error < 0.01 else "0 %"
