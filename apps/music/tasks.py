@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ class LanguageModelling(Task):
 
         The logits are not kept where the network can do without: they may take more memory than all the rest.
         """
-        if "labels" in inspect.signature(self.network.forward).parameters:
+        if self._takes_labels:
             return self._output(batch, labels=batch.labels).loss
         return next_token(self.logits(batch), batch.labels)
 
@@ -184,6 +185,10 @@ class LanguageModelling(Task):
     def title(self) -> str:
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__)
+
+    @cached_property
+    def _takes_labels(self) -> bool:
+        return "labels" in inspect.signature(self.network.forward).parameters
 
     def _output(self, batch: TokenBatch | PackedBatch, **labels: Tensor) -> Any:
         """Run the network; rows of packed documents are one behind another to it."""

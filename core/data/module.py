@@ -120,7 +120,7 @@ class DataModule(LightningDataModule):
         if self.plan is not None:
             dataset, batches = self.plan(dataset, sampler)
             return self._loader(dataset, kind=_TrainingLoader, batch_sampler=batches)
-        return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=self._share())
+        return self._loader(dataset, kind=_TrainingLoader, sampler=sampler, batch_size=sampler.batch_size)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the loader of this process's part of the validation data; an empty list if there is none."""

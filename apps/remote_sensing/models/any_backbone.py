@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apps.remote_sensing.models.frames import check_one_frame, frame_by_frame, joined
 from core.checkpoints.keymap import KeyMap, Rename
 from core.errors import UserError, did_you_mean
 
@@ -97,12 +98,10 @@ class AnyBackbone(nn.Module):
         Raises:
             UserError: If the backbone does not give maps, or there is no such stage.
         """
-        frames = x[:, :, None] if x.ndim == 4 else x
-        single = self._one_frame(frames.transpose(1, 2).flatten(0, 1))  # B C T H W -> BT C H W
-        stages = self._stages(single)
+        stages = self._stages(self._one_frame(frame_by_frame(x)))
         if any(not -len(stages) <= i < len(stages) for i in layers):
             raise UserError(f"layers is {list(layers)}; {self.name} has stages 0 to {len(stages) - 1}")
-        return [stages[i].unflatten(0, (len(frames), -1)).flatten(1, 2) for i in layers]
+        return [joined(stages[i], len(x)) for i in layers]
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the repeated layers, in the order in which they run; for an unknown shape all its parts."""
@@ -194,14 +193,7 @@ class AnyBackbone(nn.Module):
             return int(body(torch.empty(1, len(self.bands), self.image, self.image)).shape[-1])
 
     def _one_frame(self, x: Tensor) -> Tensor:
-        if x.ndim == 5 and x.shape[2] == 1:
-            x = x[:, :, 0]
-        if x.ndim != 4 or x.shape[1] != len(self.bands):
-            raise UserError(
-                f"{self.name} was given images of the shape {tuple(x.shape)}; it needs (B, "
-                f"{len(self.bands)}, H, W) with the bands {', '.join(self.bands)}"
-            )
-        return x
+        return check_one_frame(x, self.bands, name=self.name)
 
 
 def from_official_config(config: Mapping[str, Any]) -> AnyBackbone:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.dino.sensors import S2, Banded
+from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.errors import UserError
 
 __all__ = ["SoftConResNet50"]
@@ -69,14 +70,13 @@ class SoftConResNet50(Banded):
         """
         if any(not -self.depth <= i < self.depth for i in layers):
             raise UserError(f"layers is {list(layers)}; the network has stages 0 to {self.depth - 1}")
-        frames = x[:, :, None] if x.ndim == 4 else x
         body = self.body
-        h = self.one_frame(frames.transpose(1, 2).flatten(0, 1))  # B C T H W -> BT C H W
+        h = self.one_frame(frame_by_frame(x))
         h = body.maxpool(body.relu(body.bn1(body.conv1(h))))
         stages = []
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
             h = stage(h)
-            stages.append(h.unflatten(0, (len(frames), -1)).flatten(1, 2))  # BT D h w -> B TD h w
+            stages.append(joined(h, len(x)))
         return [stages[i] for i in layers]
 
     def blocks(self) -> Iterator[nn.Module]:

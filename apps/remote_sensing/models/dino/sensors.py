@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from apps.remote_sensing.bands import SENSORS, canonical
+from apps.remote_sensing.models.frames import check_one_frame
 from core.errors import UserError
 
 __all__ = ["S1", "S2", "Banded", "Sensor", "sensor_of"]
@@ -123,11 +124,4 @@ class Banded(nn.Module):
         Raises:
             UserError: If it is neither, or C is not the number of bands.
         """
-        if x.ndim == 5 and x.shape[2] == 1:
-            x = x[:, :, 0]
-        if x.ndim != 4 or x.shape[1] != len(self.bands):
-            raise UserError(
-                f"the network was given images of the shape {tuple(x.shape)}; it needs (B, "
-                f"{len(self.bands)}, H, W) with the bands {', '.join(self.bands)}"
-            )
-        return x
+        return check_one_frame(x, self.bands)

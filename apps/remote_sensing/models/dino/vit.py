@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from apps.remote_sensing.models.dino.blocks import Block
 from apps.remote_sensing.models.dino.positions import resize_grid, side_of
 from apps.remote_sensing.models.dino.sensors import S2, Banded
+from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.errors import UserError
 
 __all__ = ["SoftConViT", "Tokens"]
@@ -182,11 +183,9 @@ class SoftConViT(Banded):
         Returns:
             One `(B, T * D, h, w)` for each layer, frame by frame.
         """
-        frames = x[:, :, None] if x.ndim == 4 else x
-        batch, h, w = frames.shape[0], frames.shape[-2] // self.patch, frames.shape[-1] // self.patch
-        single = frames.transpose(1, 2).flatten(0, 1)  # B C T H W -> BT C H W
-        maps = [tokens.patches.transpose(1, 2) for tokens in self.layer_tokens(single, layers)]
-        return [tokens.reshape(batch, -1, h, w) for tokens in maps]
+        h, w = x.shape[-2] // self.patch, x.shape[-1] // self.patch
+        found = self.layer_tokens(frame_by_frame(x), layers)
+        return [joined(tokens.patches.transpose(1, 2).unflatten(-1, (h, w)), len(x)) for tokens in found]
 
     def probe_features(self, x: Tensor, *, layers: int = 1, patches: bool | None = None) -> Tensor:
         """Return the features that a linear probe sees, as DINOv2's evaluation joins them.
