@@ -6,7 +6,7 @@ Axes as everywhere here: B samples, T frames, C channels, `space` one to three g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -112,7 +112,14 @@ def conserved(fields: Tensor, names: Sequence[str], *, gamma: float = 1.4) -> di
     return {name: density.flatten(2).mean(-1) for name, density in _densities(fields, names, gamma).items()}
 
 
-def drift(fields: Tensor, start: Tensor, names: Sequence[str], *, gamma: float = 1.4) -> dict[str, Tensor]:
+def drift(
+    fields: Tensor,
+    start: Tensor,
+    names: Sequence[str],
+    *,
+    gamma: float = 1.4,
+    sizes: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Return how far each of `conserved` has moved from its value at the start, relative to its size there.
 
     The size is the mean magnitude of the quantity, not its total: a momentum whose total is zero has one.
@@ -122,6 +129,7 @@ def drift(fields: Tensor, start: Tensor, names: Sequence[str], *, gamma: float =
         start: `(B, 1, C, *space)`, the state that the trajectory started from.
         names: Of the channels.
         gamma: Ratio of specific heats.
+        sizes: Quantity to another size `(B, 1)` than that at the start, which may be 0.
 
     Returns:
         Quantity to `(B, T)`, `|Q(t) - Q(0)| / mean |q(0)|`; 0 where both are 0.
@@ -130,7 +138,9 @@ def drift(fields: Tensor, start: Tensor, names: Sequence[str], *, gamma: float =
     moved = {}
     for name, density in before.items():
         change = (now[name] - density.flatten(2).mean(-1)).abs()
-        size = density.flatten(2).abs().mean(-1)
+        size = (sizes or {}).get(name)
+        if size is None:
+            size = density.flatten(2).abs().mean(-1)
         moved[name] = torch.where(change == 0, change, change / size)
     return moved
 

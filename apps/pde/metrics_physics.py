@@ -57,11 +57,8 @@ class Physics:
         rest, or along one axis.
         """
         now, before = picked(fields, self.places), picked(start, self.places)
-        moved = drift(now, before, self.names, gamma=self._ratio)
-        old, new = (conserved(of, self.names, gamma=self._ratio) for of in (before, now))
-        for name, size in self._motion(picked(truth, self.places)).items():
-            moved[name] = (new[name] - old[name]).abs() / size
-        return self._known(moved)
+        sizes = self._motion(picked(truth, self.places))
+        return self._known(drift(now, before, self.names, gamma=self._ratio, sizes=sizes))
 
     def totals(self, fields: Tensor) -> dict[str, Tensor]:
         """Return the conserved totals `(B, K)` of the labelled outputs `(B, K, len(names), *space)`."""
