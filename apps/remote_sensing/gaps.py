@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torchmetrics import Metric
 
-__all__ = ["GapScores", "gap_scores"]
+__all__ = ["GapScores", "GapSums", "gap_scores"]
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,47 @@ def gap_scores(
     ssim = similarity(*pair, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0)
     error = made - true
     return GapScores(ssim, error.square().mean() / share, error.abs().mean() / share)
+
+
+class GapSums(Metric):
+    """Errors of each band over all gaps of a set, `mse`, `mae` and with `similarity` `ssim`, `(C,)` each.
+
+    The similarity of a band is that of `gap_scores`, with clear pixels zero in both images.
+
+    Args:
+        bands: Names.
+        similarity: Whether structural similarity is computed.
+    """
+
+    full_state_update = False
+
+    def __init__(self, bands: Sequence[str], *, similarity: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.bands, self.similarity = list(bands), similarity
+        for name in ("squares", "sizes", "alike"):
+            self.add_state(name, torch.zeros(len(bands), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("count", "images"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, made: Tensor, true: Tensor, gaps: Tensor) -> None:
+        """Count images `(B, C, T, H, W)` where `gaps` `(B, T, H, W)` is True."""
+        hidden = gaps[:, None].to(true.dtype)
+        error = (made - true) * hidden
+        self.squares += error.double().square().sum((0, 2, 3, 4))
+        self.sizes += error.double().abs().sum((0, 2, 3, 4))
+        self.count += gaps.sum()
+        if self.similarity:
+            from torchmetrics.functional.image import structural_similarity_index_measure as similarity
+
+            pair = [(image * hidden).transpose(1, 2).flatten(0, 1) for image in (made, true)]  # (B T) C H W
+            planes = [image.flatten(0, 1)[:, None] for image in pair]
+            settings: dict[str, Any] = {"sigma": 1.5, "kernel_size": 11, "data_range": 1.0}
+            found = similarity(*planes, gaussian_kernel=True, reduction="none", **settings)
+            assert isinstance(found, Tensor)
+            self.alike += found.view(-1, len(self.bands)).double().sum(0)
+            self.images += made.shape[0] * made.shape[2]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the scores; NaN where nothing was hidden."""
+        found = {"mse": self.squares / self.count, "mae": self.sizes / self.count}
+        return found | ({"ssim": self.alike / self.images} if self.similarity else {})
