@@ -1,1 +1,6 @@
 """Remote sensing: Prithvi and SoftCon on images of the Earth, their fine-tuning and maps of whole scenes."""
+
+from __future__ import annotations
+
+VERBS = {"predict": "apps.remote_sensing.predict:main"}
+"""What `dfm remote-sensing` does in its own way: scenes of any size in, maps of the same grid out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from apps.remote_sensing.scenes.mapping import Model, SceneMap, map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
 from core.errors import UserError
 
-__all__ = ["SUFFIXES", "BatchReport", "map_scenes", "scene_files"]
+__all__ = ["SUFFIXES", "BatchReport", "each_scene", "map_scenes", "outputs_for", "scene_files"]
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 """Files of a folder that are taken for scenes."""
@@ -82,25 +82,57 @@ def map_scenes(
     Raises:
         UserError: If two scenes would have one map, or, with `stop`, a scene cannot be mapped.
     """
-    if on_error not in ("skip", "stop"):
-        raise UserError(f"a scene that fails can 'skip' or 'stop', not '{on_error}'")
+    return each_scene(
+        outputs_for(scenes, folder),
+        lambda scene, out: map_scene(
+            scene, out, model, settings, overwrite=overwrite, restart=restart, progress=progress
+        ),
+        on_error=on_error,
+    )
+
+
+def outputs_for(
+    scenes: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str], *, suffix: str = ".tif"
+) -> dict[Path, Path]:
+    """Return where each scene's result goes, `<name><suffix>` in the folder, and the scene.
+
+    Raises:
+        UserError: If two scenes would have one result.
+    """
     outs: dict[Path, Path] = {}
     for scene in map(Path, scenes):
-        out = Path(folder) / f"{scene.stem}.tif"
+        out = Path(folder) / f"{scene.stem}{suffix}"
         if out in outs:
             raise UserError(
                 f"{outs[out]} and {scene} would both be mapped to {out}; rename one, or map them apart"
             )
         outs[out] = scene
+    return outs
+
+
+def each_scene(
+    outs: Mapping[Path, Path],
+    work: Callable[[Path, Path], SceneMap],
+    *,
+    on_error: Literal["skip", "stop"] = "skip",
+) -> BatchReport:
+    """Do the same with many scenes.
+
+    Args:
+        outs: Where the result goes, and the scene.
+        work: Is given the scene and where the result goes.
+        on_error: As of `map_scenes`.
+
+    Raises:
+        UserError: With `stop`, what the scene that fails raises.
+    """
+    if on_error not in ("skip", "stop"):
+        raise UserError(f"a scene that fails can 'skip' or 'stop', not '{on_error}'")
     done: list[SceneMap] = []
     failed: list[tuple[Path, str]] = []
     for number, (out, scene) in enumerate(outs.items()):
         try:
-            done.append(
-                map_scene(
-                    scene, out, model, settings, overwrite=overwrite, restart=restart, progress=progress
-                )
-            )
+            done.append(work(scene, out))
         except UserError as error:
             if on_error == "stop":
                 raise UserError(f"{error} (scene {number + 1} of {len(outs)}, {scene})") from error

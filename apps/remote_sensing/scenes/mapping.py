@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class SceneMap:
         valid: Pixels with data; None where the map was there already.
         resumed: Rows of tiles that an earlier process had written.
         existed: Whether the very map was there already.
+        beside: Files that go with it.
     """
 
     path: Path
@@ -53,10 +54,11 @@ class SceneMap:
     valid: int | None = None
     resumed: int = 0
     existed: bool = False
+    beside: tuple[Path, ...] = ()
 
 
 def map_scene(
-    scene: str | os.PathLike[str],
+    scene: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     model: Model,
     settings: MapSettings,
@@ -72,7 +74,7 @@ def map_scene(
     first.
 
     Args:
-        scene: The file.
+        scene: The file, or one for each date.
         out: The map.
         model: Gives scores for tiles.
         settings: Bands, tiles and what is written.

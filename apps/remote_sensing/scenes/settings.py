@@ -27,10 +27,15 @@ class MapSettings:
         bands: Bands the model takes, by name or number from 1, in its order; None takes the file's.
         band_names: Names of the file's bands in their order; None takes the file's own descriptions.
         sensor: Whose numbers the names are (`B8A`): `sentinel2`, `landsat` or `sentinel1`.
+        dates: Dates in the model's input, the bands of one after those of another; in one file, or one file
+            for each. `bands` and `band_names` are of one date.
+        needs: Whether a pixel is mapped that has data at `all` dates, or at `any`.
+        gaps: A mask on the scene's grid, not zero where the scene is hidden; its bands come last.
         tile: Pixels of a tile, the model's input: height and width, or one number.
         overlap: Pixels that neighbouring tiles share at least.
         batch_size: Tiles the model sees at once.
-        fill: What stands at pixels without data, in the file's units: one number, or one for each band.
+        fill: What stands at pixels without data, in the file's units: one number, or one for each band; NaN
+            leaves it to the model.
         dtype: Of the map; None takes the smallest unsigned integer for classes and float32 for scores.
             Scores are rounded to an integer dtype.
         nodata: What the map holds at pixels without data; None takes NaN in a floating dtype, else the
@@ -45,6 +50,9 @@ class MapSettings:
     bands: tuple[str | int, ...] | None = None
     band_names: tuple[str, ...] | None = None
     sensor: str | None = None
+    dates: int = 1
+    needs: Literal["all", "any"] = "all"
+    gaps: str | None = None
     tile: int | tuple[int, int] = 512
     overlap: int | tuple[int, int] = 64
     batch_size: int = 4
@@ -109,7 +117,9 @@ class MapSettings:
 
     def facts(self) -> dict[str, Any]:
         """Return all that the map's values depend on, as plain containers."""
-        facts = {name: value for name, value in asdict(self).items() if name not in ("colours", "cache")}
+        facts = {
+            name: value for name, value in asdict(self).items() if name not in ("colours", "cache", "gaps")
+        }
         facts |= {"dtype": str(self.map_dtype), "nodata": str(self.map_nodata)}
         facts |= {"tile": self.tile_size, "overlap": self.overlap_size}
         return {name: _plain(value) for name, value in facts.items()}
@@ -133,4 +143,6 @@ class MapSettings:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):  # equal to itself, which NaN is not
+        return "nan"
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,37 @@ __all__ = ["Scene", "band_numbers", "opened"]
 
 
 class Scene:
-    """An open scene; made by `opened`."""
+    """An open scene, one file or one for each date; made by `opened`."""
 
-    def __init__(self, path: str, dataset: Any, settings: MapSettings) -> None:
-        self.path = path
-        self.dataset = dataset
-        self.numbers = band_numbers(
-            dataset.descriptions,
-            path=path,
-            bands=settings.bands,
-            names=settings.band_names,
-            sensor=settings.sensor,
-        )
+    def __init__(
+        self, paths: Sequence[str], datasets: Sequence[Any], settings: MapSettings, gaps: Any = None
+    ) -> None:
+        self.path, self.dataset = paths[0], datasets[0]
+        if settings.dates % len(datasets):
+            raise UserError(f"{len(datasets)} files are given for {settings.dates} dates; give one for each")
+        for path, dataset in zip(paths[1:], datasets[1:], strict=True):
+            _check_grid(self.path, self.dataset, path, dataset)
+        self._parts = [
+            _Part(path, dataset, settings, settings.dates // len(datasets))
+            for path, dataset in zip(paths, datasets, strict=True)
+        ]
+        self.numbers = [number for part in self._parts for number in part.numbers]
         fill = settings.fill
         values = (fill,) * len(self.numbers) if isinstance(fill, int | float) else tuple(fill)
         if len(values) != len(self.numbers):
             raise UserError(
-                f"{len(values)} fill values are given for the {len(self.numbers)} bands of {path}"
+                f"{len(values)} fill values are given for the {len(self.numbers)} bands of {self.path}"
             )
         self._fill = np.asarray(values, dtype=np.float32)[:, None, None]
-        self._size = settings.tile_size
-        self._masked = [n for n in self.numbers if "all_valid" not in _flags(dataset, n)]
+        self._size, self._dates, self._any = settings.tile_size, settings.dates, settings.needs == "any"
+        self._gaps = gaps
+        if gaps is not None:
+            _check_grid(self.path, self.dataset, gaps.name, gaps)
+            if gaps.count not in (1, settings.dates):
+                raise UserError(
+                    f"{gaps.name} has {gaps.count} bands; a mask of gaps has one, or one for each of the "
+                    f"{settings.dates} dates"
+                )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,67 +59,105 @@ class Scene:
 
     def facts(self) -> dict[str, Any]:
         """Return what tells this scene from another or from a later version of itself."""
-        facts: dict[str, Any] = {"scene": Path(self.path).name, "shape": list(self.shape)}
-        facts |= {"numbers": list(self.numbers), "scene_dtypes": list(self.dataset.dtypes)}
-        facts |= {"scene_nodata": [str(value) for value in self.dataset.nodatavals]}
-        if os.path.isfile(self.path):
-            status = os.stat(self.path)
-            facts |= {"bytes": status.st_size, "modified": status.st_mtime_ns}
+        first, *later = [part.facts() for part in self._parts]
+        facts: dict[str, Any] = {"scene": first.pop("scene"), "shape": list(self.shape), **first}
+        if later:
+            facts["later"] = later
+        if self._gaps is not None:
+            facts["gaps"] = {"scene": Path(self._gaps.name).name, **_version(self._gaps.name)}
         return facts
 
     def read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return a tile's pixels and which of them have data in every band.
+        """Return a tile's pixels and which of them have data in every band of all, or of any, dates.
 
         Returns:
-            pixels: `(C, h, w)` of the tile's full size, mirrored beyond the scene, filled without data.
+            pixels: `(C, h, w)` of the tile's full size, mirrored beyond the scene, filled without data; the
+                bands of a date after those of the one before, and at last the mask of gaps if there is one.
             valid: Of the tile's pixels inside the scene.
 
         Raises:
             UserError: If the file cannot be read there.
         """
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window
-
-        (top, left), (rows, columns) = tile.start, tile.shape
-        window = Window(left, top, columns, rows)
-        try:
-            pixels = self.dataset.read(self.numbers, window=window, out_dtype="float32")
-            valid = np.isfinite(pixels)
-            for number in self._masked:
-                valid[self.numbers.index(number)] &= self.dataset.read_masks(number, window=window) > 0
-        except (RasterioError, ValueError) as error:
-            raise UserError(
-                f"{self.path} cannot be read at rows {top} to {top + rows}, columns {left} to "
-                f"{left + columns}, so it is damaged or incomplete; fetch it again"
-            ) from error
-        every = valid.all(axis=0)
+        read = [part.read(tile) for part in self._parts]
+        pixels = read[0][0] if len(read) == 1 else np.concatenate([one for one, _ in read])
+        valid = read[0][1] if len(read) == 1 else np.concatenate([one for _, one in read])
+        dates = valid.reshape(self._dates, -1, *valid.shape[1:]).all(axis=1)
         np.copyto(pixels, self._fill, where=~valid)
-        return padded(pixels, self._size), every
+        if self._gaps is not None:
+            hidden = _read(self._gaps.name, self._gaps, list(self._gaps.indexes), tile)
+            seen = self._gaps.read_masks(window=_window(tile)) > 0
+            pixels = np.concatenate([pixels, ((hidden != 0) & seen).astype(np.float32)])
+        return padded(pixels, self._size), dates.any(axis=0) if self._any else dates.all(axis=0)
+
+
+class _Part:
+    """One file of a scene."""
+
+    def __init__(self, path: str, dataset: Any, settings: MapSettings, dates: int) -> None:
+        self.path, self.dataset = path, dataset
+        self.numbers = band_numbers(
+            dataset.descriptions,
+            path=path,
+            bands=settings.bands,
+            names=settings.band_names,
+            sensor=settings.sensor,
+            dates=dates,
+        )
+        self._dates = dates
+        self._masked = [n for n in self.numbers if "all_valid" not in _flags(dataset, n)]
+        self._dark = all(dataset.nodatavals[number - 1] == 0 for number in self.numbers)
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"scene": Path(self.path).name, "numbers": list(self.numbers)}
+        facts |= {"scene_dtypes": list(self.dataset.dtypes)}
+        facts |= {"scene_nodata": [str(value) for value in self.dataset.nodatavals]}
+        return facts | _version(self.path)
+
+    def read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return pixels `(C, h, w)` of what lies inside the scene, and which have data."""
+        pixels = _read(self.path, self.dataset, self.numbers, tile)
+        valid = np.isfinite(pixels)
+        for place, number in enumerate(self.numbers):
+            if number in self._masked:
+                valid[place] &= self.dataset.read_masks(number, window=_window(tile)) > 0
+        if self._dark and len(self.numbers) > self._dates:
+            # one band alone may be dark: where 0 is no data, all bands of a date are 0, as in training
+            split = valid.reshape(self._dates, -1, *valid.shape[1:])
+            split[:] = split.any(axis=1, keepdims=True)
+        return pixels, valid
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], settings: MapSettings) -> Iterator[Scene]:
+def opened(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], settings: MapSettings
+) -> Iterator[Scene]:
     """Open a scene: a GeoTIFF or whatever GDAL reads, a VRT of several files or an address included.
 
+    Args:
+        path: The file, or one for each date, on one grid.
+        settings: Which bands are read.
+
     Raises:
-        UserError: If the file is missing or damaged, or lacks a band.
+        UserError: If a file is missing or damaged, lacks a band, or lies on another grid.
     """
     import rasterio
     from rasterio.errors import RasterioError
 
-    name = os.fspath(path)
-    if not name.startswith("/vsi") and "://" not in name and not os.path.exists(name):
-        raise UserError(f"there is no scene {name}; check the path")
-    try:
-        dataset = rasterio.open(name)
-    except RasterioError as error:
-        raise UserError(
-            f"{name} is no raster that can be read: it is damaged or of another format"
-        ) from error
-    with dataset:
-        if not dataset.count:
-            raise UserError(f"{name} holds several rasters and no bands of its own; give one of them")
-        yield Scene(name, dataset, settings)
+    names = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
+    with ExitStack() as stack:
+        datasets = []
+        for name in [*names, *([settings.gaps] if settings.gaps else [])]:
+            if not name.startswith("/vsi") and "://" not in name and not os.path.exists(name):
+                raise UserError(f"there is no scene {name}; check the path")
+            try:
+                datasets.append(stack.enter_context(rasterio.open(name)))
+            except RasterioError as error:
+                raise UserError(
+                    f"{name} is no raster that can be read: it is damaged or of another format"
+                ) from error
+            if not datasets[-1].count:
+                raise UserError(f"{name} holds several rasters and no bands of its own; give one of them")
+        yield Scene(names, datasets[: len(names)], settings, datasets[-1] if settings.gaps else None)
 
 
 def band_numbers(
@@ -119,6 +167,7 @@ def band_numbers(
     bands: Sequence[str | int] | None = None,
     names: Sequence[str] | None = None,
     sensor: str | None = None,
+    dates: int = 1,
 ) -> list[int]:
     """Return the numbers, from 1, of the wanted bands of a file.
 
@@ -128,17 +177,23 @@ def band_numbers(
         bands: Wanted bands by name or number; None takes all.
         names: The names of the file's bands where its own are missing or wrong.
         sensor: Whose numbers the names are.
+        dates: Dates in the file, the bands of one after those of another; `bands` and `names` are of one.
 
     Raises:
         UserError: If a band is missing, or named where the file's bands have no names.
     """
-    count = len(descriptions)
+    if len(descriptions) % dates:
+        raise UserError(
+            f"{path} has {len(descriptions)} bands, which are not {dates} dates of the same bands"
+        )
+    count = len(descriptions) // dates
+    descriptions = descriptions[:count]
     if names is not None and len(names) != count:
         raise UserError(
             f"{path} has {count} bands and {len(names)} names are given for them; name every band"
         )
     if bands is None:
-        return list(range(1, count + 1))
+        return list(range(1, count * dates + 1))
     given = [canonical(name, sensor=sensor) if name else "" for name in (names or descriptions)]
     numbers = []
     for band in bands:
@@ -159,8 +214,63 @@ def band_numbers(
                 f"{path} has no band '{band}' but {', '.join(known)}{did_you_mean(wanted, known)}"
             )
         numbers.append(given.index(wanted) + 1)
-    return numbers
+    return [number + date * count for date in range(dates) for number in numbers]
 
 
 def _flags(dataset: Any, number: int) -> list[str]:
     return [flag.name for flag in dataset.mask_flag_enums[number - 1]]
+
+
+def _window(tile: Tile) -> Any:
+    from rasterio.windows import Window
+
+    return Window(tile.start[1], tile.start[0], tile.shape[1], tile.shape[0])
+
+
+def _read(path: str, dataset: Any, numbers: list[int], tile: Tile) -> NDArray[np.float32]:
+    """Return the bands of a tile, of what lies inside the scene."""
+    from rasterio.errors import RasterioError
+
+    (top, left), (rows, columns) = tile.start, tile.shape
+    try:
+        return dataset.read(numbers, window=_window(tile), out_dtype="float32")
+    except (RasterioError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read at rows {top} to {top + rows}, columns {left} to {left + columns}, so it "
+            "is damaged or incomplete; fetch it again"
+        ) from error
+
+
+def _version(path: str) -> dict[str, Any]:
+    if not os.path.isfile(path):
+        return {}
+    status = os.stat(path)
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _check_grid(path: str, first: Any, other_path: str, other: Any) -> None:
+    """Refuse two files of a scene whose pixels are not at the same places."""
+    if first.crs != other.crs:
+        names = [one.crs.to_string() if one.crs else "no reference system" for one in (other, first)]
+        names = [name if len(name) < 40 else f"{name[:37]}..." for name in names]
+        raise UserError(
+            f"{other_path} is in {names[0]} and {path} in {names[1]}; warp the files of a scene to one grid"
+        )
+    if first.shape != other.shape:
+        raise UserError(
+            f"{other_path} is {other.height} x {other.width} pixels and {path} {first.height} x "
+            f"{first.width}; the files of a scene must cover the same pixels"
+        )
+    steps = [abs(value) for value in first.transform[:2]]
+    if not all(
+        abs(a - b) <= 0.01 * max(steps) for a, b in zip(_corners(first), _corners(other), strict=True)
+    ):
+        raise UserError(
+            f"{other_path} and {path} do not cover the same place; warp the files of a scene to one grid"
+        )
+
+
+def _corners(dataset: Any) -> list[float]:
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    columns, rows = dataset.width, dataset.height
+    return [c, f, c + a * columns + b * rows, f + d * columns + e * rows]

@@ -1,0 +1,155 @@
+"""What of a scene a network is given: its bands by name or in order, its dates and its place."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.scenes.places import centre, dates_of, parsed
+from core.errors import UserError
+
+__all__ = ["Found", "Wanted", "found"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network takes, and what the user says of the files.
+
+    Args:
+        bands: Of one date, in the network's order.
+        frames: Dates.
+        chosen: Bands of the files that are given for these, by name or number; None: those of the same names.
+        names: Names of the files' bands, of one date, where their own are missing or wrong.
+        sensor: Whose numbers the names are.
+        dates: As the user wrote them; None takes them from the files' names.
+        timed: Whether the network is told dates.
+        placed: Whether it is told the place.
+    """
+
+    bands: tuple[str, ...]
+    frames: int = 1
+    chosen: tuple[str | int, ...] | None = None
+    names: tuple[str, ...] | None = None
+    sensor: str | None = None
+    dates: tuple[str, ...] | None = None
+    timed: bool = False
+    placed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.chosen is not None and len(self.chosen) != len(self.bands):
+            raise UserError(
+                f"--bands names {len(self.chosen)} bands and the network takes {len(self.bands)} "
+                f"({', '.join(self.bands)}); give one for each, in this order"
+            )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scene has of it.
+
+    Args:
+        bands: To be read, of one date.
+        names: Of the files' bands, of one date; None takes the files' own.
+        dates: Of the frames, or None.
+        place: Latitude and longitude of the centre in degrees, or None.
+        dtype: Of the file's numbers.
+        nodata: Of the file, or None.
+        notes: What the user should know.
+    """
+
+    bands: tuple[str | int, ...]
+    names: tuple[str, ...] | None
+    dates: tuple[date, ...] | None
+    place: tuple[float, float] | None
+    dtype: str
+    nodata: float | None
+    notes: tuple[str, ...] = ()
+
+    def tell(self) -> None:
+        """Print the notes to stderr."""
+        for note in self.notes:
+            print(note, file=sys.stderr, flush=True)
+
+
+def found(paths: Sequence[Path], wanted: Wanted) -> Found:
+    """Look at the first file of a scene for what a network takes.
+
+    Args:
+        paths: One file for each date, or one of all dates.
+        wanted: What that is.
+
+    Raises:
+        UserError: If a file is missing or damaged, or the number of bands or dates does not fit.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    path, frames = paths[0], wanted.frames
+    if len(paths) not in (1, frames):
+        raise UserError(
+            f"{len(paths)} files are stacked and the network takes {frames} date{'s' * (frames > 1)}; give "
+            "one for each"
+        )
+    if not path.exists():
+        raise UserError(f"there is no scene {path}; check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                names, place = tuple(dataset.descriptions), centre(dataset)
+                dtypes, nodata = dataset.dtypes, dataset.nodata
+    except RasterioError as error:
+        raise UserError(
+            f"{path} is no raster that can be read: it is damaged or of another format"
+        ) from error
+    inside = frames // len(paths)
+    if len(names) % inside:
+        raise UserError(
+            f"{path} has {len(names)} bands and the network takes {frames} dates of {len(wanted.bands)}, one "
+            f"date's after another's; give such a file, or {frames} files with --stack"
+        )
+    given, notes = _names(path, names[: len(names) // inside], wanted, stacked=inside > 1)
+    dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
+    if wanted.timed and dates is None:
+        notes.append(f"{path}: its dates are not known, which the network was told in training; give --dates")
+    if wanted.placed and place is None:
+        notes.append(f"{path}: it has no coordinates, and the network was told places in training")
+    return Found(
+        bands=wanted.chosen or wanted.bands,
+        names=given,
+        dates=dates,
+        place=place,
+        dtype=dtypes[0],
+        nodata=nodata,
+        notes=tuple(notes),
+    )
+
+
+def _names(
+    path: Path, own: Sequence[str | None], wanted: Wanted, *, stacked: bool
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return names for the bands of a file whose own do not serve, as the readers of training data do."""
+    if wanted.names is not None or wanted.chosen is not None:
+        return wanted.names, []
+    fits = len(own) == len(wanted.bands)
+    try:
+        known = {canonical(name, sensor=wanted.sensor) for name in own if name}
+    except UserError:
+        if not fits:
+            raise
+        known = set()  # numbers of a sensor that is not named
+    usable = all(own) and bool(known & {canonical(band) for band in wanted.bands})
+    if usable or not fits:
+        if not any(own) and stacked:
+            raise UserError(
+                f"{path} has {len(own)} bands a date without names and the network takes "
+                f"{len(wanted.bands)}; give --band_names in their order"
+            )
+        return None, []
+    said = "have no names" if not any(own) else f"are called {', '.join(str(name) for name in own)}"
+    return wanted.bands, [f"{path}: its bands {said}; they are taken for {', '.join(wanted.bands)}"]
