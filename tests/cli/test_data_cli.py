@@ -128,7 +128,7 @@ def test_generate_list_shows_titles_and_help_the_domains(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any("pde/ns_sines" in line and "21 snapshots" in line and "sine" in line for line in lines)
     assert main(["data", "generate", "pde", "--list"]) == 0
-    assert capsys.readouterr().out.splitlines() == lines
+    assert capsys.readouterr().out.splitlines() == [line for line in lines if line.startswith("pde/")]
     assert main(["data", "generate"]) == 0
     assert "DOMAIN/WHAT" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ from apps.remote_sensing.readers.crops import Crops
 from apps.remote_sensing.readers.floods import Sen1Floods11
 from apps.remote_sensing.readers.folders import GeoTiffFolder
 from apps.remote_sensing.readers.gap_chips import GapChips
+from apps.remote_sensing.readers.landscapes import Landscapes
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
 from apps.remote_sensing.readers.torchgeo_sets import TorchGeoSet
 
@@ -20,6 +21,7 @@ __all__ = [
     "EuroSAT",
     "GapChips",
     "GeoTiffFolder",
+    "Landscapes",
     "Pixels",
     "Scene",
     "Sen1Floods11",
