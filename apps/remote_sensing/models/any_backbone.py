@@ -65,7 +65,8 @@ class AnyBackbone(nn.Module):
         self.mean, self.std = (
             self._along(given, published) for given, published in zip((mean, std), own, strict=True)
         )
-        self.image = int((about.get("input_size") or (3, 224, 224))[-1])
+        fixed = getattr(getattr(self.body, "patch_embed", None), "img_size", None)
+        self.image = int((fixed or about.get("input_size") or (3, 224, 224))[-1])
         self.width = self._width()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,6 +103,15 @@ class AnyBackbone(nn.Module):
         if any(not -len(stages) <= i < len(stages) for i in layers):
             raise UserError(f"layers is {list(layers)}; {self.name} has stages 0 to {len(stages) - 1}")
         return [joined(stages[i], len(x)) for i in layers]
+
+    @property
+    def depth(self) -> int:
+        """Stages or blocks that `feature_maps` knows."""
+        about = getattr(self.body, "feature_info", None)
+        if about is not None and hasattr(self.body, "forward_intermediates"):
+            return len(about)
+        features = getattr(self.body, "features", None)
+        return len(features) if isinstance(features, nn.Sequential) else 4
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the repeated layers, in the order in which they run; for an unknown shape all its parts."""

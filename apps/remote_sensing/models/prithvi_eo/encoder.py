@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.bands import HLS, canonical, matched_weight
+from apps.remote_sensing.models.frames import Frames, folded
 from apps.remote_sensing.models.prithvi_eo.checks import (
     check_coordinates,
     check_images,
@@ -30,13 +31,11 @@ from apps.remote_sensing.models.prithvi_eo.coordinates import (
 from apps.remote_sensing.models.prithvi_eo.published import STATISTICS
 from core.backbones.patches import PatchEmbed, patch_grid
 from core.backbones.vit import Block, reset_parts
-from core.errors import UserError, did_you_mean
 from core.objectives.masked_autoencoding import Masking, select
 
 __all__ = ["Frames", "Prithvi", "frames_apart"]
 
 Coordinate = Literal["time", "location"]
-Frames = Literal["channels", "mean", "max", "difference"]
 
 
 class Prithvi(nn.Module):
@@ -308,16 +307,4 @@ def frames_apart(tokens: Tensor, grid: tuple[int, int, int], *, frames: Frames =
         UserError: If `frames` is unknown.
     """
     t, h, w = grid
-    image = tokens[:, 1:].unflatten(1, (t, h, w)).permute(0, 1, 4, 2, 3)  # B L D -> B t D h w
-    if frames == "channels":
-        return image.flatten(1, 2)
-    if frames == "mean":
-        return image.mean(1)
-    if frames == "max":
-        return image.amax(1)
-    if frames == "difference":
-        return image[:, -1] - image[:, 0]
-    choices = ("channels", "mean", "max", "difference")
-    raise UserError(
-        f"frames is '{frames}'; it must be one of {', '.join(choices)}{did_you_mean(str(frames), choices)}"
-    )
+    return folded(tokens[:, 1:].unflatten(1, (t, h, w)).permute(0, 1, 4, 2, 3), frames)  # B L D -> B t D h w

@@ -14,7 +14,41 @@ from apps.remote_sensing.models.prithvi_eo.neck import PrithviUpscaled
 from core.backbones.vit import reset_parts
 from core.errors import UserError
 
-__all__ = ["ConvolutionalHead", "PrithviSegmenter"]
+__all__ = ["BatchNorm", "ConvolutionalHead", "NormedConvolution", "PrithviSegmenter"]
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that takes its running statistics for a batch with a single number for each channel.
+
+    That is one sample pooled to one pixel, of which there is no deviation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to the same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(x)
+
+
+class NormedConvolution(nn.Module):
+    """A convolution without a bias, batch norm, ReLU; the names are those of official files.
+
+    Args:
+        inputs: Channels given.
+        outputs: Channels made.
+        kernel: Pixels along a side, an odd number; the size of the image stays.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.bn = BatchNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, inputs, H, W)` to `(B, outputs, H, W)`."""
+        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class ConvolutionalHead(nn.Module):
@@ -33,7 +67,7 @@ class ConvolutionalHead(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [inputs] + [channels] * convolutions
-        self.convs = nn.ModuleList(_NormedConvolution(sizes[i], channels) for i in range(convolutions))
+        self.convs = nn.ModuleList(NormedConvolution(sizes[i], channels) for i in range(convolutions))
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, classes, 1)
 
@@ -121,23 +155,13 @@ class PrithviSegmenter(PrithviUpscaled):
         """Map images as for `Prithvi.features` to logits `(B, classes, H, W)`."""
         return self._resized(self.decode_head(super().forward(x, time, location)), x)
 
-    def with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_auxiliary(
+        self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the logits of the head and those of the auxiliary head, whose loss is added in training."""
-        image = super().forward(x)
+        image = super().forward(x, time, location)
         return self._resized(self.decode_head(image), x), self._resized(self.auxiliary_head(image), x)
 
     @staticmethod
     def _resized(logits: Tensor, x: Tensor) -> Tensor:
         return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
-
-
-class _NormedConvolution(nn.Module):
-    """A convolution without a bias, batch norm, ReLU; the names are those of official files."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))

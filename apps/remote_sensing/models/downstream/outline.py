@@ -1,0 +1,155 @@
+"""What the layers of an encoder give, found without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from core.errors import UserError
+
+__all__ = ["Layer", "check_encoder", "chosen_layers", "layers_of", "of_one_date", "patches_of_dates"]
+
+_WANTED = "such as Prithvi, SoftConViT, SoftConResNet50 or AnyBackbone"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer gives.
+
+    Args:
+        number: Of the layer.
+        channels: Of its features, all dates together.
+        stride: Pixels of the image for each pixel of its features, along rows and columns.
+    """
+
+    number: int
+    channels: int
+    stride: tuple[int, int]
+
+
+def check_encoder(encoder: nn.Module, *, where: str) -> None:
+    """Refuse what gives no maps of features.
+
+    Raises:
+        UserError: With the class found.
+    """
+    if not callable(getattr(encoder, "feature_maps", None)):
+        raise UserError(
+            f"{where} needs an encoder with feature_maps(), {_WANTED}; {type(encoder).__name__} has none"
+        )
+
+
+def layers_of(encoder: nn.Module, numbers: Sequence[int], *, dates: int) -> list[Layer]:
+    """Return what layers give.
+
+    Args:
+        encoder: On any device.
+        numbers: Of the layers.
+        dates: Of the images.
+
+    Raises:
+        UserError: If there is no such layer.
+    """
+    rows, columns = _sides(encoder)
+    images = torch.empty(1, len(encoder.bands), dates, rows, columns, device="meta")  # type: ignore[arg-type]
+    wrapped = _FeatureMaps(encoder)
+    held = [*wrapped.named_parameters(), *wrapped.named_buffers()]
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in held}
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            maps = functional_call(wrapped, meta, (images, list(numbers)))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return [
+        Layer(number, found.shape[1], (round(rows / found.shape[-2]), round(columns / found.shape[-1])))
+        for number, found in zip(numbers, maps, strict=True)
+    ]
+
+
+def chosen_layers(
+    encoder: nn.Module, layers: Sequence[int] | None, *, wanted: int, dates: int, where: str
+) -> list[Layer]:
+    """Return the layers that a decoder takes.
+
+    Without a choice that is the last one, or four: at each quarter of a plain transformer's depth, or one for
+    each of the four coarsest sizes that a pyramid has.
+
+    Args:
+        encoder: What gives them.
+        layers: The user's choice.
+        wanted: How many.
+        dates: Of the images.
+        where: The decoder's name, for errors.
+
+    Raises:
+        UserError: If a layer does not exist, or there are not as many as the decoder takes.
+    """
+    if layers is not None:
+        if len(layers) != wanted:
+            raise UserError(
+                f"{where} takes {wanted} layer(s) of the encoder, and layers is {list(layers)}; name {wanted}"
+            )
+        return layers_of(encoder, layers, dates=dates)
+    if wanted == 1:
+        return layers_of(encoder, [-1], dates=dates)
+    count = _count(encoder)
+    if count < wanted:
+        raise UserError(
+            f"{where} takes {wanted} layers, and {type(encoder).__name__} has {count}; choose a deeper "
+            "encoder or a decoder of one layer, such as FCN"
+        )
+    found = layers_of(encoder, range(count), dates=dates)
+    coarsest = {layer.stride: layer for layer in found}  # the last one of each size
+    if len(coarsest) == 1:
+        return [found[count * part // wanted - 1] for part in range(1, wanted + 1)]
+    if len(coarsest) < wanted:
+        raise UserError(
+            f"{where} takes {wanted} layers, and {type(encoder).__name__} has {len(coarsest)} sizes of "
+            f"features; name {wanted} of its {count} layers under layers"
+        )
+    return list(coarsest.values())[-wanted:]
+
+
+def patches_of_dates(encoder: nn.Module, dates: int) -> int:
+    """Return how many dates of features an encoder makes of images of `dates` dates."""
+    patch = getattr(encoder, "patch", None)
+    return dates // patch[0] if isinstance(patch, tuple) else dates
+
+
+def of_one_date(encoder: nn.Module) -> int:
+    """Return how many dates a patch of the encoder spans."""
+    patch = getattr(encoder, "patch", None)
+    return int(patch[0]) if isinstance(patch, tuple) else 1
+
+
+def _count(encoder: Any) -> int:
+    depth = getattr(encoder, "depth", None)
+    return int(depth) if depth is not None else sum(1 for _ in encoder.blocks())
+
+
+def _sides(encoder: Any) -> tuple[int, int]:
+    """Return rows and columns of an image whose features have whole pixels."""
+    patch = getattr(encoder, "patch", None)
+    if isinstance(patch, tuple):
+        return 4 * patch[1], 4 * patch[2]
+    side = 4 * int(patch) if patch is not None else int(getattr(encoder, "image", 224))
+    return side, side
+
+
+class _FeatureMaps(nn.Module):
+    """An encoder whose `forward` gives its feature maps."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, layers: list[int]) -> Any:
+        return self.encoder.feature_maps(x, layers=layers)

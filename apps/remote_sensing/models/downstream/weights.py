@@ -1,0 +1,132 @@
+"""How the weights of an encoder, wherever they come from, reach the network that stands on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from apps.remote_sensing.models import prithvi
+from apps.remote_sensing.models.prithvi_eo import official
+from core.checkpoints.keymap import KeyMap
+from core.checkpoints.networks import home_of
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["HELD", "HeldMap", "encoder_maps", "fitted", "with_neck"]
+
+_HOLDER = "encoder."
+# Where version 1 of Prithvi has what stands in a mapper with its neck.
+_NECK = {
+    "neck.": "decoder.neck.",
+    "decode_head.convs.": "decoder.convs.",
+    "decode_head.conv_seg.": "head.last.",
+    "auxiliary_head.": "auxiliary_head.",
+}
+_BESIDE = ("teacher.", "projector.", "predictor.")  # of a pre-training with two branches
+
+
+@dataclass(frozen=True)
+class HeldMap(KeyMap):
+    """The table of an encoder for the network that holds it as `encoder`.
+
+    Only the encoder has official names; nothing else is exported.
+
+    Args:
+        inner: The encoder's own table.
+        neck: Whether the network also has version 1's neck and head, under our names.
+        auxiliary: Whether it also has the auxiliary head.
+    """
+
+    inner: KeyMap = field(default_factory=KeyMap)
+    neck: bool = False
+    auxiliary: bool = False
+
+    def ignores(self, official: str) -> bool:
+        """Tell whether an official name carries nothing the network needs."""
+        if self.inner.ignores(official):
+            return True
+        name = self.inner.our_name(official) if self.neck else None
+        return name is not None and name.startswith("auxiliary_head.") and not self.auxiliary
+
+    def our_name(self, official: str) -> str | None:
+        """Return our name of an official parameter, or None if no rule knows it."""
+        name = self.inner.our_name(official)
+        return None if name is None else self._held(name)
+
+    def official_name(self, ours: str) -> str | None:
+        """Return the official name of one of our parameters, or None if no rule knows it."""
+        return self.inner.official_name(ours.removeprefix(_HOLDER)) if ours.startswith(_HOLDER) else None
+
+    def from_official(
+        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return official weights under our names; see `KeyMap`."""
+        named = self.inner.from_official({name: t for name, t in state.items() if not self.ignores(name)})
+        found = {self._held(name): tensor for name, tensor in named.items()}
+        if expected is not None and set(found) != set(expected):
+            differing = ", ".join(sorted(set(found) ^ set(expected)))
+            raise UserError(f"The checkpoint's parameters do not fit the network: {differing}.")
+        return found
+
+    def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the encoder's weights under the official names; see `KeyMap`."""
+        return self.inner.to_official(
+            {name.removeprefix(_HOLDER): tensor for name, tensor in state.items() if name.startswith(_HOLDER)}
+        )
+
+    def _held(self, name: str) -> str:
+        return (_with_neck(name) if self.neck else None) or _HOLDER + name
+
+
+HELD = HeldMap(inner=prithvi.KEY_MAP)
+"""The table that a module exports; which one a network has follows from its encoder."""
+
+
+def encoder_maps(encoder: nn.Module) -> tuple[KeyMap, ...]:
+    """Return the tables of an encoder's official layouts, for the network that holds it."""
+    home = home_of(encoder)
+    own = home.key_maps(encoder) if hasattr(home, "key_maps") else (getattr(home, "KEY_MAP", KeyMap()),)
+    return tuple(HeldMap(inner=inner) for inner in own)
+
+
+def with_neck(encoder: prithvi.Prithvi, *, auxiliary: bool) -> KeyMap:
+    """Return the table for a network with version 1's neck, which reads its fine-tuned files whole."""
+    inner = official.map_for(encoder, holder="", heads=True)
+    return HeldMap(inner=inner, neck=True, auxiliary=auxiliary)
+
+
+def fitted(tensors: Mapping[str, Tensor], *, prefix: str, decoder: bool) -> dict[str, Tensor]:
+    """Return weights of one of our checkpoints under the names of a network on an encoder.
+
+    Those of an encoder alone, of version 1's segmentation, of a student and its teacher, and of any network
+    that holds an `encoder` are taken.
+
+    Args:
+        tensors: Under the names of the checkpoint.
+        prefix: Where the network stands in a larger one.
+        decoder: Whether it has one; else those of decoders are left out.
+    """
+    inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    outside = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
+    beside = _BESIDE if decoder else (*_BESIDE, "decoder.", "auxiliary_head.")
+    inside = {_from_version_1(name): t for name, t in inside.items()}
+    if not any(name.startswith(_HOLDER) for name in inside):
+        inside = {_HOLDER + name: tensor for name, tensor in inside.items()}
+    kept = {name: tensor for name, tensor in inside.items() if not name.startswith(beside)}
+    return {**outside, **{prefix + name: tensor for name, tensor in kept.items()}}
+
+
+def _from_version_1(name: str) -> str:
+    if name.startswith("backbone."):
+        return _HOLDER + name.removeprefix("backbone.")
+    return _with_neck(name) or name
+
+
+def _with_neck(name: str) -> str | None:
+    for theirs, ours in _NECK.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return None
