@@ -110,7 +110,7 @@ class Classification(SceneTask):
         names = ("map_macro", "map_micro", "f1_macro") if self.several else ("accuracy", "f1")
         shown = {name: found[name] for name in names}
         self.log_results({"loss": self._scores["loss"].compute(), **shown}, stage="val")
-        if self.trainer.training and not self.trainer.sanity_checking:
+        if self.fitting:
             self.normaliser.update({"temperature": float(self._scores["temperature"].compute())})
 
     def on_test_epoch_start(self) -> None:

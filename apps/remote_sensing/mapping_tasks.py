@@ -109,7 +109,7 @@ class Segmentation(SceneTask):
         found = self._scores["classes"].compute()
         shown = {name: found[name] for name in ("iou", "accuracy", "f1")}
         self.log_results({"loss": self._scores["loss"].compute(), **shown}, stage="val")
-        if self.trainer.training and not self.trainer.sanity_checking:
+        if self.fitting:
             self.normaliser.update({"temperature": float(self._scores["temperature"].compute())})
 
     def on_test_epoch_start(self) -> None:

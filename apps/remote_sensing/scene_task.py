@@ -51,6 +51,11 @@ class SceneTask(Task):
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__)
 
+    @property
+    def fitting(self) -> bool:
+        """Whether a validation belongs to a training, of which it is no trial before the start."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse scenes that do not fit the network.
 
