@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from apps.remote_sensing.probe_scores import class_scores, label_scores
 from apps.remote_sensing.probing import Scaler, fit_linear, nearest, vote, vote_labels
 from core.errors import UserError, did_you_mean
 
-__all__ = ["METHODS", "Split", "probe", "share"]
+__all__ = ["METHODS", "Predictions", "Split", "predictions", "probe", "share"]
 
 METHODS = ("knn", "linear")
 
@@ -29,6 +29,31 @@ class Split:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What one probe says of the rows of a split.
+
+    Args:
+        method: Of `METHODS`.
+        scaled: Whether features were scaled.
+        predicted: `(M,)` classes, or `(M, L)` of 0 and 1.
+        shares: `(M, L)`, larger for likelier labels; None for classes.
+        converged: Whether the fit came to its end.
+    """
+
+    method: str
+    scaled: bool
+    predicted: Tensor
+    shares: Tensor | None = None
+    converged: bool = True
+
+    def scores(self, true: Tensor) -> dict[str, float]:
+        """Return the scores beside the true labels; see `apps.remote_sensing.probe_scores`."""
+        if self.shares is None:
+            return class_scores(self.predicted, true)
+        return label_scores(self.shares, self.predicted, true)
+
+
 def probe(
     train: Split,
     test: Split,
@@ -41,9 +66,27 @@ def probe(
 ) -> list[dict[str, str | float | bool]]:
     """Return one row of scores for each method, with features as they are and scaled.
 
+    For the arguments see `predictions`.
+    """
+    found = predictions(train, test, methods=methods, scaled=scaled, k=k, strength=strength, steps=steps)
+    return [{"method": one.method, "scaled": one.scaled, **one.scores(test.labels)} for one in found]
+
+
+def predictions(
+    train: Split,
+    test: Split,
+    *,
+    methods: Sequence[str] = METHODS,
+    scaled: Sequence[bool] = (False, True),
+    k: int = 5,
+    strength: float | None = 1.0,
+    steps: int = 3000,
+) -> Iterator[Predictions]:
+    """Yield what each method says, with features as they are and scaled.
+
     Args:
         train: What probes are fitted on, and the scaling.
-        test: What they are scored on.
+        test: What they are asked about.
         methods: Of `METHODS`.
         scaled: Whether features get mean 0 and deviation 1 over the training split.
         k: Neighbours.
@@ -62,7 +105,6 @@ def probe(
             f"labels are {tuple(train.labels.shape)} for training and {tuple(test.labels.shape)} for "
             "testing; both must be classes, or as many labels"
         )
-    rows: list[dict[str, str | float | bool]] = []
     for scale in scaled:
         fitted, scored = train.features, test.features
         if scale:
@@ -70,12 +112,16 @@ def probe(
             fitted, scored = scaler(fitted), scaler(scored)
         for method in methods:
             if method == "knn":
-                scores = _by_neighbours(nearest(fitted, scored, k=k), train.labels, test.labels)
+                neighbours = nearest(fitted, scored, k=k)
+                if train.labels.ndim == 1:
+                    yield Predictions(method, scale, vote(neighbours, train.labels))
+                else:
+                    shares, several = vote_labels(neighbours, train.labels)
+                    yield Predictions(method, scale, several, shares)
             else:
                 linear = fit_linear(fitted, train.labels, strength=strength, steps=steps)
-                scores = _scores(linear.scores(scored), linear(scored), test.labels)
-            rows.append({"method": method, "scaled": scale, **scores})
-    return rows
+                likely = None if train.labels.ndim == 1 else linear.scores(scored)
+                yield Predictions(method, scale, linear(scored), likely, linear.converged)
 
 
 def share(train: Split, fraction: float, *, seed: int = 0) -> Split:
@@ -92,14 +138,3 @@ def share(train: Split, fraction: float, *, seed: int = 0) -> Split:
     order = torch.randperm(len(train.features), generator=torch.Generator().manual_seed(seed))
     chosen = order[:count].sort().values
     return Split(train.features[chosen], train.labels[chosen])
-
-
-def _by_neighbours(neighbours: Tensor, labels: Tensor, true: Tensor) -> dict[str, float]:
-    if labels.ndim == 1:
-        return class_scores(vote(neighbours, labels), true)
-    shares, several = vote_labels(neighbours, labels)
-    return label_scores(shares, several, true)
-
-
-def _scores(scores: Tensor, predicted: Tensor, true: Tensor) -> dict[str, float]:
-    return class_scores(predicted, true) if true.ndim == 1 else label_scores(scores, predicted, true)

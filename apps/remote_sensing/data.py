@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.samples import SceneSet, Style, tile_windows
@@ -130,6 +131,7 @@ class Scenes(DataModule):
         self._known: Mapping[str, Any] = {}
         self._scenes: dict[str, list[Scene]] = {}
         self._style: Style | None = None
+        self._side: int | None = None
         self._constants: Mapping[str, tuple[float, float]] = {}
         self._counted: Statistics | None = None
 
@@ -156,6 +158,7 @@ class Scenes(DataModule):
             "location": style.location,
             "longitude_first": self.longitude_first,
             "resize": self.resize,
+            "window": self._side,
             "class_counts": list(self._counted.classes) if self._counted else [],
             "sources": [source.name],
             "licences": [source.licence] if source.licence else [],
@@ -205,6 +208,10 @@ class Scenes(DataModule):
     def predict_set(self) -> SceneSet | None:
         """Return the windows to predict, or None if there are none."""
         return self._evaluated(self.split)
+
+    def in_order(self, split: str) -> DataLoader:
+        """Return a loader of a split's windows in their order, none of them drawn or mirrored."""
+        return self._in_order(self._present(self._evaluated(split), split), self.eval_batch_size)
 
     # --- helpers ---
 
@@ -271,6 +278,7 @@ class Scenes(DataModule):
         if not scenes:
             raise UserError(f"{source.name} has no scenes in {source.path}; check data.source.path")
         mean, std = self._spread(scenes[0], names)
+        self._side = self.crop or self.tile or max(source.size(scenes[0]))
         timed = self.time and all(scene.dates is not None for scene in scenes)
         placed = self.location and source.location(scenes[0]) is not None
         return Style(
