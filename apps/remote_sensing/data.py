@@ -56,6 +56,7 @@ class Scenes(DataModule):
             below 1.
         bad_files: `stop` at a scene that cannot be used, or `skip` it: then all scenes are read once before
             the run, and those left out are listed (and in `skipped`).
+        path: Folder of the data set, in place of the source's own.
         split: Which split `predict` maps; `predict` is the test split without its labels for most readers.
         statistics_folder: Where statistics are kept.
         batch_size: Windows in a batch.
@@ -90,6 +91,7 @@ class Scenes(DataModule):
         longitude_first: bool = False,
         limit: float | None = None,
         bad_files: Literal["stop", "skip"] = "stop",
+        path: str | None = None,
         split: Literal["predict", "train", "val", "test"] = "predict",
         statistics_folder: str | None = None,
         batch_size: int = 8,
@@ -118,6 +120,8 @@ class Scenes(DataModule):
             raise UserError("data.stride is given without data.tile; give the side of the tiles too")
         if limit is not None and not limit > 0:
             raise UserError(f"data.limit is {limit}; it must be above 0")
+        if path is not None:
+            source.path = Path(path).expanduser()
         self.source, self.bands, self.normalise = source, bands, normalise
         self.mean, self.std, self.scale = mean, std, scale
         self.fill, self.fill_before = fill, fill_before

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.source import Scene, opened
-from apps.remote_sensing.scenes.target import Target
+from apps.remote_sensing.scenes.pair import Targets, undecided
 from core.data.counting import counted
 from core.data.tiles import Tile, ramps, starts
 from core.errors import UserError
@@ -66,6 +66,7 @@ def map_scene(
     overwrite: bool = False,
     restart: bool = False,
     progress: bool = True,
+    uncertainty: str | os.PathLike[str] | None = None,
 ) -> SceneMap:
     """Map a scene into a cloud-optimised GeoTIFF on the same grid.
 
@@ -81,6 +82,7 @@ def map_scene(
         overwrite: Replace a map of ours that was made otherwise; any other file is never replaced.
         restart: Drop what a process that was killed left.
         progress: Show how far it is.
+        uncertainty: A second map, of how undecided the probabilities are: their entropy from 0 to 1.
 
     Raises:
         UserError: If the scene cannot be read or holds no data, lacks a band, or the map cannot be written.
@@ -92,15 +94,14 @@ def map_scene(
         # a scene without coordinates gives a map without: nothing to warn of
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with opened(scene, settings) as source:
-            target = Target(
-                out, like=source.dataset, settings=settings, facts=settings.facts() | source.facts()
-            )
+            facts = settings.facts() | source.facts()
+            target = Targets(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
             if target.finished(overwrite=overwrite):
-                return SceneMap(target.path, source.shape, existed=True)
+                return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
             with locked(target.lock):
                 if target.finished(overwrite=overwrite):  # by the process that held the lock
                     target.discard()
-                    return SceneMap(target.path, source.shape, existed=True)
+                    return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
                 left = target.begin(restart=restart)
                 valid = _map_rows(source, target, model, settings, left, progress=progress)
                 if not valid:
@@ -109,12 +110,14 @@ def map_scene(
                         f"{source.path} has no pixel with data in every band; check its nodata and bands"
                     )
                 target.finish()
-            return SceneMap(target.path, source.shape, valid=valid, resumed=left["rows"])
+            return SceneMap(
+                target.path, source.shape, valid=valid, resumed=left["rows"], beside=target.beside
+            )
 
 
 def _map_rows(
     source: Scene,
-    target: Target,
+    target: Targets,
     model: Model,
     settings: MapSettings,
     left: dict[str, int],
@@ -147,8 +150,8 @@ def _map_rows(
                 continue
             end = tops[number + 1] if number + 1 < len(tops) else height
             top = sums.top
-            values, filled = sums.take(end - top, settings)
-            target.write(top, values)
+            values, entropy, filled = sums.take(end - top, settings, entropy=bool(target.beside))
+            target.write(top, values, entropy)
             valid += filled
             target.note(rows=number + 1, valid=valid)
     return valid
@@ -205,23 +208,35 @@ class _Sums:
                 sums[into] += score[skip:rows, :columns] * weights
         self._valid[into] |= valid[skip:]
 
-    def take(self, count: int, settings: MapSettings) -> tuple[NDArray, int]:
-        """Return the first rows as the map's values and how many pixels have data; the rest moves up."""
+    def take(
+        self, count: int, settings: MapSettings, *, entropy: bool
+    ) -> tuple[NDArray, NDArray[np.float32] | None, int]:
+        """Return the first rows as the map's values, their entropy if wanted, and how many pixels have data.
+
+        The other rows move up.
+        """
         width, filled = self._valid.shape[1], 0
         values = np.empty((settings.count, count, width), dtype=settings.map_dtype)
+        unsure = np.empty((1, count, width), dtype=np.float32) if entropy else None
         for first in range(0, count, _ROWS):
             rows = slice(first, min(first + _ROWS, count))
             scores = self._sums[:, rows]
-            valid = self._valid[rows] & np.isfinite(scores).all(axis=0)
+            finite = np.isfinite(scores)
+            apart = settings.kind == "scores" and settings.needs == "any"
+            valid = self._valid[rows] & (finite.any(axis=0) if apart else finite.all(axis=0))
             values[:, rows] = _encoded(scores, settings)
+            if apart:
+                values[:, rows][~finite] = settings.map_nodata
             values[:, rows][:, ~valid] = settings.map_nodata
+            if unsure is not None:
+                unsure[:, rows] = np.where(valid, undecided(scores), np.nan)
             filled += int(valid.sum())
         keep = self._valid.shape[0] - count
         for sums in (*self._sums, self._valid):
             sums[:keep] = sums[count:].copy()
             sums[keep:] = 0
         self.top += count
-        return values, filled
+        return values, unsure, filled
 
 
 def _encoded(scores: NDArray[np.float64], settings: MapSettings) -> NDArray:

@@ -1,0 +1,76 @@
+"""Filling what clouds hide: scenes in, the same scenes out with predicted pixels where nothing was seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apps.remote_sensing.mapping_model import SceneModel
+from core.errors import UserError
+
+__all__ = ["GapModel"]
+
+
+class GapModel(SceneModel):
+    """A masked autoencoder trained on gaps; what is visible stays bit for bit as it is.
+
+    For the arguments see `SceneModel`.
+    """
+
+    def check_tile(self, side: int) -> None:
+        """Refuse tiles that are no whole patches.
+
+        Raises:
+            UserError: Naming both.
+        """
+        patch = self.network.encoder.patch
+        if any(side % size for size in patch[1:]):
+            raise UserError(
+                f"a tile of {side} pixels is no multiple of the network's patch, {patch[1]} x {patch[2]}; give "
+                "another --tile"
+            )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the bands of the filled scene, those of a date together."""
+        if self.frames == 1:
+            return self.bands
+        return tuple(f"{band}_{date + 1}" for date in range(self.frames) for band in self.bands)
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Fill tiles.
+
+        Args:
+            tiles: `(B, T * C, h, w)` float32 in the file's units, NaN without data; a mask of gaps may follow,
+                `(B, 1 or T, h, w)`, not zero where a date is hidden.
+
+        Returns:
+            `(B, T * C, h, w)` float32; NaN where a tile shows no patch without a gap.
+        """
+        count = len(self.bands) * self.frames
+        tiles = tiles.to(self.device, torch.float32)
+        images, mask = tiles[:, :count], tiles[:, count:]
+        split = images.unflatten(1, (self.frames, len(self.bands)))  # B TC h w -> B T C h w
+        hidden = split.isnan().any(dim=2)
+        if mask.shape[1]:
+            hidden = hidden | (mask != 0)
+        made = torch.full_like(split, torch.nan)
+        rows = hidden.flatten(1).any(1).nonzero().flatten().tolist()
+        for row in rows:  # one by one: each keeps another number of patches
+            filled = self._filled(images[row : row + 1], hidden[row : row + 1])
+            if filled is not None:
+                made[row] = filled[0].transpose(0, 1)  # C T h w -> T C h w
+        return torch.where(hidden[:, :, None], made, split).flatten(1, 2)
+
+    def _filled(self, tiles: Tensor, hidden: Tensor) -> Tensor | None:
+        """Return a prediction `(1, C, T, h, w)` in the file's units, None if no patch is without a gap."""
+        from core.objectives.masked_autoencoding import token_mask
+
+        gaps = hidden[:, None]
+        if bool(token_mask(gaps, self.network.encoder.patch).all()):
+            return None
+        image = self.normalised(tiles)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            made = self.network(image, **self.told(1), gaps=gaps)
+        image = self.network.image(made.prediction.float(), made.grid)
+        return image / self._factor + self._offset
