@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
 from apps.remote_sensing.objectives.soft_contrastive import SoftContrastive, soft_contrastive
-from apps.remote_sensing.views import two_views
+from apps.remote_sensing.preparing import Binding, Prepared, prepared_for
+from apps.remote_sensing.scene_task import SceneTask
+from apps.remote_sensing.views import draws_of_views, two_views
+from core.data.randomness import key, uniforms
 from core.errors import UserError
-from core.task import Task
+from core.objectives.masked_autoencoding import Masking, random_masking
 
 __all__ = ["ContrastivePretraining"]
 
 
-class Labelled(Protocol):
-    """What a batch has: `image` `(B, C, T, H, W)`, normalised, and multi-hot `label` `(B, K)`."""
-
-    image: Tensor
-    label: Tensor
-
-
-class ContrastivePretraining(Task):
+class ContrastivePretraining(SceneTask):
     """Trains a `Siamese` network on two views of each scene.
+
+    What is drawn for a scene (two of its dates, where the views lie, which patches the student sees) depends
+    on the data's seed, the epoch and the scene's name alone, so it is the same in a run that is resumed, and
+    for any number of processes.
 
     Args:
         network: Student and teacher.
+        preparation: What is done to the images' numbers where the data module leaves them as stored; None:
+            it has normalised them.
         temperature: See `soft_contrastive`; so are the next three.
         soft_weight: Factor of the soft term.
         soft_temperature: Divides the similarities in the soft term.
@@ -36,16 +40,20 @@ class ContrastivePretraining(Task):
         momentum: Of the teacher at the start; it ends at 1.
         view: Side of the views in pixels; None keeps the images' own.
         scale: Smallest and largest share of an image's area that a view shows.
-        task: See `core.task.Task`.
+        task: See `SceneTask`.
 
     Raises:
         UserError: If the network is no `Siamese`, or the momentum is not in [0, 1].
     """
 
+    kind = "pretraining"
+    targets = ("multilabel",)
+
     def __init__(
         self,
         network: Siamese,
         *,
+        preparation: Binding | None = None,
         temperature: float = 0.2,
         soft_weight: float = 0.1,
         soft_temperature: float = 1.0,
@@ -72,7 +80,32 @@ class ContrastivePretraining(Task):
         }
         self.symmetric, self.momentum = symmetric, momentum
         self.view, self.scale = view, (float(scale[0]), float(scale[1]))
+        self.preparation = preparation
+        self.prepared: Prepared | None = None
         self._followed = 0
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do.
+
+        Raises:
+            UserError: Saying what to do.
+        """
+        if self.preparation is None:
+            super().check_facts(facts)
+            return
+        self.prepared = prepared_for(self.network.encoder, facts, binding=self.preparation, run=None)
+        given = {**facts, "bands": list(self.network.bands), "mean": [1.0], "std": [1.0]}
+        super().check_facts(given)
+
+    def flops_per_sample(self) -> float:
+        """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""
+        from core.tracking import count_flops
+
+        encoder = self.network.encoder
+        side = self.view or self.trainer.datamodule.train_set()[(0, 0)].image.shape[-1]  # type: ignore[attr-defined]
+        images = torch.empty(2, len(encoder.bands), side, side, device="meta")  # batch norms need two
+        times = 2 if self.symmetric else 1
+        return times * count_flops(self.network, {"seen": images, "whole": images}) / len(images)
 
     def configure_model(self) -> None:
         """Load the student's weights and start the teacher from them; a resumed run then reads its own."""
@@ -86,11 +119,11 @@ class ContrastivePretraining(Task):
         super().on_train_start()
         self._followed = self.global_step
 
-    def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
+    def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of two views."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: Labelled, batch_idx: int) -> None:
+    def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Log the loss of two views, the same ones each time."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(batch_idx)
@@ -104,32 +137,53 @@ class ContrastivePretraining(Task):
         progress = min(self.global_step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
         self.network.follow(momentum_at(progress, first=self.momentum))
 
-    def loss(self, batch: Labelled) -> Tensor:
+    def loss(self, batch: SceneBatch) -> Tensor:
         """Return the loss of one batch."""
-        return self._terms(batch)[0]
+        return self._terms(batch, "train")[0]
 
-    def _step(self, batch: Labelled, stage: str) -> Tensor:
-        loss, found = self._terms(batch)
+    def _step(self, batch: SceneBatch, stage: str) -> Tensor:
+        loss, found = self._terms(batch, stage)
         scalars = {"loss": loss, "contrastive": found.contrastive, "soft": found.soft}
         named = {f"{stage}_{name}": value.detach() for name, value in scalars.items()}
         self.log_scalars(named, batch_size=len(batch.image), sync_dist=stage == "val")
         return loss
 
-    def _terms(self, batch: Labelled) -> tuple[Tensor, SoftContrastive]:
+    def _terms(self, batch: SceneBatch, stage: str) -> tuple[Tensor, SoftContrastive]:
         if batch.label is None or batch.label.ndim != 2:
             raise UserError(
                 "the batch has no multi-hot labels (B, K), which the soft contrastive loss compares; give "
                 "the data module labels of land cover"
             )
-        first, second = two_views(batch.image, size=self.view, scale=self.scale)
-        found = self._compared(first, second, batch.label)
+        images = batch.image if self.prepared is None else self.prepared.numbers(batch.image, batch.valid)
+        side = (self.view, self.view) if self.view else images.shape[-2:]
+        count, tokens = draws_of_views(images), self.network.tokens(*side)
+        views, *noise = self._numbers(batch, stage, count, tokens, tokens)
+        first, second = two_views(images, size=self.view, scale=self.scale, numbers=views)
+        found = self._compared(first, second, batch.label, self._masking(noise[0]))
         if not self.symmetric:
             return found.total, found
-        other = self._compared(second, first, batch.label)
+        other = self._compared(second, first, batch.label, self._masking(noise[1]))
         return (found.total + other.total) / 2, found
 
-    def _compared(self, seen: Tensor, whole: Tensor, labels: Tensor) -> SoftContrastive:
-        queries, keys = self.network(seen, whole)
+    def _numbers(self, batch: SceneBatch, stage: str, *counts: int) -> tuple[Tensor, ...]:
+        """Return random numbers `(B, count)` for each count, of the scenes where these have names."""
+        device = batch.image.device
+        names = getattr(batch, "names", ())
+        if len(names) != len(batch.image) or isinstance(names, str):
+            return torch.rand(len(batch.image), sum(counts), device=device).split(counts, dim=1)
+        data = getattr(self._trainer, "datamodule", None)
+        seed, epoch = getattr(data, "seed", 0), self.current_epoch if stage == "train" else 0
+        keys = torch.tensor([key(seed, epoch, name, f"{stage} views") for name in names])
+        return uniforms(keys.to(device, non_blocking=True), sum(counts)).split(counts, dim=1)
+
+    def _masking(self, noise: Tensor) -> Masking | None:
+        ratio = self.network.mask_ratio
+        return random_masking(*noise.shape, ratio, noise=noise) if ratio else None
+
+    def _compared(
+        self, seen: Tensor, whole: Tensor, labels: Tensor, masking: Masking | None
+    ) -> SoftContrastive:
+        queries, keys = self.network(seen, whole, masking=masking)
         key_labels, first = None, 0
         if self._trainer is not None and self.trainer.world_size > 1:
             gathered, others = self.all_gather(keys), self.all_gather(labels)

@@ -125,7 +125,7 @@ class Probing(Task):
             UserError: If asked to fit or predict.
         """
         if stage in ("fit", "predict"):
-            raise UserError(_NO_TRAINING.format(verb=stage))
+            raise UserError(_NO_TRAINING.format(verb=getattr(stage, "value", stage)))
         super().setup(stage)
         self.network.requires_grad_(False)
         if self.prepared is not None:

@@ -6,8 +6,14 @@ import hashlib
 import operator
 
 import torch
+from torch import Tensor
 
-__all__ = ["generator", "key"]
+__all__ = ["generator", "key", "uniforms"]
+
+_STEP, _FIRST, _SECOND = (
+    value - (1 << 64) if value >> 63 else value
+    for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 def key(seed: int, epoch: int, index: int | str, purpose: str) -> int:
@@ -31,3 +37,28 @@ def key(seed: int, epoch: int, index: int | str, purpose: str) -> int:
 def generator(seed: int, epoch: int, index: int | str, purpose: str) -> torch.Generator:
     """Return a CPU generator seeded with `key(seed, epoch, index, purpose)`."""
     return torch.Generator().manual_seed(key(seed, epoch, index, purpose))
+
+
+def uniforms(keys: Tensor, count: int) -> Tensor:
+    """Return numbers in [0, 1) that depend on each key and the place in its row alone, on any device.
+
+    They are those of SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2714064.2660195) seeded with it:
+    what a batch on an accelerator draws is then a function of its samples, without a generator for each.
+
+    Args:
+        keys: `(B,)` int64, such as those of `key`.
+        count: Numbers for each.
+
+    Returns:
+        `(B, count)` float64.
+    """
+    places = torch.arange(1, count + 1, device=keys.device)
+    state = keys[:, None] + places * _STEP  # wraps around at 64 bits, as it is meant to
+    state = (state ^ _shifted(state, 30)) * _FIRST
+    state = (state ^ _shifted(state, 27)) * _SECOND
+    return _shifted(state ^ _shifted(state, 31), 11).double() * 2.0**-53
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    """Shift to the right with zeros from the left, which torch's own shift of signed numbers does not."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.randomness import generator, key
+from core.data.randomness import generator, key, uniforms
 
 whole = st.integers(min_value=0, max_value=2**62)
 
@@ -64,3 +64,23 @@ def test_generators_of_one_key_agree_and_leave_the_global_one_alone():
 def test_key_refuses_what_is_neither_number_nor_name():
     with pytest.raises(TypeError):
         key(0, 0, 1.5, "crop")
+
+
+def test_uniforms_are_those_of_splitmix64():
+    numbers = uniforms(torch.tensor([1234567, 0]), 3)
+
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]  # seed 1234567
+    assert numbers[0].tolist() == [(value >> 11) * 2.0**-53 for value in published]
+    assert numbers[1, 0].item() == (0xE220A8397B1DCDAF >> 11) * 2.0**-53
+
+
+def test_uniforms_of_a_row_depend_on_its_key_alone_and_are_even():
+    keys = torch.tensor([key(0, 0, index, "view") for index in range(400)])
+
+    numbers = uniforms(keys, 50)
+
+    assert torch.equal(uniforms(keys[7:9], 20), numbers[7:9, :20])
+    assert bool((numbers >= 0).all()) and bool((numbers < 1).all())
+    assert abs(float(numbers.mean()) - 0.5) < 0.01
+    assert abs(float(numbers.var()) - 1 / 12) < 0.002
+    assert float(torch.corrcoef(numbers[:, :2].T)[0, 1].abs()) < 0.15

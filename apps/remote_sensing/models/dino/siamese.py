@@ -91,6 +91,10 @@ class Siamese(nn.Module):
             keys = self.teacher["projector"](self.teacher["encoder"](whole))
         return queries, keys
 
+    def tokens(self, height: int, width: int) -> int:
+        """Return how many patches an image of this size has: what a masking is drawn for."""
+        return (height // self.encoder.patch) * (width // self.encoder.patch)
+
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
         """Move the teacher towards the student, of which it takes over `1 - momentum`."""
