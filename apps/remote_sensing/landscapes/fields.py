@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Line", "edges", "field_parcels", "fractal", "nearest", "soft_below", "winding"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Line = tuple[Array, Array, Array]
 """Rows, columns and half widths of points along a line, in pixels."""
 
@@ -23,15 +25,16 @@ def fractal(
     and is flat above the wavelength `longest` in pixels. They are cut from larger periodic fields, so that
     opposite sides do not match.
     """
+    from scipy.fft import irfft2
+
     side = size + size // 2
     down, across = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     power = (down**2 + across**2 + longest**-2) ** (-slope / 2)
     power[0, 0] = 0
-    noise = drawn.standard_normal((count, side, side), dtype=np.float32)
-    found = np.fft.irfft2(np.fft.rfft2(noise) * np.sqrt(power).astype(np.float32), s=(side, side))
-    found -= found.mean((1, 2), keepdims=True)
+    waves = drawn.standard_normal((count, *power.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    found = irfft2(waves * np.sqrt(power).astype(np.float32), s=(side, side))
     found /= found.std((1, 2), keepdims=True)
-    return found[:, :size, :size].astype(np.float64)
+    return found[:, :size, :size]
 
 
 def soft_below(field: Array, level: float | Array, *, gain: float = 1.0) -> Array:

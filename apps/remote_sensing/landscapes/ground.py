@@ -7,6 +7,7 @@ spread (Nobre et al. 2011, doi:10.1016/j.jhydrol.2011.03.051), is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ CLASSES = ("water", "wetland", "forest", "grassland", "cropland", "bare", "built
 PIXEL = 30.0
 """Side of a pixel in metres."""
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 _KINDS = tuple(SEASONS)
 WATER, WETLAND, FOREST, GRASS, CROP, BARE, BUILT = range(7)
 
@@ -78,7 +79,7 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
         size: Pixels along an edge.
         dryness: 0 is humid, 1 is a semi-desert.
     """
-    broad = fractal(drawn, 8, size)
+    broad = fractal(drawn, 8, size, slope=3.4)
     rough = fractal(drawn, 3, size, slope=1.4, longest=16)
     hills, woods, stands, wet, rocks, lakes, burnable, _ = broad
     water, distance = _waters(drawn, size, lakes)
@@ -105,7 +106,7 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
 
     cover = np.where(farmed & arable, CROP, GRASS)
     cover[wooded] = FOREST
-    barren = rocks + 6 * (steep - 0.25).clip(0) + 0.25 * rough[1]
+    barren = rocks + (1 + 6 * dryness) * (steep - 0.25).clip(0) + 0.25 * rough[1]
     cover[(barren > 2.2 - 1.5 * dryness) & ~farmed] = BARE
     cover[(distance < 3.0) & (rough[2] > 1.0) & (above < 1.0)] = BARE  # bars of sand and gravel
     cover[(above < drawn.uniform(0.5, 1.2)) & (wet > 0.1 + 0.9 * dryness) & (cover != BARE)] = WETLAND
@@ -138,14 +139,19 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
     litter = np.where(farm, 0.25 + 0.2 * even[1], np.where(cover == BARE, 0.05, 0.65))
     texture = np.choose(cover, (0.0, 0.05, 0.09, 0.04, 0.025, 0.06, 0.14)) * rough[0]
     bright = 1 + texture + np.where(farm, 0.07 * even[2], 0.04 * wet) - 0.30 * age
-    return Ground(
-        cover=cover, plant=plant, water=water, above=above, height=height, built=built, road=road,
+    parts = dict(
+        water=water, above=above, height=height, built=built, road=road,
         roofs=np.clip(0.5 + 0.3 * rough[0], 0.1, 0.9), late=np.where(farm, 6 * even[0], 3 * stands),
         vigour=vigour.clip(0.02, 1.03), litter=litter.clip(0, 0.9),
         moist=np.clip(0.35 - 0.4 * dryness + 0.15 * wet + 0.4 * np.exp(-above), 0, 0.9),
         sandy=np.where(cover == BARE, np.clip(0.55 + 0.3 * rocks, 0, 1), 0.1 + 0.2 * dryness),
         bright=bright.clip(0.4, 1.6), age=age, rough=rough[1], broad=burnable,
     )  # fmt: skip
+    return Ground(
+        cover=cover,
+        plant=plant,
+        **{name: part.astype(np.float32, copy=False) for name, part in parts.items()},
+    )
 
 
 def _waters(drawn: np.random.Generator, size: int, lakes: Array) -> tuple[Array, Array]:
@@ -188,12 +194,12 @@ def _waters(drawn: np.random.Generator, size: int, lakes: Array) -> tuple[Array,
 
 def _relief(drawn: np.random.Generator, hills: Array, rough: Array, distance: Array) -> tuple[Array, Array]:
     """Return height and height above water in metres: a plain along the water, and hills beyond it."""
-    relief = float(np.clip(drawn.lognormal(3.4, 1.0), 3, 260))
-    plain = float(np.clip(drawn.lognormal(2.7, 0.5), 6, 60))
-    hill = relief * np.exp(0.75 * hills) * (1 - np.exp(-((distance / plain) ** 2)))
+    relief = float(np.clip(drawn.lognormal(3.2, 1.0), 2, 160))
+    plain = float(np.clip(drawn.lognormal(2.9, 0.5), 6, 60))
+    hill = relief * np.exp(0.7 * hills) * (1 - np.exp(-((distance / plain) ** 2)))
     bank = drawn.uniform(0.2, 1.0) * (1 - np.exp(-distance / 1.5))
     swell = drawn.uniform(0.25, 0.6) * (hills + 0.35 * rough) * (1 - np.exp(-distance / 3))
-    above = bank + drawn.uniform(0.015, 0.06) * distance + swell + hill
+    above = bank + drawn.uniform(0.006, 0.03) * distance + swell + hill
     above = np.where(distance > 0, above.clip(0.05), 0.0)
     return above + 100.0, above
 
@@ -204,7 +210,7 @@ def _towns(
     """Return the shares of built-up ground and of roads; roads run between towns and out of the scene."""
     down, across = np.mgrid[:size, :size].astype(np.float64)
     built, road = np.zeros((size, size)), np.zeros((size, size))
-    count = int(drawn.integers(0, 5))
+    count = int(drawn.integers(0, 7))
     centres = drawn.uniform(0, size, (count + 1, 2))
     for row, column in centres[:count]:
         radius = float(np.clip(drawn.lognormal(1.3, 0.7), 1.5, 0.16 * size))
@@ -221,6 +227,6 @@ def _towns(
             - (across - column) * np.cos(angle)
             + 1.1 * np.sin(((down - row) * np.cos(angle) + (across - column) * np.sin(angle)) / 17.0)
         )
-        road = np.maximum(road, np.clip(drawn.uniform(0.3, 0.7) - away + 0.5, 0, 0.6))
+        road = np.maximum(road, drawn.uniform(0.35, 0.65) * np.clip(1.1 - away, 0, 1))
     lanes = hedges & (drawn.random() < 0.5)
     return built, np.maximum(road * (road > 0.12), np.where(lanes & (built == 0) & (above > 0), 0.10, 0.0))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ NODATA = -9999
 UNKNOWN = 255
 """Label of a pixel about which nobody knows."""
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 _LANDS = (
     # southern, northern, western and eastern edge in degrees, and how dry it is from 0 to 1
@@ -119,7 +120,7 @@ def landscape(seed: int, number: int, *, size: int = 128, frames: int = 3, cloud
     place, dates = _when(drawn, frames)
     land = ground(drawn, size, dryness=place.dryness)
     event = str(drawn.choice(("flood", "fire", "nothing"), p=(0.65, 0.2, 0.15)))
-    flooded, depth = _flood(drawn, land, stage=drawn.gamma(3.0, 0.35) if event == "flood" else 0.0)
+    flooded, depth = _flood(drawn, land, stage=drawn.gamma(3.5, 0.33) if event == "flood" else 0.0)
     burnt = _fire(drawn, land) if event == "fire" else np.zeros((size, size))
     turbid = float(drawn.beta(1.5, 2.0))
 
@@ -218,7 +219,7 @@ def _shares(
 ) -> Array:
     """Return the share of each surface in each pixel on a day, `(surfaces, size, size)`; they sum to 1."""
     places = {name: row for row, name in enumerate(SURFACES)}
-    found = np.zeros((len(places), *land.cover.shape))
+    found = np.zeros((len(places), *land.cover.shape), np.float32)
     kinds = np.stack([season.cover(day, shift=land.late) for season in SEASONS.values()])
     green = np.take_along_axis(kinds, land.plant[None], 0)[0] * land.vigour
     leaves = {

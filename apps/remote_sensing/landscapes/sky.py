@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from apps.remote_sensing.landscapes.spectra import CLOUD, DIFFUSE, HAZE
 
 __all__ = ["Sky", "seen", "sky", "sun"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 _MARGIN = 32  # pixels beyond the scene whose clouds throw shadows into it
 
 
@@ -59,7 +60,7 @@ def sky(drawn: np.random.Generator, size: int, *, cover: float, elevation: float
         azimuth: Of the sun.
     """
     field = fractal(
-        drawn, 1, size + 2 * _MARGIN, slope=drawn.uniform(2.7, 3.4), longest=drawn.uniform(25, 70)
+        drawn, 1, size + 2 * _MARGIN, slope=drawn.uniform(3.0, 4.0), longest=drawn.uniform(25, 70)
     )[0]
     base = drawn.uniform(400, 1300)
     if cover <= 0:
@@ -106,12 +107,14 @@ def seen(
     facing = np.sin(elevation) + np.cos(elevation) * (south * np.cos(azimuth) - east * np.sin(azimuth))
     lit = facing / np.sqrt(1 + south**2 + east**2) / np.sin(elevation)
     direct = np.clip(lit, 0, 1.8) * (1 - 0.97 * above.shadow)
-    diffuse = np.array(DIFFUSE)[:, None, None]
+    diffuse = np.array(DIFFUSE, np.float32)[:, None, None]
     image = reflectance * (diffuse + (1 - diffuse) * direct)
     thick = above.cloud**0.8
-    image = image * (1 - thick) + np.array(CLOUD)[:, None, None] * (thick * (0.85 + 0.25 * above.cloud))
+    image = image * (1 - thick) + np.array(CLOUD, np.float32)[:, None, None] * (
+        thick * (0.85 + 0.25 * above.cloud)
+    )
     haze = drawn.gamma(1.5, 0.25) * np.exp(0.25 * fractal(drawn, 1, height.shape[0], longest=200)[0])
-    image = image + np.array(HAZE)[:, None, None] * haze.clip(0, 2)
-    image = gaussian_filter(image.astype(np.float32), (0, 0.55, 0.55), mode="nearest", truncate=3)
+    image = image + np.array(HAZE, np.float32)[:, None, None] * haze.clip(0, 2)
+    image = gaussian_filter(image.astype(np.float32, copy=False), (0, 0.55, 0.55), mode="nearest", truncate=3)
     spread = drawn.standard_normal(image.shape, dtype=np.float32)
     return image + spread * (0.0018 + 0.008 * image)

@@ -10,6 +10,7 @@ soil from Lobell and Asner 2002 (doi:10.2136/sssaj2002.7220). Seasons are double
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +63,9 @@ class Season:
     end: float
     pace: float = 10.0
 
-    def cover(self, day: float, *, shift: NDArray[np.float64] | float = 0.0) -> NDArray[np.float64]:
+    def cover(self, day: float, *, shift: NDArray[Any] | float = 0.0) -> NDArray[np.float32]:
         """Return the green share on a day of the northern year; `shift` are days that the season is late."""
-        late = np.asarray(shift, np.float64)
+        late = np.asarray(shift, np.float32)
         rise = 1 / (1 + np.exp(-(day - self.start - late) / self.pace))
         fall = 1 / (1 + np.exp((day - self.end - late) / self.pace))
         return self.low + (self.high - self.low) * rise * fall
@@ -83,6 +84,6 @@ SEASONS: dict[str, Season] = {
 """By kind of plant."""
 
 
-def spectra() -> NDArray[np.float64]:
+def spectra() -> NDArray[np.float32]:
     """Return the table, `(surfaces, 6)` in the order of `SURFACES`."""
-    return np.array(list(SURFACES.values()))
+    return np.array(list(SURFACES.values()), np.float32)

@@ -40,7 +40,7 @@ FRACTIONS = (0.6, 0.2, 0.2)
 PRESENT = 0.02
 """Share of a scene's pixels from which on a land cover is present in it."""
 
-_VERSION = 1  # raised whenever a scene changes
+_VERSION = 2  # raised whenever a scene changes
 _SETTINGS = "landscapes.json"
 
 
@@ -198,7 +198,7 @@ def _write_scene(folder: Path, name: str, made: Landscape) -> None:
 
 
 def _grid(made: Landscape, size: int) -> dict[str, Any]:
-    from rasterio.transform import from_origin
+    from affine import Affine
     from rasterio.warp import transform
 
     place = made.place
@@ -206,7 +206,7 @@ def _grid(made: Landscape, size: int) -> dict[str, Any]:
     x, y = transform("EPSG:4326", crs, [place.longitude], [place.latitude])
     west, north = (PIXEL * round((value + shift) / PIXEL) for value, shift in (
         (x[0], -size * PIXEL / 2), (y[0], size * PIXEL / 2)))  # fmt: skip
-    return {"crs": crs, "transform": from_origin(west, north, PIXEL, PIXEL)}
+    return {"crs": crs, "transform": Affine(PIXEL, 0, west, 0, -PIXEL, north)}
 
 
 def _raster(
