@@ -11,9 +11,11 @@ from apps.remote_sensing.readers.folders import GeoTiffFolder
 from apps.remote_sensing.readers.gap_chips import GapChips
 from apps.remote_sensing.readers.landscapes import Landscapes
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
+from apps.remote_sensing.readers.ssl4eo import SSL4EO
 from apps.remote_sensing.readers.torchgeo_sets import TorchGeoSet
 
 __all__ = [
+    "SSL4EO",
     "BigEarthNet",
     "BurnScars",
     "ClassFolders",

@@ -66,6 +66,7 @@ class Style:
 
 @dataclass(frozen=True)
 class _Sample:
+    scene: Scene
     pixels: Pixels
     gaps: NDArray[np.bool_] | None
 
@@ -125,7 +126,7 @@ class SceneSet(Dataset[SceneBatch]):
         image, label, valid, gaps = self._resized(image, label, valid, gaps)
         return SceneBatch(
             image=image, label=label, valid=valid, gaps=gaps, names=names,
-            time=self._time([scene for scene, _ in chosen]) if self.style.time else None,
+            time=self._time([one.scene for one in read]) if self.style.time else None,
             location=self._location([scene for scene, _ in chosen]) if self.style.location else None,
         )  # fmt: skip
 
@@ -133,6 +134,8 @@ class SceneSet(Dataset[SceneBatch]):
         scene, tile = self.samples[index]
         style = self.style
         drawn = generator(style.seed, epoch, index, "scene")
+        if self.training:
+            scene = self.source.drawn(scene, drawn)
         for _ in range(_DRAWS if self.training and style.crop else 1):
             used: list[Any] = []
 
@@ -151,7 +154,7 @@ class SceneSet(Dataset[SceneBatch]):
         if gaps is not None:
             top, left, rows, columns = used[0]
             gaps = gaps[:, top : top + rows, left : left + columns]
-        sample = _padded(_Sample(pixels, gaps), style.crop)
+        sample = _padded(_Sample(scene, pixels, gaps), style.crop)
         if self.training and (style.flips or style.turns):
             choices = torch.randint(0, 2, (3,), generator=drawn).tolist()
             sample = _turned(sample, choices, flips=style.flips, turns=style.turns)
@@ -265,7 +268,7 @@ def _padded(sample: _Sample, crop: int | None) -> _Sample:
     label = sample.pixels.label
     unknown = np.nan if label is not None and np.issubdtype(label.dtype, np.floating) else IGNORE
     pixels = Pixels(pad(sample.pixels.image, 0), pad(sample.pixels.valid, False), pad(label, unknown))
-    return _Sample(pixels, pad(sample.gaps, False))
+    return _Sample(sample.scene, pixels, pad(sample.gaps, False))
 
 
 def _turned(sample: _Sample, choices: Sequence[int], *, flips: bool, turns: bool) -> _Sample:
@@ -285,7 +288,7 @@ def _turned(sample: _Sample, choices: Sequence[int], *, flips: bool, turns: bool
         return values
 
     pixels = Pixels(*(move(part) for part in (sample.pixels.image, sample.pixels.valid, sample.pixels.label)))
-    return _Sample(pixels, move(sample.gaps))
+    return _Sample(sample.scene, pixels, move(sample.gaps))
 
 
 def _named(scene: Scene, tile: Window | None) -> str:

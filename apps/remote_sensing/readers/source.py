@@ -134,6 +134,15 @@ class Source:
         """Return latitude and longitude of a scene's centre in degrees, or None if nobody knows."""
         return scene.location or self.header(scene.files[0]).centre()
 
+    def drawn(self, scene: Scene, generator: torch.Generator) -> Scene:
+        """Return what a training sample sees of a scene where it has more than that, such as other dates.
+
+        Args:
+            scene: Of `scenes`.
+            generator: The sample's own.
+        """
+        return scene
+
     def gaps(
         self, index: int, *, size: tuple[int, int], generator: torch.Generator | None
     ) -> NDArray[np.bool_] | None:
