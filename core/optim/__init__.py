@@ -3,6 +3,7 @@
 from core.optim.floored import FlooredCosine
 from core.optim.groups import parameter_groups
 from core.optim.lr_finder import LRFinder, LRFinderResult, find_learning_rate
+from core.optim.polynomial import Polynomial
 from core.optim.scheduler import ScheduleLR
 from core.optim.schedules import (
     WSD,
@@ -16,6 +17,7 @@ from core.optim.schedules import (
     RewarmCosine,
     Schedule,
 )
+from core.optim.staircase import Staircase
 
 __all__ = [
     "WSD",
@@ -29,9 +31,11 @@ __all__ = [
     "LRFinderResult",
     "Linear",
     "OneCycle",
+    "Polynomial",
     "RewarmCosine",
     "Schedule",
     "ScheduleLR",
+    "Staircase",
     "find_learning_rate",
     "parameter_groups",
 ]

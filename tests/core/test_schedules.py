@@ -21,8 +21,10 @@ from core.optim import (
     Infinite,
     Linear,
     OneCycle,
+    Polynomial,
     RewarmCosine,
     ScheduleLR,
+    Staircase,
     parameter_groups,
 )
 from core.optim.parity import CASES
@@ -38,6 +40,8 @@ ALL = [
     RewarmCosine(ends=(0.4, 1.0), warmup=10),
     OneCycle(),
     FreezeOut(),
+    Polynomial(power=0.9, warmup=0.2),
+    Staircase(every=0.25),
 ]
 
 
@@ -109,6 +113,25 @@ def test_one_cycle_equals_torch(total, warmup, linear, three_phase, divisor, fin
         (pytest.approx(rate, rel=1e-9, abs=1e-13), pytest.approx(beta, rel=1e-9, abs=1e-12))
         for rate, beta in expected
     ]
+
+
+def test_polynomial_and_staircase_are_torchs() -> None:
+    total = 23
+    for ours, make in (
+        (Polynomial(power=0.9), lambda o: torch.optim.lr_scheduler.PolynomialLR(o, total, 0.9)),
+        (Staircase(every=5, gamma=0.7), lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.7)),
+    ):
+        own, theirs = adamw(), adamw()
+        expected = [rate for rate, _ in follow(theirs, make(theirs), total)]
+        found = [rate for rate, _ in follow(own, ScheduleLR(own, ours, total), total)]
+        assert found == pytest.approx(expected)
+
+
+def test_the_warm_up_of_a_polynomial_scales_the_falling_rate() -> None:
+    """The rule of mmsegmentation: update 3 of a warm-up of 10 from 1e-6 in a run of 100."""
+    schedule = Polynomial(warmup=10, start=1e-6)
+    assert schedule.factor(3, 100) == pytest.approx(0.97 * (1 - 0.7 * (1 - 1e-6)))
+    assert schedule.factor(10, 100) == pytest.approx(0.9)
 
 
 @settings(max_examples=30, deadline=None)
