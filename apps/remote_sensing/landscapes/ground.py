@@ -80,7 +80,8 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
         dryness: 0 is humid, 1 is a semi-desert.
     """
     broad = fractal(drawn, 8, size, slope=3.4)
-    rough = fractal(drawn, 3, size, slope=1.4, longest=16)
+    rough = fractal(drawn, 2, size, slope=1.4, longest=16)
+    shape = fractal(drawn, 1, size, slope=2.8, longest=24)[0]
     hills, woods, stands, wet, rocks, lakes, burnable, _ = broad
     water, distance = _waters(drawn, size, lakes)
     height, above = _relief(drawn, hills, rough[0], distance)
@@ -101,19 +102,18 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
         woods + 0.4 * hills, 1 - drawn.uniform(0.12, 0.5) * (1 - 0.6 * dryness)
     )
     wooded = np.where(farmed, by_parcel(wooded.astype(float)) > 0.75, wooded)
-    wooded |= (distance > 0) & (distance < 2.2) & (rough[1] > 0.5 + dryness)
+    wooded |= (distance > 0) & (distance < 2.2) & (shape > 0.4 + dryness)
     arable = drawn.random(count)[parcels] < drawn.uniform(0.5, 0.95)
 
     cover = np.where(farmed & arable, CROP, GRASS)
     cover[wooded] = FOREST
-    barren = rocks + (1 + 6 * dryness) * (steep - 0.25).clip(0) + 0.25 * rough[1]
+    barren = rocks + (1 + 6 * dryness) * (steep - 0.25).clip(0) + 0.15 * shape
     cover[(barren > 2.2 - 1.5 * dryness) & ~farmed] = BARE
-    cover[(distance < 3.0) & (rough[2] > 1.0) & (above < 1.0)] = BARE  # bars of sand and gravel
-    cover[(above < drawn.uniform(0.5, 1.2)) & (wet > 0.1 + 0.9 * dryness) & (cover != BARE)] = WETLAND
-    built, road = _towns(drawn, size, rough[1], above, hedges := edges(parcels))
+    cover[(distance < 3.0) & (shape > 1.3) & (above < 1.0)] = BARE  # bars of sand and gravel
+    cover[(above < drawn.uniform(0.6, 1.5)) & (wet > 0.7 * dryness - 0.1) & (cover != BARE)] = WETLAND
+    built, road = _towns(drawn, size, shape, above, hedges := edges(parcels))
     cover[built > 0.4] = BUILT
     cover[water > 0.5] = WATER
-    cover[road > 0.5] = BUILT
 
     pick = drawn.random(count)[parcels]
     shares = np.cumsum(drawn.dirichlet((3.0, 3.0, 0.8)))
@@ -129,12 +129,12 @@ def ground(drawn: np.random.Generator, size: int, *, dryness: float) -> Ground:
     ]
     plant[cover == WETLAND] = _KINDS.index("reed")
 
-    age = np.where(cover == FOREST, np.clip(0.5 + 0.3 * stands + 0.12 * rough[2], 0.05, 1), 0.0)
+    age = np.where(cover == FOREST, np.clip(0.5 + 0.3 * stands + 0.12 * shape, 0.05, 1), 0.0)
     even = drawn.standard_normal((3, count))[:, parcels]  # what differs from parcel to parcel
     farm = cover == CROP
-    vigour = np.where(farm, 0.95 + 0.05 * even[0] + 0.03 * rough[2], 0.88 + 0.07 * rough[2] + 0.04 * woods)
+    vigour = np.where(farm, 0.95 + 0.05 * even[0] + 0.03 * shape, 0.88 + 0.07 * shape + 0.04 * woods)
     vigour = np.where(cover == FOREST, 0.45 + 0.55 * np.sqrt(age), vigour)
-    vigour = np.where(cover == BARE, 0.12 + 0.08 * rough[2], vigour) * (1 - 0.25 * dryness * (cover != CROP))
+    vigour = np.where(cover == BARE, 0.12 + 0.08 * shape, vigour) * (1 - 0.25 * dryness * (cover != CROP))
     vigour = np.where(farm & hedges, vigour * 0.85, vigour)
     litter = np.where(farm, 0.25 + 0.2 * even[1], np.where(cover == BARE, 0.05, 0.65))
     texture = np.choose(cover, (0.0, 0.05, 0.09, 0.04, 0.025, 0.06, 0.14)) * rough[0]
@@ -162,7 +162,7 @@ def _waters(drawn: np.random.Generator, size: int, lakes: Array) -> tuple[Array,
     river = drawn.random() < 0.8
     if river:
         heading, middle = drawn.uniform(0, 2 * np.pi), size * drawn.uniform(0.3, 0.7, 2)
-        width, bend = float(np.clip(drawn.lognormal(1.1, 0.6), 1.2, 0.09 * size)), drawn.uniform(0.3, 1.45)
+        width, bend = float(np.clip(drawn.lognormal(1.4, 0.5), 1.5, 0.09 * size)), drawn.uniform(0.3, 1.45)
         length = 1.6 * size * (1 + bend**2)
         back = heading + np.pi
         start = (middle[0] + 0.85 * size * np.cos(back), middle[1] + 0.85 * size * np.sin(back))
@@ -213,7 +213,7 @@ def _towns(
     count = int(drawn.integers(0, 7))
     centres = drawn.uniform(0, size, (count + 1, 2))
     for row, column in centres[:count]:
-        radius = float(np.clip(drawn.lognormal(1.3, 0.7), 1.5, 0.16 * size))
+        radius = float(np.clip(drawn.lognormal(1.8, 0.55), 2.0, 0.16 * size))
         away = np.hypot(down - row, across - column) / radius
         built = np.maximum(built, np.clip(1.25 - away + 0.22 * rough, 0, 1))
     built = np.where(built > 0.25, np.clip(0.30 + 0.5 * built + 0.12 * rough, 0.2, 0.95), 0.0)
@@ -227,6 +227,6 @@ def _towns(
             - (across - column) * np.cos(angle)
             + 1.1 * np.sin(((down - row) * np.cos(angle) + (across - column) * np.sin(angle)) / 17.0)
         )
-        road = np.maximum(road, drawn.uniform(0.35, 0.65) * np.clip(1.1 - away, 0, 1))
+        road = np.maximum(road, drawn.uniform(0.2, 0.45) * np.clip(1.3 - away, 0, 1))
     lanes = hedges & (drawn.random() < 0.5)
     return built, np.maximum(road * (road > 0.12), np.where(lanes & (built == 0) & (above > 0), 0.10, 0.0))

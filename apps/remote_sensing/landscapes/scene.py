@@ -150,8 +150,8 @@ def landscape(seed: int, number: int, *, size: int = 128, frames: int = 3, cloud
             images[frame][:, nothing], masks[frame][nothing] = NODATA, UNKNOWN
 
     hidden = (masks == 1) | (masks == UNKNOWN) if clouds else np.zeros_like(masks, bool)
-    open_water = (np.maximum(land.water, flooded * _open(land)) > 0.5) & (land.road <= 0.5)
-    before = (land.water > 0.5) & (land.road <= 0.5)
+    open_water = np.maximum(land.water, flooded * _open(land)) > 0.5
+    before = land.water > 0.5
     changed = (open_water & ~before) | (burnt > 0.25)
     lost = hidden[-1] | hidden[-2] if frames > 1 else hidden[-1]
 

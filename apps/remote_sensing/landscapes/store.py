@@ -40,7 +40,7 @@ FRACTIONS = (0.6, 0.2, 0.2)
 PRESENT = 0.02
 """Share of a scene's pixels from which on a land cover is present in it."""
 
-_VERSION = 2  # raised whenever a scene changes
+_VERSION = 3  # raised whenever a scene changes
 _SETTINGS = "landscapes.json"
 
 
@@ -198,7 +198,7 @@ def _write_scene(folder: Path, name: str, made: Landscape) -> None:
 
 
 def _grid(made: Landscape, size: int) -> dict[str, Any]:
-    from affine import Affine
+    from rasterio import Affine
     from rasterio.warp import transform
 
     place = made.place
