@@ -82,7 +82,6 @@ class ContrastivePretraining(SceneTask):
         self.view, self.scale = view, (float(scale[0]), float(scale[1]))
         self.preparation = preparation
         self.prepared: Prepared | None = None
-        self._followed = 0
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do.
@@ -114,11 +113,6 @@ class ContrastivePretraining(SceneTask):
         if fresh:
             self.network.start_teacher()
 
-    def on_train_start(self) -> None:
-        """Note the step that the teacher stands at."""
-        super().on_train_start()
-        self._followed = self.global_step
-
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of two views."""
         return self._step(batch, "train")
@@ -129,13 +123,11 @@ class ContrastivePretraining(SceneTask):
             torch.manual_seed(batch_idx)
             self._step(batch, "val")
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let the teacher follow once after each step of the optimiser."""
-        if self.global_step == self._followed:
-            return
-        self._followed = self.global_step
-        progress = min(self.global_step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
-        self.network.follow(momentum_at(progress, first=self.momentum))
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the teacher follow: before a checkpoint of this step is written."""
+        super().optimizer_step(*args, **kwargs)
+        done = (self.global_step + 1) / max(self.trainer.estimated_stepping_batches, 1)
+        self.network.follow(momentum_at(min(done, 1.0), first=self.momentum))
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return the loss of one batch."""
@@ -153,6 +145,11 @@ class ContrastivePretraining(SceneTask):
             raise UserError(
                 "the batch has no multi-hot labels (B, K), which the soft contrastive loss compares; give "
                 "the data module labels of land cover"
+            )
+        if self.training and len(batch.image) < 2:
+            raise UserError(
+                "a batch holds one scene, which has no other to be told from; set data.drop_last to true, or "
+                "another data.batch_size"
             )
         images = batch.image if self.prepared is None else self.prepared.numbers(batch.image, batch.valid)
         side = (self.view, self.view) if self.view else images.shape[-2:]

@@ -40,7 +40,7 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
         return {}
     if stored is not None:
         return _sizes(request.domain, (stored.get("domainfm") or {}).get("config") or {})
-    return _fitting(_from_parent(request, recipe, parents), recipe, request)
+    return _fitting(_adopted(_from_parent(request, recipe, parents), recipe, request), recipe, request)
 
 
 def _from_parent(request: Request, recipe: Mapping[str, Any], parents: Any) -> dict[str, Any]:
@@ -96,6 +96,22 @@ def with_network_options(config: Mapping[str, Any], options: Sequence[str]) -> d
     if not typed:
         return dict(config)
     return merged(config, {"model": {"init_args": {"network": {"init_args": typed}}}})
+
+
+def _adopted(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Let the domain make of the parent's network the one that the recipe builds on it.
+
+    What is fine-tuned is often a part of what was pre-trained, its encoder for instance, within another
+    network and for another task.
+    """
+    adopt = getattr(import_module(f"apps.{request.domain}"), "inherited_network", None)
+    arguments = (base.get("model") or {}).get("init_args") or {}
+    if adopt is None or not arguments.get("network"):
+        return base
+    own = ((recipe.get("model") or {}).get("init_args") or {}).get("network") or {}
+    network = adopt(arguments["network"], own)
+    task = (recipe.get("model") or {}).get("class_path") or base["model"].get("class_path")
+    return {**base, "model": {"class_path": task, "init_args": {**arguments, "network": network}}}
 
 
 def _fitting(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) -> dict[str, Any]:

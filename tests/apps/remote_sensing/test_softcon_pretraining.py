@@ -181,6 +181,8 @@ def test_what_cannot_be_pre_trained_is_refused():
         siamese(masking="zero")
     with pytest.raises(UserError, match="no multi-hot labels"):
         ContrastivePretraining(siamese()).loss(Scenes(torch.rand(2, 3, 1, 16, 16), torch.zeros(2)))
+    with pytest.raises(UserError, match="a batch holds one scene"):
+        ContrastivePretraining(siamese()).loss(Scenes(torch.rand(1, 3, 1, 16, 16), torch.ones(1, 9)))
 
 
 def _adam(parameters):
