@@ -163,6 +163,7 @@ class Scenes(DataModule):
             "longitude_first": self.longitude_first,
             "resize": self.resize,
             "window": self._side,
+            "nodata": source.default_nodata if source.nodata is None else source.nodata,
             "class_counts": list(self._counted.classes) if self._counted else [],
             "sources": [source.name],
             "licences": [source.licence] if source.licence else [],

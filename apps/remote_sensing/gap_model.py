@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,18 +19,22 @@ class GapModel(SceneModel):
     For the arguments see `SceneModel`.
     """
 
-    def check_tile(self, side: int) -> None:
-        """Refuse tiles that are no whole patches.
+    def whole_tile(self, side: int, *, asked: bool) -> int:
+        """Return the side of tiles of whole patches: the given one, or the next smaller if nobody asked.
 
         Raises:
-            UserError: Naming both.
+            UserError: If it was asked for and does not fit.
         """
         patch = self.network.encoder.patch
+        if not asked:
+            step = math.lcm(*patch[1:])
+            return max(side // step, 1) * step
         if any(side % size for size in patch[1:]):
             raise UserError(
-                f"a tile of {side} pixels is no multiple of the network's patch, {patch[1]} x {patch[2]}; give "
-                "another --tile"
+                f"a tile of {side} pixels is no multiple of the network's patch, {patch[1]} x {patch[2]}; "
+                "give another --tile"
             )
+        return side
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -41,8 +47,8 @@ class GapModel(SceneModel):
         """Fill tiles.
 
         Args:
-            tiles: `(B, T * C, h, w)` float32 in the file's units, NaN without data; a mask of gaps may follow,
-                `(B, 1 or T, h, w)`, not zero where a date is hidden.
+            tiles: `(B, T * C, h, w)` float32 in the file's units, NaN without data; a mask of gaps may
+                follow, `(B, 1 or T, h, w)`, not zero where a date is hidden.
 
         Returns:
             `(B, T * C, h, w)` float32; NaN where a tile shows no patch without a gap.
@@ -70,7 +76,7 @@ class GapModel(SceneModel):
         if bool(token_mask(gaps, self.network.encoder.patch).all()):
             return None
         image = self.normalised(tiles)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self.autocast():
             made = self.network(image, **self.told(1), gaps=gaps)
         image = self.network.image(made.prediction.float(), made.grid)
         return image / self._factor + self._offset

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,14 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 
-__all__ = ["KINDS", "SceneModel"]
+if TYPE_CHECKING:
+    from apps.remote_sensing.scenes.fitting import Found, Wanted
+    from apps.remote_sensing.scenes.settings import MapSettings
 
-KINDS = ("segmentation", "change", "regression", "classification", "multilabel", "gap_filling", "pretraining")
-"""What a checkpoint may have been trained for."""
+__all__ = ["KINDS", "SceneModel", "fitted"]
+
+KINDS = ("segmentation", "change", "regression", "classification", "multilabel", "gap_filling")
+"""What a checkpoint may have been trained for that gives a map."""
 
 _NEEDED = ("bands", "frames", "scale", "mean", "std")
 
@@ -34,7 +39,7 @@ class SceneModel:
         name: What messages call it.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: What it was trained for, one of `KINDS` if it gives maps.
         names: The classes, or what the numbers are called.
         bands: Of one date, in the network's order.
         frames: Dates.
@@ -59,9 +64,7 @@ class SceneModel:
             )
         self.network, self.facts, self.name = network.to(device).eval(), dict(facts), name
         self.device = torch.device(device)
-        self.kind = str(facts.get("kind") or facts.get("target"))
-        if self.kind not in KINDS:
-            raise UserError(f"checkpoint {name} was trained for '{self.kind}', which gives no map")
+        self.kind = str(facts.get("kind") or "features")
         self.bands, self.frames = tuple(facts["bands"]), int(facts["frames"])
         classes = () if self.kind == "regression" else tuple(facts.get("classes") or ())
         self.names = classes or (str(facts.get("quantity") or "value"),)
@@ -99,7 +102,31 @@ class SceneModel:
                 f"checkpoint {path} knows of no bands, so it is none of remote sensing; give one that "
                 "`dfm remote-sensing fit` wrote"
             )
-        return cls(network_from(str(path)), facts, device=device, name=str(path))
+        kind = cls
+        if cls is SceneModel and facts.get("kind") == "gap_filling":
+            from apps.remote_sensing.gap_model import GapModel
+
+            kind = GapModel
+        return kind(network_from(str(path)), facts, device=device, name=str(path))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network says something of whole images and not of pixels."""
+        from apps.remote_sensing.models.labeller import Labeller
+
+        return self.kind in ("classification", "multilabel") or isinstance(self.network, Labeller)
+
+    def check_maps(self) -> None:
+        """Refuse a network that was not trained for maps or labels.
+
+        Raises:
+            UserError: With what it is for.
+        """
+        if self.kind not in KINDS:
+            raise UserError(
+                f"checkpoint {self.name} is of {self.kind.replace('_', ' ')}, which gives no map; use "
+                "`dfm remote-sensing embed` for its features, or fine-tune it first"
+            )
 
     def at(self, *, dates: Sequence[date] | None, place: tuple[float, float] | None) -> SceneModel:
         """Return the same model for a scene of these dates and of this latitude and longitude."""
@@ -133,7 +160,12 @@ class SceneModel:
         Returns:
             `(B, K, h, w)` float32, `(B, K)` for networks that name whole images.
         """
-        out = self.outputs(self.normalised(tiles))
+        images = self.images(tiles)
+        with self.autocast():
+            out = self.network(images, **self.told(len(images)))
+        out = out.float()
+        if out.ndim == 4 and out.shape[-2:] != tiles.shape[-2:]:
+            out = F.interpolate(out, tiles.shape[-2:], mode="bilinear", align_corners=False)
         if self.kind == "regression":
             return out * float(self.facts.get("label_std", 1.0)) + float(self.facts.get("label_mean", 0.0))
         out = out / float(self.facts.get("temperature", 1.0))
@@ -144,20 +176,18 @@ class SceneModel:
             return torch.cat([1 - second, second], dim=1)
         return out.softmax(dim=1)
 
-    def outputs(self, image: Tensor) -> Tensor:
-        """Return what the network gives for normalised images, in float32 and at the size of the tiles."""
-        size = image.shape[-2:]
-        if self._resize is not None and tuple(size) != (self._resize, self._resize):
-            from apps.remote_sensing.resizing import resize
+    def images(self, tiles: Tensor) -> Tensor:
+        """Return what the network is given for tiles: normalised, and resized if it was trained so."""
+        image = self.normalised(tiles)
+        if self._resize is None or image.shape[-2:] == (self._resize, self._resize):
+            return image
+        from apps.remote_sensing.resizing import resize
 
-            image = resize(image, (self._resize, self._resize))
-        told = self.told(len(image))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            out = self.network(image, **told)
-        out = out.float()
-        if out.ndim == 4 and out.shape[-2:] != size:
-            out = F.interpolate(out, size, mode="bilinear", align_corners=False)
-        return out
+        return resize(image, (self._resize, self._resize))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context that the network runs in: bfloat16 on CUDA."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def normalised(self, tiles: Tensor) -> Tensor:
         """Return images `(B, C, T, h, w)` as the network was trained on, of tiles in the file's units.
@@ -197,6 +227,25 @@ class SceneModel:
             return None
         place = self.place[::-1] if self.facts.get("longitude_first") else self.place
         return torch.tensor([place], dtype=torch.float32, device=self.device).expand(count, -1)
+
+
+def fitted(
+    paths: Sequence[Path], model: SceneModel, settings: MapSettings, wanted: Wanted
+) -> tuple[SceneModel, MapSettings, Found]:
+    """Return the model told of a scene, and the settings that read this scene's bands for it.
+
+    Raises:
+        UserError: If the scene does not fit.
+    """
+    from apps.remote_sensing.scenes.fitting import found
+
+    scene = found(paths, wanted)
+    scene.tell()
+    here = model.at(dates=scene.dates, place=scene.place)
+    how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
+    if how.missing is None and scene.nodata is None and model.facts.get("nodata") is not None:
+        how = replace(how, missing=float(model.facts["nodata"]))  # as the reader of the training data took it
+    return here, how, scene
 
 
 def digest(network: nn.Module, facts: Mapping[str, Any]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from apps.remote_sensing.scene_job import Job, add_scene_options, job_of, wanted_of
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 
@@ -32,124 +32,71 @@ def main(argv: Sequence[str]) -> int:
         UserError: For an unknown option, a missing file, or a single scene that cannot be mapped.
     """
     options = _parser().parse_args(list(argv))
-    from apps.remote_sensing.scenes.batch import each_scene
-
-    files = scene_list(options.path)
+    job = job_of(options)
     from apps.remote_sensing.mapping_model import SceneModel
     from core.accelerators.choice import usable
 
     device = usable(options.device, order=("cuda", "cpu"))
     model = SceneModel.from_checkpoint(options.ckpt_path, device=device)
+    model.check_maps()
     settings, wanted = _settings(options, model), wanted_of(options, model)
-    one = options.stack or (len(files) == 1 and Path(options.path[0]).is_file())
-    outs = out_files(files, options.out, suffixes=_TIFF, one=one)
-
-    def work(scene: Path, out: Path) -> SceneMap:
-        made = _map(files if options.stack else [scene], out, model, settings, wanted, options)
-        for path in (made.path, *made.beside):
-            print(path, flush=True)
-        return made
-
-    if one:
-        ((out, scene),) = outs.items()
-        work(scene, out)
-        return 0
-    report = each_scene(outs, work, on_error=options.on_error)
-    print(report.summary(), file=sys.stderr)
-    return 2 if report.failed else 0
-
-
-def scene_list(paths: Sequence[str]) -> list[Path]:
-    """Return the files that the user names, those of folders in the order of their names.
-
-    Raises:
-        UserError: If one does not exist, or comes twice.
-    """
-    from apps.remote_sensing.scenes.batch import scene_files
-
-    files = [file for path in paths for file in scene_files(Path(path).expanduser())]
-    for file in files:
-        if files.count(file) > 1:
-            raise UserError(f"--data.path names {file} twice; give each scene once")
-    return files
-
-
-def out_files(files: Sequence[Path], out: str, *, suffixes: Sequence[str], one: bool) -> dict[Path, Path]:
-    """Return where each result goes, and its scene.
-
-    Args:
-        files: The scenes; with `one`, the files of a single scene.
-        out: As the user says: a file for a single scene, or a folder.
-        suffixes: Of results; the first is that of files in a folder.
-        one: Whether there is a single scene.
-
-    Raises:
-        UserError: If a file is given for several scenes, has another suffix, or is a scene itself.
-    """
-    from apps.remote_sensing.scenes.batch import outputs_for
-
-    path = Path(out).expanduser()
-    single = path.suffix.lower() in suffixes and not path.is_dir()
-    if single and not one:
-        raise UserError(f"--out {out} is a file and there are {len(files)} scenes; give a folder")
-    if one and not single and path.suffix and not path.is_dir():
-        raise UserError(f"--out {out} ends in {path.suffix}; it must be a folder or end in {suffixes[0]}")
-    if not single and path.is_file():
-        raise UserError(f"--out {out} is a file; give a folder")
-    outs = {path: files[0]} if single else outputs_for(files[:1] if one else files, path, suffix=suffixes[0])
-    known = {file.resolve() for file in files}
-    for made in outs:
-        if made.resolve() in known:
-            raise UserError(f"--out {made} is a scene itself; choose another name or folder")
-    return outs
-
-
-def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
-    """Return what a model takes of a scene, with what the user says of the files."""
-    from apps.remote_sensing.scenes.fitting import Wanted
-
-    chosen = tuple(int(band) if band.isdigit() else band for band in options.bands or ())
-    return Wanted(
-        bands=model.bands,
-        frames=model.frames,
-        chosen=chosen or None,
-        names=tuple(options.band_names) if options.band_names else None,
-        sensor=options.sensor or model.sensor,
-        dates=tuple(options.dates) if options.dates else None,
-        timed=model.timed,
-        placed=model.placed,
+    if model.whole and job.out.suffix.lower() != ".tif":
+        return _tables(job, model, settings, wanted, options)
+    return job.run(
+        job.outs(_TIFF),
+        lambda paths, out: _map(paths, out, model, settings, wanted, options),
+        on_error=options.on_error,
     )
 
 
 def _settings(options: argparse.Namespace, model: SceneModel) -> MapSettings:
     from apps.remote_sensing.scenes.settings import MapSettings
 
-    kind = options.kind or ("scores" if model.kind == "regression" else "classes")
-    if kind not in ("classes", "scores"):
-        choices = ("classes", "scores")
-        raise UserError(f"--kind is '{kind}'; it must be classes or scores{did_you_mean(kind, choices)}")
-    if kind == "classes" and model.kind == "regression":
-        raise UserError("--kind is classes and the network gives numbers; leave it out")
-    tile = options.tile or min(model.window or 224, _LARGEST)
+    kind, names = _kind(options, model), model.names
+    if model.kind == "gap_filling":
+        names = model.channels  # type: ignore[attr-defined]
+    tile = min(model.window or 224, _LARGEST) if options.tile is None else options.tile
+    if model.kind == "gap_filling":
+        tile = model.whole_tile(tile, asked=options.tile is not None)  # type: ignore[attr-defined]
+    elif options.gaps:
+        raise UserError(f"--gaps is for networks that fill gaps, and this one is for {model.kind}")
     return MapSettings(
-        names=model.names,
+        names=names,
         kind=kind,
         sensor=options.sensor or model.sensor,
         dates=model.frames,
-        needs="any" if options.any_date else "all",
+        needs="any" if options.any_date or model.kind == "gap_filling" else "all",
+        gaps=options.gaps,
         tile=tile,
         overlap=tile // 8 if options.overlap is None else options.overlap,
         batch_size=options.batch_size,
         fill=math.nan,
-        nodata=options.nodata,
+        nodata=options.map_nodata,
+        missing=options.nodata,
         colours=_colours(options, model) if kind == "classes" else None,
     )
 
 
+def _kind(options: argparse.Namespace, model: SceneModel) -> Literal["classes", "scores"]:
+    numbers = model.kind in ("regression", "gap_filling", "multilabel")
+    if options.kind not in (None, "classes", "scores"):
+        near = did_you_mean(options.kind, ("classes", "scores"))
+        raise UserError(f"--kind is '{options.kind}'; it must be classes or scores{near}")
+    if options.kind == "classes" and numbers:
+        raise UserError(f"--kind is classes and the network is for {model.kind}; leave it out")
+    if options.uncertainty and (numbers or model.whole):
+        raise UserError(
+            f"--uncertainty is of maps of classes, and the network is for {model.kind}; leave it out"
+        )
+    return "scores" if numbers or options.kind == "scores" else "classes"
+
+
 def _colours(options: argparse.Namespace, model: SceneModel) -> tuple[tuple[int, int, int], ...] | None:
     if not options.colours:
-        given = model.facts.get("colours")
-        return tuple((int(r), int(g), int(b)) for r, g, b in given) if given else None
+        from apps.remote_sensing.figures import class_colours
+
+        given = model.facts.get("colours") or class_colours(model.names)
+        return tuple((int(r), int(g), int(b)) for r, g, b in given) if len(model.names) < 256 else None
     if len(options.colours) != len(model.names):
         raise UserError(
             f"--colours gives {len(options.colours)} colours and there are {len(model.names)} classes "
@@ -174,42 +121,98 @@ def _map(
     wanted: Wanted,
     options: argparse.Namespace,
 ) -> SceneMap:
-    from apps.remote_sensing.scenes.fitting import found
+    from apps.remote_sensing.mapping_model import fitted
     from apps.remote_sensing.scenes.mapping import map_scene
 
-    scene = found(paths, wanted)
-    scene.tell()
-    here = model.at(dates=scene.dates, place=scene.place)
-    how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
-    given: Any = paths[0] if len(paths) == 1 else paths
-    return map_scene(given, out, here, how, overwrite=options.overwrite, restart=options.restart)
+    here, how, scene = fitted(paths, model, settings, wanted)
+    if model.whole:
+        return _tile_image(paths, out, here, how, options)
+    if model.kind == "gap_filling":
+        if how.missing is None and scene.nodata is None and not options.gaps and scene.dtype[0] != "f":
+            raise UserError(
+                f"{paths[0]} says of no number that it is no data; give --nodata or --gaps MASK.tif"
+            )
+        nodata = scene.nodata if how.missing is None else how.missing
+        how = replace(how, dtype=scene.dtype, nodata=options.map_nodata if nodata is None else nodata)
+    made = map_scene(
+        paths,
+        out,
+        here,
+        how,
+        overwrite=options.overwrite,
+        restart=options.restart,
+        uncertainty=out.with_name(f"{out.stem}_uncertainty.tif") if options.uncertainty else None,
+    )
+    if not options.no_figure:
+        from apps.remote_sensing.quick_look import quick_look
+
+        picture = quick_look(made, paths, model, how)
+        made = replace(made, beside=(*made.beside, *((picture,) if picture else ())))
+    return made
+
+
+def _tile_image(
+    paths: Sequence[Path], out: Path, model: SceneModel, settings: MapSettings, options: argparse.Namespace
+) -> SceneMap:
+    from apps.remote_sensing.scenes.grid_tiff import GridTiff
+    from apps.remote_sensing.tile_labels import label_image, open_scene
+
+    with open_scene(paths, settings) as source:
+        facts, shape = settings.facts() | source.facts(), source.shape
+    classes = settings.kind == "classes"
+    image = GridTiff(
+        out,
+        ("class",) if classes else settings.names,
+        facts,
+        dtype=str(settings.map_dtype),
+        nodata=settings.map_nodata,
+        colours=settings.colours,
+    )
+    if image.finished(overwrite=options.overwrite):
+        from apps.remote_sensing.scenes.mapping import SceneMap
+
+        return SceneMap(out, shape, existed=True)
+    return label_image(paths, image, model, settings)
+
+
+def _tables(
+    job: Job, model: SceneModel, settings: MapSettings, wanted: Wanted, options: argparse.Namespace
+) -> int:
+    """Write one table for all scenes, or one for each into a folder."""
+    from apps.remote_sensing.mapping_model import fitted
+    from apps.remote_sensing.scenes.batch import outputs_for
+    from apps.remote_sensing.scenes.tables import CsvTable
+    from apps.remote_sensing.tile_labels import columns, label_rows
+
+    def add(paths: Sequence[Path], table: CsvTable) -> SceneMap:
+        here, how, scene = fitted(paths, model, settings, wanted)
+        return label_rows(paths, table, here, how, scene)
+
+    def alone(paths: Sequence[Path], out: Path) -> SceneMap:
+        with CsvTable(out, columns(model), overwrite=options.overwrite).written() as table:
+            return add(paths, table)
+
+    if job.out.suffix.lower() != ".csv" or job.out.is_dir():
+        return job.run(job.outs((".csv",)), alone, on_error=options.on_error)
+    job.check([job.out])
+    with CsvTable(job.out, columns(model), overwrite=options.overwrite).written() as table:
+        scenes = [job.files[0]] if job.one else job.files
+        outs = outputs_for(scenes, job.out.parent)  # names alone: all go into the one table
+        return job.run(outs, lambda paths, out: add(paths, table), on_error=options.on_error)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dfm remote-sensing predict", description=__doc__)
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint of a task of remote sensing")
-    parser.add_argument(
-        "--data.path", dest="path", nargs="+", required=True, help="scenes, or folders of them"
-    )
     parser.add_argument("--out", required=True, help="the map, or a folder for several")
-    parser.add_argument("--stack", action="store_true", help="the files are the dates of one scene, in order")
-    parser.add_argument("--kind", help="classes, or scores: one band for each class; default: classes")
-    parser.add_argument("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
-    parser.add_argument("--overlap", type=int, help="pixels that tiles share; default: an eighth of a tile")
-    parser.add_argument("--batch_size", type=int, default=4, help="tiles at once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--bands", nargs="+", help="the files' bands to use, by name or number, in order")
-    parser.add_argument("--band_names", nargs="+", help="names of the files' bands, where theirs are missing")
-    parser.add_argument("--sensor", help="whose numbers the names are: sentinel2, landsat or sentinel1")
-    parser.add_argument("--dates", nargs="+", help="YYYY-MM-DD of each date; default: from the files' names")
-    parser.add_argument("--any_date", action="store_true", help="map pixels that lack data at some dates too")
-    parser.add_argument("--nodata", type=float, help="what the map holds without data; default: 255 or NaN")
-    parser.add_argument("--colours", nargs="+", help="'#rrggbb' of each class, the map's palette")
-    parser.add_argument(
-        "--on_error", default="skip", help="with several scenes: skip one that fails, or stop"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace maps of ours that were made otherwise"
-    )
-    parser.add_argument("--restart", action="store_true", help="drop what a killed run left of a map")
+    add_scene_options(parser)
+    add = parser.add_argument
+    add("--kind", help="classes, or scores: one band for each class; default: classes")
+    add("--overlap", type=int, help="pixels that tiles share; default: an eighth of a tile")
+    add("--uncertainty", action="store_true", help="write beside it how undecided the classes are")
+    add("--gaps", help="a mask on the scene's grid: not 0 where a network that fills gaps is to fill")
+    add("--map_nodata", type=float, help="what the map holds without data; default: 255 or NaN")
+    add("--colours", nargs="+", help="'#rrggbb' of each class, the map's palette")
+    add("--restart", action="store_true", help="drop what a killed run left of a map")
+    add("--no_figure", action="store_true", help="write no picture beside the map")
     return parser

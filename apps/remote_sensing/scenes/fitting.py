@@ -108,7 +108,7 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
             f"{path} is no raster that can be read: it is damaged or of another format"
         ) from error
     inside = frames // len(paths)
-    if len(names) % inside:
+    if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):
         raise UserError(
             f"{path} has {len(names)} bands and the network takes {frames} dates of {len(wanted.bands)}, one "
             f"date's after another's; give such a file, or {frames} files with --stack"

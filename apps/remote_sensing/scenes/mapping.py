@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from apps.remote_sensing.scenes.pair import Targets, undecided
 from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.source import Scene, opened
-from apps.remote_sensing.scenes.pair import Targets, undecided
 from core.data.counting import counted
 from core.data.tiles import Tile, ramps, starts
 from core.errors import UserError

@@ -51,9 +51,7 @@ class Targets:
             how = replace(
                 settings, kind="scores", names=("uncertainty",), dtype="float32", nodata=None, colours=None
             )
-            self._second = Target(
-                uncertainty, like=like, settings=how, facts={**facts, "of": "uncertainty"}
-            )
+            self._second = Target(uncertainty, like=like, settings=how, facts={**facts, "of": "uncertainty"})
             self.beside = (self._second.path,)
         self._needed = False  # whether the second one is still to be made
 

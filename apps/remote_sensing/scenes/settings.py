@@ -27,6 +27,7 @@ class MapSettings:
         bands: Bands the model takes, by name or number from 1, in its order; None takes the file's.
         band_names: Names of the file's bands in their order; None takes the file's own descriptions.
         sensor: Whose numbers the names are (`B8A`): `sentinel2`, `landsat` or `sentinel1`.
+        missing: Number of the files that stands for no data, beside what they say themselves.
         dates: Dates in the model's input, the bands of one after those of another; in one file, or one file
             for each. `bands` and `band_names` are of one date.
         needs: Whether a pixel is mapped that has data at `all` dates, or at `any`.
@@ -50,6 +51,7 @@ class MapSettings:
     bands: tuple[str | int, ...] | None = None
     band_names: tuple[str, ...] | None = None
     sensor: str | None = None
+    missing: float | None = None
     dates: int = 1
     needs: Literal["all", "any"] = "all"
     gaps: str | None = None

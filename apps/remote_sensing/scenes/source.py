@@ -89,6 +89,21 @@ class Scene:
             pixels = np.concatenate([pixels, ((hidden != 0) & seen).astype(np.float32)])
         return padded(pixels, self._size), dates.any(axis=0) if self._any else dates.all(axis=0)
 
+    def overview(self, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the whole scene with few pixels, `(C, h, w)`, and which have data at each date, `(T, h, w)`.
+
+        Args:
+            size: Rows and columns wanted; nearest pixels are taken.
+        """
+        whole = Tile((0, 0), self.shape, (np.empty(self.shape[0]), np.empty(self.shape[1])))
+        read = [part.read(whole, size) for part in self._parts]
+        pixels = np.concatenate([one for one, _ in read])
+        valid = np.concatenate([one for _, one in read]).reshape(self._dates, -1, *size)
+        hidden = np.zeros((self._dates, *size), dtype=bool)
+        if self._gaps is not None:
+            hidden |= _read(self._gaps.name, self._gaps, list(self._gaps.indexes), whole, size) != 0
+        return pixels, valid.all(axis=1) & ~hidden
+
 
 class _Part:
     """One file of a scene."""
@@ -105,7 +120,9 @@ class _Part:
         )
         self._dates = dates
         self._masked = [n for n in self.numbers if "all_valid" not in _flags(dataset, n)]
-        self._dark = all(dataset.nodatavals[number - 1] == 0 for number in self.numbers)
+        self._missing = settings.missing
+        given = [settings.missing if settings.missing is not None else value for value in dataset.nodatavals]
+        self._dark = all(given[number - 1] == 0 for number in self.numbers)
 
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"scene": Path(self.path).name, "numbers": list(self.numbers)}
@@ -113,13 +130,17 @@ class _Part:
         facts |= {"scene_nodata": [str(value) for value in self.dataset.nodatavals]}
         return facts | _version(self.path)
 
-    def read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def read(
+        self, tile: Tile, size: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return pixels `(C, h, w)` of what lies inside the scene, and which have data."""
-        pixels = _read(self.path, self.dataset, self.numbers, tile)
+        pixels = _read(self.path, self.dataset, self.numbers, tile, size)
         valid = np.isfinite(pixels)
+        if self._missing is not None:
+            valid &= pixels != np.float32(self._missing)
         for place, number in enumerate(self.numbers):
             if number in self._masked:
-                valid[place] &= self.dataset.read_masks(number, window=_window(tile)) > 0
+                valid[place] &= self.dataset.read_masks(number, window=_window(tile), out_shape=size) > 0
         if self._dark and len(self.numbers) > self._dates:
             # one band alone may be dark: where 0 is no data, all bands of a date are 0, as in training
             split = valid.reshape(self._dates, -1, *valid.shape[1:])
@@ -227,13 +248,16 @@ def _window(tile: Tile) -> Any:
     return Window(tile.start[1], tile.start[0], tile.shape[1], tile.shape[0])
 
 
-def _read(path: str, dataset: Any, numbers: list[int], tile: Tile) -> NDArray[np.float32]:
-    """Return the bands of a tile, of what lies inside the scene."""
+def _read(
+    path: str, dataset: Any, numbers: list[int], tile: Tile, size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Return the bands of a tile, of what lies inside the scene, with another number of pixels if wanted."""
     from rasterio.errors import RasterioError
 
     (top, left), (rows, columns) = tile.start, tile.shape
     try:
-        return dataset.read(numbers, window=_window(tile), out_dtype="float32")
+        shape = None if size is None else (len(numbers), *size)
+        return dataset.read(numbers, window=_window(tile), out_dtype="float32", out_shape=shape)
     except (RasterioError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read at rows {top} to {top + rows}, columns {left} to {left + columns}, so it "

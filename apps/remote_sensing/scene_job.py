@@ -1,0 +1,160 @@
+"""What the verbs on scenes share: files and folders in, results out, and how files are read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from apps.remote_sensing.mapping_model import SceneModel
+    from apps.remote_sensing.scenes.fitting import Wanted
+    from apps.remote_sensing.scenes.mapping import SceneMap
+
+__all__ = ["Job", "add_scene_options", "job_of", "wanted_of"]
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """Return the job that the options name.
+
+    Raises:
+        UserError: If a scene does not exist, or comes twice.
+    """
+    from apps.remote_sensing.scenes.batch import scene_files
+
+    files = [file for path in options.path for file in scene_files(Path(path).expanduser())]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(f"--data.path names {file} twice; give each scene once")
+    return Job(files, options.out, stack=options.stack, alone=Path(options.path[0]).expanduser().is_file())
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which files are mapped and where to.
+
+    Args:
+        files: As the user names them; folders are their scenes.
+        target: `--out`.
+        stack: Whether the files are the dates of one scene.
+        alone: Whether the first of `--data.path` is a file: one such is a single scene.
+    """
+
+    files: Sequence[Path]
+    target: str
+    stack: bool
+    alone: bool
+
+    @property
+    def one(self) -> bool:
+        """Whether there is a single scene."""
+        return self.stack or (len(self.files) == 1 and self.alone)
+
+    @property
+    def out(self) -> Path:
+        """Where results go."""
+        return Path(self.target).expanduser()
+
+    def outs(self, suffixes: Sequence[str]) -> dict[Path, Path]:
+        """Return where each result goes, and its scene.
+
+        Args:
+            suffixes: Of results; the first is that of files in a folder.
+
+        Raises:
+            UserError: If a file is given for several scenes, has another suffix, or is a scene itself.
+        """
+        from apps.remote_sensing.scenes.batch import outputs_for
+
+        path, scenes = self.out, self.files[:1] if self.one else self.files
+        single = path.suffix.lower() in suffixes and not path.is_dir()
+        if single and not self.one:
+            raise UserError(f"--out {path} is a file and there are {len(scenes)} scenes; give a folder")
+        if self.one and not single and path.suffix and not path.is_dir():
+            raise UserError(
+                f"--out {path} ends in {path.suffix}; it must be a folder or end in {suffixes[0]}"
+            )
+        if not single and path.is_file():
+            raise UserError(f"--out {path} is a file; give a folder")
+        outs = {path: scenes[0]} if single else outputs_for(scenes, path, suffix=suffixes[0])
+        self.check(outs)
+        return outs
+
+    def check(self, outs: Iterable[Path]) -> None:
+        """Refuse results that would stand in the place of a scene.
+
+        Raises:
+            UserError: With the name.
+        """
+        known = {file.resolve() for file in self.files}
+        for made in outs:
+            if made.resolve() in known:
+                raise UserError(f"--out {made} is a scene itself; choose another name or folder")
+
+    def run(
+        self, outs: dict[Path, Path], work: Callable[[Sequence[Path], Path], SceneMap], *, on_error: str
+    ) -> int:
+        """Do the work for each scene, print what was written, and return the exit code.
+
+        Raises:
+            UserError: If a single scene fails, or one does with `stop`.
+        """
+        from apps.remote_sensing.scenes.batch import each_scene
+
+        said: set[Path] = set()
+
+        def told(scene: Path, out: Path) -> SceneMap:
+            made = work(self.files if self.stack else [scene], out)
+            for path in (made.path, *made.beside):
+                if path not in said:
+                    print(path, flush=True)
+                said.add(path)
+            return made
+
+        if self.one:
+            ((out, scene),) = outs.items()
+            told(scene, out)
+            return 0
+        report = each_scene(outs, told, on_error=on_error)  # type: ignore[arg-type]
+        print(report.summary(), file=sys.stderr)
+        return 2 if report.failed else 0
+
+
+def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
+    """Return what a model takes of a scene, with what the user says of the files."""
+    from apps.remote_sensing.scenes.fitting import Wanted
+
+    chosen = tuple(int(band) if band.isdigit() else band for band in options.bands or ())
+    return Wanted(
+        bands=model.bands,
+        frames=model.frames,
+        chosen=chosen or None,
+        names=tuple(options.band_names) if options.band_names else None,
+        sensor=options.sensor or model.sensor,
+        dates=tuple(options.dates) if options.dates else None,
+        timed=model.timed,
+        placed=model.placed,
+    )
+
+
+def add_scene_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which scenes are read and how."""
+    add = parser.add_argument
+    add("--data.path", dest="path", nargs="+", required=True, help="scenes, or folders of them")
+    add("--stack", action="store_true", help="the files are the dates of one scene, in order")
+    add("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
+    add("--batch_size", type=int, default=4, help="tiles at once")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--bands", nargs="+", help="the files' bands to use, by name or number, in the network's order")
+    add("--band_names", nargs="+", help="names of the files' bands, where theirs are missing")
+    add("--sensor", help="whose numbers the names are: sentinel2, landsat or sentinel1")
+    add("--dates", nargs="+", help="YYYY-MM-DD of each date; default: from the files' names")
+    add("--any_date", action="store_true", help="take pixels that lack data at some of the dates too")
+    add("--nodata", type=float, help="number of the files that means no data, if they do not say it")
+    add("--on_error", default="skip", help="with several scenes: skip one that fails, or stop")
+    add("--overwrite", action="store_true", help="replace results of ours that were made otherwise")
