@@ -6,15 +6,15 @@ near-infrared on Landsat and the first red edge on Sentinel-2, so a number means
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HLS", "NAMES", "SENSORS", "canonical", "matched_weight"]
+__all__ = ["HLS", "NAMES", "SENSORS", "canonical", "matched_weight", "named_bands", "with_bands"]
 
 HLS = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
 """The six bands of Harmonized Landsat Sentinel-2, in the order of Prithvi."""
@@ -113,3 +113,41 @@ def matched_weight(weight: Tensor, fresh: Tensor, *, given: Sequence[str], wante
         if band in given:
             merged[:, place] = weight[:, list(given).index(band)]
     return merged
+
+
+def named_bands(described: Any) -> tuple[str, ...] | None:
+    """Return the first bands that a checkpoint's description of its network holds, at whatever depth."""
+    if not isinstance(described, Mapping):
+        return None
+    bands = described.get("bands")
+    if isinstance(bands, list | tuple) and all(isinstance(band, str) for band in bands):
+        return tuple(bands)
+    return next((found for value in described.values() if (found := named_bands(value))), None)
+
+
+def with_bands(
+    tensors: Mapping[str, Tensor],
+    name: str,
+    fresh: Tensor,
+    *,
+    given: Sequence[str] | None,
+    wanted: Sequence[str],
+) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint with those of the first layer matched by name.
+
+    Args:
+        tensors: Of the checkpoint.
+        name: Of the first layer's weight.
+        fresh: As for `matched_weight`.
+        given: As for `matched_weight`; None takes the layer as it is.
+        wanted: As for `matched_weight`.
+
+    Raises:
+        UserError: If the names do not fit the weight's channels.
+    """
+    weight = tensors.get(name)
+    if weight is None or given is None or tuple(given) == tuple(wanted):
+        return dict(tensors)
+    if weight.shape[:1] + weight.shape[2:] != fresh.shape[:1] + fresh.shape[2:]:
+        return dict(tensors)  # another size, which whoever loads it refuses with both shapes
+    return {**tensors, name: matched_weight(weight, fresh, given=given, wanted=wanted)}

@@ -75,10 +75,24 @@ def chosen_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
         return arguments
     defaults = {parameter.name: parameter.default for parameter in spelt}
     return {
-        key: value
+        key: _chosen(value)
         for key, value in arguments.items()
-        if key in own or key not in defaults or defaults[key] != value
+        if key in own or key not in defaults or not _equal(defaults[key], value)
     }
+
+
+def _chosen(value: Any) -> Any:
+    """Shorten what an argument that names a class says of it."""
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        return value
+    return {"class_path": value["class_path"], "init_args": chosen_arguments(value)}
+
+
+def _equal(default: Any, value: Any) -> bool:
+    """Tell whether a file says what the default is; files have lists where code has tuples."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return list(default) == value
+    return bool(default == value)
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

@@ -247,9 +247,7 @@ def _network_line(weights: Any) -> str | None:
     from core.checkpoints.networks import chosen_arguments
 
     if weights.network:
-        arguments = chosen_arguments(weights.network)
-        shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items() if value is not None)
-        return f"{weights.network['class_path']}({shown})" if shown else str(weights.network["class_path"])
+        return _called(str(weights.network["class_path"]), chosen_arguments(weights.network))
     if weights.config:
         kind = weights.config.get("model_type", "network")
         return f"{kind} with {len(weights.config)} settings in config.json"
@@ -279,7 +277,14 @@ def _metric(content: Mapping[str, Any]) -> str:
     return "-"
 
 
+def _called(name: str, arguments: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items() if value is not None)
+    return f"{name}({shown})" if shown else name
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _called(str(value["class_path"]).rpartition(".")[2], value.get("init_args") or {})
     return f"{len(value)} settings" if isinstance(value, Mapping) else str(value)
 
 

@@ -16,6 +16,9 @@ from torch import nn
 
 from apps.pde.models.fno import FNO
 from apps.pde.models.poseidon import ScOT
+from apps.remote_sensing.decoders import FCN
+from apps.remote_sensing.models.mapper import Mapper
+from apps.remote_sensing.models.prithvi import Prithvi
 from apps.timeseries.models.ttm import TTM
 from core.adaptation import DoRA, LoRA, LowRank, kept_names, trained_table
 from core.adaptation.parity import CASES
@@ -53,7 +56,12 @@ def words() -> tuple[nn.Module, tuple]:
     return llama_tiny(width=16, depth=2, heads=2), (torch.randint(0, 256, (2, 8)),)
 
 
-MAKERS = [series, series_with_attention, fields, spectra, words]
+def scenes() -> tuple[nn.Module, tuple]:
+    encoder = Prithvi(resolution=16, frames=1, patch=(1, 4, 4), width=16, depth=1, heads=2)
+    return Mapper(encoder, decoder=FCN(channels=4, steps=1)), (torch.randn(2, 6, 1, 16, 16),)
+
+
+MAKERS = [series, series_with_attention, fields, spectra, words, scenes]
 
 
 def made(maker) -> tuple[nn.Module, tuple]:

@@ -1,4 +1,4 @@
-"""UPerNet: pooling to several sizes, then features from coarse to fine (Xiao et al. 2018, arXiv 1807.10221)."""
+"""UPerNet: pooled context, and features joined from coarse to fine (Xiao et al. 2018, arXiv 1807.10221)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from apps.remote_sensing.models.downstream.network import OnEncoder
 from apps.remote_sensing.models.downstream.outline import (
     check_encoder,
     layers_of,
-    of_one_date,
     patches_of_dates,
 )
 from apps.remote_sensing.models.downstream.weights import HELD, encoder_maps
@@ -38,8 +37,8 @@ class Labeller(OnEncoder):
         encoder: As for `Mapper`.
         outputs: Numbers for each image: classes, or 1.
         pool: What of the last layer is looked at: `mean` and `max` are over its patches and all dates;
-            `class` is the feature that the encoder itself has for an image, its class token or what a convolutional
-            network pools, averaged over dates that it encodes one by one.
+            `class` is the feature that the encoder itself has for an image, its class token or what a
+            convolutional network pools, averaged over dates that it encodes one by one.
         dropout: Rate before the linear layer.
 
     Raises:
@@ -59,8 +58,7 @@ class Labeller(OnEncoder):
             raise UserError(f"Labeller: pool is '{pool}'; it must be one of {', '.join(choices)}{hint}")
         if not 0.0 <= dropout < 1.0:
             raise UserError(f"Labeller: dropout is {dropout}; it must be at least 0 and below 1")
-        dates = of_one_date(encoder)
-        (last,) = layers_of(encoder, [-1], dates=dates)
+        (last,) = layers_of(encoder, [-1])
         self.outputs, self.pool, self.multiple = outputs, pool, last.stride
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(last.channels, outputs)

@@ -114,15 +114,12 @@ class Mapper(OnEncoder):
         self.chosen = FCN() if decoder is None else decoder
         self.outputs, self.frames, self.dates, self.apart = outputs, frames, dates, apart
         kind = type(self.chosen).__name__
-        found = chosen_layers(
-            encoder, layers, wanted=self.chosen.layers_wanted, dates=1 if apart else dates, where=kind
-        )
+        found = chosen_layers(encoder, layers, wanted=self.chosen.layers_wanted, where=kind)
         self.layers = tuple(layer.number for layer in found)
         self.slots = dates if apart else patches_of_dates(encoder, dates)
-        given = 1 if apart else self.slots
         stacked = self.slots if frames == "channels" else 1
         maps = Maps(
-            channels=tuple(layer.channels // given * stacked for layer in found),
+            channels=tuple(layer.channels * stacked for layer in found),
             strides=tuple(layer.stride for layer in found),
             slots=stacked,
         )

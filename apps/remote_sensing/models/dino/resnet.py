@@ -79,6 +79,11 @@ class SoftConResNet50(Banded):
             stages.append(joined(h, len(x)))
         return [stages[i] for i in layers]
 
+    @property
+    def layer_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each stage the features of a date, and the rows and columns of pixels that one stands for."""
+        return tuple((256 * 2**i, 4 * 2**i, 4 * 2**i) for i in range(self.depth))
+
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the bottlenecks."""
         for stage in (self.body.layer1, self.body.layer2, self.body.layer3, self.body.layer4):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import SENSORS, canonical
+from apps.remote_sensing.bands import SENSORS, canonical, named_bands, with_bands
 from apps.remote_sensing.models.frames import check_one_frame
 from core.errors import UserError
 
@@ -31,6 +32,7 @@ class Sensor:
     scale: float = 1.0
 
 
+_IMAGES = 4  # axes of the weight of a layer that reads images
 _S2_MEAN = (
     1612.9,
     1397.6,
@@ -117,6 +119,21 @@ class Banded(nn.Module):
     def scale(self) -> float:
         """What a reflectance of 1 is in the units of `mean`; 1 for a sensor without reflectances."""
         return self.sensor.scale
+
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of one of our checkpoints with the first layer's bands matched by name.
+
+        Args:
+            tensors: Under our names.
+            prefix: Where this encoder stands in the network.
+            described: The network that the checkpoint says it holds; it names the bands.
+        """
+        given = named_bands(described)
+        known = None if given is None else sensor_of(given).bands
+        name, fresh = next((n, p) for n, p in self.named_parameters() if p.ndim == _IMAGES)
+        return with_bands(tensors, prefix + name, fresh, given=known, wanted=self.bands)
 
     def one_frame(self, x: Tensor) -> Tensor:
         """Return `(B, C, H, W)` for that or for `(B, C, 1, H, W)`.

@@ -187,6 +187,11 @@ class SoftConViT(Banded):
         found = self.layer_tokens(frame_by_frame(x), layers)
         return [joined(tokens.patches.transpose(1, 2).unflatten(-1, (h, w)), len(x)) for tokens in found]
 
+    @property
+    def layer_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each block the features of a date, and the rows and columns of a patch."""
+        return ((self.width, self.patch, self.patch),) * self.depth
+
     def probe_features(self, x: Tensor, *, layers: int = 1, patches: bool | None = None) -> Tensor:
         """Return the features that a linear probe sees, as DINOv2's evaluation joins them.
 

@@ -70,7 +70,8 @@ def feature_maps(
         apart: Whether each date is encoded as an image of its own.
 
     Raises:
-        UserError: If a batch norm of the encoder has a single value to train with.
+        UserError: If the encoder takes no images of this size, or a batch norm has a single value to train
+            with.
     """
     samples = len(x)
     if apart and x.shape[2] > 1:
@@ -80,6 +81,11 @@ def feature_maps(
         time = None if time is None else time.flatten(0, 1).unsqueeze(1)
     try:
         maps = encoder.feature_maps(x, layers=list(layers), time=time, location=location)
+    except AssertionError as error:  # of timm's transformers, which are built for one size
+        raise UserError(
+            f"{type(encoder).__name__} does not take images of {x.shape[-2]}x{x.shape[-1]} pixels ({error}); "
+            "give it options such as img_size or dynamic_img_size: true"
+        ) from error
     except ValueError as error:
         if _ONE_VALUE not in str(error):
             raise

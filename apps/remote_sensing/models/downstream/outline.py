@@ -1,7 +1,8 @@
-"""What the layers of an encoder give, found without computing anything."""
+"""What the layers of an encoder give: as it says itself in `layer_shapes`, or found on the meta device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Layer:
 
     Args:
         number: Of the layer.
-        channels: Of its features, all dates together.
+        channels: Of its features of one date.
         stride: Pixels of the image for each pixel of its features, along rows and columns.
     """
 
@@ -44,38 +45,29 @@ def check_encoder(encoder: nn.Module, *, where: str) -> None:
         )
 
 
-def layers_of(encoder: nn.Module, numbers: Sequence[int], *, dates: int) -> list[Layer]:
+def layers_of(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
     """Return what layers give.
 
     Args:
         encoder: On any device.
-        numbers: Of the layers.
-        dates: Of the images.
+        numbers: Of the layers, from 0, or from -1 at the end.
 
     Raises:
         UserError: If there is no such layer.
     """
-    rows, columns = _sides(encoder)
-    images = torch.empty(1, len(encoder.bands), dates, rows, columns, device="meta")  # type: ignore[arg-type]
-    wrapped = _FeatureMaps(encoder)
-    held = [*wrapped.named_parameters(), *wrapped.named_buffers()]
-    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in held}
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            maps = functional_call(wrapped, meta, (images, list(numbers)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return [
-        Layer(number, found.shape[1], (round(rows / found.shape[-2]), round(columns / found.shape[-1])))
-        for number, found in zip(numbers, maps, strict=True)
-    ]
+    known = getattr(encoder, "layer_shapes", None)
+    if known is None:
+        return _computed(encoder, numbers)
+    for number in numbers:
+        if not -len(known) <= number < len(known):
+            raise UserError(
+                f"layers name {number}; {type(encoder).__name__} has {len(known)}, 0 to {len(known) - 1}"
+            )
+    return [Layer(number, known[number][0], known[number][1:]) for number in numbers]
 
 
 def chosen_layers(
-    encoder: nn.Module, layers: Sequence[int] | None, *, wanted: int, dates: int, where: str
+    encoder: nn.Module, layers: Sequence[int] | None, *, wanted: int, where: str
 ) -> list[Layer]:
     """Return the layers that a decoder takes.
 
@@ -86,7 +78,6 @@ def chosen_layers(
         encoder: What gives them.
         layers: The user's choice.
         wanted: How many.
-        dates: Of the images.
         where: The decoder's name, for errors.
 
     Raises:
@@ -97,16 +88,16 @@ def chosen_layers(
             raise UserError(
                 f"{where} takes {wanted} layer(s) of the encoder, and layers is {list(layers)}; name {wanted}"
             )
-        return layers_of(encoder, layers, dates=dates)
+        return layers_of(encoder, layers)
     if wanted == 1:
-        return layers_of(encoder, [-1], dates=dates)
+        return layers_of(encoder, [-1])
     count = _count(encoder)
     if count < wanted:
         raise UserError(
             f"{where} takes {wanted} layers, and {type(encoder).__name__} has {count}; choose a deeper "
             "encoder or a decoder of one layer, such as FCN"
         )
-    found = layers_of(encoder, range(count), dates=dates)
+    found = layers_of(encoder, range(count))
     coarsest = {layer.stride: layer for layer in found}  # the last one of each size
     if len(coarsest) == 1:
         return [found[count * part // wanted - 1] for part in range(1, wanted + 1)]
@@ -130,6 +121,26 @@ def of_one_date(encoder: nn.Module) -> int:
     return int(patch[0]) if isinstance(patch, tuple) else 1
 
 
+def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
+    rows, columns = _sides(encoder)
+    images = torch.empty(1, len(encoder.bands), of_one_date(encoder), rows, columns, device="meta")  # type: ignore[arg-type]
+    wrapped = _FeatureMaps(encoder)
+    held = [*wrapped.named_parameters(), *wrapped.named_buffers()]
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in held}
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            maps = functional_call(wrapped, meta, (images, list(numbers)))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return [
+        Layer(number, found.shape[1], (_stride(rows, found.shape[-2]), _stride(columns, found.shape[-1])))
+        for number, found in zip(numbers, maps, strict=True)
+    ]
+
+
 def _count(encoder: Any) -> int:
     depth = getattr(encoder, "depth", None)
     return int(depth) if depth is not None else sum(1 for _ in encoder.blocks())
@@ -142,6 +153,11 @@ def _sides(encoder: Any) -> tuple[int, int]:
         return 4 * patch[1], 4 * patch[2]
     side = 4 * int(patch) if patch is not None else int(getattr(encoder, "image", 224))
     return side, side
+
+
+def _stride(side: int, made: int) -> int:
+    """Return what a side was divided by; where a pyramid rounded up, the power of two that it halves by."""
+    return side // made if side % made == 0 else 2 ** round(math.log2(side / made))
 
 
 class _FeatureMaps(nn.Module):

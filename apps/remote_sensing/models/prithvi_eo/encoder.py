@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS, canonical, matched_weight
+from apps.remote_sensing.bands import HLS, canonical, named_bands, with_bands
 from apps.remote_sensing.models.frames import Frames, folded
 from apps.remote_sensing.models.prithvi_eo.checks import (
     check_coordinates,
@@ -164,6 +164,11 @@ class Prithvi(nn.Module):
         return [kept[number] for number in wanted]
 
     @property
+    def layer_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each block the features of a date, and the rows and columns of a patch."""
+        return ((self.width, self.patch[1], self.patch[2]),) * len(self.layers)
+
+    @property
     def usual_layers(self) -> tuple[int, ...]:
         """Numbers of the four blocks whose features decoders usually take, 2, 5, 8 and 11 of 12."""
         depth = len(self.layers)
@@ -279,25 +284,14 @@ class Prithvi(nn.Module):
             prefix: Where this encoder stands in the network.
             described: The network that the checkpoint says it holds; it names the bands.
         """
-        name, given = f"{prefix}patch_embed.proj.weight", _named_bands(described)
-        if name not in tensors or given is None or given == self.bands:
-            return dict(tensors)
-        fresh = self.patch_embed.proj.weight
-        return {**tensors, name: matched_weight(tensors[name], fresh, given=given, wanted=self.bands)}
+        given = named_bands(described)
+        known = None if given is None else tuple(canonical(band) for band in given)
+        name = f"{prefix}patch_embed.proj.weight"
+        return with_bands(tensors, name, self.patch_embed.proj.weight, given=known, wanted=self.bands)
 
     def _write_own(self) -> None:
         nn.init.normal_(self.cls_token, std=0.02)
         write_positions(self.pos_embed, self.grid)
-
-
-def _named_bands(described: Any) -> tuple[str, ...] | None:
-    """Return the first bands that a description of a network holds, at whatever depth."""
-    if not isinstance(described, Mapping):
-        return None
-    bands = described.get("bands")
-    if isinstance(bands, list | tuple) and all(isinstance(band, str) for band in bands):
-        return tuple(canonical(band) for band in bands)
-    return next((found for value in described.values() if (found := _named_bands(value))), None)
 
 
 def frames_apart(tokens: Tensor, grid: tuple[int, int, int], *, frames: Frames = "channels") -> Tensor:
