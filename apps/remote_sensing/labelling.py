@@ -101,7 +101,7 @@ class Classification(SceneTask):
         """Count one batch."""
         logits = self.run_network(batch)
         self._scores["loss"].update(self._loss(logits, batch), self._known(batch).sum())
-        self._count("own", logits, batch)
+        self._score("own", logits, batch)
         self._scores["temperature"].update(logits, batch.label)
 
     def on_validation_epoch_end(self) -> None:
@@ -125,7 +125,7 @@ class Classification(SceneTask):
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch."""
         logits, known = self.run_network(batch).float(), self._known(batch)
-        self._count("own", logits, batch)
+        self._score("own", logits, batch)
         for name, scale in (("plain", 1.0), ("calibrated", self.temperature)):
             shares = self._shares(logits / scale)
             if self.several:
@@ -164,7 +164,7 @@ class Classification(SceneTask):
         names = list(self.facts["classes"])
         return (LabelScores(names) if self.several else ClassScores(names)).to(self.device)
 
-    def _count(self, name: str, logits: Tensor, batch: SceneBatch) -> None:
+    def _score(self, name: str, logits: Tensor, batch: SceneBatch) -> None:
         made = self._shares(logits) if self.several else logits.argmax(1)
         self._scores[name].update(made, batch.label)
 

@@ -162,12 +162,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return (
-            f"{value:.0f}"
-            if value == int(value) and abs(value) > 1
-            else f"{value:.4f}"
-            if value == value
-            else "-"
-        )
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.4f}"
