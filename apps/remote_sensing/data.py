@@ -136,6 +136,7 @@ class Scenes(DataModule):
         self._scenes: dict[str, list[Scene]] = {}
         self._style: Style | None = None
         self._side: int | None = None
+        self._order: list[list[int]] | None = None
         self._constants: Mapping[str, tuple[float, float]] = {}
         self._counted: Statistics | None = None
 
@@ -163,6 +164,7 @@ class Scenes(DataModule):
             "longitude_first": self.longitude_first,
             "resize": self.resize,
             "window": self._side,
+            "order": self._order,
             "nodata": source.default_nodata if source.nodata is None else source.nodata,
             "class_counts": list(self._counted.classes) if self._counted else [],
             "sources": [source.name],
@@ -283,6 +285,7 @@ class Scenes(DataModule):
         if not scenes:
             raise UserError(f"{source.name} has no scenes in {source.path}; check data.source.path")
         mean, std = self._spread(scenes[0], names)
+        self._order = _order(scenes[0], bands, len(source.bands))
         self._side = self.crop or self.tile or max(source.size(scenes[0]))
         timed = self.time and all(scene.dates is not None for scene in scenes)
         placed = self.location and source.location(scenes[0]) is not None
@@ -345,6 +348,18 @@ class Scenes(DataModule):
             rows.append([self._constants[self.source.bands[owner]] for owner in owners])
         both = torch.tensor(rows, dtype=torch.float64)  # C T 2
         return both[..., 0], both[..., 1]
+
+
+def _order(scene: Scene, bands: Sequence[int], count: int) -> list[list[int]] | None:
+    """Return date and band of each date and band where a reader mixes them up on purpose, else None.
+
+    Both count from 0; the numbers of bands are those among the wanted ones, or -1.
+    """
+    if scene.statistics is None:
+        return None
+    places = [scene.places[frame * count + band][1] - 1 for frame in range(scene.frames) for band in bands]
+    wanted = {band: place for place, band in enumerate(bands)}
+    return [[place // count, wanted.get(place % count, -1)] for place in places]
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:

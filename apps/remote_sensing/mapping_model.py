@@ -79,6 +79,7 @@ class SceneModel:
         self._factor = (scale / std).float().view(shape).to(self.device)
         self._fill, self._before = float(facts.get("fill", 0.0)), bool(facts.get("fill_before"))
         self._scale, self._resize = scale, facts.get("resize")
+        self._order = self._mixed(facts.get("order"))
         self._digest = ""
 
     @classmethod
@@ -200,15 +201,33 @@ class SceneModel:
             raise UserError(
                 f"tiles have {tiles.shape[1]} bands; the network takes {frames} dates of {bands} bands"
             )
-        image = tiles.to(self.device, torch.float32).unflatten(1, (frames, bands)).transpose(1, 2).clone()
+        tiles = tiles.to(self.device, torch.float32)
+        offset, factor = self._offset, self._factor
+        if self._order is not None:
+            # each number is normalised as the band that it truly is
+            tiles = tiles[:, self._order]
+            owners = torch.tensor(self._order, device=self.device).remainder(bands).view(frames, bands).T
+            offset, factor = (one[owners.flatten()].view(bands, frames, 1, 1) for one in (offset, factor))
+        image = tiles.unflatten(1, (frames, bands)).transpose(1, 2).clone()  # B TC h w -> B C T h w
         lost = image.isnan().any(dim=1, keepdim=True)
         some = bool(lost.any())
         if some and self._before:
             image = torch.where(lost, self._fill / self._scale, image)
-        image = image.sub_(self._offset).mul_(self._factor)
+        image = image.sub_(offset).mul_(factor)
         if some and not self._before:
             image = torch.where(lost, self._fill, image)
         return image
+
+    def _mixed(self, order: Sequence[Sequence[int]] | None) -> list[int] | None:
+        """Return which channel of a tile each date and band was in training; None is the right order."""
+        if order is None:
+            return None
+        if min(band for _, band in order) < 0:
+            raise UserError(
+                f"checkpoint {self.name} was trained on some of the bands of mixed-up files, and such maps "
+                "cannot be made; train it with the order right"
+            )
+        return [date * len(self.bands) + band for date, band in order]
 
     def told(self, count: int) -> dict[str, Tensor]:
         """Return `time` and `location` for so many tiles, as far as they are known and used."""

@@ -17,6 +17,7 @@ from apps.remote_sensing.bands import HLS
 from apps.remote_sensing.data import Scenes
 from apps.remote_sensing.mapping_model import SceneModel
 from apps.remote_sensing.readers.burn_scars import BurnScars
+from apps.remote_sensing.readers.crops import Crops
 from apps.remote_sensing.readers.folders import GeoTiffFolder
 from apps.remote_sensing.scenes.places import dates_in
 from apps.remote_sensing.tasks import Classification, GapFilling, Pretraining, Regression, Segmentation
@@ -247,6 +248,18 @@ def test_numbers_are_mapped_in_the_labels_own_units(home: Path, tmp_path: Path) 
         values = made.read()
     np.testing.assert_allclose(values[:, 5:], expected[:, 5:], rtol=1e-6)
     assert np.isnan(values[0, :5, :5]).all()
+
+
+def test_dates_and_bands_are_mixed_as_in_training(tmp_path: Path) -> None:
+    values = numbers(18, 32, 32)
+    image = write_scene(tmp_path / "validation_chips" / "a_merged.tif", values, names=None)
+    write_scene(tmp_path / "validation_chips" / "a.mask.tif", np.ones((1, 32, 32), np.int16), names=None)
+    (tmp_path / "validation_data.txt").write_text("a\n")
+    for order in ("right", "scrambled"):
+        data = Scenes(Crops(str(tmp_path), order=order))
+        batch = data.val_set().__getitems__([(0, 0)])
+        model = SceneModel(torch.nn.Identity(), data.facts)
+        torch.testing.assert_close(model.normalised(as_read(image)), batch.image, rtol=0, atol=0)
 
 
 def test_gaps_are_filled_and_visible_pixels_stay_bit_for_bit(home: Path, tmp_path: Path) -> None:
