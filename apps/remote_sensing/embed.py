@@ -92,7 +92,7 @@ class _Run:
         if table.existed:
             print(job.out)
             return 0
-        outs = outputs_for(job.files[:1] if job.one else job.files, job.out.parent)  # names alone
+        outs = outputs_for(job.firsts, job.out.parent)  # names alone
         with table.written():
             return job.run(outs, lambda paths, out: self._rows(paths, table), on_error=self.options.on_error)
 

@@ -196,8 +196,7 @@ def _tables(
         return job.run(job.outs((".csv",)), alone, on_error=options.on_error)
     job.check([job.out])
     with CsvTable(job.out, columns(model), overwrite=options.overwrite).written() as table:
-        scenes = [job.files[0]] if job.one else job.files
-        outs = outputs_for(scenes, job.out.parent)  # names alone: all go into the one table
+        outs = outputs_for(job.firsts, job.out.parent)  # names alone: all go into the one table
         return job.run(outs, lambda paths, out: add(paths, table), on_error=options.on_error)
 
 

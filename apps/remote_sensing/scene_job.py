@@ -23,37 +23,62 @@ def job_of(options: argparse.Namespace) -> Job:
     """Return the job that the options name.
 
     Raises:
-        UserError: If a scene does not exist, or comes twice.
+        UserError: If a scene does not exist or comes twice, or lacks a date.
     """
     from apps.remote_sensing.scenes.batch import scene_files
 
-    files = [file for path in options.path for file in scene_files(Path(path).expanduser())]
+    paths = [Path(path).expanduser() for path in options.path]
+    files = [file for path in paths for file in scene_files(path)]
     for file in files:
         if files.count(file) > 1:
             raise UserError(f"--data.path names {file} twice; give each scene once")
-    return Job(files, options.out, stack=options.stack, alone=Path(options.path[0]).expanduser().is_file())
+    scenes = [(file,) for file in files]
+    by_date = options.stack and len(paths) > 1 and all(path.is_dir() for path in paths)
+    if by_date:
+        scenes = _same_names(paths)
+    elif options.stack:
+        scenes = [tuple(files)]
+    alone = options.stack or paths[0].is_file()
+    return Job(scenes, options.out, one=len(scenes) == 1 and alone and not by_date)
+
+
+def _same_names(folders: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Return the files of the same name in folders, one of which is of one date."""
+    from apps.remote_sensing.scenes.batch import scene_files
+
+    named = [{file.name: file for file in scene_files(folder)} for folder in folders]
+    for folder, known in zip(folders, named, strict=True):
+        if missing := set().union(*named) - set(known):
+            raise UserError(
+                f"{folder} has no {min(missing)}, which another of the stacked folders has; each date's "
+                "folder must hold the same scenes"
+            )
+    return [tuple(known[name] for known in named) for name in named[0]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which files are mapped and where to.
+    """Which scenes are worked on and where the results go.
 
     Args:
-        files: As the user names them; folders are their scenes.
+        scenes: The files of each: one, or one for each date.
         target: `--out`.
-        stack: Whether the files are the dates of one scene.
-        alone: Whether the first of `--data.path` is a file: one such is a single scene.
+        one: Whether the user named a single scene: its result may be named too, its failure is an error.
     """
 
-    files: Sequence[Path]
+    scenes: Sequence[tuple[Path, ...]]
     target: str
-    stack: bool
-    alone: bool
+    one: bool
 
     @property
-    def one(self) -> bool:
-        """Whether there is a single scene."""
-        return self.stack or (len(self.files) == 1 and self.alone)
+    def files(self) -> list[Path]:
+        """All files."""
+        return [file for scene in self.scenes for file in scene]
+
+    @property
+    def firsts(self) -> list[Path]:
+        """The first file of each scene, after which the results are named."""
+        return [scene[0] for scene in self.scenes]
 
     @property
     def out(self) -> Path:
@@ -71,7 +96,7 @@ class Job:
         """
         from apps.remote_sensing.scenes.batch import outputs_for
 
-        path, scenes = self.out, self.files[:1] if self.one else self.files
+        path, scenes = self.out, self.firsts
         single = path.suffix.lower() in suffixes and not path.is_dir()
         if single and not self.one:
             raise UserError(f"--out {path} is a file and there are {len(scenes)} scenes; give a folder")
@@ -107,9 +132,10 @@ class Job:
         from apps.remote_sensing.scenes.batch import each_scene
 
         said: set[Path] = set()
+        files = dict(zip(self.firsts, self.scenes, strict=True))
 
         def told(scene: Path, out: Path) -> SceneMap:
-            made = work(self.files if self.stack else [scene], out)
+            made = work(files[scene], out)
             for path in (made.path, *made.beside):
                 if path not in said:
                     print(path, flush=True)
@@ -146,7 +172,7 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which scenes are read and how."""
     add = parser.add_argument
     add("--data.path", dest="path", nargs="+", required=True, help="scenes, or folders of them")
-    add("--stack", action="store_true", help="the files are the dates of one scene, in order")
+    add("--stack", action="store_true", help="the files are the dates of one scene, or each folder is a date")
     add("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
     add("--batch_size", type=int, default=4, help="tiles at once")
     add("--device", default="auto", help="auto, cpu, cuda or mps")

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from apps.remote_sensing.bands import canonical
-from apps.remote_sensing.scenes.places import centre, dates_of, parsed
+from apps.remote_sensing.scenes.places import centre, dates_of, parsed, stamped
 from core.errors import UserError
 
 __all__ = ["Found", "Wanted", "found"]
@@ -89,24 +89,27 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    path, frames = paths[0], wanted.frames
+    path, frames, stamps = paths[0], wanted.frames, []
     if len(paths) not in (1, frames):
         raise UserError(
             f"{len(paths)} files are stacked and the network takes {frames} date{'s' * (frames > 1)}; give "
             "one for each"
         )
-    if not path.exists():
-        raise UserError(f"there is no scene {path}; check the path")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as dataset:
-                names, place = tuple(dataset.descriptions), centre(dataset)
-                dtypes, nodata = dataset.dtypes, dataset.nodata
-    except RasterioError as error:
-        raise UserError(
-            f"{path} is no raster that can be read: it is damaged or of another format"
-        ) from error
+    for file in paths:
+        if not file.exists():
+            raise UserError(f"there is no scene {file}; check the path")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(file) as dataset:
+                    stamps.append(dataset.tags().get("TIFFTAG_DATETIME", ""))
+                    if file == path:
+                        names, place = tuple(dataset.descriptions), centre(dataset)
+                        dtypes, nodata = dataset.dtypes, dataset.nodata
+        except RasterioError as error:
+            raise UserError(
+                f"{file} is no raster that can be read: it is damaged or of another format"
+            ) from error
     inside = frames // len(paths)
     if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):
         raise UserError(
@@ -115,6 +118,9 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
         )
     given, notes = _names(path, names[: len(names) // inside], wanted, stacked=inside > 1)
     dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
+    if dates is None and wanted.timed and (dates := stamped(stamps, frames)) is not None:
+        said = ", ".join(str(day) for day in dates)
+        notes.append(f"{path}: dates are those that its files are stamped with, {said}")
     if wanted.timed and dates is None:
         notes.append(f"{path}: its dates are not known, which the network was told in training; give --dates")
     if wanted.placed and place is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UserError
 
-__all__ = ["centre", "dates_in", "dates_of", "degrees", "parsed"]
+__all__ = ["centre", "dates_in", "dates_of", "degrees", "parsed", "stamped"]
 
 _DAY = re.compile(
     r"(?<!\d)((?:19|20)\d{2})(?:([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])|([0-3]\d{2}))(?!\d)"
@@ -47,6 +47,16 @@ def dates_of(paths: Sequence[str | os.PathLike[str]], frames: int) -> tuple[date
     if len(paths) == frames:
         return tuple(one[0] for one in known) if all(known) else None
     return tuple(known[0]) if len(paths) == 1 and len(known[0]) == frames else None
+
+
+def stamped(stamps: Sequence[str], frames: int) -> tuple[date, ...] | None:
+    """Return the dates of the files' time stamps, `2023:07:31 10:20:30`, if there is one for each frame."""
+    if len(stamps) != frames:
+        return None
+    try:
+        return tuple(date.fromisoformat(stamp[:10].replace(":", "-")) for stamp in stamps)
+    except ValueError:
+        return None
 
 
 def parsed(words: Sequence[str], frames: int) -> tuple[date, ...]:

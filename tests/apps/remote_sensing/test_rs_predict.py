@@ -196,6 +196,14 @@ def test_files_of_several_dates_are_mapped_as_the_file_that_holds_them_all(
     assert outcome.code == 0 and "have no names; they are taken for blue" in outcome.err
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), read(tmp_path / "b.tif"))
     assert (read(tmp_path / "a.tif") == 255).sum() == 25
+    folders = tuple(tmp_path / f"date_{n}" for n in range(3))
+    for folder, file in zip(folders, dates, strict=True):
+        write_scene(folder / "scene.tif", read(file), nodata=-9999)
+    outcome = predict(home / "dates.ckpt", folders, tmp_path / "out", "--stack", "--no_figure")
+    assert outcome.code == 0 and "1 of 1 scenes" in outcome.err, outcome.err
+    np.testing.assert_array_equal(read(tmp_path / "out" / "scene.tif"), read(tmp_path / "a.tif"))
+    write_scene(folders[2] / "more.tif", numbers(6, 8, 8))
+    assert "has no more.tif" in refused(predict(home / "dates.ckpt", folders, tmp_path / "out", "--stack"))
     outcome = predict(home / "dates.ckpt", whole, tmp_path / "c.tif", "--any_date", "--no_figure")
     assert not (read(tmp_path / "c.tif") == 255).any(), outcome
 
