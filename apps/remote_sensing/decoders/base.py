@@ -21,11 +21,13 @@ class Maps:
         channels: Of each map.
         strides: Rows and columns of the image's pixels for each pixel of a map.
         slots: Dates that stand among the channels, channel `date * D + d`.
+        any_size: Whether the encoder takes images of other sizes than one.
     """
 
     channels: tuple[int, ...]
     strides: tuple[tuple[int, int], ...]
     slots: int = 1
+    any_size: bool = True
 
     @property
     def one_stride(self) -> bool:

@@ -30,7 +30,7 @@ class Pyramid(nn.Module):
             nn.ConvTranspose2d(first // 2, first // 4, 2, 2),
         )
         self.twofold = nn.ConvTranspose2d(second, second // 2, 2, 2)
-        self.halved = nn.MaxPool2d(2)
+        self.halved = nn.MaxPool2d(2, ceil_mode=True)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map four images of one size to four sizes, the largest first."""
@@ -46,4 +46,5 @@ def pyramid_for(maps: Maps) -> tuple[nn.Module | None, tuple[int, ...], tuple[in
     if not maps.one_stride:
         return None, maps.channels, (rows, columns)
     pyramid = Pyramid(maps.channels)
-    return pyramid, pyramid.channels, (2 * rows, 2 * columns)
+    halves = 2 if maps.any_size else 1  # an image of the only size there is cannot be padded
+    return pyramid, pyramid.channels, (halves * rows, halves * columns)

@@ -65,8 +65,10 @@ class AnyBackbone(nn.Module):
         self.mean, self.std = (
             self._along(given, published) for given, published in zip((mean, std), own, strict=True)
         )
-        fixed = getattr(getattr(self.body, "patch_embed", None), "img_size", None)
+        first = getattr(self.body, "patch_embed", None)
+        fixed = getattr(first, "img_size", None)
         self.image = int((fixed or about.get("input_size") or (3, 224, 224))[-1])
+        self.any_size = not (fixed and getattr(first, "strict_img_size", True))
         self.width = self._width()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,7 +169,10 @@ class AnyBackbone(nn.Module):
 
     def _stages(self, x: Tensor) -> list[Tensor]:
         if hasattr(self.body, "forward_intermediates"):
-            found = self.body.forward_intermediates(x, output_fmt="NCHW", intermediates_only=True)
+            # As in DINOv2's evaluation, a plain transformer's tokens go through its last norm.
+            last = getattr(self.body, "norm", None)
+            plain = hasattr(self.body, "blocks") and isinstance(last, nn.LayerNorm)
+            found = self.body.forward_intermediates(x, norm=plain, output_fmt="NCHW", intermediates_only=True)
             return list(found)
         if all(hasattr(self.body, f"layer{i}") for i in range(1, 5)):
             body, stages = self.body, []
@@ -178,9 +183,10 @@ class AnyBackbone(nn.Module):
             return stages
         if isinstance(getattr(self.body, "features", None), nn.Sequential):
             stages = []
+            turned = getattr(self.body, "permute", None) or nn.Identity()  # Swin has channels last inside
             for part in self.body.features:
                 x = part(x)
-                stages.append(x)
+                stages.append(turned(x))
             return stages
         raise UserError(f"{self.name} gives no feature maps; choose its counterpart in timm")
 

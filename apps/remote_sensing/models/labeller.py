@@ -10,6 +10,7 @@ from apps.remote_sensing.models.downstream.images import feature_maps, reflected
 from apps.remote_sensing.models.downstream.network import OnEncoder
 from apps.remote_sensing.models.downstream.outline import (
     check_encoder,
+    freeze_idle,
     layers_of,
     patches_of_dates,
 )
@@ -59,6 +60,8 @@ class Labeller(OnEncoder):
         if not 0.0 <= dropout < 1.0:
             raise UserError(f"Labeller: dropout is {dropout}; it must be at least 0 and below 1")
         (last,) = layers_of(encoder, [-1])
+        if pool != "class":
+            freeze_idle(encoder, [-1])
         self.outputs, self.pool, self.multiple = outputs, pool, last.stride
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(last.channels, outputs)

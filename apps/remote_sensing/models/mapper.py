@@ -14,6 +14,7 @@ from apps.remote_sensing.models.downstream.network import OnEncoder
 from apps.remote_sensing.models.downstream.outline import (
     check_encoder,
     chosen_layers,
+    freeze_idle,
     of_one_date,
     patches_of_dates,
 )
@@ -71,7 +72,7 @@ class Mapper(OnEncoder):
 
     Args:
         encoder: Anything with `feature_maps(x, layers=…, time=…, location=…)`: Prithvi, SoftCon, any
-            backbone of timm.
+            backbone of timm. Parameters that the layers taken do not depend on lose their gradient.
         outputs: Numbers for each pixel: classes, or 1.
         decoder: Which; None is `FCN()`.
         layers: Numbers of the encoder's layers that the decoder takes, shallow ones first; None is the last
@@ -116,15 +117,16 @@ class Mapper(OnEncoder):
         kind = type(self.chosen).__name__
         found = chosen_layers(encoder, layers, wanted=self.chosen.layers_wanted, where=kind)
         self.layers = tuple(layer.number for layer in found)
+        freeze_idle(encoder, self.layers)
         self.slots = dates if apart else patches_of_dates(encoder, dates)
         stacked = self.slots if frames == "channels" else 1
         maps = Maps(
             channels=tuple(layer.channels * stacked for layer in found),
             strides=tuple(layer.stride for layer in found),
             slots=stacked,
+            any_size=getattr(encoder, "any_size", True),
         )
         self.decoder = self.chosen.build(maps.channels, maps=maps)
-        self.head = MapHead(self.decoder.channels, outputs, hidden=hidden, dropout=dropout)
         self.auxiliary_head = (
             ConvolutionalHead(
                 self.decoder.auxiliary,
@@ -136,6 +138,8 @@ class Mapper(OnEncoder):
             if auxiliary
             else None
         )
+        # The last part: a linear probe takes the last linear layer that there is.
+        self.head = MapHead(self.decoder.channels, outputs, hidden=hidden, dropout=dropout)
 
     def forward(self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None) -> Tensor:
         """Map images to numbers for each pixel.

@@ -82,6 +82,41 @@ def test_gradients_reach_every_parameter(encoder: str, decoder: str) -> None:
     assert missing == []
 
 
+def idle(network: nn.Module) -> set[str]:
+    """Where the encoder has parameters without a gradient."""
+    return {".".join(name.split(".")[:3]) for name, p in network.named_parameters() if not p.requires_grad}
+
+
+def test_what_the_maps_are_not_made_of_needs_no_gradient() -> None:
+    codes = {"coordinates": ("time", "location"), "learn_scale": True}
+    whole, part = (mapper(Linear(), encoder=prithvi(**codes), layers=[n]) for n in (3, 1))
+    pyramid = mapper(Linear(), encoder=AnyBackbone("convnext_atto", options={"depths": (1, 1, 1, 1)}))
+
+    part(images(part), torch.rand(2, 1, 2), torch.rand(2, 2)).sum().backward()
+    pyramid(images(pyramid, size=(64, 64))).sum().backward()
+
+    assert idle(whole) == set()
+    assert idle(part) == {"encoder.layers.2", "encoder.layers.3", "encoder.norm.weight", "encoder.norm.bias"}
+    assert idle(pyramid) == {"encoder.body.head"}
+    for network in (part, pyramid):
+        assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("decoder", ["UperNet", "UNet"])
+def test_an_encoder_of_one_size_may_have_an_odd_grid(decoder: str) -> None:
+    options = {**TIMM_VIT["options"], "img_size": 48}
+    network = mapper(DECODERS[decoder], encoder=AnyBackbone(TIMM_VIT["name"], options=options))
+
+    assert network(images(network, size=(48, 48))).shape == (2, 2, 48, 48)
+
+
+def test_a_pyramid_with_channels_last_is_turned() -> None:
+    with torch.device("meta"):
+        network = mapper(DECODERS["UNet"], encoder=AnyBackbone("torchvision/swin_t"))
+
+    assert network.layers == (1, 3, 5, 7) and network.decoder.multiple == (32, 32)
+
+
 def normed(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     """Convolution, batch norm in evaluation and ReLU, written out."""
     weight = state[f"{name}.conv.weight"]

@@ -13,7 +13,15 @@ from torch.func import functional_call
 
 from core.errors import UserError
 
-__all__ = ["Layer", "check_encoder", "chosen_layers", "layers_of", "of_one_date", "patches_of_dates"]
+__all__ = [
+    "Layer",
+    "check_encoder",
+    "chosen_layers",
+    "freeze_idle",
+    "layers_of",
+    "of_one_date",
+    "patches_of_dates",
+]
 
 _WANTED = "such as Prithvi, SoftConViT, SoftConResNet50 or AnyBackbone"
 
@@ -109,6 +117,33 @@ def chosen_layers(
     return list(coarsest.values())[-wanted:]
 
 
+def freeze_idle(encoder: nn.Module, numbers: Sequence[int]) -> None:
+    """Take the gradient from parameters that feature maps are not made of, as a norm before a classifier is.
+
+    Ranks that train together wait for every parameter that has one.
+
+    Args:
+        encoder: What gives the maps.
+        numbers: Of the layers that are used.
+    """
+    known = getattr(encoder, "layer_shapes", None)
+    if known is not None and any(number % len(known) == len(known) - 1 for number in numbers):
+        return  # every part of these is behind the last layer's map
+    maps, parameters = _on_meta(encoder, numbers)
+    used: set[int] = set()
+    seen: set[Any] = set()
+    waiting = [found.grad_fn for found in maps]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            used.add(id(getattr(node, "variable", None)))
+            waiting.extend(following for following, _ in node.next_functions)
+    for name, tensor in parameters.items():
+        if id(tensor) not in used:
+            encoder.get_parameter(name).requires_grad_(False)
+
+
 def patches_of_dates(encoder: nn.Module, dates: int) -> int:
     """Return how many dates of features an encoder makes of images of `dates` dates."""
     patch = getattr(encoder, "patch", None)
@@ -123,22 +158,33 @@ def of_one_date(encoder: nn.Module) -> int:
 
 def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
     rows, columns = _sides(encoder)
-    images = torch.empty(1, len(encoder.bands), of_one_date(encoder), rows, columns, device="meta")  # type: ignore[arg-type]
-    wrapped = _FeatureMaps(encoder)
-    held = [*wrapped.named_parameters(), *wrapped.named_buffers()]
-    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in held}
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            maps = functional_call(wrapped, meta, (images, list(numbers)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    maps, _ = _on_meta(encoder, numbers)
     return [
         Layer(number, found.shape[1], (_stride(rows, found.shape[-2]), _stride(columns, found.shape[-1])))
         for number, found in zip(numbers, maps, strict=True)
     ]
+
+
+def _on_meta(encoder: nn.Module, numbers: Sequence[int]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Return the feature maps of an image without memory, and the parameters they were made of."""
+    wrapped = _FeatureMaps(encoder)
+    parameters = {
+        name: torch.empty_like(p, device="meta").requires_grad_(p.requires_grad)
+        for name, p in wrapped.named_parameters()
+    }
+    buffers = {name: torch.empty_like(b, device="meta") for name, b in wrapped.named_buffers()}
+    dates = of_one_date(encoder)
+    shape = (1, len(encoder.bands), dates, *_sides(encoder))  # type: ignore[arg-type]
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        with torch.enable_grad(), torch.device("meta"):
+            given = (torch.empty(shape), list(numbers), torch.empty(1, dates, 2), torch.empty(1, 2))
+            maps = functional_call(wrapped, {**parameters, **buffers}, given)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return maps, {name.removeprefix("encoder."): tensor for name, tensor in parameters.items()}
 
 
 def _count(encoder: Any) -> int:
@@ -167,5 +213,5 @@ class _FeatureMaps(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor, layers: list[int]) -> Any:
-        return self.encoder.feature_maps(x, layers=layers)
+    def forward(self, x: Tensor, layers: list[int], time: Tensor, location: Tensor) -> Any:
+        return self.encoder.feature_maps(x, layers=layers, time=time, location=location)
