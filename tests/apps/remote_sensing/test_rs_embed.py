@@ -163,6 +163,16 @@ def test_published_weights_are_prepared_as_they_were_trained(home: Path, tmp_pat
     expected[:, :4, :4] = task.encoder.fill
     torch.testing.assert_close(model.normalised(values)[0, :, 0], expected)
     assert model.window == 32
+    scene = write_scene(tmp_path / "scene.tif", numbers(6, 32, 32))
+    words = ("--weights", home / "mae.ckpt", "--reflectance", 5000, "--out", tmp_path / "x.parquet")
+    outcome = dfm("remote-sensing", "embed", *words, "--data.path", scene, "--dates", "2020-01-31")
+    assert outcome.code == 0, outcome.err
+    (row,) = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    own = WeightsModel.from_weights(home / "mae.ckpt", None, reflectance=5000.0)
+    with rasterio.open(scene) as opened:
+        own = own.at(dates=[date(2020, 1, 31)], place=centre(opened))
+        tile = torch.from_numpy(opened.read().astype(np.float32))[None]
+    np.testing.assert_allclose(row["vector"], Embedder(own.network).vectors(own, tile)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from apps.remote_sensing.data import Scenes
 from apps.remote_sensing.mapping_model import SceneModel
 from apps.remote_sensing.readers.burn_scars import BurnScars
 from apps.remote_sensing.readers.crops import Crops
+from apps.remote_sensing.readers.floods import Sen1Floods11
 from apps.remote_sensing.readers.folders import GeoTiffFolder
 from apps.remote_sensing.scenes.places import dates_in
 from apps.remote_sensing.tasks import Classification, GapFilling, Pretraining, Regression, Segmentation
@@ -148,6 +149,20 @@ def test_a_map_is_what_the_task_itself_predicts_for_the_file(tmp_path: Path) -> 
     with torch.no_grad():
         undated = task.network(batch.image).softmax(1)[0].numpy()
     assert np.abs(undated - expected).max() > 1e-4
+
+
+def test_a_real_chip_is_mapped_as_the_task_predicts_it(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "remote_sensing" / "sen1floods11"
+    data = Scenes(Sen1Floods11(str(folder), present_only=True), bands=list(HLS))
+    network = mapper(outputs=2, coordinates=["time", "location"])
+    task = trained(Segmentation, network, data.facts, tmp_path / "flood.ckpt")
+    (scene,) = data.source.scenes("test")
+    with torch.no_grad():
+        expected = task.predict_step(data.test_set().__getitems__([(0, 0)]), 0)[0].numpy()
+    words = ("--kind", "scores", "--no_figure", "--dates", str(scene.dates[0]))
+    outcome = predict(tmp_path / "flood.ckpt", scene.files[0], tmp_path / "map.tif", *words)
+    assert outcome.code == 0 and "1/1 tiles" in outcome.err, outcome
+    np.testing.assert_allclose(read(tmp_path / "map.tif"), expected, rtol=0, atol=1e-6)
 
 
 def test_a_map_of_classes_has_the_scenes_grid_a_palette_and_its_doubt_beside_it(
@@ -314,6 +329,24 @@ def test_labels_of_tiles_are_a_table_or_a_coarse_image(home: Path, tmp_path: Pat
         assert made.shape == (3, 2) and made.transform == GRID @ rasterio.Affine.scale(32, 32)
         assert made.read(1)[2].tolist() == [255, 255] and CLASSES[made.read(1)[0, 0]] == rows[0]["class"]
     assert "exists already" in refused(predict(home / "label.ckpt", tmp_path / "in", tmp_path / "labels.csv"))
+
+
+def test_several_labels_and_numbers_of_whole_tiles_have_their_own_columns(home: Path, tmp_path: Path) -> None:
+    scene, facts = home / "one" / "images" / "one.tif", facts_of(home / "one")
+    trained(Classification, labeller(), {**facts, "kind": "multilabel"}, tmp_path / "labels.ckpt")
+    numeric = {**facts, "label_mean": 40.0, "label_std": 5.0, "quantity": "height"}
+    trained(Regression, labeller(outputs=1), numeric, tmp_path / "height.ckpt")
+    rows = {}
+    for name in ("labels", "height"):
+        assert predict(tmp_path / f"{name}.ckpt", scene, tmp_path / f"{name}.csv").code == 0
+        assert predict(tmp_path / f"{name}.ckpt", scene, tmp_path / f"{name}.tif").code == 0
+        with open(tmp_path / f"{name}.csv", newline="") as file:
+            (rows[name],) = csv.DictReader(file)
+    shares = [float(rows["labels"][name]) for name in CLASSES]
+    named = ";".join(name for name, share in zip(CLASSES, shares, strict=True) if share > 0.5)
+    assert rows["labels"]["labels"] == named
+    np.testing.assert_allclose(read(tmp_path / "labels.tif").ravel(), shares, rtol=1e-5)
+    assert read(tmp_path / "height.tif").item() == pytest.approx(float(rows["height"]["height"]), rel=1e-5)
 
 
 def test_a_map_begun_by_another_process_is_continued(home: Path, tmp_path: Path) -> None:
