@@ -89,6 +89,18 @@ def test_official_files_of_prithvi_reach_the_encoder(layout: str, tmp_path: Path
         assert same(network.encoder, source.encoder)
 
 
+def test_the_encoder_of_version_2_fine_tuned_is_read_without_its_heads(tmp_path: Path) -> None:
+    source = drawn(prithvi.PrithviMAE(**SMALL, **MAE))
+    state = prithvi.KEY_MAP.to_official(source.state_dict())
+    state = {f"model.{k}": v for k, v in state.items() if k.startswith("encoder.")}
+    others = ("decoder.conv.weight", "head.conv.bias", "aux_heads.aux.head.bias")
+    path = saved(tmp_path / "w.ckpt", state | {f"model.{name}": torch.ones(2) for name in others})
+
+    for network, fresh in receivers(source.encoder):
+        load_weights(path, network, reinitialise=fresh)
+        assert same(network.encoder, source.encoder)
+
+
 def test_without_saying_what_starts_anew_weights_are_refused(tmp_path: Path) -> None:
     source = drawn(prithvi.PrithviMAE(**SMALL, **MAE))
     path = saved(tmp_path / "w.pt", prithvi.KEY_MAP.to_official(source.state_dict()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from apps.remote_sensing.models import prithvi
@@ -95,6 +95,7 @@ def encoder_maps(encoder: nn.Module) -> tuple[KeyMap, ...]:
 def with_neck(encoder: prithvi.Prithvi, *, auxiliary: bool) -> KeyMap:
     """Return the table for a network with version 1's neck, which reads its fine-tuned files whole."""
     inner = official.map_for(encoder, holder="", heads=True)
+    inner = replace(inner, ignored=(*inner.ignored, "head.{rest*}", "aux_heads.{rest*}"))  # version 2's
     return HeldMap(inner=inner, neck=True, auxiliary=auxiliary)
 
 
