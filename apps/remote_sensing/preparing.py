@@ -261,8 +261,8 @@ def prepared_for(
             f"({preparation.normalisation}); give --data.normalise=none, or --model.preparation "
             "apps.remote_sensing.preparing.Given to keep the data module's"
         )
-    fill = float(getattr(network, "fill", 0.0))
-    return Prepared(preparation, given, wanted, binding.factor(network), fill)
+    fill = binding.facts.get("fill", 0.0) if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
+    return Prepared(preparation, given, wanted, binding.factor(network), float(fill))
 
 
 def is_normalised(facts: Mapping[str, Any]) -> bool:
