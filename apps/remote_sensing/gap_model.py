@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apps.remote_sensing.mapping_model import SceneModel
 from core.errors import UserError
+from core.objectives.masked_autoencoding import token_mask
 
 __all__ = ["GapModel"]
 
@@ -60,23 +61,19 @@ class GapModel(SceneModel):
         hidden = split.isnan().any(dim=2)
         if mask.shape[1]:
             hidden = hidden | (mask != 0)
+        gaps = hidden[:, None]
+        patches = token_mask(gaps, self.network.encoder.patch)
         made = torch.full_like(split, torch.nan)
-        rows = hidden.flatten(1).any(1).nonzero().flatten().tolist()
-        for row in rows:  # one by one: each keeps another number of patches
-            filled = self._filled(images[row : row + 1], hidden[row : row + 1])
-            if filled is not None:
-                made[row] = filled[0].transpose(0, 1)  # C T h w -> T C h w
+        rows = (patches.any(1) & ~patches.all(1)).nonzero().flatten()
+        if len(rows):
+            filled = self._filled(images[rows], gaps[rows])
+            made[rows] = filled.transpose(1, 2)  # B C T h w -> B T C h w
         return torch.where(hidden[:, :, None], made, split).flatten(1, 2)
 
-    def _filled(self, tiles: Tensor, hidden: Tensor) -> Tensor | None:
-        """Return a prediction `(1, C, T, h, w)` in the file's units, None if no patch is without a gap."""
-        from core.objectives.masked_autoencoding import token_mask
-
-        gaps = hidden[:, None]
-        if bool(token_mask(gaps, self.network.encoder.patch).all()):
-            return None
+    def _filled(self, tiles: Tensor, gaps: Tensor) -> Tensor:
+        """Return predictions `(B, C, T, h, w)` in the file's units for tiles that show some patch."""
         image = self.normalised(tiles)
         with self.autocast():
-            made = self.network(image, **self.told(1), gaps=gaps)
+            made = self.network(image, **self.told(len(image)), gaps=gaps)
         image = self.network.image(made.prediction.float(), made.grid)
         return image / self._factor + self._offset
