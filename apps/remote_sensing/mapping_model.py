@@ -117,6 +117,12 @@ class SceneModel:
 
         return self.kind in ("classification", "multilabel") or isinstance(self.network, Labeller)
 
+    def reads(self, name: str) -> bool:
+        """Return whether the network's encoder has a code of `time` or `location`."""
+        from apps.remote_sensing.frozen import encoder_of
+
+        return getattr(encoder_of(self.network), f"{name}_code", None) is not None
+
     def check_maps(self) -> None:
         """Refuse a network that was not trained for maps or labels.
 

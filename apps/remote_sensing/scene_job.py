@@ -163,8 +163,8 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
         names=tuple(options.band_names) if options.band_names else None,
         sensor=options.sensor or model.sensor,
         dates=tuple(options.dates) if options.dates else None,
-        timed=model.timed,
-        placed=model.placed,
+        timed=model.timed and model.reads("time"),
+        placed=model.placed and model.reads("location"),
     )
 
 

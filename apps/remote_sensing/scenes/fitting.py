@@ -27,8 +27,8 @@ class Wanted:
         names: Names of the files' bands, of one date, where their own are missing or wrong.
         sensor: Whose numbers the names are.
         dates: As the user wrote them; None takes them from the files' names.
-        timed: Whether the network is told dates.
-        placed: Whether it is told the place.
+        timed: Whether dates matter to it, so that their lack is told.
+        placed: The same of the place.
     """
 
     bands: tuple[str, ...]
@@ -118,7 +118,7 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
         )
     given, notes = _names(path, names[: len(names) // inside], wanted, stacked=inside > 1)
     dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
-    if dates is None and wanted.timed and (dates := stamped(stamps, frames)) is not None:
+    if dates is None and (dates := stamped(stamps, frames)) is not None and wanted.timed:
         said = ", ".join(str(day) for day in dates)
         notes.append(f"{path}: dates are those that its files are stamped with, {said}")
     if wanted.timed and dates is None:
