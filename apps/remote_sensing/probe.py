@@ -256,7 +256,8 @@ class Probing(Task):
     @property
     def title(self) -> str:
         """What tables call the network."""
-        return str(self.record.get("system") or type(encoder_of(self.network)).__name__)
+        encoder = encoder_of(self.network)
+        return str(getattr(encoder, "name", None) or type(encoder).__name__)
 
 
 def _facts_of(weights: str | None) -> Mapping[str, Any] | None:

@@ -44,6 +44,9 @@ def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) 
             if spread.any():
                 axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
         axis.set_xscale("log")
+        counts = sorted({row["samples"] for row in rows})
+        axis.set_xticks(counts, [str(count) for count in counts])
+        axis.set_xticks([], minor=True)
         axis.set_xlabel("labelled training scenes")
         axis.set_ylabel(_NAMES.get(metric, metric))
         axis.set_title(title)
@@ -86,11 +89,12 @@ def confusion_figure(counts: NDArray[Any], *, classes: Sequence[str], title: str
     return figure
 
 
-def precision_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
+def precision_figure(rows: Sequence[Mapping[str, Any]], *, scenes: int, title: str) -> Figure:
     """Draw each label's average precision beside its share of the scenes, which a guess would reach.
 
     Args:
         rows: With `class`, `samples`, `map`, one for each label; those without a scene are left out.
+        scenes: How many there are.
         title: Above the panel.
     """
     there = sorted((row for row in rows if row["samples"]), key=lambda row: row["map"])
@@ -99,8 +103,19 @@ def precision_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure
         figure, axes = new_figure(width=7.5, height=max(0.28 * len(there) + 1.2, 2.4))
         axis = axes[0, 0]
         axis.barh(range(len(there)), [row["map"] for row in there], color=PALETTE[0], height=0.7)
+        guessed = [row["samples"] / scenes for row in there]
+        axis.plot(
+            guessed,
+            range(len(there)),
+            "|",
+            color=PALETTE[1],
+            markersize=12,
+            markeredgewidth=2,
+            label="a guess",
+        )
         axis.set_yticks(range(len(there)), names)
-        axis.set_xlim(0, 1)
+        axis.set_xlim(0, 1.02)
+        axis.legend(loc="lower right")
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("average precision (in brackets: scenes that have the label)")
         axis.set_title(title)

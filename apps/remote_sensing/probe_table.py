@@ -121,7 +121,7 @@ class ProbeTable:
                 for row in self.per_class
                 if row["method"] == first.method and row["features"] == _scaling(first.scaled)
             ]
-            yield "labels-precision", precision_figure(own, title=title)
+            yield "labels-precision", precision_figure(own, scenes=len(true), title=title)
 
     @staticmethod
     def _headings(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from apps.remote_sensing.benchmark import Split, probe
 from apps.remote_sensing.data import Scenes
+from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.prithvi import prithvi_tiny
 from apps.remote_sensing.models.softcon import Siamese, SoftConViT
 from apps.remote_sensing.models.untrained import ImageStatistics, Mosaiks
@@ -117,6 +118,7 @@ def test_tables_and_figures_say_what_each_class_and_share_reached(folder, tmp_pa
     [
         (lambda: vit(), 24),
         (lambda: Siamese(vit(), projection=8, hidden=8), 24),
+        (lambda: Labeller(vit(), outputs=2), 24),
         (
             lambda: prithvi_tiny(bands=BANDS, resolution=32, width=32, depth=2, heads=2),
             32,

@@ -18,7 +18,7 @@ from apps.remote_sensing.bands import HLS
 from apps.remote_sensing.landscapes.store import ensure
 from apps.remote_sensing.readers.landscapes import Landscapes
 
-SIDE, TILE, SHARE, DATES = 256, 32, 0.15, (1, 2, 3)
+SIDE, TILE, SHARE, DATES = 256, 32, 0.05, (1, 2, 3)
 NETWORK = {
     "class_path": "apps.remote_sensing.models.softcon.Siamese",
     "init_args": {
@@ -51,7 +51,7 @@ def data(classes: tuple[str, ...], *, seasons: int, batch_size: int) -> dict[str
 
 
 def cut_tiles(root: Path) -> tuple[str, ...]:
-    """Cut landscapes of three seasons into places, each labelled with the land covers on 15 % of it."""
+    """Cut landscapes of three seasons into places, each labelled with the land covers on 5 % of it."""
     source = Landscapes(scenes=12, size=SIDE, frames=3, task="land_cover", clouds=False, seed=1)
     ensure(source.settings, source.path)
     table: dict[str, dict[str, list[str]]] = {}
@@ -136,6 +136,6 @@ def test_the_linear_probe_of_a_pre_trained_encoder_beats_its_start_weights(tmp_p
     before, after = scores_of(tmp_path, "start"), scores_of(tmp_path, "probe")
 
     print(f"linear probe with 10 % and all of the labels: start weights {before}, pre-trained {after}")
-    assert after[0]["map_micro"] > before[0]["map_micro"] + 0.01
-    assert after[1]["map_micro"] > before[1]["map_micro"] + 0.01
-    assert after[0]["map_macro"] > before[0]["map_macro"] + 0.01
+    for labels in (0, 1):
+        for name in ("map_macro", "map_micro"):
+            assert after[labels][name] > before[labels][name] + 0.01
