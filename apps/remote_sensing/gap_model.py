@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class GapModel(SceneModel):
         Raises:
             UserError: If it was asked for and does not fit.
         """
-        patch = self.network.encoder.patch
+        patch = self._patch
         if not asked:
             step = math.lcm(*patch[1:])
             return max(side // step, 1) * step
@@ -36,6 +37,11 @@ class GapModel(SceneModel):
                 "give another --tile"
             )
         return side
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
+        network: Any = self.network
+        return network.encoder.patch
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -62,7 +68,7 @@ class GapModel(SceneModel):
         if mask.shape[1]:
             hidden = hidden | (mask != 0)
         gaps = hidden[:, None]
-        patches = token_mask(gaps, self.network.encoder.patch)
+        patches = token_mask(gaps, self._patch)
         made = torch.full_like(split, torch.nan)
         rows = (patches.any(1) & ~patches.all(1)).nonzero().flatten()
         if len(rows):
@@ -75,5 +81,6 @@ class GapModel(SceneModel):
         image = self.normalised(tiles)
         with self.autocast():
             made = self.network(image, **self.told(len(image)), gaps=gaps)
-        image = self.network.image(made.prediction.float(), made.grid)
+        network: Any = self.network
+        image = network.image(made.prediction.float(), made.grid)
         return image / self._factor + self._offset

@@ -81,6 +81,7 @@ class SceneModel:
         self._scale, self._resize = scale, facts.get("resize")
         self._order = self._mixed(facts.get("order"))
         self._digest = ""
+        self.said: set[str] = set()  # notes on scenes, each told once
 
     @classmethod
     def from_checkpoint(
@@ -265,7 +266,7 @@ def fitted(
     from apps.remote_sensing.scenes.fitting import found
 
     scene = found(paths, wanted)
-    scene.tell()
+    scene.tell(paths[0], model.said)
     here = model.at(dates=scene.dates, place=scene.place)
     how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
     if how.missing is None and scene.nodata is None and model.facts.get("nodata") is not None:

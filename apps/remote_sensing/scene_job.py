@@ -32,7 +32,7 @@ def job_of(options: argparse.Namespace) -> Job:
     for file in files:
         if files.count(file) > 1:
             raise UserError(f"--data.path names {file} twice; give each scene once")
-    scenes = [(file,) for file in files]
+    scenes: list[tuple[Path, ...]] = [(file,) for file in files]
     by_date = options.stack and len(paths) > 1 and all(path.is_dir() for path in paths)
     if by_date:
         scenes = _same_names(paths)

@@ -70,10 +70,17 @@ class Found:
     nodata: float | None
     notes: tuple[str, ...] = ()
 
-    def tell(self) -> None:
-        """Print the notes to stderr."""
+    def tell(self, path: Path, said: set[str]) -> None:
+        """Print the notes to stderr, those that were said of another scene before left out.
+
+        Args:
+            path: The scene.
+            said: Notes so far; the new ones are added.
+        """
         for note in self.notes:
-            print(note, file=sys.stderr, flush=True)
+            if note not in said:
+                print(f"{path}: {note}", file=sys.stderr, flush=True)
+            said.add(note)
 
 
 def found(paths: Sequence[Path], wanted: Wanted) -> Found:
@@ -119,12 +126,11 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     given, notes = _names(path, names[: len(names) // inside], wanted, stacked=inside > 1)
     dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
     if dates is None and (dates := stamped(stamps, frames)) is not None and wanted.timed:
-        said = ", ".join(str(day) for day in dates)
-        notes.append(f"{path}: dates are those that its files are stamped with, {said}")
+        notes.append("its dates are those that its files are stamped with")
     if wanted.timed and dates is None:
-        notes.append(f"{path}: its dates are not known, which the network was told in training; give --dates")
+        notes.append("its dates are not known, which the network was told in training; give --dates")
     if wanted.placed and place is None:
-        notes.append(f"{path}: it has no coordinates, and the network was told places in training")
+        notes.append("it has no coordinates, and the network was told places in training")
     return Found(
         bands=wanted.chosen or wanted.bands,
         names=given,
@@ -158,4 +164,4 @@ def _names(
             )
         return None, []
     said = "have no names" if not any(own) else f"are called {', '.join(str(name) for name in own)}"
-    return wanted.bands, [f"{path}: its bands {said}; they are taken for {', '.join(wanted.bands)}"]
+    return wanted.bands, [f"its bands {said}; they are taken for {', '.join(wanted.bands)}"]

@@ -21,6 +21,7 @@ from apps.remote_sensing.readers.crops import Crops
 from apps.remote_sensing.readers.floods import Sen1Floods11
 from apps.remote_sensing.readers.folders import GeoTiffFolder
 from apps.remote_sensing.scenes.places import dates_in
+from apps.remote_sensing.scenes.target import Target
 from apps.remote_sensing.tasks import Classification, GapFilling, Pretraining, Regression, Segmentation
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.networks import instantiate
@@ -373,6 +374,30 @@ def test_a_map_begun_by_another_process_is_continued(home: Path, tmp_path: Path)
     assert outcome.code == 0, outcome.err
     for name in ("", "_uncertainty"):
         np.testing.assert_array_equal(read(tmp_path / f"map{name}.tif"), read(tmp_path / f"whole{name}.tif"))
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the doubt"])
+def test_a_map_killed_between_its_two_files_is_completed(home: Path, tmp_path: Path, lost: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", numbers(6, 60, 40, seed=8))
+    words = ("--uncertainty", "--no_figure")
+    assert predict(home / "map.ckpt", scene, tmp_path / "whole.tif", *words).code == 0
+    usual = Target.finish
+
+    def killed(self: Target) -> None:
+        if self.path.name == "map.tif":
+            raise KeyboardInterrupt
+        usual(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Target, "finish", killed)
+        assert predict(home / "map.ckpt", scene, tmp_path / "map.tif", *words).code == 130
+    assert (tmp_path / "map_uncertainty.tif").exists() and not (tmp_path / "map.tif").exists()
+    if lost == "the doubt":
+        (tmp_path / "map_uncertainty.tif").unlink()
+    assert predict(home / "map.ckpt", scene, tmp_path / "map.tif", *words).code == 0
+    for name in ("", "_uncertainty"):
+        np.testing.assert_array_equal(read(tmp_path / f"map{name}.tif"), read(tmp_path / f"whole{name}.tif"))
+    assert not list(tmp_path.glob("*.part*"))
 
 
 @pytest.mark.parametrize(
