@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -39,6 +40,8 @@ from core.tracking import Profile, Tracking, quiet
 from core.trainer import Checkpoints, Devices, build_trainer, describe
 
 __all__ = ["run"]
+
+_YAML = get_loader("yaml")
 
 
 class DomainCLI(LightningCLI):
@@ -293,6 +296,7 @@ def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
 
 
 def _parse(request: Request, words: list[str]) -> DomainCLI:
+    set_loader("yaml", _value, (yaml.YAMLError,))
     try:
         cli = DomainCLI(request, words)
     except argparse.ArgumentError as error:
@@ -309,6 +313,14 @@ def _parse(request: Request, words: list[str]) -> DomainCLI:
     if cli.config["trainer"].get("accumulate_grad_batches", 1) == 0:
         raise UserError("trainer.accumulate_grad_batches is 0; it must be at least 1")
     return cli
+
+
+def _value(text: str) -> Any:
+    """Return what an option's words mean.
+
+    jsonargparse hands `null` on to a class within a class as Python's `None`, which YAML takes for a name.
+    """
+    return None if text == "None" else _YAML(text)
 
 
 def _user_error_within(error: BaseException) -> UserError | None:
