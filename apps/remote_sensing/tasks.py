@@ -5,6 +5,7 @@ from __future__ import annotations
 from apps.remote_sensing.contrastive import ContrastivePretraining
 from apps.remote_sensing.labelling import Classification
 from apps.remote_sensing.mapping_tasks import Change, Regression, Segmentation
+from apps.remote_sensing.probe import Probing
 from apps.remote_sensing.reconstruction import GapFilling, Pretraining
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ContrastivePretraining",
     "GapFilling",
     "Pretraining",
+    "Probing",
     "Regression",
     "Segmentation",
 ]

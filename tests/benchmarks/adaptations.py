@@ -1,9 +1,9 @@
 """What adapting less of a network saves: Prithvi fitted to the tiles of one chip of Sen1Floods11.
 
-Each adaptation has a process of its own, the same tiles, the same order and the same number of steps, and ends
-with the intersection over union on these very tiles: it is about what each can fit and what it costs, not
-about other chips. `--weights` starts from a run of prithvi/pretrain; without, the encoder is as drawn, and
-freezing it shows what random features are worth.
+Each adaptation has a process of its own, the same tiles, the same order and the same number of steps, and
+ends with the intersection over union on these very tiles: it is about what each can fit and what it costs,
+not about other chips. `--weights` starts from a run of prithvi/pretrain; without, the encoder is as drawn,
+and freezing it shows what random features are worth.
 
     .venv/bin/python tests/benchmarks/adaptations.py FOLDER_OF_V1.1 [--chip Spain_7370579] [--steps 600]
 """
@@ -43,7 +43,7 @@ def main() -> int:
         return 0
     print(f"{machine()}, {options.steps} steps of {options.batch} tiles of {options.tile} pixels")
     print(
-        f"{'adaptation':<13}{'trained':>10}{'of':>10}{'ms a step':>11}{'growth MiB':>12}{'IoU':>8}{'water':>8}"
+        f"{'adaptation':<13}{'trained':>10}{'of':>10}{'ms/step':>9}{'growth MiB':>12}{'IoU':>8}{'water':>8}"
     )
     for name in ADAPTATIONS:
         done = subprocess.run(
@@ -53,7 +53,7 @@ def main() -> int:
             raise SystemExit(f"{name} failed:\n{done.stderr}")
         row = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{name:<13}{row['trained']:>10,}{row['all']:>10,}{row['step']:>11.0f}{row['growth']:>12.0f}"
+            f"{name:<13}{row['trained']:>10,}{row['all']:>10,}{row['step']:>9.0f}{row['growth']:>12.0f}"
             f"{row['iou']:>8.3f}{row['water']:>8.3f}",
             flush=True,
         )
