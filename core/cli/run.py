@@ -220,7 +220,7 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if (
             request.verb == "fit"
-            and cli.config_init["about"].get("test_after_fit")
+            and _value(str(cli.config_init["about"].get("test_after_fit")))  # a word on the command line
             and not trainer.interrupted
         ):
             trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best or None, verbose=False)

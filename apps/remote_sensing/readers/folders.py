@@ -190,8 +190,8 @@ class GeoTiffFolder(Source):
         count = len(self.bands)
         if header.count != count * self.stacked and (not all(header.names) or self.stacked > 1):
             raise UserError(
-                f"{image} has {header.count} bands, and {count} are named for {self.stacked} dates; name its "
-                "bands in data.source.bands"
+                f"{image} has {header.count} bands, and {count} bands are named for each of {self.stacked} "
+                "dates in a file; correct data.source.bands or data.source.frames"
             )
         return self._order(image, header.names) if self.stacked == 1 else range(header.count)
 
