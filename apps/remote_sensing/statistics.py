@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.readers.raster import quick
+from apps.remote_sensing.readers.opened import quick
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
 from core.data.counting import counted
 from core.errors import UserError

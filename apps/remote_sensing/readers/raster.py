@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.remote_sensing.readers.opened import opened
 from core.errors import UserError
 
-if TYPE_CHECKING:
-    from rasterio.io import DatasetReader
-
-__all__ = ["Header", "Window", "check_grid", "quick", "read_header", "read_window"]
+__all__ = ["Header", "Window", "check_grid", "read_header", "read_window"]
 
 Window = tuple[int, int, int, int]
 """First row, first column, rows and columns."""
@@ -70,7 +66,7 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: If there is no such file, it is no raster, or it is smaller than 2 x 2 pixels.
     """
-    with _opened(path) as raster:
+    with opened(path) as raster:
         header = Header(
             height=raster.height,
             width=raster.width,
@@ -114,7 +110,7 @@ def read_window(
     from rasterio.windows import Window as Area
 
     top, left, rows, columns = window
-    with _opened(path) as raster:
+    with opened(path) as raster:
         if max(bands) > raster.count:
             raise UserError(
                 f"{path} has {raster.count} bands, and band {max(bands)} is asked for; name the bands it has"
@@ -153,36 +149,6 @@ def check_grid(path: Path, header: Header, other_path: Path, other: Header, *, s
                 f"{other_path} and {path} lie {gap:g} units of their reference system apart; the files of a "
                 "scene must cover the same place"
             )
-
-
-@contextmanager
-def quick() -> Iterator[None]:
-    """Read pixels without looking for side files in the folder, and with a small cache: windows differ."""
-    import rasterio
-
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=64):
-        yield
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[DatasetReader]:
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
-                yield raster
-    except RasterioError as error:
-        if not Path(path).is_file():
-            raise UserError(
-                f"there is no file {path}; check data.source.path and the list of names"
-            ) from error
-        why = str(error.__cause__ or error).split("\n")[0].removeprefix(f"{path}: ").rstrip(".")
-        raise UserError(
-            f"{path} cannot be read ({why}); it is damaged or no raster, so replace it or leave it out"
-        ) from error
 
 
 def _same_crs(one: str, other: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from apps.remote_sensing.batch import IGNORE, SceneBatch
-from apps.remote_sensing.readers.raster import Window, quick
+from apps.remote_sensing.readers.opened import quick, share_of_memory
+from apps.remote_sensing.readers.raster import Window
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
 from core.data.randomness import generator
 from core.errors import UserError
@@ -86,6 +88,7 @@ class SceneSet(Dataset[SceneBatch]):
     ) -> None:
         self.source, self.samples, self.style, self.training = source, list(samples), style, training
         self._places: dict[str, tuple[float, float]] = {}
+        self._cache: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -102,7 +105,7 @@ class SceneSet(Dataset[SceneBatch]):
         Raises:
             UserError: If a file is damaged or holds nothing, or the windows differ in size.
         """
-        with quick():
+        with quick(self._memory()):
             read = [self._read(epoch, index) for epoch, index in pairs]
         chosen = [self.samples[index] for _, index in pairs]
         names = tuple(_named(scene, tile) for scene, tile in chosen)
@@ -129,6 +132,14 @@ class SceneSet(Dataset[SceneBatch]):
             time=self._time([one.scene for one in read]) if self.style.time else None,
             location=self._location([scene for scene, _ in chosen]) if self.style.location else None,
         )  # fmt: skip
+
+    def _memory(self) -> int:
+        """Return the bytes of decoded tiles this process may keep, one of all that load for this machine."""
+        if self._cache is None or self._cache[0] != os.getpid():
+            info = get_worker_info()
+            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self._cache = os.getpid(), share_of_memory(ranks * (info.num_workers if info else 1))
+        return self._cache[1]
 
     def _read(self, epoch: int, index: int) -> _Sample:
         scene, tile = self.samples[index]

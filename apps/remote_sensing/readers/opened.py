@@ -1,0 +1,180 @@
+"""Open rasters, kept for the next window of the same file within bounds of files and of memory.
+
+Opening a GeoTIFF and decoding its tiles take longer than all that is done to a window afterwards. While
+`quick` holds, files stay open in the process and thread that opened them, and GDAL keeps decoded tiles; both
+are given up, the longest unused first, before they exceed a share of the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+__all__ = ["opened", "quick", "share_of_memory"]
+
+_FILES = 512
+_SMALL = 64 * 2**20
+_HANDLE = 2**17  # bytes of an open raster apart from its buffer
+
+_State = tuple[int, int, int]
+
+
+class _Kept(threading.local):
+    """Rasters that stay open in this thread; a forked process begins with none, for it may not share them."""
+
+    def __init__(self) -> None:
+        self.owner, self.depth, self.limit, self.held = os.getpid(), 0, 0, 0
+        self.files: OrderedDict[str, tuple[_State, int, DatasetReader]] = OrderedDict()
+
+    def own(self) -> None:
+        """Forget what a parent process had opened."""
+        if self.owner != os.getpid():
+            self.files = OrderedDict()
+            self.owner, self.depth, self.held = os.getpid(), 0, 0
+
+    def get(self, path: str) -> DatasetReader:
+        """Return the raster, opened anew where the file is another than before.
+
+        Raises:
+            rasterio.errors.RasterioError: If there is no such file or it is no raster.
+        """
+        state = _state(path)
+        found = self.files.get(path)
+        if found is not None and found[0] == state:
+            self.files.move_to_end(path)
+            return found[2]
+        self.drop(path)
+        raster = _open(path)
+        size = _buffer(raster)
+        while self.files and (len(self.files) >= _most_files() or self.held + size > self.limit):
+            self.drop(next(iter(self.files)))
+        self.files[path] = (state, size, raster)
+        self.held += size
+        return raster
+
+    def drop(self, path: str) -> None:
+        """Close a raster if it is open."""
+        found = self.files.pop(path, None)
+        if found is not None:
+            self.held -= found[1]
+            found[2].close()
+
+
+_kept = _Kept()
+
+
+@contextmanager
+def quick(memory: int = _SMALL) -> Iterator[None]:
+    """Keep rasters open, and do not look for side files in their folders.
+
+    Args:
+        memory: Bytes of decoded tiles that are kept for the next windows; the environment's GDAL_CACHEMAX,
+            where it is set, comes first. Buffers of open files take up to a quarter of it besides.
+    """
+    import rasterio
+
+    cache = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": memory}
+    _kept.own()
+    _kept.limit = memory // 4
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", **cache):
+        _kept.depth += 1
+        try:
+            yield
+        finally:
+            _kept.depth -= 1
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[DatasetReader]:
+    """Open a raster, or take it from those that `quick` keeps.
+
+    Raises:
+        UserError: If there is no such file, it is no raster, or reading it fails inside the block.
+    """
+    from rasterio.errors import RasterioError
+
+    _kept.own()
+    try:
+        if _kept.depth:
+            yield _kept.get(str(path))
+        else:
+            with _open(str(path)) as raster:
+                yield raster
+    except RasterioError as error:
+        _kept.drop(str(path))
+        if not Path(path).is_file():
+            raise UserError(
+                f"there is no file {path}; check data.source.path and the list of names"
+            ) from error
+        why = str(error.__cause__ or error).split("\n")[0].removeprefix(f"{path}: ").rstrip(".")
+        raise UserError(
+            f"{path} cannot be read ({why}); it is damaged or no raster, so replace it or leave it out"
+        ) from error
+
+
+def share_of_memory(processes: int) -> int:
+    """Return the bytes of decoded tiles for each of so many processes of this machine.
+
+    A tenth of the memory, of the container where one is limited, is shared, and nobody takes more than half
+    of that: a twentieth is what GDAL takes in a process by itself.
+
+    Args:
+        processes: That read at the same time.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(place).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return max(total // 10 // max(processes, 2), _SMALL)
+
+
+def _open(path: str) -> DatasetReader:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+def _state(path: str) -> _State:
+    """Return what changes when a file is written anew; a path that is no file of the disk never changes."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _buffer(raster: DatasetReader) -> int:
+    """Return the bytes an open raster holds beside GDAL's cache: a tile of all bands where they are mixed."""
+    if raster.count < 2 or raster.interleaving is None or raster.interleaving.name != "pixel":
+        return _HANDLE
+    rows, columns = raster.block_shapes[0]
+    return _HANDLE + rows * columns * raster.count * _bytes(raster.dtypes[0])
+
+
+def _bytes(kind: str) -> int:
+    import numpy as np
+
+    return np.dtype(kind).itemsize
+
+
+def _most_files() -> int:
+    """Return how many files may stay open: a quarter of what the system lets a process open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _FILES if limit < 0 else max(1, min(_FILES, limit // 4))

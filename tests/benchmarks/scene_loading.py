@@ -1,0 +1,443 @@
+"""Samples a second of the GeoTIFF pipeline here against those of TorchGeo and TerraTorch on the same files.
+
+Files are written to a temporary folder: chips of 512 pixels in the layout of Sen1Floods11 (13 bands, int16,
+as published: tiles of 256 pixels, DEFLATE, bands of a pixel side by side) and large scenes of six bands
+(band after band, as `--interleave band`, or like the chips). Their numbers are smooth fields with the noise
+of a sensor, so that they shrink as satellite images do. Three comparisons, each with and without loader
+processes, all of random windows of 224 pixels, mirrored and normalised, six bands and the label:
+
+- *chips, TerraTorch*: its data module of Sen1Floods11 (a TorchGeo `NonGeoDataModule`) with albumentations;
+- *chips, TorchGeo*: `RasterDataset` of images and of labels, intersected, and a random sampler;
+- *scenes, TorchGeo*: the same on the large scenes.
+
+Before anything is timed both sides must give the same pixels for the same windows. Sides take turns; a round
+begins once as many batches have come as loader processes prefetch, so starting them is not counted, and ends
+with the last batch, normalised on either side. The files are in the page cache. TorchGeo keeps up to 128 files
+open and GDAL's cache of decoded blocks, 5 % of memory in each process unless `--cache MIB` says otherwise;
+files that fit into it are decoded once, which data sets of a usual size do not.
+
+    .ci/peer terratorch
+    PYTHONPATH=. .bench/terratorch/bin/python tests/benchmarks/scene_loading.py [--only scenes] [--workers 2]
+
+Without the peer, `--alone` times ours only. Run it on a quiet machine. A ratio above 1 means ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import SIDES, machine
+from numpy.typing import NDArray
+from torch import Tensor
+
+SIX = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
+CROP, CHIP = 224, 512
+GRID = {"crs": "EPSG:32633", "pixel": 10.0, "west": 400_000.0, "north": 4_500_000.0}
+COARSE = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 6, 2, 2)
+COMPARISONS = ("chips-terratorch", "chips", "scenes")
+Run = Callable[[], float]
+
+
+def main() -> int:
+    """Write the files and run the comparisons."""
+    parser = argparse.ArgumentParser(description="Loading here against that of TorchGeo and TerraTorch.")
+    parser.add_argument("--only", choices=COMPARISONS, help="one comparison only")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 2], help="loader processes")
+    parser.add_argument("--chips", type=int, default=64)
+    parser.add_argument("--scenes", type=int, default=4)
+    parser.add_argument("--side", type=int, default=4096, help="pixels of a scene's side")
+    parser.add_argument("--compress", choices=("deflate", "none"), default="deflate")
+    parser.add_argument("--interleave", choices=("band", "pixel"), default="band", help="of the scenes")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=256, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sampler", choices=("random", "batch"), default="random", help="of TorchGeo")
+    parser.add_argument("--cache", type=int, help="MiB of decoded blocks in GDAL, for the reference")
+    parser.add_argument("--alone", action="store_true", help="ours only, where the peer is not installed")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if options.cache is not None:
+        os.environ["GDAL_CACHEMAX"] = str(options.cache)
+    print(f"{machine()}; files in the page cache; {options.compress}, scenes by {options.interleave}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in COMPARISONS:
+            if options.only in (None, name):
+                compare(name, Path(folder), options)
+    return 0
+
+
+def compare(name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Run one comparison with each number of loader processes."""
+    kind = "scenes" if name == "scenes" else "chips"
+    root = folder / kind
+    if not root.is_dir():
+        (write_scenes if kind == "scenes" else write_chips)(root, options)
+    for workers in options.workers:
+        runs: dict[str, Run] = {"ours": rate_of(ours(kind, root, workers, options), options, workers)}
+        if not options.alone:
+            # One of its own for the check: processes that are forked later may not share its open files.
+            agree(name, root, reference(name, root, workers, options), options)
+            module = reference(name, root, workers, options)
+            runs["reference"] = rate_of(normalised(module), options, workers)
+        report(f"{name}, {workers} loader processes", in_turn(runs, options.rounds))
+
+
+def report(what: str, rates: dict[str, list[float]]) -> None:
+    """Print medians of samples a second, and the ratio of each round with its range."""
+    told = [f"{side} {statistics.median(rates[side]):.1f}" for side in SIDES if side in rates]
+    line = f"  {what}: {', '.join(told)} samples/s"
+    if len(rates) > 1:
+        ratios = sorted(a / b for a, b in zip(rates["ours"], rates["reference"], strict=True))
+        line += f", ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    print(line, flush=True)
+
+
+def in_turn(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Return samples a second of each round; the first, for caches and processes, is left out."""
+    rates: dict[str, list[float]] = {side: [] for side in runs}
+    for turn in range(rounds + 1):
+        for side in runs if turn % 2 == 0 else reversed(runs):
+            rate = runs[side]()
+            if turn:
+                rates[side].append(rate)
+    return rates
+
+
+def rate_of(epoch: Callable[[], Iterable[Tensor]], options: argparse.Namespace, workers: int) -> Run:
+    """Return a measure of samples a second, from when what was prefetched at the start has come."""
+    early = max(1, 2 * workers)
+
+    def run() -> float:
+        start, count = 0.0, 0
+        for number, image in enumerate(epoch(), 1):
+            if image.shape != (options.batch, len(SIX), CROP, CROP) or image.dtype != torch.float32:
+                raise SystemExit(f"a batch of {tuple(image.shape)} {image.dtype} was not expected")
+            count += options.batch if number > early else 0
+            if number == early:
+                start = time.perf_counter()
+        return count / (time.perf_counter() - start)
+
+    return run
+
+
+# --- ours ---
+
+
+def ours(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Callable[[], Iterator[Tensor]]:
+    """Return epochs of the data module here."""
+    loader = scenes_of(kind, root, workers, options).train_dataloader()
+
+    def epoch() -> Iterator[Tensor]:
+        for batch in loader:
+            yield batch.image[:, :, 0]
+
+    return epoch
+
+
+def scenes_of(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Any:
+    """Return the data module here."""
+    from apps.remote_sensing.data import Scenes
+    from apps.remote_sensing.readers.floods import Sen1Floods11
+
+    count = options.chips if kind == "chips" else options.scenes
+    return Scenes(
+        Sen1Floods11(str(root)) if kind == "chips" else scene_reader(root),
+        bands=list(SIX),
+        mean=None if kind == "chips" else [0.15] * len(SIX),
+        std=None if kind == "chips" else [0.1] * len(SIX),
+        crop=CROP,
+        flips=True,
+        repeats=options.samples // count,
+        batch_size=options.batch,
+        num_workers=workers,
+        drop_last=True,
+    )
+
+
+def scene_reader(root: Path) -> Any:
+    """Return the reader of the large scenes."""
+    from apps.remote_sensing.readers.folders import GeoTiffFolder
+
+    return GeoTiffFolder(str(root), bands=SIX, classes=("dry", "water"), fractions=(1, 0, 0), scale=1e-4)
+
+
+# --- the references ---
+
+
+def reference(name: str, root: Path, workers: int, options: argparse.Namespace) -> Any:
+    """Return the data module that a comparison is with."""
+    if name == "chips-terratorch":
+        return terratorch(root, workers, options)
+    return torchgeo(name, root, workers, options)
+
+
+def terratorch(root: Path, workers: int, options: argparse.Namespace) -> Any:
+    """Return TerraTorch's data module of the chips."""
+    import albumentations as A
+    from albumentations.pytorch import ToTensorV2
+    from terratorch.datamodules import Sen1Floods11NonGeoDataModule
+
+    module = Sen1Floods11NonGeoDataModule(
+        str(root),
+        batch_size=options.batch,
+        num_workers=workers,
+        bands=[name.upper() for name in SIX],
+        train_transform=[
+            A.RandomCrop(CROP, CROP),
+            A.HorizontalFlip(p=0.5),
+            A.VerticalFlip(p=0.5),
+            ToTensorV2(),
+        ],
+    )
+    module.setup("fit")
+    repeats = options.samples // len(module.train_dataset)
+    module.train_dataset = torch.utils.data.ConcatDataset([module.train_dataset] * repeats)
+    return module
+
+
+def torchgeo(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Any:
+    """Return a data module of TorchGeo over the files of images and of labels."""
+    import kornia.augmentation as K
+    from torchgeo.datamodules import GeoDataModule
+    from torchgeo.datasets import RasterDataset
+    from torchgeo.samplers import RandomBatchGeoSampler, RandomGeoSampler
+
+    images = RasterFiles(kind)
+    places = images.folders(root)
+    mean, std = constants(kind)
+
+    class Images(RasterDataset):
+        filename_glob = "*.tif"
+        all_bands = images.bands
+
+    class Labels(RasterDataset):
+        filename_glob = "*.tif"
+        is_image = False
+
+    class Module(GeoDataModule):
+        def setup(self, stage: str) -> None:
+            self.train_dataset = Images(places[0], bands=SIX) & Labels(places[1])
+            sampled = (self.train_dataset, CROP)
+            if options.sampler == "batch":
+                self.train_batch_sampler = RandomBatchGeoSampler(*sampled, options.batch, options.samples)
+            else:
+                self.train_sampler = RandomGeoSampler(*sampled, length=options.samples)
+
+    module = Module(RasterDataset, batch_size=options.batch, patch_size=CROP, num_workers=workers)
+    module.aug = K.AugmentationSequential(
+        K.Normalize(mean=[value * 1e4 for value in mean], std=[value * 1e4 for value in std]),
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomVerticalFlip(p=0.5),
+        data_keys=None,
+        keepdim=True,
+    )
+    module.setup("fit")
+    return module
+
+
+class RasterFiles:
+    """Where a layout has its images and labels, and the bands of its images."""
+
+    def __init__(self, kind: str) -> None:
+        from apps.remote_sensing.bands import SENSORS
+
+        self.kind = kind
+        self.bands = tuple(SENSORS["sentinel2"].values()) if kind == "chips" else SIX
+
+    def folders(self, root: Path) -> tuple[Path, Path]:
+        """Return the folders of images and labels."""
+        if self.kind == "scenes":
+            return root / "images", root / "labels"
+        hand = root / "v1.1" / "data" / "flood_events" / "HandLabeled"
+        return hand / "S2Hand", hand / "LabelHand"
+
+
+def constants(kind: str) -> tuple[list[float], list[float]]:
+    """Return mean and deviation of the six bands as ours has them, in reflectance."""
+    from apps.remote_sensing.readers.floods import Sen1Floods11
+
+    if kind == "scenes":
+        return [0.15] * len(SIX), [0.1] * len(SIX)
+    reader = Sen1Floods11("unused")
+    return [reader.mean[name] for name in SIX], [reader.std[name] for name in SIX]
+
+
+def normalised(module: Any) -> Callable[[], Iterator[Tensor]]:
+    """Return epochs of the reference: its loader, then what its module does to a batch on the device."""
+    loader = module.train_dataloader()
+
+    def epoch() -> Iterator[Tensor]:
+        for batch in loader:
+            both = {"image": batch["image"], "mask": batch["mask"].unsqueeze(1)}
+            yield module.aug(both)["image"]
+
+    return epoch
+
+
+# --- that both give the same ---
+
+
+def agree(name: str, root: Path, module: Any, options: argparse.Namespace) -> None:
+    """Stop unless both give the same normalised pixels and labels for the same windows."""
+    import kornia.augmentation as K
+
+    kind = "scenes" if name == "scenes" else "chips"
+    scenes = scenes_of(kind, root, 0, options)
+    scenes.crop, scenes.flips = None, False
+    dataset = scenes.train_set()
+    steps = module.aug if name == "chips-terratorch" else K.AugmentationSequential(
+        module.aug[0], data_keys=None, keepdim=True
+    )  # fmt: skip
+    if name == "chips-terratorch":
+        part = module.train_dataset.datasets[0]
+        crops, part.transform = part.transform, type(module)(str(root)).train_transform
+        row = [Path(path).stem for path in part.image_files]
+    for number in range(3):
+        if name == "chips-terratorch":
+            from terratorch.datasets.utils import default_transform
+
+            part.transform = default_transform
+            sample = part[number]
+            index = next(
+                i for i, (scene, _) in enumerate(dataset.samples) if scene.files[0].stem == row[number]
+            )
+            one = dataset[(0, index)]
+            image, label = one.image[:, 0], one.label
+            part.transform = crops
+        else:
+            query = next(iter(module.train_sampler or (q for qs in module.train_batch_sampler for q in qs)))
+            sample = module.train_dataset[query]
+            image, label = window_of(dataset, query)
+        made = steps({"image": sample["image"][None], "mask": sample["mask"][None, None]})
+        gap = float((made["image"][0] - image).abs().max())
+        if gap > 1e-4 or not torch.equal(sample["mask"].long(), label):
+            raise SystemExit(f"{name}: the sides differ by {gap} for the same window; nothing was timed")
+
+
+def window_of(dataset: Any, query: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
+    """Return our normalised pixels and label of a place that TorchGeo's sampler drew."""
+    from apps.remote_sensing.readers.samples import SceneSet
+
+    for scene, _ in dataset.samples:
+        header = dataset.source.header(scene.files[0])
+        a, _, west, _, e, north = header.transform
+        left, top = (query[0].start - west) / a, (query[1].stop - north) / e
+        if 0 <= round(left) <= header.width - CROP and 0 <= round(top) <= header.height - CROP:
+            place = (round(top), round(left), CROP, CROP)
+            one = SceneSet(dataset.source, [(scene, place)], dataset.style, training=False)[(0, 0)]
+            return one.image[:, 0], one.label
+    raise SystemExit(f"no file holds {query}; nothing was timed")
+
+
+# --- the files ---
+
+
+def write_chips(root: Path, options: argparse.Namespace) -> None:
+    """Write chips with labels and the lists of the splits, as published."""
+    top = root / "v1.1"
+    images, labels = RasterFiles("chips").folders(root)
+    lists = top / "splits" / "flood_handlabeled"
+    for folder in (images, labels, lists):
+        folder.mkdir(parents=True)
+    names = [f"Place_{number:04d}" for number in range(options.chips)]
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        west = GRID["west"] + 10_000 * (number % 16)  # type: ignore[operator]
+        corner = (west, GRID["north"] - 10_000 * (number // 16))  # type: ignore[operator]
+        image, water = scenery(rng, 13, CHIP)
+        write(images / f"{name}_S2Hand.tif", image, corner, options.compress, "pixel", tile=256, nodata=0)
+        write(labels / f"{name}_LabelHand.tif", water[None], corner, options.compress, "pixel", tile=256)
+    for split in ("train", "valid", "test"):
+        listed = names if split == "train" else names[:1]
+        (lists / f"flood_{split}_data.txt").write_text("\n".join(listed) + "\n")
+
+
+def write_scenes(root: Path, options: argparse.Namespace) -> None:
+    """Write large scenes with labels."""
+    images, labels = RasterFiles("scenes").folders(root)
+    images.mkdir(parents=True)
+    labels.mkdir()
+    for number in range(options.scenes):
+        rng = np.random.default_rng(1000 + number)
+        corner = (GRID["west"], GRID["north"] - number * 10.0 * (options.side + 100))  # type: ignore[operator]
+        image, water = scenery(rng, len(SIX), options.side)
+        write(images / f"{number}.tif", image, corner, options.compress, options.interleave, tile=512)
+        write(labels / f"{number}.tif", water[None], corner, options.compress, "band", tile=512)
+
+
+def scenery(rng: np.random.Generator, bands: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Return reflectances times 10,000 `(bands, side, side)`, and where there is water."""
+    land = field(rng, side)
+    water = land < -0.8
+    image = np.empty((bands, side, side), np.int16)
+    for band in range(bands):
+        coarse = COARSE[band % len(COARSE)]  # bands of 20 and 60 m are repeated at 10 m
+        few = -(-side // coarse)
+        own = 0.8 * land[::coarse, ::coarse] + 0.3 * field(rng, few)
+        level = 1500 + 500 * own + 15 * rng.standard_normal((few, few))  # noise of a sensor
+        level = np.where(water[::coarse, ::coarse], 0.4 * level, level)
+        fine = np.clip(level, 1, 10_000).astype(np.int16).repeat(coarse, 0).repeat(coarse, 1)
+        image[band] = fine[:side, :side]
+    return image, water.astype(np.int16)
+
+
+def field(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """Return a field of unit deviation whose amplitude falls with the frequency, as that of landscapes."""
+    made = np.zeros((side, side), np.float32)
+    cells = 4
+    while cells <= side:
+        coarse = torch.from_numpy(rng.standard_normal((1, 1, cells, cells)).astype(np.float32))
+        fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")[0, 0].numpy()
+        made += fine / cells**0.5
+        cells *= 4
+    return made / made.std()
+
+
+def write(
+    path: Path,
+    values: NDArray[Any],
+    corner: tuple[float, float],
+    compress: str,
+    interleave: str,
+    *,
+    tile: int,
+    nodata: float | None = None,
+) -> None:
+    """Write a tiled GeoTIFF."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    count, height, width = values.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=width,
+        height=height,
+        count=count,
+        dtype=values.dtype,
+        crs=GRID["crs"],
+        transform=from_origin(*corner, GRID["pixel"], GRID["pixel"]),
+        tiled=True,
+        blockxsize=tile,
+        blockysize=tile,
+        interleave=interleave,
+        nodata=nodata,
+        **({} if compress == "none" else {"compress": compress}),
+    ) as made:
+        made.write(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
