@@ -2,7 +2,7 @@
 
 Files are written to a temporary folder: chips of 512 pixels in the layout of Sen1Floods11 (13 bands, int16,
 as published: tiles of 256 pixels, DEFLATE, bands of a pixel side by side) and large scenes of six bands
-(band after band, as `--interleave band`, or like the chips). Their numbers are smooth fields with the noise
+(band after band, or like the chips with `--interleave pixel`). Their numbers are smooth fields with the noise
 of a sensor, so that they shrink as satellite images do. Three comparisons, each with and without loader
 processes, all of random windows of 224 pixels, mirrored and normalised, six bands and the label:
 
@@ -12,9 +12,9 @@ processes, all of random windows of 224 pixels, mirrored and normalised, six ban
 
 Before anything is timed both sides must give the same pixels for the same windows. Sides take turns; a round
 begins once as many batches have come as loader processes prefetch, so starting them is not counted, and ends
-with the last batch, normalised on either side. The files are in the page cache. TorchGeo keeps up to 128 files
-open and GDAL's cache of decoded blocks, 5 % of memory in each process unless `--cache MIB` says otherwise;
-files that fit into it are decoded once, which data sets of a usual size do not.
+with the last batch, normalised on either side. The files are in the page cache. TorchGeo keeps up to 128
+files open, and both keep decoded tiles in GDAL's cache, with one or two loader processes 5 % of the memory in
+each, or `--cache MIB` for both: data sets of a usual size do not fit into it, as these files do by default.
 
     .ci/peer terratorch
     PYTHONPATH=. .bench/terratorch/bin/python tests/benchmarks/scene_loading.py [--only scenes] [--workers 2]
@@ -35,16 +35,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from measure import SIDES, machine
-from numpy.typing import NDArray
+from scene_files import SIX, RasterFiles, write_chips, write_scenes
 from torch import Tensor
 
-SIX = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
-CROP, CHIP = 224, 512
-GRID = {"crs": "EPSG:32633", "pixel": 10.0, "west": 400_000.0, "north": 4_500_000.0}
-COARSE = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 6, 2, 2)
+CROP = 224
 COMPARISONS = ("chips-terratorch", "chips", "scenes")
 Run = Callable[[], float]
 
@@ -63,7 +59,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=256, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sampler", choices=("random", "batch"), default="random", help="of TorchGeo")
-    parser.add_argument("--cache", type=int, help="MiB of decoded blocks in GDAL, for the reference")
+    parser.add_argument("--cache", type=int, help="MiB of decoded tiles in each process")
     parser.add_argument("--alone", action="store_true", help="ours only, where the peer is not installed")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -246,23 +242,6 @@ def torchgeo(kind: str, root: Path, workers: int, options: argparse.Namespace) -
     return module
 
 
-class RasterFiles:
-    """Where a layout has its images and labels, and the bands of its images."""
-
-    def __init__(self, kind: str) -> None:
-        from apps.remote_sensing.bands import SENSORS
-
-        self.kind = kind
-        self.bands = tuple(SENSORS["sentinel2"].values()) if kind == "chips" else SIX
-
-    def folders(self, root: Path) -> tuple[Path, Path]:
-        """Return the folders of images and labels."""
-        if self.kind == "scenes":
-            return root / "images", root / "labels"
-        hand = root / "v1.1" / "data" / "flood_events" / "HandLabeled"
-        return hand / "S2Hand", hand / "LabelHand"
-
-
 def constants(kind: str) -> tuple[list[float], list[float]]:
     """Return mean and deviation of the six bands as ours has them, in reflectance."""
     from apps.remote_sensing.readers.floods import Sen1Floods11
@@ -338,105 +317,6 @@ def window_of(dataset: Any, query: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
             one = SceneSet(dataset.source, [(scene, place)], dataset.style, training=False)[(0, 0)]
             return one.image[:, 0], one.label
     raise SystemExit(f"no file holds {query}; nothing was timed")
-
-
-# --- the files ---
-
-
-def write_chips(root: Path, options: argparse.Namespace) -> None:
-    """Write chips with labels and the lists of the splits, as published."""
-    top = root / "v1.1"
-    images, labels = RasterFiles("chips").folders(root)
-    lists = top / "splits" / "flood_handlabeled"
-    for folder in (images, labels, lists):
-        folder.mkdir(parents=True)
-    names = [f"Place_{number:04d}" for number in range(options.chips)]
-    for number, name in enumerate(names):
-        rng = np.random.default_rng(number)
-        west = GRID["west"] + 10_000 * (number % 16)  # type: ignore[operator]
-        corner = (west, GRID["north"] - 10_000 * (number // 16))  # type: ignore[operator]
-        image, water = scenery(rng, 13, CHIP)
-        write(images / f"{name}_S2Hand.tif", image, corner, options.compress, "pixel", tile=256, nodata=0)
-        write(labels / f"{name}_LabelHand.tif", water[None], corner, options.compress, "pixel", tile=256)
-    for split in ("train", "valid", "test"):
-        listed = names if split == "train" else names[:1]
-        (lists / f"flood_{split}_data.txt").write_text("\n".join(listed) + "\n")
-
-
-def write_scenes(root: Path, options: argparse.Namespace) -> None:
-    """Write large scenes with labels."""
-    images, labels = RasterFiles("scenes").folders(root)
-    images.mkdir(parents=True)
-    labels.mkdir()
-    for number in range(options.scenes):
-        rng = np.random.default_rng(1000 + number)
-        corner = (GRID["west"], GRID["north"] - number * 10.0 * (options.side + 100))  # type: ignore[operator]
-        image, water = scenery(rng, len(SIX), options.side)
-        write(images / f"{number}.tif", image, corner, options.compress, options.interleave, tile=512)
-        write(labels / f"{number}.tif", water[None], corner, options.compress, "band", tile=512)
-
-
-def scenery(rng: np.random.Generator, bands: int, side: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Return reflectances times 10,000 `(bands, side, side)`, and where there is water."""
-    land = field(rng, side)
-    water = land < -0.8
-    image = np.empty((bands, side, side), np.int16)
-    for band in range(bands):
-        coarse = COARSE[band % len(COARSE)]  # bands of 20 and 60 m are repeated at 10 m
-        few = -(-side // coarse)
-        own = 0.8 * land[::coarse, ::coarse] + 0.3 * field(rng, few)
-        level = 1500 + 500 * own + 15 * rng.standard_normal((few, few))  # noise of a sensor
-        level = np.where(water[::coarse, ::coarse], 0.4 * level, level)
-        fine = np.clip(level, 1, 10_000).astype(np.int16).repeat(coarse, 0).repeat(coarse, 1)
-        image[band] = fine[:side, :side]
-    return image, water.astype(np.int16)
-
-
-def field(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """Return a field of unit deviation whose amplitude falls with the frequency, as that of landscapes."""
-    made = np.zeros((side, side), np.float32)
-    cells = 4
-    while cells <= side:
-        coarse = torch.from_numpy(rng.standard_normal((1, 1, cells, cells)).astype(np.float32))
-        fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")[0, 0].numpy()
-        made += fine / cells**0.5
-        cells *= 4
-    return made / made.std()
-
-
-def write(
-    path: Path,
-    values: NDArray[Any],
-    corner: tuple[float, float],
-    compress: str,
-    interleave: str,
-    *,
-    tile: int,
-    nodata: float | None = None,
-) -> None:
-    """Write a tiled GeoTIFF."""
-    import rasterio
-    from rasterio.transform import from_origin
-
-    count, height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=count,
-        dtype=values.dtype,
-        crs=GRID["crs"],
-        transform=from_origin(*corner, GRID["pixel"], GRID["pixel"]),
-        tiled=True,
-        blockxsize=tile,
-        blockysize=tile,
-        interleave=interleave,
-        nodata=nodata,
-        **({} if compress == "none" else {"compress": compress}),
-    ) as made:
-        made.write(values)
 
 
 if __name__ == "__main__":
