@@ -51,7 +51,7 @@ def tile_rows(batch: TileBatch, name: str, scene: Found) -> list[list[Any]]:
     dates = ";".join(str(day) for day in scene.dates) if scene.dates else None
     rows = []
     for number, (tile, valid) in enumerate(zip(batch.tiles, batch.valid, strict=True)):
-        latitude, longitude = batch.places[number] if batch.places else (None, None)
+        latitude, longitude = batch.places[number] or (None, None)
         where = [name, *tile.start, *tile.shape, longitude, latitude, dates]
         rows.append([*where, float(valid.mean())])
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.readers.opened import opened
+from apps.remote_sensing.scenes.places import degrees
 from core.errors import UserError
 
 __all__ = ["Header", "Window", "check_grid", "read_header", "read_window"]
@@ -50,14 +51,11 @@ class Header:
         return c, f, c + a * self.width + b * self.height, f + d * self.width + e * self.height
 
     def centre(self) -> tuple[float, float] | None:
-        """Return latitude and longitude of the centre in degrees, or None without a reference system."""
+        """Return latitude and longitude of the centre in degrees, None where it has none on the Earth."""
         if not self.crs:
             return None
-        from rasterio.warp import transform
-
         west, north, east, south = self.bounds
-        x, y = transform(self.crs, "EPSG:4326", [(west + east) / 2], [(north + south) / 2])
-        return float(y[0]), float(x[0])
+        return degrees(self.crs, [(west + east) / 2], [(north + south) / 2])[0]
 
 
 def read_header(path: Path) -> Header:

@@ -130,7 +130,7 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     if wanted.timed and dates is None:
         notes.append("its dates are not known, which the network was told in training; give --dates")
     if wanted.placed and place is None:
-        notes.append("it has no coordinates, and the network was told places in training")
+        notes.append("it has no coordinates on the Earth, and the network was told places in training")
     return Found(
         bands=wanted.chosen or wanted.bands,
         names=given,

@@ -29,13 +29,13 @@ class TileBatch:
         tiles: Their windows; the last ones of a row or column are cut off at the scene's end.
         pixels: `(B, C, h, w)` of the tiles' full size, mirrored beyond the scene.
         valid: Where each has data, inside the scene.
-        places: Latitude and longitude of each one's centre in degrees, or None without coordinates.
+        places: Latitude and longitude of each one's centre in degrees, or None where it has none.
     """
 
     tiles: list[Tile]
     pixels: Tensor
     valid: list[NDArray[np.bool_]]
-    places: list[tuple[float, float]] | None
+    places: list[tuple[float, float] | None]
 
 
 def grid_shape(source: Scene, settings: MapSettings) -> tuple[int, int]:
@@ -87,8 +87,8 @@ def centre_of(dataset: Any, tile: Tile) -> tuple[float, float]:
     return c + a * column + b * row, f + d * column + e * row
 
 
-def _places(dataset: Any, tiles: list[Tile]) -> list[tuple[float, float]] | None:
+def _places(dataset: Any, tiles: list[Tile]) -> list[tuple[float, float] | None]:
     if not dataset.crs:
-        return None
+        return [None] * len(tiles)
     centres = [centre_of(dataset, tile) for tile in tiles]
     return degrees(dataset.crs, [x for x, _ in centres], [y for _, y in centres])

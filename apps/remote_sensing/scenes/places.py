@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -81,13 +82,24 @@ def centre(dataset: Any) -> tuple[float, float] | None:
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
     west, north = c, f
     east, south = c + a * dataset.width + b * dataset.height, f + d * dataset.width + e * dataset.height
-    found = degrees(dataset.crs, [(west + east) / 2], [(north + south) / 2])
-    return found[0]
+    return degrees(dataset.crs, [(west + east) / 2], [(north + south) / 2])[0]
 
 
-def degrees(crs: Any, x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
-    """Return latitudes and longitudes in degrees of places in a coordinate reference system."""
+def degrees(crs: Any, x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float] | None]:
+    """Return latitudes and longitudes in degrees of places in a coordinate reference system.
+
+    None stands for a place that has none: its system is that of an engineer's plan, which nothing ties to
+    the Earth, or the place lies outside of the system's projection.
+    """
+    from rasterio._err import CPLE_BaseError  # of GDAL; rasterio lets it through beside errors of its own
+    from rasterio.errors import CRSError, RasterioError
     from rasterio.warp import transform
 
-    longitudes, latitudes = transform(crs, "EPSG:4326", list(x), list(y))
-    return [(float(a), float(b)) for a, b in zip(latitudes, longitudes, strict=True)]
+    try:
+        longitudes, latitudes = transform(crs, "EPSG:4326", list(x), list(y))
+    except (RasterioError, CRSError, CPLE_BaseError):
+        if len(x) == 1:
+            return [None]
+        return [degrees(crs, [one], [other])[0] for one, other in zip(x, y, strict=True)]
+    found = zip(latitudes, longitudes, strict=True)
+    return [(float(a), float(b)) if math.isfinite(a) and math.isfinite(b) else None for a, b in found]
