@@ -16,6 +16,7 @@ __all__ = ["explain"]
 EXTRAS = {
     "pandas": "timeseries",
     "pyarrow": "timeseries",
+    "rasterio": "remote-sensing",
     "statsmodels": "timeseries",
     "sklearn": "timeseries",
     "h5py": "pde",
@@ -57,6 +58,9 @@ def explain(error: argparse.ArgumentError, destinations: Iterable[str]) -> UserE
         key = next(group for group in unknown.groups() if group)
         return _unknown_key(key, classes, list(destinations))
     where = ".".join(dict.fromkeys(keys))
+    short = re.search(r"Expected a dot import path string: (\S+)", str(innermost))
+    if short:
+        return _short_name(where, short[1])
     reason = _first_sentence(str(innermost), where) + _near_attribute(str(innermost))
     return UserError(f"{where}: {reason}" if where and not reason.startswith(where) else reason)
 
@@ -70,6 +74,15 @@ def _innermost(error: BaseException) -> BaseException:
             break
         error = deeper
     return error
+
+
+def _short_name(where: str, word: str) -> UserError:
+    """Return the mistake of a class's name that is neither a path nor known where it stands."""
+    module = {"model.adaptation": "core.adaptation", "model.schedule": "core.optim"}.get(where)
+    known = importlib.import_module(module).__all__ if module else ()
+    same = next((name for name in known if name.lower() == word.lower()), word)  # Lora for LoRA
+    near = did_you_mean(same, known) or "; write the path of the class, as in apps.DOMAIN.MODULE.CLASS"
+    return UserError(f"{where}: there is no class '{word}' by this name{near}")
 
 
 def _missing_module(name: str, text: str) -> UserError | None:

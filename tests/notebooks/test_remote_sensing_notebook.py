@@ -30,6 +30,7 @@ def test_the_notebook_fine_tunes_maps_and_embeds(monkeypatch: pytest.MonkeyPatch
     assert any("longitude" in text and "vector" in text for text in tables)
     printed = "".join(output.get("text", "") for output in outputs)
     assert "lora_a" in printed
+    assert "mean of what is seen" not in printed, "pre-training was told to leave its test out"
     assert "COG EPSG:" in printed
 
 

@@ -37,9 +37,13 @@ class UNet(Decoder):
     layers_wanted = 4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        if len(self.channels) != _STEPS:
-            raise UserError(f"UNet: channels are {list(self.channels)}; give {_STEPS}, one for each step")
+        given = (self.channels,) if isinstance(self.channels, int) else tuple(self.channels)
+        object.__setattr__(self, "channels", given)
+        if len(given) != _STEPS:
+            raise UserError(
+                f"UNet: channels are {list(given)}; give {_STEPS}, one for each step, "
+                "as in [256, 128, 64, 32]"
+            )
         at_least_one(self, channels=min(self.channels))
 
     @property

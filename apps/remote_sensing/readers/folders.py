@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from apps.remote_sensing.bands import canonical
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 __all__ = ["GeoTiffFolder"]
 
@@ -81,7 +81,8 @@ class GeoTiffFolder(Source):
         self.name, self.later, self.stacked = self.path.name, tuple(later), frames
         self.images, self.labels, self.sensor = images, labels, sensor
         self.named = tuple(canonical(band, sensor=sensor) for band in bands) if bands else None
-        self.classes, self.target = tuple(classes), target if labels else "none"
+        self.classes = () if target == "regression" else tuple(classes)
+        self.target = target if labels else "none"
         self.frames, self.split_files = frames + len(self.later), dict(splits or {})
         self.fractions = tuple(fractions)
         self.label_offset, self.label_nodata, self.mixed_crs = label_offset, label_nodata, mixed_crs
@@ -94,7 +95,7 @@ class GeoTiffFolder(Source):
         if self.named is None:
             found = self._found(self.images.replace("{split}", "*"))
             if not found:
-                raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
+                raise self._without_images()
             self.named = self._names(next(iter(found.values())))
         return self.named
 
@@ -104,7 +105,7 @@ class GeoTiffFolder(Source):
         images = self._found(self.images.replace("{split}", folder))
         labels = self._found(self.labels.replace("{split}", folder)) if self.labels else {}
         if not images and "{split}" not in self.images:
-            raise UserError(f"no image matches {self.path / self.images}; check data.source.images")
+            raise self._without_images()
         later = [(pattern, self._found(pattern.replace("{split}", folder))) for pattern in self.later]
         names = self._split(split, sorted(images))
         found = []
@@ -138,6 +139,11 @@ class GeoTiffFolder(Source):
 
     def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
         return super()._numbers(values, nodata if self.label_nodata is None else self.label_nodata)
+
+    def _without_images(self) -> UserError:
+        if not self.path.is_dir():
+            return UserError(f"there is no folder {self.path}; check data.source.path")
+        return UserError(f"no image matches {self.path / self.images}; check data.source.images")
 
     def _found(self, pattern: str) -> dict[str, Path]:
         """Return name to file of a pattern; the name is what the last part's stars stand for."""
@@ -209,7 +215,9 @@ class GeoTiffFolder(Source):
             return list(range(len(own)))  # the user's names for a file that calls them differently
         for band in self.bands:
             if band not in own:
-                raise UserError(f"{path} has no band '{band}'; it has {', '.join(own)}")
+                raise UserError(
+                    f"{path} has no band '{band}'; it has {', '.join(own)}{did_you_mean(band, own)}"
+                )
         return [own.index(band) for band in self.bands]
 
     def _names(self, path: Path) -> tuple[str, ...]:

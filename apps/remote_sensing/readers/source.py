@@ -340,6 +340,11 @@ def read_names(path: Path) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no split file {path}; check data.source.path, or get the data "
+            "(`dfm data show NAME` says where)"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the split file {path} cannot be read ({error}); check data.source.path") from error
     return [name for line in lines if (name := line.split(",")[0].strip().strip('"'))]
