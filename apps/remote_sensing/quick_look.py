@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.scenes.source import opened
+from apps.remote_sensing.scenes.writing import writing
+from core.errors import UserError
 from core.files import replacing
 
 if TYPE_CHECKING:
@@ -46,9 +48,13 @@ def quick_look(
         return None
     from core.tracking.figures import style
 
-    with style(), replacing(out) as temporary:
-        figure = _figure(made, paths, model, settings)
-        figure.savefig(temporary, format="png", metadata={"Software": _MARK})
+    try:
+        with style(), writing(out), replacing(out) as temporary:
+            figure = _figure(made, paths, model, settings)
+            figure.savefig(temporary, format="png", metadata={"Software": _MARK})
+    except UserError as error:  # the map is whole without
+        print(f"no picture: {error}", file=sys.stderr, flush=True)
+        return None
     return out
 
 

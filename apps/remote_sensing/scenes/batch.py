@@ -133,9 +133,14 @@ def each_scene(
     for number, (out, scene) in enumerate(outs.items()):
         try:
             done.append(work(scene, out))
-        except UserError as error:
+        except BrokenPipeError:  # of a reader of stdout that left
+            raise
+        except Exception as error:  # whatever is wrong with one file must not end the others
             if on_error == "stop":
+                if not isinstance(error, UserError):
+                    raise
                 raise UserError(f"{error} (scene {number + 1} of {len(outs)}, {scene})") from error
-            failed.append((scene, str(error)))
-            print(f"skipped {scene}: {error}", file=sys.stderr, flush=True)
+            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            failed.append((scene, why))
+            print(f"skipped {scene}: {why}", file=sys.stderr, flush=True)
     return BatchReport(tuple(done), tuple(failed))

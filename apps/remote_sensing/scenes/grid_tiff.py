@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.remote_sensing.scenes.writing import writing
 from core.errors import UserError
 from core.files import replacing
 
@@ -75,43 +76,37 @@ class GridTiff:
         """
         import rasterio
         from rasterio import Affine
-        from rasterio.errors import RasterioError
 
         height, width = -(-like.height // step[0]), -(-like.width // step[1])
         a, b, c, d, e, f = tuple(like.transform)[:6]
         coarse = Affine(a * step[1], b * step[0], c, d * step[1], e * step[0], f)
-        try:
-            with (
-                replacing(self.path) as temporary,
-                rasterio.open(
-                    temporary,
-                    "w",
-                    driver="GTiff",
-                    height=height,
-                    width=width,
-                    count=len(self.names),
-                    dtype=self.dtype,
-                    crs=like.crs,
-                    transform=coarse,
-                    nodata=self.nodata,
-                    compress="deflate",
-                    interleave="band",
-                    blockysize=min(rows, height),  # each strip is compressed and written once
-                    BIGTIFF="IF_SAFER",
-                ) as made,
-            ):
-                made.descriptions = tuple(self.names)
-                made.update_tags(**{_TAG: json.dumps(self.facts)})
-                if self.colours is not None:
-                    made.write_colormap(1, dict(enumerate(self.colours)))
-                grid = _Grid(made, rows=rows, empty=self.nodata)
-                yield grid
-                grid.flush()
-        except RasterioError as error:
-            why = str(error).splitlines()[0].strip(" .")
-            raise UserError(
-                f"{self.path} cannot be written ({why}); make room or choose another folder"
-            ) from error
+        with (
+            writing(self.path),
+            replacing(self.path) as temporary,
+            rasterio.open(
+                temporary,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=len(self.names),
+                dtype=self.dtype,
+                crs=like.crs,
+                transform=coarse,
+                nodata=self.nodata,
+                compress="deflate",
+                interleave="band",
+                blockysize=min(rows, height),  # each strip is compressed and written once
+                BIGTIFF="IF_SAFER",
+            ) as made,
+        ):
+            made.descriptions = tuple(self.names)
+            made.update_tags(**{_TAG: json.dumps(self.facts)})
+            if self.colours is not None:
+                made.write_colormap(1, dict(enumerate(self.colours)))
+            grid = _Grid(made, rows=rows, empty=self.nodata)
+            yield grid
+            grid.flush()
 
 
 class _Grid:

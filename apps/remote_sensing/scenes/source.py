@@ -85,7 +85,7 @@ class Scene:
         np.copyto(pixels, self._fill, where=~valid)
         if self._gaps is not None:
             hidden = _read(self._gaps.name, self._gaps, list(self._gaps.indexes), tile)
-            seen = self._gaps.read_masks(window=_window(tile)) > 0
+            seen = _mask(self._gaps.name, self._gaps, list(self._gaps.indexes), tile)
             pixels = np.concatenate([pixels, ((hidden != 0) & seen).astype(np.float32)])
         return padded(pixels, self._size), dates.any(axis=0) if self._any else dates.all(axis=0)
 
@@ -140,7 +140,7 @@ class _Part:
             valid &= pixels != np.float32(self._missing)
         for place, number in enumerate(self.numbers):
             if number in self._masked:
-                valid[place] &= self.dataset.read_masks(number, window=_window(tile), out_shape=size) > 0
+                valid[place] &= _mask(self.path, self.dataset, number, tile, size)
         if self._dark and len(self.numbers) > self._dates:
             # one band alone may be dark: where 0 is no data, all bands of a date are 0, as in training
             split = valid.reshape(self._dates, -1, *valid.shape[1:])
@@ -242,6 +242,15 @@ def _flags(dataset: Any, number: int) -> list[str]:
     return [flag.name for flag in dataset.mask_flag_enums[number - 1]]
 
 
+def _mask(
+    path: str, dataset: Any, numbers: int | list[int], tile: Tile, size: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
+    """Return where bands of a tile have data by the file's masks."""
+    with _reading(path, tile):
+        shape = size if size is None or isinstance(numbers, int) else (len(numbers), *size)
+        return dataset.read_masks(numbers, window=_window(tile), out_shape=shape) > 0
+
+
 def _window(tile: Tile) -> Any:
     from rasterio.windows import Window
 
@@ -252,12 +261,18 @@ def _read(
     path: str, dataset: Any, numbers: list[int], tile: Tile, size: tuple[int, int] | None = None
 ) -> NDArray[np.float32]:
     """Return the bands of a tile, of what lies inside the scene, with another number of pixels if wanted."""
+    with _reading(path, tile):
+        shape = None if size is None else (len(numbers), *size)
+        return dataset.read(numbers, window=_window(tile), out_dtype="float32", out_shape=shape)
+
+
+@contextmanager
+def _reading(path: str, tile: Tile) -> Iterator[None]:
     from rasterio.errors import RasterioError
 
     (top, left), (rows, columns) = tile.start, tile.shape
     try:
-        shape = None if size is None else (len(numbers), *size)
-        return dataset.read(numbers, window=_window(tile), out_dtype="float32", out_shape=shape)
+        yield
     except (RasterioError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read at rows {top} to {top + rows}, columns {left} to {left + columns}, so it "

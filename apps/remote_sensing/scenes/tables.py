@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from apps.remote_sensing.scenes.writing import unwritable, writing
 from core.errors import UserError
 from core.files import remove, replacing
 
@@ -45,28 +46,50 @@ class CsvTable:
             if not overwrite:
                 raise UserError(f"{path} exists already; {_HINT}")
         self._file: IO[str] | None = None
+        self._torn: UserError | None = None  # why half a scene stands in it
 
     @contextmanager
     def written(self) -> Iterator[CsvTable]:
-        """Write it within the block; it appears at the end, if no error leaves the block."""
-        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        """Write it within the block; it appears at the end, if no error leaves the block.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with (
+            writing(self.path),
+            replacing(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             self._file = file
             csv.writer(file).writerow(self.columns)
             yield self
+            if self._torn is not None:
+                raise self._torn
 
     @contextmanager
     def scene(self) -> Iterator[None]:
-        """Add the rows of a scene within the block; an error takes them out again."""
+        """Add the rows of a scene within the block; an error takes them out again.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
         assert self._file is not None
-        self._file.flush()
-        before = self._file.tell()
-        try:
-            yield
-        except BaseException:
+        if self._torn is not None:
+            raise self._torn
+        with writing(self.path):
             self._file.flush()
-            self._file.seek(before)
-            self._file.truncate()
-            raise
+            before = self._file.tell()
+            try:
+                yield
+                self._file.flush()
+            except BaseException:
+                try:
+                    self._file.flush()
+                    self._file.seek(before)
+                    self._file.truncate()
+                except OSError as error:
+                    self._torn = unwritable(self.path, error)
+                raise
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Add rows, values in the order of `columns`; None is an empty field."""
@@ -105,28 +128,48 @@ class ParquetTable:
         self._schema = pa.schema(fields, metadata={_TAG: json.dumps(facts).encode()})
         self._whole: Any = None
         self._part: Any = None
+        self._torn: UserError | None = None  # why half a scene stands in it
         self.existed = self._existed(overwrite)
 
     @contextmanager
     def written(self) -> Iterator[ParquetTable]:
-        """Write it within the block; it appears at the end, if no error leaves the block."""
+        """Write it within the block; it appears at the end, if no error leaves the block.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
         import pyarrow.parquet as pq
 
-        with replacing(self.path) as temporary, pq.ParquetWriter(temporary, self._schema) as self._whole:
+        with (
+            writing(self.path),
+            replacing(self.path) as temporary,
+            pq.ParquetWriter(temporary, self._schema) as self._whole,
+        ):
             yield self
+            if self._torn is not None:
+                raise self._torn
 
     @contextmanager
     def scene(self) -> Iterator[None]:
-        """Add the rows of a scene within the block; after an error there are none of it."""
+        """Add the rows of a scene within the block; after an error there are none of it.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
         import pyarrow.parquet as pq
 
+        if self._torn is not None:
+            raise self._torn
         part = self.path.with_name(f"{self.path.name}.scene.{os.getpid()}.tmp")
         try:
-            with pq.ParquetWriter(part, self._schema) as self._part:
+            with writing(self.path), pq.ParquetWriter(part, self._schema) as self._part:
                 yield
             with pq.ParquetFile(part) as made:
                 for group in range(made.num_row_groups):
                     self._whole.write_table(made.read_row_group(group))
+        except OSError as error:
+            self._torn = unwritable(self.path, error)
+            raise self._torn from error
         finally:
             remove(part)
 

@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from apps.remote_sensing.scenes.settings import MapSettings
+from apps.remote_sensing.scenes.writing import unwritable
 from core.errors import UserError
 from core.files import remove, replacing
 
@@ -101,7 +102,7 @@ class Target:
                 growing.write(values, window=window)
             _flush(self.part)
         except (RasterioError, OSError) as error:
-            raise _unwritable(self.part, error) from error
+            raise unwritable(self.part, error) from error
 
     def note(self, *, rows: int, valid: int) -> None:
         """Record how many rows of tiles are written, and their pixels with data."""
@@ -109,7 +110,7 @@ class Target:
             with replacing(self.progress) as temporary:
                 temporary.write_text(json.dumps({"facts": self._facts, "rows": rows, "valid": valid}))
         except OSError as error:
-            raise _unwritable(self.progress, error) from error
+            raise unwritable(self.progress, error) from error
 
     def finish(self) -> None:
         """Copy the map into a cloud-optimised GeoTIFF, give it its name and remove what it grew in."""
@@ -132,7 +133,7 @@ class Target:
                 if _checksums(temporary) != _checksums(self.part):
                     raise OSError(errno.EIO, "the copy is incomplete")
         except (RasterioError, OSError) as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         self.discard()
 
     def discard(self) -> None:
@@ -171,7 +172,7 @@ class Target:
             self._clear()
             free = shutil.disk_usage(self.path.parent).free
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         needed = size * (1 + _COPY[settings.kind])
         if free < needed:
             raise UserError(
@@ -218,7 +219,7 @@ class Target:
                 os.posix_fallocate(file.fileno(), 0, size)
         except (RasterioError, OSError) as error:
             self.discard()
-            raise _unwritable(self.part, error) from error
+            raise unwritable(self.part, error) from error
 
 
 def _tag(path: Path) -> Any:
@@ -249,12 +250,3 @@ def _differing(had: Any, have: dict[str, Any]) -> str:
 def _flush(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-def _unwritable(path: Path, error: Exception) -> UserError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0].strip(
-        " ."
-    )
-    return UserError(
-        f"the map cannot be written to {path} ({reason}); make room or choose another folder, then run again"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -220,23 +221,14 @@ def test_scene_without_any_data_is_refused_and_leaves_nothing(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tif"]
 
 
-def test_full_disk_is_one_sentence_before_the_work_begins(
-    repository: Path, scene: Path, tmp_path: Path
-) -> None:
-    limited = (
-        "import resource, signal, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from apps.remote_sensing.scenes.mapping import map_scene\n"
-        "from apps.remote_sensing.scenes.settings import MapSettings\n"
-        "from core.errors import UserError\n"
-        "try:\n"
-        "    map_scene(sys.argv[1], sys.argv[2], None, MapSettings(names=('a', 'b'), kind='scores'))\n"
-        "except UserError as error:\n"
-        "    print(error)\n"
-    )
-    command = [sys.executable, "-c", limited, str(scene), str(tmp_path / "map.tif")]
-    told = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
-    assert "the map cannot be written to" in told and "make room" in told
+def test_full_disk_is_one_sentence_before_the_work_begins(scene: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"map\.tif\.part cannot be written .*; make room"):
+            map_scene(scene, tmp_path / "map.tif", stopping(0), HOW, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
