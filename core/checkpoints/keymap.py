@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
 
@@ -127,6 +127,14 @@ class KeyMap:
         if expected is not None:
             _compare(set(named), set(expected))
         return named
+
+    def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
+        """Return the table for a checkpoint whose configuration is known; a system may read more out of it.
+
+        Args:
+            config: What the checkpoint says of its network, or None.
+        """
+        return self
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return our weights under the official names and in the official layouts, the inverse of

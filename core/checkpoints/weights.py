@@ -356,6 +356,7 @@ def _in_own_names(
         return dict(weights.tensors), layout, []
     given = {name: tensor for name, tensor in weights.tensors.items() if not key_map.ignores(name)}
     known = {name: tensor for name, tensor in given.items() if key_map.our_name(name) is not None}
+    key_map = key_map.described_by(weights.config or weights.network)
     return key_map.from_official(known), layout, sorted(set(given) - set(known))
 
 

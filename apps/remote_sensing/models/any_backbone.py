@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from apps.remote_sensing.bands import named_bands, with_bands
+from apps.remote_sensing.models.band_maps import BandedMap, band_rule, is_marked
 from apps.remote_sensing.models.frames import check_one_frame, frame_by_frame, joined
-from core.checkpoints.keymap import KeyMap, Rename
+from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError, did_you_mean
 
-__all__ = ["KEY_MAP", "AnyBackbone", "from_official_config", "to_official_config"]
+__all__ = ["KEY_MAP", "AnyBackbone", "first_layer", "from_official_config", "key_maps", "to_official_config"]
 
-KEY_MAP = KeyMap(
+KEY_MAP = BandedMap(
     renames=(Rename("{rest*}", "body.{rest*}"),),
     ignored=("fc.{leaf}", "head.{leaf}", "head.fc.{leaf}", "classifier.{leaf}"),
 )
@@ -33,8 +37,8 @@ class AnyBackbone(nn.Module):
 
     Args:
         name: As timm knows it (`resnet50`, `vit_base_patch16_224.augreg_in21k`), or `torchvision/resnet50`.
-        bands: Bands of the input in their order. A pre-trained first layer of timm is repeated over more than
-            three and scaled alike; torchvision's is kept for three bands only.
+        bands: Bands of the input in their order. In a published first layer each colour keeps its own
+            filters, and any other band begins with their average, all scaled by three over the bands.
         pretrained: Whether the published weights are fetched; else weights are drawn.
         mean: Of each band; None is the backbone's.
         std: As `mean`.
@@ -127,6 +131,19 @@ class AnyBackbone(nn.Module):
         for part in stages if all(isinstance(s, nn.Sequential) for s in stages) else [self.body.children()]:
             yield from part  # type: ignore[misc]
 
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of one of our checkpoints with the first layer's bands matched by name.
+
+        Args:
+            tensors: Under our names.
+            prefix: Where this backbone stands in the network.
+            described: The network that the checkpoint says it holds; it names the bands.
+        """
+        name, fresh = first_layer(self)
+        return with_bands(tensors, prefix + name, fresh, given=named_bands(described), wanted=self.bands)
+
     def reset_parameters(self) -> None:
         """Draw all weights anew as their library does, and write all buffers."""
         with torch.device("cpu"):
@@ -148,9 +165,21 @@ class AnyBackbone(nn.Module):
                 f"timm has no backbone '{self.name}'{hint or '; timm.list_models() has all names'}"
             )
         try:
-            return timm.create_model(
-                self.name, pretrained=pretrained, num_classes=0, in_chans=len(self.bands), **self.options
+            coloured = pretrained and self.bands != _COLOURS
+            body = timm.create_model(
+                self.name,
+                pretrained=pretrained and not coloured,
+                num_classes=0,
+                in_chans=len(self.bands),
+                **self.options,
             )
+            if coloured:
+                _fill(
+                    body,
+                    timm.create_model(self.name, pretrained=True, num_classes=0, **self.options),
+                    self.bands,
+                )
+            return body
         except (TypeError, RuntimeError, OSError) as error:
             raise UserError(f"timm cannot build {self.name} with these options ({error})") from error
 
@@ -162,9 +191,13 @@ class AnyBackbone(nn.Module):
             raise UserError(f"torchvision has no classifier '{name}'{did_you_mean(name, known)}")
         weights = "DEFAULT" if pretrained else None
         body = torchvision.models.get_model(name, weights=weights, **self.options)
-        if len(self.bands) != len(_COLOURS):
-            _replace_first(body, channels=len(self.bands))
         _drop_last(body)
+        if self.bands == _COLOURS:
+            return body
+        colours = copy.deepcopy(body) if pretrained else None
+        _replace_first(body, channels=len(self.bands))
+        if colours is not None:
+            _fill(body, colours, self.bands)
         return body
 
     def _stages(self, x: Tensor) -> list[Tensor]:
@@ -212,6 +245,51 @@ class AnyBackbone(nn.Module):
         return check_one_frame(x, self.bands, name=self.name)
 
 
+def key_maps(network: AnyBackbone) -> tuple[KeyMap, ...]:
+    """Return the table of a backbone; it puts each colour's filters on the band of that name.
+
+    A first layer of three channels reads red, green and blue, one of as many as the network otherwise the
+    network's bands, unless the file's configuration names others.
+    """
+    (name, fresh), bands = first_layer(network), network.bands
+
+    def usual(channels: int) -> tuple[str, ...] | None:
+        return bands if channels == len(bands) else None
+
+    def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
+        by_name = band_rule(name, fresh, wanted=bands, described=described, usual=usual)
+
+        def to_ours(weight: Tensor) -> Tensor:
+            silent = described is None and not is_marked(weight)
+            return (
+                spread(weight, bands)
+                if silent and weight.shape[1] == len(_COLOURS)
+                else by_name.to_ours(weight)
+            )
+
+        return (Reshape(name, to_ours, by_name.to_official),)
+
+    return (replace(KEY_MAP, reshapes=rules(None), rules=rules),)
+
+
+def first_layer(network: AnyBackbone) -> tuple[str, Tensor]:
+    """Return name and tensor of the weight that reads the bands."""
+    found = _first(network.body)
+    return f"body.{found}.weight", network.body.get_submodule(found).weight  # type: ignore[return-value]
+
+
+def spread(weight: Tensor, bands: Sequence[str]) -> Tensor:
+    """Return a first layer's weight `(D, 3, ...)` for colours as `(D, C, ...)` for bands.
+
+    Each colour keeps its filters, any other band gets their average; three over C keeps the sum's size.
+    """
+    if tuple(bands) == _COLOURS:
+        return weight
+    average = weight.mean(1)
+    columns = [weight[:, _COLOURS.index(b)] if b in _COLOURS else average for b in bands]
+    return torch.stack(columns, 1) * (len(_COLOURS) / len(bands))
+
+
 def from_official_config(config: Mapping[str, Any]) -> AnyBackbone:
     """Build the backbone of a config: `architecture`, and what else `AnyBackbone` takes.
 
@@ -237,7 +315,9 @@ def to_official_config(network: AnyBackbone) -> dict[str, Any]:
 
 def _replace_first(body: nn.Module, *, channels: int) -> None:
     """Put a convolution over other channels in the place of the first one."""
-    path, old = next((name, m) for name, m in body.named_modules() if isinstance(m, nn.Conv2d))
+    path = _first(body)
+    old = body.get_submodule(path)
+    assert isinstance(old, nn.Conv2d)
     new = nn.Conv2d(
         channels,
         old.out_channels,
@@ -247,6 +327,18 @@ def _replace_first(body: nn.Module, *, channels: int) -> None:
         bias=old.bias is not None,
     )
     _put(body, path, new)
+
+
+def _first(body: nn.Module) -> str:
+    """Return where the layer stands that reads the image: the first convolution."""
+    return next(name for name, module in body.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def _fill(body: nn.Module, colours: nn.Module, bands: Sequence[str]) -> None:
+    """Give a backbone of any bands the weights of one of red, green and blue."""
+    name = f"{_first(body)}.weight"
+    state = colours.state_dict()
+    body.load_state_dict({**state, name: spread(state[name], bands)})
 
 
 def _drop_last(body: nn.Module) -> None:

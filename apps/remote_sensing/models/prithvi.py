@@ -58,7 +58,7 @@ def key_maps(network: Network) -> tuple[KeyMap, ...]:
         return (encoder_map(network),)
     if isinstance(network, PrithviSegmenter):
         return (official.map_for(network.backbone, holder="backbone.", heads=True),)
-    return (official.map_for(network.encoder, holder="encoder.", decoder=True),)
+    return (official.map_for(network.encoder, holder="encoder.", decoder=network.decoder),)
 
 
 def encoder_map(encoder: Prithvi, *, holder: str = "") -> KeyMap:

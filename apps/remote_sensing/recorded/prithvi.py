@@ -153,7 +153,7 @@ def _config(case: Case) -> dict[str, Any]:
 
 
 def _fill(case: Case, network: nn.Module, table: KeyMap) -> None:
-    table.load(network, case.state())
+    table.described_by(case.config).load(network, case.state())
     network.to(case.device).train(case.training)
 
 

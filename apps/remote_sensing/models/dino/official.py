@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from apps.remote_sensing.bands import matched_weight
+from apps.remote_sensing.models.band_maps import BandedMap, band_rule
 from apps.remote_sensing.models.dino.positions import resize_grid, side_of
-from apps.remote_sensing.models.dino.sensors import S1, S2
-from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from apps.remote_sensing.models.dino.sensors import S1, S2, sensor_of
+from core.checkpoints.keymap import Rename, Reshape
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _WRAPPERS = ("module.", "model.", "teacher.", "backbone.")
 
 
 @dataclass(frozen=True)
-class DinoMap(KeyMap):
+class DinoMap(BandedMap):
     """A table that reads files with or without a wrapper's name in front.
 
     Args:
@@ -90,9 +90,10 @@ KEY_MAP = DinoMap(
 def map_for(network: Banded, *, holder: str = "") -> DinoMap:
     """Return the table for one network, which also reads files of other bands and image sizes.
 
-    A first layer of 13 or 2 channels is taken to read the bands of Sentinel-2 or Sentinel-1 and matched by
-    name; one of as many channels as the network has otherwise is taken as it is. Any other layer, such as
-    DINOv2's of three colours, is left as initialised. Positions of another grid are resized.
+    A file has the bands that its configuration names. Without one, a first layer of 13 or 2 channels is taken
+    to read the bands of Sentinel-2 or Sentinel-1, and one of as many channels as the network has otherwise is
+    taken as it is. Any other layer, such as DINOv2's of three colours, is left as initialised. Positions of
+    another grid are resized.
 
     Args:
         network: As initialised.
@@ -100,28 +101,27 @@ def map_for(network: Banded, *, holder: str = "") -> DinoMap:
     """
     own = dict(network.named_parameters())
     first = "patch_embed.weight" if "patch_embed.weight" in own else "body.conv1.weight"
-    fresh, bands = own[first], network.bands
+    bands = network.bands
     known = {len(sensor.bands): sensor.bands for sensor in (S2, S1)}
 
-    def by_name(weight: Tensor) -> Tensor:
-        channels = weight.shape[1]
-        same = bands if channels == len(bands) else ()
+    def usual(channels: int) -> tuple[str, ...] | None:
+        same = bands if channels == len(bands) else None
         given = known.get(channels, same)
-        if same and not set(given) & set(bands):
-            given = same  # nameless bands, or a sensor of our user's with as many
-        if weight.shape[:1] + weight.shape[2:] != fresh.shape[:1] + fresh.shape[2:]:
-            return weight  # another size, which whoever loads it refuses with both shapes
-        if not given:
-            return fresh.detach().to(weight.dtype)
-        return matched_weight(weight, fresh, given=given, wanted=bands)
+        if same and not set(given or ()) & set(bands):
+            return same  # nameless bands, or a sensor of our user's with as many
+        return given
 
-    rules = [Reshape(holder + first, by_name, lambda weight: weight)]
-    if "pos_embed" in own:
-        rules.append(
-            Reshape(f"{holder}pos_embed", lambda table: _on_grid(table, network), lambda table: table)
-        )
+    def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
+        given = None if described is None else sensor_of(described).bands
+        found = [band_rule(holder + first, own[first], wanted=bands, described=given, usual=usual)]
+        if "pos_embed" in own:
+            found.append(
+                Reshape(f"{holder}pos_embed", lambda table: _on_grid(table, network), lambda table: table)
+            )
+        return tuple(found)
+
     token = own["mask_token"].detach() if "mask_token" in own else None
-    return replace(KEY_MAP, reshapes=tuple(rules), mask_token=token, holder=holder)
+    return replace(KEY_MAP, reshapes=rules(None), mask_token=token, holder=holder, rules=rules)
 
 
 def chunked(names: DinoMap, *, depth: int, chunks: int) -> DinoMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apps.remote_sensing.models import prithvi
 from apps.remote_sensing.models.prithvi_eo import official
@@ -70,6 +70,10 @@ class HeldMap(KeyMap):
             differing = ", ".join(sorted(set(found) ^ set(expected)))
             raise UserError(f"The checkpoint's parameters do not fit the network: {differing}.")
         return found
+
+    def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
+        """Return the table for a checkpoint whose configuration is known; see `KeyMap`."""
+        return replace(self, inner=self.inner.described_by(config))
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the encoder's weights under the official names; see `KeyMap`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS
+from apps.remote_sensing.bands import HLS, canonical, named_bands
+from apps.remote_sensing.models.band_maps import with_rows
 from apps.remote_sensing.models.prithvi_eo.coordinates import (
     LocationEmbed,
     TimeEmbed,
@@ -237,6 +238,25 @@ class PrithviMAE(nn.Module):
     def reset_parameters(self) -> None:
         """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
         reset_parts(self)
+
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of one of our checkpoints with the predicted bands matched by name.
+
+        Args:
+            tensors: Under our names.
+            prefix: Where this autoencoder stands in the network.
+            described: The network that the checkpoint says it holds; it names the bands.
+        """
+        names = named_bands(described)
+        return with_rows(
+            tensors,
+            {f"{prefix}decoder.predict.{n}": p for n, p in self.decoder.predict.named_parameters()},
+            given=None if names is None else tuple(canonical(name) for name in names),
+            wanted=self.encoder.bands,
+            rows=math.prod(self.encoder.patch),
+        )
 
     def forward(
         self,

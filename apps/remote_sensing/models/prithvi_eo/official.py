@@ -7,17 +7,18 @@ and heads (version 1 fine-tuned by mmsegmentation), wrapped by a trainer (`model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from apps.remote_sensing.models.prithvi_eo.autoencoder import PrithviDecoder
     from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 
-from apps.remote_sensing.bands import HLS, SENSORS, canonical, matched_weight
-from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from apps.remote_sensing.bands import HLS, SENSORS, canonical
+from apps.remote_sensing.models.band_maps import BandedMap, band_rule
+from core.checkpoints.keymap import Rename, Reshape
 from core.errors import UserError
 
 __all__ = ["KEY_MAP", "PrithviMap", "arguments", "config", "map_for", "segmenter_arguments"]
@@ -47,7 +48,7 @@ _ROOTS = ("encoder.", "decoder.", *(f"{head}." for head in _HEADS), "head.", "au
 
 
 @dataclass(frozen=True)
-class PrithviMap(KeyMap):
+class PrithviMap(BandedMap):
     """A table that reads every official layout.
 
     Args:
@@ -81,30 +82,43 @@ KEY_MAP = PrithviMap(
 )
 
 
-def map_for(encoder: Prithvi, *, holder: str, decoder: bool = False, heads: bool = False) -> PrithviMap:
+def map_for(
+    encoder: Prithvi, *, holder: str, decoder: PrithviDecoder | None = None, heads: bool = False
+) -> PrithviMap:
     """Return the table for a network that holds `encoder`; it also matches the bands by name.
 
-    A checkpoint's first layer with six channels is taken to read the HLS bands, any other with as many
-    channels as the network to read the network's. Bands that the checkpoint lacks stay as initialised.
+    A checkpoint has the bands that its configuration names. Without one, six channels are taken to be the HLS
+    bands, and any other number, if it is the network's, the network's. Bands that the checkpoint lacks stay
+    as initialised.
 
     Args:
         encoder: The encoder as initialised.
         holder: See `PrithviMap`.
-        decoder: Whether the network has the autoencoder's decoder; else it is passed over.
+        decoder: The autoencoder's, whose predictions have bands too; None passes those of files over.
         heads: Whether the network has version 1's neck and heads; else any heads are passed over.
     """
-    fresh, bands = encoder.patch_embed.proj.weight, encoder.bands
+    bands = encoder.bands
+    first = (f"{holder}patch_embed.proj.weight", encoder.patch_embed.proj.weight, 0)
+    pixels = math.prod(encoder.patch)
+    last = () if decoder is None else tuple(
+        (f"decoder.predict.{leaf}", tensor, pixels) for leaf, tensor in decoder.predict.named_parameters()
+    )  # fmt: skip
 
-    def matched(weight: Tensor) -> Tensor:
-        own = weight.shape[1] == len(bands) != len(HLS)
-        return matched_weight(weight, fresh, given=bands if own else HLS, wanted=bands)
+    def usual(channels: int) -> Sequence[str]:
+        return bands if channels == len(bands) != len(HLS) else HLS
 
-    first = Reshape(f"{holder}patch_embed.proj.weight", matched, lambda weight: weight)
-    unused = () if decoder else ("decoder.{rest*}",)
-    if not heads and not decoder:
+    def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
+        given = None if described is None else tuple(_band(name) for name in described)
+        return tuple(
+            band_rule(name, fresh, wanted=bands, described=given, usual=usual, rows=rows)
+            for name, fresh, rows in (first, *last)
+        )
+
+    unused = ("decoder.{rest*}",) if decoder is None else ()
+    if not heads and decoder is None:
         unused += tuple(f"{head}.{{rest*}}" for head in (*_HEADS, "head", "aux_heads"))
     return PrithviMap(
-        renames=KEY_MAP.renames, reshapes=() if bands == HLS else (first,), ignored=unused, holder=holder
+        renames=KEY_MAP.renames, reshapes=rules(None), ignored=unused, holder=holder, rules=rules
     )
 
 
