@@ -155,7 +155,7 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
     """Return what a model takes of a scene, with what the user says of the files."""
     from apps.remote_sensing.scenes.fitting import Wanted
 
-    chosen = tuple(int(band) if band.isdigit() else band for band in options.bands or ())
+    chosen = tuple(int(band) if band.isdecimal() else band for band in options.bands or ())
     return Wanted(
         bands=model.bands,
         frames=model.frames,

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.bands import NAMES, SENSORS, canonical
 from apps.remote_sensing.scenes.places import centre, dates_of, parsed, stamped
+from apps.remote_sensing.scenes.source import measured
 from core.errors import UserError
 
 __all__ = ["Found", "Wanted", "found"]
@@ -84,7 +85,7 @@ class Found:
 
 
 def found(paths: Sequence[Path], wanted: Wanted) -> Found:
-    """Look at the first file of a scene for what a network takes.
+    """Look at the files of a scene for what a network takes.
 
     Args:
         paths: One file for each date, or one of all dates.
@@ -97,6 +98,8 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     path, frames, stamps = paths[0], wanted.frames, []
+    inside = frames // len(paths)
+    described: list[tuple[str | None, ...]] = []
     if len(paths) not in (1, frames):
         raise UserError(
             f"{len(paths)} files are stacked and the network takes {frames} date{'s' * (frames > 1)}; give "
@@ -110,20 +113,23 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 with rasterio.open(file) as dataset:
                     stamps.append(dataset.tags().get("TIFFTAG_DATETIME", ""))
+                    described.append(
+                        tuple(dataset.descriptions)[: measured(dataset, inside * len(wanted.bands))]
+                    )
                     if file == path:
-                        names, place = tuple(dataset.descriptions), centre(dataset)
-                        dtypes, nodata = dataset.dtypes, dataset.nodata
+                        place, dtypes, nodata = centre(dataset), dataset.dtypes, dataset.nodata
         except RasterioError as error:
             raise UserError(
                 f"{file} is no raster that can be read: it is damaged or of another format"
             ) from error
-    inside = frames // len(paths)
+    names = described[0]
     if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):
         raise UserError(
             f"{path} has {len(names)} bands and the network takes {frames} dates of {len(wanted.bands)}, one "
             f"date's after another's; give such a file, or {frames} files with --stack"
         )
-    given, notes = _names(path, names[: len(names) // inside], wanted, stacked=inside > 1)
+    own = [one[: len(one) // inside] for one in described]
+    given, notes = _agreed(paths, own, wanted, stacked=inside > 1)
     dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
     if dates is None and (dates := stamped(stamps, frames)) is not None and wanted.timed:
         notes.append("its dates are those that its files are stamped with")
@@ -142,20 +148,44 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     )
 
 
+def _agreed(
+    paths: Sequence[Path], own: Sequence[Sequence[str | None]], wanted: Wanted, *, stacked: bool
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return what `_names` does for the files of all dates, which are read with one set of names."""
+    each = [_names(path, names, wanted, stacked=stacked) for path, names in zip(paths, own, strict=True)]
+    given = next((names for names, _ in each if names is not None), None)
+    if given is not None and wanted.names is None:
+        for path, names, (other, _) in zip(paths, own, each, strict=True):
+            if other is None and all(names) and _canonical(names, wanted.sensor) != list(given):
+                nameless = next(file for file, (known, _) in zip(paths, each, strict=True) if known)
+                raise UserError(
+                    f"the bands of {path} are {', '.join(map(str, names))} and those of {nameless} are not "
+                    "named so; give --band_names if all files have one order, or name their bands"
+                )
+    return given, list(dict.fromkeys(note for _, notes in each for note in notes))
+
+
 def _names(
     path: Path, own: Sequence[str | None], wanted: Wanted, *, stacked: bool
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     """Return names for the bands of a file whose own do not serve, as the readers of training data do."""
     if wanted.names is not None or wanted.chosen is not None:
         return wanted.names, []
-    fits = len(own) == len(wanted.bands)
+    fits, bands = len(own) == len(wanted.bands), [canonical(band) for band in wanted.bands]
     try:
-        known = {canonical(name, sensor=wanted.sensor) for name in own if name}
-    except UserError:
+        known = set(_canonical(own, wanted.sensor))
+    except UserError as error:
         if not fits:
             raise
-        known = set()  # numbers of a sensor that is not named
-    usable = all(own) and bool(known & {canonical(band) for band in wanted.bands})
+        if not any(_reads(own, sensor) == bands for sensor in SENSORS):
+            raise UserError(f"{path}: {error}, with --sensor or --band_names") from error
+        known = set()  # numbers of a sensor that is not named, in the order that is wanted
+    usable = all(own) and bool(known & set(bands))
+    if fits and all(own) and known and not usable and known <= set(NAMES):
+        raise UserError(
+            f"{path} has the bands {', '.join(map(str, own))}, and the network takes "
+            f"{', '.join(wanted.bands)}; give another scene, or --band_names if the names are wrong"
+        )
     if usable or not fits:
         if not any(own) and stacked:
             raise UserError(
@@ -165,3 +195,15 @@ def _names(
         return None, []
     said = "have no names" if not any(own) else f"are called {', '.join(str(name) for name in own)}"
     return wanted.bands, [f"its bands {said}; they are taken for {', '.join(wanted.bands)}"]
+
+
+def _canonical(names: Sequence[str | None], sensor: str | None) -> list[str]:
+    return [canonical(name, sensor=sensor) for name in names if name]
+
+
+def _reads(names: Sequence[str | None], sensor: str) -> list[str]:
+    """Return the names as those of a sensor, none if it has not all of them."""
+    try:
+        return _canonical(names, sensor)
+    except UserError:
+        return []

@@ -16,7 +16,7 @@ from apps.remote_sensing.scenes.settings import MapSettings
 from core.data.tiles import Tile, padded
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Scene", "band_numbers", "opened"]
+__all__ = ["Scene", "band_numbers", "measured", "opened"]
 
 
 class Scene:
@@ -110,8 +110,10 @@ class _Part:
 
     def __init__(self, path: str, dataset: Any, settings: MapSettings, dates: int) -> None:
         self.path, self.dataset = path, dataset
+        count = measured(dataset, None if settings.bands is None else len(settings.bands) * dates)
+        self._alpha = count + 1 if count < dataset.count else None
         self.numbers = band_numbers(
-            dataset.descriptions,
+            dataset.descriptions[:count],
             path=path,
             bands=settings.bands,
             names=settings.band_names,
@@ -145,6 +147,9 @@ class _Part:
             # one band alone may be dark: where 0 is no data, all bands of a date are 0, as in training
             split = valid.reshape(self._dates, -1, *valid.shape[1:])
             split[:] = split.any(axis=1, keepdims=True)
+        if self._alpha is not None:
+            shown = _read(self.path, self.dataset, [self._alpha], tile, size)
+            valid &= shown > 0
         return pixels, valid
 
 
@@ -179,6 +184,21 @@ def opened(
             if not datasets[-1].count:
                 raise UserError(f"{name} holds several rasters and no bands of its own; give one of them")
         yield Scene(names, datasets[: len(names)], settings, datasets[-1] if settings.gaps else None)
+
+
+def measured(dataset: Any, wanted: int | None) -> int:
+    """Return how many bands of an open raster are measured: all but an alpha band at the end.
+
+    GDAL calls the fourth of four bands of bytes alpha, whatever it is: it is none if it has a name of its
+    own or as many bands are wanted as there are.
+
+    Args:
+        dataset: The raster.
+        wanted: Bands that are wanted, of all dates in it; None is all.
+    """
+    if dataset.count < 2 or dataset.count == wanted or dataset.colorinterp[-1].name != "alpha":
+        return dataset.count
+    return dataset.count - ((dataset.descriptions[-1] or "alpha").lower() == "alpha")
 
 
 def band_numbers(
@@ -225,14 +245,18 @@ def band_numbers(
             continue
         if not any(given):
             raise UserError(
-                f"the {count} bands of {path} have no names, and band '{band}' is wanted; give band_names in "
-                f"their order"
+                f"the {count} bands of {path} have no names, and band '{band}' is wanted; give "
+                f"--band_names in their order"
             )
         wanted = canonical(band, sensor=sensor)
         if wanted not in given:
             known = [name for name in given if name]
             raise UserError(
                 f"{path} has no band '{band}' but {', '.join(known)}{did_you_mean(wanted, known)}"
+            )
+        if given.count(wanted) > 1:
+            raise UserError(
+                f"{path} has {given.count(wanted)} bands called '{band}'; give --bands by their numbers"
             )
         numbers.append(given.index(wanted) + 1)
     return [number + date * count for date in range(dates) for number in numbers]

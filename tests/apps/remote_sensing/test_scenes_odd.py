@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.readers.raster import read_header
@@ -28,12 +29,16 @@ GRID = from_origin(398_655.0, 4_500_015.0, 30.0, 30.0)
 PLAN = 'LOCAL_CS["plan",UNIT["metre",1]]'
 
 
-def write_scene(path: Path, values: np.ndarray, *, names: tuple[str, ...] = (), **profile: object) -> Path:
+def write_scene(
+    path: Path, values: np.ndarray, *, names: tuple[str, ...] = (), kinds: object = None, **profile: object
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = values.shape
     shape = {"count": count, "height": height, "width": width, "dtype": str(values.dtype)}
     grid = {"crs": "EPSG:32633", "transform": GRID} | profile
     with rasterio.open(path, "w", driver="GTiff", **grid, **shape) as made:
+        if kinds:
+            made.colorinterp = kinds
         made.write(values)
         if names:
             made.descriptions = names
@@ -152,3 +157,69 @@ def test_a_scene_for_whose_rows_there_is_no_room_leaves_none(tmp_path: Path) -> 
         with table.scene():
             table.add(rows[:2])
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 4
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 200, size=shape).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ("coastal_aerosol", "vv", "vh"),
+            "has the bands coastal_aerosol, vv, vh, and the network takes blue",
+        ),
+        (("B04", "B03", "B02"), r"name the sensor \(sentinel2, landsat\) .* with --sensor or --band_names"),
+        (("red", "green", "VV"), "has no band 'blue' but red, green, vv"),
+        (("blue", "green", "red", "blue"), "has 2 bands called 'blue'; give --bands by their numbers"),
+    ],
+)
+def test_bands_whose_names_say_others_are_not_taken_in_their_order(
+    tmp_path: Path, names: tuple[str, ...], sentence: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", drawn(len(names), 8, 8), names=names)
+    bands = ("blue", "green", "red")
+    with pytest.raises(UserError, match=sentence):
+        known = found([scene], Wanted(bands=bands))
+        with opened(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)):
+            pass
+    assert found([scene], Wanted(bands=bands, chosen=(1, 2, 3))).bands == (1, 2, 3)
+    right = write_scene(tmp_path / "right.tif", drawn(3, 8, 8), names=("B02", "B03", "B04"))
+    assert found([right], Wanted(bands=bands)).names == bands
+
+
+def test_names_of_a_later_dates_bands_count_where_the_first_has_none(tmp_path: Path) -> None:
+    wanted = Wanted(bands=("blue", "green"), frames=2)
+    plain = write_scene(tmp_path / "a.tif", drawn(2, 8, 8))
+    turned = write_scene(tmp_path / "b.tif", drawn(2, 8, 8), names=("green", "blue"))
+    straight = write_scene(tmp_path / "c.tif", drawn(2, 8, 8), names=("blue", "green"))
+    with pytest.raises(UserError, match=r"bands of .*b\.tif are green, blue and those of .*a\.tif are not"):
+        found([plain, turned], wanted)
+    assert found([straight, plain], wanted).names == ("blue", "green")
+    assert found([straight, turned], wanted).names is None
+
+
+@pytest.mark.parametrize("names", [("blue", "green", "red", "nir_narrow", "alpha"), ()])
+def test_pixels_that_an_alpha_band_hides_have_no_data(tmp_path: Path, names: tuple[str, ...]) -> None:
+    values = drawn(5, 8, 8)
+    values[4] = 255
+    values[4, :3] = 0
+    kinds = [ColorInterp.gray, *[ColorInterp.undefined] * 3, ColorInterp.alpha]
+    scene = write_scene(tmp_path / "scene.tif", values, names=names, kinds=kinds)
+    wanted = Wanted(bands=("blue", "green", "red", "nir_narrow"))
+    known = found([scene], wanted)
+    how = MapSettings(names=("a",), bands=known.bands, band_names=known.names, tile=8, overlap=0)
+    with opened(scene, how) as source:
+        (batch,) = tile_batches(source, how, label="tiles", progress=False)
+    np.testing.assert_array_equal(batch.valid[0].all(1), np.arange(8) >= 3)
+    np.testing.assert_array_equal(batch.pixels[0, :, 3:], values[:4, 3:])
+
+
+def test_a_fourth_band_of_bytes_is_a_band_though_gdal_calls_it_alpha(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", drawn(4, 8, 8).astype(np.uint8))
+    with rasterio.open(scene) as given:
+        assert given.colorinterp[-1].name == "alpha"
+    known = found([scene], Wanted(bands=("blue", "green", "red", "nir_narrow")))
+    with opened(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)) as source:
+        assert source.numbers == [1, 2, 3, 4]
