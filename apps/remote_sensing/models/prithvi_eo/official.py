@@ -114,7 +114,7 @@ def map_for(
             for name, fresh, rows in (first, *last)
         )
 
-    unused = ("decoder.{rest*}",) if decoder is None else ()
+    unused: tuple[str, ...] = ("decoder.{rest*}",) if decoder is None else ()
     if not heads and decoder is None:
         unused += tuple(f"{head}.{{rest*}}" for head in (*_HEADS, "head", "aux_heads"))
     return PrithviMap(
