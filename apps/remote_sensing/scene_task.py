@@ -71,7 +71,7 @@ class SceneTask(Task):
         dates = getattr(self.network, "dates", None)
         if dates is not None and dates != facts["frames"]:
             raise UserError(
-                f"the network is built for {dates} dates and the data has {facts['frames']}; set "
+                f"the network is built for {dates} date(s) and the data has {facts['frames']}; set "
                 f"model.network.dates={facts['frames']}"
             )
         if self.targets and facts["target"] not in self.targets:

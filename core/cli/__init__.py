@@ -33,6 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _speaks(mistake):
             print(f"dfm: {mistake}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        from core.cli.mistakes import missing_extra
+
+        mistake = missing_extra(error.name)
+        if mistake is None:
+            raise
+        print(f"dfm: {mistake}", file=sys.stderr)
+        return 2
     except (
         BrokenPipeError
     ):  # the reader of our output left (`dfm recipes | head`); nothing is wrong on our side

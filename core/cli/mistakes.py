@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["explain"]
+__all__ = ["explain", "missing_extra"]
 
 EXTRAS = {
     "pandas": "timeseries",
@@ -85,12 +85,20 @@ def _short_name(where: str, word: str) -> UserError:
     return UserError(f"{where}: there is no class '{word}' by this name{near}")
 
 
+def missing_extra(name: str | None) -> UserError | None:
+    """Return how to install the optional package that a module belongs to, or None if it is no such."""
+    top = (name or "").split(".")[0]
+    if top not in EXTRAS:
+        return None
+    return UserError(
+        f"this needs the optional package {top}; install it with pip install 'domainfm[{EXTRAS[top]}]'"
+    )
+
+
 def _missing_module(name: str, text: str) -> UserError | None:
     top = name.split(".")[0]
-    if top in EXTRAS:
-        return UserError(
-            f"this needs the optional package {top}; install it with pip install 'domainfm[{EXTRAS[top]}]'"
-        )
+    if extra := missing_extra(name):
+        return extra
     if top in ("core", "apps"):
         parent, _, last = name.rpartition(".")
         return UserError(

@@ -28,7 +28,7 @@ from core.checkpoints.files import read_outline
 from core.cli.again import agreed, choose, finished, patience
 from core.cli.arguments import Request, program, read_yaml
 from core.cli.building import bare_network
-from core.cli.mistakes import explain
+from core.cli.mistakes import explain, missing_extra
 from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED
 from core.errors import UserError
@@ -227,6 +227,8 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
         raise
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name) or error from error
     except OSError as error:
         raise _disk_full(error) or error from error
     except (RuntimeError, MemoryError) as error:
