@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from core.cli.mistakes import missing_extra
 
-        mistake = missing_extra(error.name)
-        if mistake is None:
+        extra = missing_extra(error.name)
+        if extra is None:
             raise
-        print(f"dfm: {mistake}", file=sys.stderr)
+        print(f"dfm: {extra}", file=sys.stderr)
         return 2
     except (
         BrokenPipeError
