@@ -149,26 +149,42 @@ def fsync_folder(folder: str | os.PathLike[str]) -> None:
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the lock file `path` within the block; other processes wait for it, and say so on stderr.
 
-    The system gives the lock back however the process ends. The file stays: removing it would let two
-    processes hold two files of one name.
+    The system gives the lock back however the process ends. The file stays, but whoever holds it may remove
+    it within the block: a process that waited then takes the lock of the file that has the name now.
 
     Raises:
         UserError: If the file cannot be made.
     """
-    import fcntl
-
-    file = Path(path)
+    handle = _lock(Path(path))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; choose a folder you can write to") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that holds {file}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(file: Path) -> int:
+    """Return the locked handle of the file that has this name."""
+    import fcntl
+
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {file}: {error.strerror}; choose a folder you can write to"
+            ) from error
+        kept = False
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that holds {file}", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                kept = os.path.samestat(os.fstat(handle), os.stat(file))
+        finally:
+            if not kept:
+                os.close(handle)
+        if kept:
+            return handle
