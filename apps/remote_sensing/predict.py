@@ -133,7 +133,9 @@ def _map(
                 f"{paths[0]} says of no number that it is no data; give --nodata or --gaps MASK.tif"
             )
         nodata = scene.nodata if how.missing is None else how.missing
-        how = replace(how, dtype=scene.dtype, nodata=options.map_nodata if nodata is None else nodata)
+        how = replace(
+            how, keep=True, dtype=scene.dtype, nodata=options.map_nodata if nodata is None else nodata
+        )
     made = map_scene(
         paths,
         out,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from apps.remote_sensing.mapping_model import SceneModel
@@ -25,8 +25,11 @@ def job_of(options: argparse.Namespace) -> Job:
     Raises:
         UserError: If a scene does not exist or comes twice, or lacks a date.
     """
-    from apps.remote_sensing.scenes.batch import scene_files
+    from apps.remote_sensing.scenes.batch import ON_ERROR, scene_files
 
+    if options.on_error not in ON_ERROR:
+        near = did_you_mean(options.on_error, ON_ERROR)
+        raise UserError(f"--on_error is '{options.on_error}'; it must be {' or '.join(ON_ERROR)}{near}")
     paths = [Path(path).expanduser() for path in options.path]
     files = [file for path in paths for file in scene_files(path)]
     for file in files:

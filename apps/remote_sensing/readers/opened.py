@@ -1,8 +1,9 @@
 """Open rasters, kept for the next window of the same file within bounds of files and of memory.
 
-Opening a GeoTIFF and decoding its tiles take longer than all that is done to a window afterwards. While
-`quick` holds, files stay open in the process and thread that opened them, and GDAL keeps decoded tiles; both
-are given up, the longest unused first, before they exceed a share of the memory.
+Opening a GeoTIFF and decoding its tiles take longer than all that is done to a window afterwards. Files
+opened while `quick` holds stay open in their process and thread, after it too, for the next time it holds,
+and GDAL keeps decoded tiles; both are given up, the longest unused first, before they exceed a share of the
+memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["opened", "quick", "share_of_memory"]
+__all__ = ["memory", "opened", "quick", "share_of_memory"]
 
 _FILES = 512
 _SMALL = 64 * 2**20
@@ -133,13 +134,18 @@ def share_of_memory(processes: int) -> int:
     Args:
         processes: That read at the same time.
     """
+    return max(memory() // 10 // max(processes, 2), _SMALL)
+
+
+def memory() -> int:
+    """Return the bytes of memory of this machine, or of the container where one is limited."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             total = min(total, int(Path(place).read_text()))
         except (OSError, ValueError):  # no such file, or "max"
             continue
-    return max(total // 10 // max(processes, 2), _SMALL)
+    return total
 
 
 def _open(path: str) -> DatasetReader:

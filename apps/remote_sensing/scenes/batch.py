@@ -13,10 +13,12 @@ from apps.remote_sensing.scenes.mapping import Model, SceneMap, map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
 from core.errors import UserError
 
-__all__ = ["SUFFIXES", "BatchReport", "each_scene", "map_scenes", "outputs_for", "scene_files"]
+__all__ = ["ON_ERROR", "SUFFIXES", "BatchReport", "each_scene", "map_scenes", "outputs_for", "scene_files"]
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 """Files of a folder that are taken for scenes."""
+ON_ERROR = ("skip", "stop")
+"""What can be done about a scene that fails."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def scene_files(path: str | os.PathLike[str]) -> list[Path]:
         return [given]
     if not given.is_dir():
         raise UserError(f"there is no scene or folder {given}; check the path")
-    files = sorted(file for file in given.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in given.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
     if not files:
         raise UserError(f"{given} holds no scene ({', '.join(SUFFIXES)}); give a file or another folder")
     return files
@@ -126,7 +128,7 @@ def each_scene(
     Raises:
         UserError: With `stop`, what the scene that fails raises.
     """
-    if on_error not in ("skip", "stop"):
+    if on_error not in ON_ERROR:
         raise UserError(f"a scene that fails can 'skip' or 'stop', not '{on_error}'")
     done: list[SceneMap] = []
     failed: list[tuple[Path, str]] = []

@@ -77,7 +77,7 @@ def tile_batches(source: Scene, settings: MapSettings, *, label: str, progress: 
                 yield TileBatch(kept, torch.stack(images), valid, _places(source.dataset, kept))
             advance(len(chosen))
     if not found:
-        raise UserError(f"{source.path} has no pixel with data in every band; check its nodata and bands")
+        raise UserError(f"{source.path} has no pixel with data in every band; check --nodata and --bands")
 
 
 def centre_of(dataset: Any, tile: Tile) -> tuple[float, float]:

@@ -59,7 +59,7 @@ class GridTiff:
         if known == json.loads(json.dumps(self.facts)):
             return True
         if not overwrite:
-            raise UserError(f"{self.path} was made otherwise; choose another name, or --overwrite it")
+            raise UserError(f"{self.path} was made otherwise; choose another name, or give --overwrite")
         return False
 
     @contextmanager

@@ -107,7 +107,7 @@ def map_scene(
                 if not valid:
                     target.discard()
                     raise UserError(
-                        f"{source.path} has no pixel with data in every band; check its nodata and bands"
+                        f"{source.path} has no pixel with data in every band; check --nodata and --bands"
                     )
                 target.finish()
             return SceneMap(
@@ -151,6 +151,8 @@ def _map_rows(
             end = tops[number + 1] if number + 1 < len(tops) else height
             top = sums.top
             values, entropy, filled = sums.take(end - top, settings, entropy=bool(target.beside))
+            if settings.keep:
+                source.restore(values, top)
             target.write(top, values, entropy)
             valid += filled
             target.note(rows=number + 1, valid=valid)
@@ -171,9 +173,10 @@ def _map_tiles(batch: list[Tile], source: Scene, model: Model, settings: MapSett
     try:
         with torch.inference_mode():
             scores = model(given).to("cpu", torch.float32)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
-            f"the device has no room for {len(kept)} tiles of {settings.tile_size}; lower batch_size or tile"
+            f"the device has no room for {len(kept)} tiles of {settings.tile_size}; lower --batch_size "
+            "or --tile"
         ) from error
     if scores.shape[1] == 1 and settings.kind == "classes" and len(settings.names) == 2:
         scores = torch.cat([1 - scores, scores], dim=1)

@@ -31,7 +31,9 @@ def dates_in(name: str) -> list[date]:
             if month:
                 found[date(int(year), int(month), int(day))] = None
             elif 1 <= int(number) <= 366:
-                found[date(int(year), 1, 1) + timedelta(days=int(number) - 1)] = None
+                day_of_year = date(int(year), 1, 1) + timedelta(days=int(number) - 1)
+                if day_of_year.year == int(year):  # only leap years have a day 366
+                    found[day_of_year] = None
         except ValueError:  # the 31st of a short month: no date
             continue
     return list(found)

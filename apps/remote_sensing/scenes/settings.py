@@ -31,6 +31,7 @@ class MapSettings:
         dates: Dates in the model's input, the bands of one after those of another; in one file, or one file
             for each. `bands` and `band_names` are of one date.
         needs: Whether a pixel is mapped that has data at `all` dates, or at `any`.
+        keep: Whether pixels with data keep the files' own numbers: the scores are the bands themselves.
         gaps: A mask on the scene's grid, not zero where the scene is hidden; its bands come last.
         tile: Pixels of a tile, the model's input: height and width, or one number.
         overlap: Pixels that neighbouring tiles share at least.
@@ -54,6 +55,7 @@ class MapSettings:
     missing: float | None = None
     dates: int = 1
     needs: Literal["all", "any"] = "all"
+    keep: bool = False
     gaps: str | None = None
     tile: int | tuple[int, int] = 512
     overlap: int | tuple[int, int] = 64
@@ -71,11 +73,12 @@ class MapSettings:
         if not self.names:
             raise UserError("a map needs the names of its classes or scores; give them in the model's order")
         if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}; the model needs at least 1 tile at once")
+            raise UserError(f"--batch_size is {self.batch_size}; the model needs at least 1 tile at once")
         for size, common in zip(self.tile_size, self.overlap_size, strict=True):
             if size < 1 or not 0 <= common < size:
                 raise UserError(
-                    f"tiles of {size} cannot overlap by {common}; tile must be 1 or more and overlap below it"
+                    f"tiles of {size} cannot overlap by {common}; --tile must be 1 or more and "
+                    "--overlap below it"
                 )
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise UserError(f"a map cannot be of dtype '{self.dtype}'; choose one of {', '.join(_DTYPES)}")
@@ -120,7 +123,7 @@ class MapSettings:
     def facts(self) -> dict[str, Any]:
         """Return all that the map's values depend on, as plain containers."""
         facts = {
-            name: value for name, value in asdict(self).items() if name not in ("colours", "cache", "gaps")
+            name: value for name, value in asdict(self).items() if name not in ("batch_size", "cache", "gaps")
         }
         facts |= {"dtype": str(self.map_dtype), "nodata": str(self.map_nodata)}
         facts |= {"tile": self.tile_size, "overlap": self.overlap_size}
@@ -132,12 +135,12 @@ class MapSettings:
             limits = np.iinfo(dtype)
             if not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
                 raise UserError(
-                    f"nodata {nodata} does not fit dtype {dtype}; choose {limits.min} to {limits.max}"
+                    f"--map_nodata {nodata} does not fit dtype {dtype}; choose {limits.min} to {limits.max}"
                 )
             if self.kind == "classes" and len(self.names) - 1 > limits.max:
                 raise UserError(f"{len(self.names)} classes do not fit dtype {dtype}; choose a wider one")
         if self.kind == "classes" and nodata in range(len(self.names)):
-            raise UserError(f"nodata {nodata:g} is the number of a class too; choose another nodata or dtype")
+            raise UserError(f"--map_nodata {nodata:g} is the number of a class too; choose another")
         if self.colours is not None and (
             self.kind != "classes" or dtype != "uint8" or len(self.colours) != len(self.names)
         ):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.readers.opened import memory
 from apps.remote_sensing.scenes.settings import MapSettings
 from core.data.tiles import Tile, padded
 from core.errors import UserError, did_you_mean
@@ -41,6 +42,7 @@ class Scene:
             raise UserError(
                 f"{len(values)} fill values are given for the {len(self.numbers)} bands of {self.path}"
             )
+        _check_room(settings, len(self.numbers) + (0 if gaps is None else gaps.count))
         self._fill = np.asarray(values, dtype=np.float32)[:, None, None]
         self._size, self._dates, self._any = settings.tile_size, settings.dates, settings.needs == "any"
         self._gaps = gaps
@@ -84,10 +86,35 @@ class Scene:
         dates = valid.reshape(self._dates, -1, *valid.shape[1:]).all(axis=1)
         np.copyto(pixels, self._fill, where=~valid)
         if self._gaps is not None:
-            hidden = _read(self._gaps.name, self._gaps, list(self._gaps.indexes), tile)
-            seen = _mask(self._gaps.name, self._gaps, list(self._gaps.indexes), tile)
-            pixels = np.concatenate([pixels, ((hidden != 0) & seen).astype(np.float32)])
+            pixels = np.concatenate([pixels, self._hidden(tile).astype(np.float32)])
         return padded(pixels, self._size), dates.any(axis=0) if self._any else dates.all(axis=0)
+
+    def restore(self, values: NDArray, top: int) -> None:
+        """Put the files' own numbers, in all their digits, where they have data and the mask hides nothing.
+
+        Args:
+            values: `(C, rows, W)`, of the bands in the order they are read.
+            top: First row.
+        """
+        rows, width = values.shape[1:]
+        tile = Tile((top, 0), (top + rows, width), (np.empty(rows), np.empty(width)))
+        seen = np.concatenate([part.read(tile)[1] for part in self._parts])
+        seen = seen.reshape(self._dates, -1, *seen.shape[1:]).all(axis=1)
+        if self._gaps is not None:
+            seen &= ~self._hidden(tile)
+        first = 0
+        for part in self._parts:
+            own = part.own(tile)
+            for number, band in enumerate(own, start=first):
+                date = number * self._dates // len(values)
+                np.copyto(values[number], band, where=seen[date], casting="unsafe")
+            first += len(own)
+
+    def _hidden(self, tile: Tile) -> NDArray[np.bool_]:
+        """Return what the mask of gaps hides of a tile, `(1 or T, h, w)`."""
+        numbers = list(self._gaps.indexes)
+        values = _read(self._gaps.name, self._gaps, numbers, tile)
+        return (values != 0) & _mask(self._gaps.name, self._gaps, numbers, tile)
 
     def overview(self, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the whole scene with few pixels, `(C, h, w)`, and which have data at each date, `(T, h, w)`.
@@ -151,6 +178,11 @@ class _Part:
             shown = _read(self.path, self.dataset, [self._alpha], tile, size)
             valid &= shown > 0
         return pixels, valid
+
+    def own(self, tile: Tile) -> NDArray:
+        """Return the numbers `(C, h, w)` as the file has them."""
+        with _reading(self.path, tile):
+            return self.dataset.read(self.numbers, window=_window(tile))
 
 
 @contextmanager
@@ -231,7 +263,8 @@ def band_numbers(
     descriptions = descriptions[:count]
     if names is not None and len(names) != count:
         raise UserError(
-            f"{path} has {count} bands and {len(names)} names are given for them; name every band"
+            f"{path} has {count} bands and {len(names)} names are given for them; give "
+            "--band_names of every band"
         )
     if bands is None:
         return list(range(1, count * dates + 1))
@@ -309,6 +342,18 @@ def _version(path: str) -> dict[str, Any]:
         return {}
     status = os.stat(path)
     return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _check_room(settings: MapSettings, channels: int) -> None:
+    """Refuse a batch of tiles that cannot be held in memory, read and stacked."""
+    (rows, columns), has = settings.tile_size, memory()
+    needed = 2 * settings.batch_size * channels * rows * columns * 4
+    if needed > has:
+        raise UserError(
+            f"{settings.batch_size} tiles of {rows} x {columns} pixels and {channels} bands need "
+            f"{needed / 2**30:.0f} GiB of memory and there are {has / 2**30:.0f}; lower "
+            "--tile or --batch_size"
+        )
 
 
 def _check_grid(path: str, first: Any, other_path: str, other: Any) -> None:

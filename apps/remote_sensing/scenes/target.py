@@ -67,7 +67,7 @@ class Target:
         if not overwrite:
             raise UserError(
                 f"{self.path} is a map made with other {_differing(tag, self._facts)}; choose another name, "
-                f"or overwrite it"
+                f"or give --overwrite"
             )
         return False
 
@@ -155,7 +155,7 @@ class Target:
             return None
         if facts != self._facts:
             raise UserError(
-                f"{self.part} was begun with other {_differing(facts, self._facts)}; restart the map, or go "
+                f"{self.part} was begun with other {_differing(facts, self._facts)}; give --restart, or go "
                 f"on as it was begun"
             )
         return left if _tag(self.part) == self._facts else None
@@ -175,9 +175,10 @@ class Target:
             raise unwritable(self.path, error) from error
         needed = size * (1 + _COPY[settings.kind])
         if free < needed:
+            self.discard()
             raise UserError(
-                f"the map {self.path} needs {needed / 2**30:.1f} GiB while it is made, and "
-                f"{free / 2**30:.1f} GiB are free; make room or choose another folder"
+                f"the map {self.path} needs {_size(needed)} while it is made, and {_size(free)} are free; "
+                "make room or choose another folder"
             )
         gcps, gcps_crs = like.gcps
         try:
@@ -245,6 +246,11 @@ def _differing(had: Any, have: dict[str, Any]) -> str:
     """Name what differs between two records of facts."""
     keys = [key for key in have if not isinstance(had, dict) or had.get(key) != have[key]]
     return ", ".join(keys) or "settings"
+
+
+def _size(count: float) -> str:
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / unit:.1f} {name}"
 
 
 def _flush(path: Path) -> None:

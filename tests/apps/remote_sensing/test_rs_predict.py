@@ -172,9 +172,8 @@ def test_a_map_of_classes_has_the_scenes_grid_a_palette_and_its_doubt_beside_it(
     values = numbers(6, 70, 45, seed=3)
     values[:, 10:20, 30:40] = -9999
     scene, out = write_scene(tmp_path / "scene.tif", values, nodata=-9999), tmp_path / "map.tif"
-    outcome = predict(
-        home / "map.ckpt", scene, out, "--uncertainty", "--colours", "#ff0000", "#00ff00", "#0000ff"
-    )
+    words = ("--uncertainty", "--colours", "#ff0000", "#00ff00", "#0000ff")
+    outcome = predict(home / "map.ckpt", scene, out, *words)
     doubt = tmp_path / "map_uncertainty.tif"
     assert outcome.code == 0 and outcome.out.split() == [str(out), str(doubt), str(out.with_suffix(".png"))]
     predict(home / "map.ckpt", scene, tmp_path / "shares.tif", "--kind", "scores", "--no_figure")
@@ -192,7 +191,7 @@ def test_a_map_of_classes_has_the_scenes_grid_a_palette_and_its_doubt_beside_it(
         entropy = -(shares * np.log(shares)).sum(0) / np.log(3)
         np.testing.assert_allclose(unsure.read(1)[~empty], entropy[~empty], atol=1e-5)
         assert np.isnan(unsure.read(1)[empty]).all()
-    again = predict(home / "map.ckpt", scene, out, "--uncertainty", "--no_figure")
+    again = predict(home / "map.ckpt", scene, out, *words, "--no_figure")
     assert again.code == 0 and "tiles" not in again.err, again.err
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "map.png", "map.tif", "map_uncertainty.tif", "scene.tif", "shares.tif",
@@ -286,8 +285,10 @@ def test_dates_and_bands_are_mixed_as_in_training(tmp_path: Path) -> None:
         torch.testing.assert_close(model.normalised(as_read(image)), batch.image, rtol=0, atol=0)
 
 
-def test_gaps_are_filled_and_visible_pixels_stay_bit_for_bit(home: Path, tmp_path: Path) -> None:
-    values = numbers(18, 40, 52, seed=5)
+@pytest.mark.parametrize("kind", ["int16", "float64"])
+def test_gaps_are_filled_and_visible_pixels_stay_bit_for_bit(home: Path, tmp_path: Path, kind: str) -> None:
+    values = numbers(18, 40, 52, seed=5).astype(kind)
+    values += values.dtype.type(1 / 3)
     values[6:12, 8:14, 20:30] = -9999
     scene = write_scene(tmp_path / "scene.tif", values, names=None, nodata=-9999)
     mask = np.zeros((3, 40, 52), np.uint8)
@@ -297,7 +298,7 @@ def test_gaps_are_filled_and_visible_pixels_stay_bit_for_bit(home: Path, tmp_pat
     assert outcome.code == 0, outcome.err
     hidden = np.repeat(mask.astype(bool), 6, axis=0) | (values == -9999)
     with rasterio.open(tmp_path / "filled.tif") as made:
-        assert made.dtypes[0] == "int16" and made.nodata == -9999 and made.descriptions[7] == "green_2"
+        assert made.dtypes[0] == kind and made.nodata == -9999 and made.descriptions[7] == "green_2"
         assert (made.crs, made.transform) == (rasterio.CRS.from_epsg(32633), GRID)
         filled = made.read()
     np.testing.assert_array_equal(filled[~hidden], values[~hidden])

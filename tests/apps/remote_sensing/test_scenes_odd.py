@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.readers.raster import read_header
+from apps.remote_sensing.readers.raster import check_grid, read_header
 from apps.remote_sensing.scenes.batch import each_scene
 from apps.remote_sensing.scenes.fitting import Wanted, found
 from apps.remote_sensing.scenes.grid import tile_batches
 from apps.remote_sensing.scenes.grid_tiff import GridTiff
-from apps.remote_sensing.scenes.mapping import SceneMap
-from apps.remote_sensing.scenes.places import degrees
+from apps.remote_sensing.scenes.mapping import SceneMap, map_scene
+from apps.remote_sensing.scenes.places import dates_in, degrees
 from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.source import opened
 from apps.remote_sensing.scenes.tables import CsvTable, ParquetTable
@@ -223,3 +224,48 @@ def test_a_fourth_band_of_bytes_is_a_band_though_gdal_calls_it_alpha(tmp_path: P
     known = found([scene], Wanted(bands=("blue", "green", "red", "nir_narrow")))
     with opened(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)) as source:
         assert source.numbers == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint32", "int32", "float32", "float64"])
+def test_numbers_that_are_kept_keep_all_their_digits(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(0).integers(1, 250, (2, 2, 30, 20)).astype(kind)
+    if values.dtype.itemsize > 1:
+        values = values * values.dtype.type(2**22) + values.dtype.type(1)
+    if kind == "float64":
+        values += 1 / 3
+    values[1, 0, 4:9, 5:9] = 0  # a band of the second date
+    values[1, 1, 4:9, 5:9] = 0
+    cover = np.zeros((1, 30, 20), np.uint8)
+    cover[:, 20:25] = 1
+    dates = [write_scene(tmp_path / f"{n}.tif", values[n], nodata=0) for n in (0, 1)]
+    mask = write_scene(tmp_path / "mask.tif", cover)
+    names = ("a", "b", "c", "d")
+    how = MapSettings(
+        names=names, kind="scores", dates=2, needs="any", gaps=str(mask), tile=16, overlap=4, dtype=kind,
+        nodata=0, keep=True,
+    )  # fmt: skip
+    map_scene(dates, tmp_path / "map.tif", lambda x: x[:, :4] * 0 + 7, how, progress=False)
+    expected = values.reshape(4, 30, 20).copy()
+    expected[2:, 4:9, 5:9] = expected[:, 20:25] = 7
+    with rasterio.open(tmp_path / "map.tif") as made:
+        np.testing.assert_array_equal(made.read(), expected)
+
+
+def test_tiles_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", drawn(3, 8, 8))
+    how = MapSettings(names=("a",), tile=400_000, overlap=0)
+    with pytest.raises(UserError, match=r"GiB of memory and there are .* lower --tile or --batch_size"):
+        map_scene(scene, tmp_path / "map.tif", lambda x: x, how, progress=False)
+
+
+def test_only_a_leap_year_has_a_day_366() -> None:
+    assert dates_in("HLS.S30.T10TGS.2019366.v1.tif") == []
+    assert dates_in("HLS.S30.T10TGS.2020366.v1.tif") == [date(2020, 12, 31)]
+
+
+def test_a_turned_grid_of_another_resolution_covers_the_same_place(tmp_path: Path) -> None:
+    fine = write_scene(tmp_path / "a.tif", ones(1, 40, 40), transform=rasterio.Affine(0, 10, 5e5, 10, 0, 4e6))
+    coarse = write_scene(
+        tmp_path / "b.tif", ones(1, 20, 20), transform=rasterio.Affine(0, 20, 5e5, 20, 0, 4e6 - 1e-6)
+    )
+    check_grid(fine, read_header(fine), coarse, read_header(coarse), same_size=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -149,6 +153,28 @@ def test_two_processes_with_one_map_do_not_write_it_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "scene.tif"]
 
 
+def test_a_third_process_does_not_overtake_one_that_waited(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock, begun, done = tmp_path / "map.tif.part.lock", Event(), Event()
+
+    def second() -> None:
+        with locked(lock):
+            begun.set()
+            done.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(lock):
+            pool.submit(second)
+            while "waiting" not in capfd.readouterr().err:
+                time.sleep(0.01)
+            lock.unlink()  # as a finished map does
+        assert begun.wait(20)
+        with open(lock) as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        done.set()
+
+
 def test_half_written_rows_and_a_torn_progress_file_do_no_harm(scene: Path, tmp_path: Path) -> None:
     map_scene(scene, tmp_path / "whole.tif", same, HOW, progress=False)
     with pytest.raises(KeyboardInterrupt):
@@ -170,6 +196,36 @@ def test_finished_map_is_not_made_again_and_other_weights_do_not_replace_it(
     with pytest.raises(UserError, match="made with other model"):
         map_scene(scene, out, same, other, progress=False)
     assert not map_scene(scene, out, same, other, overwrite=True, progress=False).existed
+
+
+def test_a_map_is_continued_with_fewer_tiles_at_once(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(scene, tmp_path / "map.tif", stopping(12), HOW, progress=False)
+    fewer = replace(HOW, batch_size=1)
+    assert map_scene(scene, tmp_path / "map.tif", same, fewer, progress=False).resumed
+
+
+def test_other_colours_make_another_map(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.tif"
+    red, blue = (
+        MapSettings(names=("a", "b"), tile=64, overlap=0, colours=((0, 0, 0), colour))
+        for colour in ((255, 0, 0), (0, 0, 255))
+    )
+    map_scene(scene, out, same, red, progress=False)
+    with pytest.raises(UserError, match="made with other colours; choose another name, or give --overwrite"):
+        map_scene(scene, out, same, blue, progress=False)
+    map_scene(scene, out, same, blue, overwrite=True, progress=False)
+    with rasterio.open(out) as made:
+        assert made.colormap(1)[1][:3] == (0, 0, 255)
+
+
+def test_a_map_without_room_on_the_disk_leaves_nothing(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 5000))
+    with pytest.raises(UserError, match=r"needs 2\.4 MiB while it is made, and 0\.0 MiB are free"):
+        map_scene(scene, tmp_path / "map.tif", same, HOW, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
 def test_map_begun_with_other_weights_is_not_continued_unless_restarted(scene: Path, tmp_path: Path) -> None:
@@ -275,5 +331,5 @@ def test_the_device_without_memory_is_one_sentence(scene: Path, tmp_path: Path) 
     def model(x: Tensor) -> Tensor:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(UserError, match="lower batch_size or tile"):
+    with pytest.raises(UserError, match="lower --batch_size or --tile"):
         map_scene(scene, tmp_path / "map.tif", model, HOW, progress=False)
