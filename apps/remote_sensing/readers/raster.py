@@ -140,7 +140,7 @@ def check_grid(path: Path, header: Header, other_path: Path, other: Header, *, s
             "they must cover the same pixels"
         )
     if header.crs and other.crs:
-        pixel = max(abs(step) for one in (header, other) for step in (one.transform[0], one.transform[4]))
+        pixel = max(abs(one.transform[n]) for one in (header, other) for n in (0, 1, 3, 4))
         gap = max(abs(a - b) for a, b in zip(header.bounds, other.bounds, strict=True))
         if gap > pixel:
             raise UserError(
