@@ -177,15 +177,14 @@ def _names(
     except UserError as error:
         if not fits:
             raise
-        if not any(_reads(own, sensor) == bands for sensor in SENSORS):
-            raise UserError(f"{path}: {error}, with --sensor or --band_names") from error
-        known = set()  # numbers of a sensor that is not named, in the order that is wanted
-    usable = all(own) and bool(known & set(bands))
-    if fits and all(own) and known and not usable and known <= set(NAMES):
-        raise UserError(
-            f"{path} has the bands {', '.join(map(str, own))}, and the network takes "
-            f"{', '.join(wanted.bands)}; give another scene, or --band_names if the names are wrong"
-        )
+        for sensor in SENSORS:
+            if (read := _reads(own, sensor)) != bands and set(read) == set(bands):
+                raise UserError(
+                    f"{path} calls its bands {', '.join(map(str, own))}, on {sensor} {', '.join(read)}, and "
+                    f"the network takes {', '.join(bands)}; give --sensor {sensor}, or --band_names"
+                ) from error
+        known = set()  # numbers of a sensor that is not named
+    usable = all(own) and bool(known & {*bands, *NAMES})
     if usable or not fits:
         if not any(own) and stacked:
             raise UserError(

@@ -169,9 +169,12 @@ def drawn(*shape: int) -> np.ndarray:
     [
         (
             ("coastal_aerosol", "vv", "vh"),
-            "has the bands coastal_aerosol, vv, vh, and the network takes blue",
+            "has no band 'blue' but coastal_aerosol, vv, vh",
         ),
-        (("B04", "B03", "B02"), r"name the sensor \(sentinel2, landsat\) .* with --sensor or --band_names"),
+        (
+            ("B04", "B03", "B02"),
+            r"on sentinel2 red, green, blue, and .*; give --sensor sentinel2, or --band_names",
+        ),
         (("red", "green", "VV"), "has no band 'blue' but red, green, vv"),
         (("blue", "green", "red", "blue"), "has 2 bands called 'blue'; give --bands by their numbers"),
     ],
