@@ -168,7 +168,9 @@ def _tile_image(
         facts,
         dtype=str(settings.map_dtype),
         nodata=settings.map_nodata,
+        classes=settings.names if classes else (),
         colours=settings.colours,
+        cloud=True,
     )
     if image.finished(overwrite=options.overwrite):
         from apps.remote_sensing.scenes.mapping import SceneMap

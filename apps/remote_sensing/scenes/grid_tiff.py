@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.remote_sensing.scenes.header import COG, coarse, read_facts, write_header
 from apps.remote_sensing.scenes.writing import writing
 from core.errors import UserError
-from core.files import replacing
+from core.files import remove, replacing
 
 __all__ = ["GridTiff"]
-
-_TAG = "DOMAINFM_MAP"
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,10 @@ class GridTiff:
         facts: What its values depend on.
         dtype: Of its values.
         nodata: Where there is no data.
+        classes: Of the numbers in its one band.
         colours: Of each class, as a palette for one band of uint8.
+        cloud: Whether it is copied into a cloud-optimised file at the end, which holds all bands of a block
+            in memory.
     """
 
     path: Path
@@ -41,7 +43,9 @@ class GridTiff:
     facts: dict[str, Any]
     dtype: str = "float32"
     nodata: float = math.nan
+    classes: Sequence[str] = ()
     colours: Sequence[tuple[int, int, int]] | None = None
+    cloud: bool = False
 
     def finished(self, *, overwrite: bool = False) -> bool:
         """Return whether the very file is there already.
@@ -51,7 +55,7 @@ class GridTiff:
         """
         if not os.path.lexists(self.path):
             return False
-        known = _read_tag(self.path)
+        known = read_facts(self.path)
         if known is None:
             raise UserError(
                 f"{self.path} exists and is no map made here; move it away or choose another name"
@@ -75,38 +79,39 @@ class GridTiff:
             UserError: If it cannot be written.
         """
         import rasterio
-        from rasterio import Affine
+        from rasterio.shutil import copy
 
         height, width = -(-like.height // step[0]), -(-like.width // step[1])
-        a, b, c, d, e, f = tuple(like.transform)[:6]
-        coarse = Affine(a * step[1], b * step[0], c, d * step[1], e * step[0], f)
-        with (
-            writing(self.path),
-            replacing(self.path) as temporary,
-            rasterio.open(
-                temporary,
-                "w",
-                driver="GTiff",
-                height=height,
-                width=width,
-                count=len(self.names),
-                dtype=self.dtype,
-                crs=like.crs,
-                transform=coarse,
-                nodata=self.nodata,
-                compress="deflate",
-                interleave="band",
-                blockysize=min(rows, height),  # each strip is compressed and written once
-                BIGTIFF="IF_SAFER",
-            ) as made,
-        ):
-            made.descriptions = tuple(self.names)
-            made.update_tags(**{_TAG: json.dumps(self.facts)})
-            if self.colours is not None:
-                made.write_colormap(1, dict(enumerate(self.colours)))
-            grid = _Grid(made, rows=rows, empty=self.nodata)
-            yield grid
-            grid.flush()
+        with writing(self.path), replacing(self.path) as temporary:
+            grown = temporary.with_name(f"{temporary.name}.grown.tmp") if self.cloud else temporary
+            try:
+                with rasterio.open(
+                    grown,
+                    "w",
+                    driver="GTiff",
+                    height=height,
+                    width=width,
+                    count=len(self.names),
+                    dtype=self.dtype,
+                    crs=like.crs,
+                    transform=coarse(like, step),
+                    nodata=self.nodata,
+                    compress="deflate",
+                    interleave="band",
+                    blockysize=min(rows, height),  # each strip is compressed and written once
+                    BIGTIFF="IF_SAFER",
+                ) as made:
+                    header = {"names": self.names, "classes": self.classes, "colours": self.colours}
+                    write_header(made, like, self.facts, step=step, **header)
+                    grid = _Grid(made, rows=rows, empty=self.nodata)
+                    yield grid
+                    grid.flush()
+                if self.cloud:
+                    how = "NEAREST" if self.classes else "AVERAGE"
+                    copy(str(grown), str(temporary), OVERVIEW_RESAMPLING=how, **COG)
+            finally:
+                if self.cloud:
+                    remove(grown)
 
 
 class _Grid:
@@ -131,14 +136,3 @@ class _Grid:
         rows = min(self._rows.shape[1], self._made.height - self._top)
         self._made.write(self._rows[:, :rows], window=Window(0, self._top, self._made.width, rows))
         self._rows[:] = self._empty
-
-
-def _read_tag(path: Path) -> Any:
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with rasterio.open(path) as dataset:
-            return json.loads(dataset.tags().get(_TAG, "null"))
-    except (RasterioError, OSError, ValueError):
-        return None

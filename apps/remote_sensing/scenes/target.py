@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from apps.remote_sensing.scenes.header import COG, read_facts, write_header
 from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.writing import unwritable
 from core.errors import UserError
@@ -23,8 +24,7 @@ from core.files import remove, replacing
 
 __all__ = ["Target"]
 
-_TAG = "DOMAINFM_MAP"
-_BLOCK, _GROWN = 512, 256  # pixels of a block's side, in the finished and in the growing map
+_GROWN = 256  # pixels of a block's side in the growing map
 _COPY = {"classes": 0.3, "scores": 1.4}  # room for the compressed copy with overviews, of the part's size
 
 
@@ -57,7 +57,7 @@ class Target:
         """
         if not os.path.lexists(self.path):
             return False
-        tag = _tag(self.path)
+        tag = read_facts(self.path)
         if tag is None:
             raise UserError(
                 f"{self.path} exists and is no map made here; move it away or choose another name"
@@ -123,12 +123,9 @@ class Target:
                 copy(
                     str(self.part),
                     str(temporary),
-                    driver="COG",
-                    COMPRESS="DEFLATE",
                     PREDICTOR="NO" if classes else "YES",
-                    BLOCKSIZE=_BLOCK,
-                    BIGTIFF="IF_SAFER",
                     OVERVIEW_RESAMPLING="NEAREST" if classes else "AVERAGE",
+                    **COG,
                 )
                 if _checksums(temporary) != _checksums(self.part):
                     raise OSError(errno.EIO, "the copy is incomplete")
@@ -158,7 +155,7 @@ class Target:
                 f"{self.part} was begun with other {_differing(facts, self._facts)}; give --restart, or go "
                 f"on as it was begun"
             )
-        return left if _tag(self.part) == self._facts else None
+        return left if read_facts(self.part) == self._facts else None
 
     def _make(self) -> None:
         import rasterio
@@ -180,7 +177,6 @@ class Target:
                 f"the map {self.path} needs {_size(needed)} while it is made, and {_size(free)} are free; "
                 "make room or choose another folder"
             )
-        gcps, gcps_crs = like.gcps
         try:
             with rasterio.open(
                 self.part,
@@ -199,20 +195,11 @@ class Target:
                 interleave="band",
                 BIGTIFF="IF_SAFER",
             ) as made:
-                if gcps:
-                    made.gcps = (gcps, gcps_crs)
-                if like.rpcs:
-                    made.rpcs = like.rpcs
-                if point := like.tags().get("AREA_OR_POINT"):
-                    made.update_tags(AREA_OR_POINT=point)
-                made.update_tags(**{_TAG: json.dumps(self._facts)})
-                if settings.kind == "scores":
-                    made.descriptions = settings.names
-                else:
-                    made.descriptions = ("class",)
-                    made.update_tags(1, **{f"class_{n}": name for n, name in enumerate(settings.names)})
-                if settings.colours is not None:
-                    made.write_colormap(1, dict(enumerate(settings.colours)))
+                classes = settings.names if settings.kind == "classes" else ()
+                write_header(
+                    made, like, self._facts, names=("class",) if classes else settings.names, classes=classes,
+                    colours=settings.colours,
+                )  # fmt: skip
             with open(self.part, "r+b") as file:
                 # GDAL leaves holes and is silent where it cannot extend a file: known now, not after hours
                 if os.fstat(file.fileno()).st_size < size:
@@ -221,18 +208,6 @@ class Target:
         except (RasterioError, OSError) as error:
             self.discard()
             raise unwritable(self.part, error) from error
-
-
-def _tag(path: Path) -> Any:
-    """Return what a map of ours says of itself, None for any other file."""
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with rasterio.open(path) as dataset:
-            return json.loads(dataset.tags().get(_TAG, "null"))
-    except (RasterioError, OSError, ValueError):
-        return None
 
 
 def _checksums(path: Path) -> list[int]:

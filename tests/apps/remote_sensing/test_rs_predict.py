@@ -329,6 +329,7 @@ def test_labels_of_tiles_are_a_table_or_a_coarse_image(home: Path, tmp_path: Pat
     )
     with rasterio.open(tmp_path / "labels.tif") as made:
         assert made.shape == (3, 2) and made.transform == GRID @ rasterio.Affine.scale(32, 32)
+        assert made.tags(1)["class_1"] == "water" and made.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert made.read(1)[2].tolist() == [255, 255] and CLASSES[made.read(1)[0, 0]] == rows[0]["class"]
     assert "exists already" in refused(predict(home / "label.ckpt", tmp_path / "in", tmp_path / "labels.csv"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -272,3 +273,28 @@ def test_a_turned_grid_of_another_resolution_covers_the_same_place(tmp_path: Pat
         tmp_path / "b.tif", ones(1, 20, 20), transform=rasterio.Affine(0, 20, 5e5, 20, 0, 4e6 - 1e-6)
     )
     check_grid(fine, read_header(fine), coarse, read_header(coarse), same_size=False)
+
+
+@pytest.mark.parametrize("cloud", [False, True])
+def test_a_coarser_image_keeps_points_and_what_a_pixel_stands_for(tmp_path: Path, cloud: bool) -> None:
+    points = [GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r) for r in (0, 40) for c in (0, 60)]
+    scene = write_scene(tmp_path / "scene.tif", ones(1, 40, 60), crs="EPSG:4326", transform=None, gcps=points)
+    image = GridTiff(tmp_path / "coarse.tif", ["a"], {"made": 1}, cloud=cloud)
+    with rasterio.open(scene) as like, image.written(like, (8, 20), rows=5) as grid:
+        grid.put(0, 0, np.arange(15, dtype=np.float32).reshape(1, 5, 3))
+    with rasterio.open(tmp_path / "coarse.tif") as made:
+        kept, crs = made.gcps
+        assert made.transform == rasterio.Affine.identity() and crs == rasterio.CRS.from_epsg(4326)
+        assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row / 8, p.col / 20, p.x, p.y) for p in points]
+        assert made.read(1)[4, 2] == 14 and image.finished()
+    stamped = write_scene(tmp_path / "point.tif", ones(1, 40, 60))
+    with rasterio.open(stamped, "r+") as given:
+        given.update_tags(AREA_OR_POINT="Point")
+    image = GridTiff(tmp_path / "stands.tif", ["a"], {"made": 1}, cloud=cloud)
+    with rasterio.open(stamped) as like, image.written(like, (8, 20), rows=5) as grid:
+        grid.put(0, 0, np.ones((1, 5, 3), np.float32))
+    with rasterio.open(tmp_path / "stands.tif") as made:
+        assert made.tags()["AREA_OR_POINT"] == "Point" and made.transform == GRID @ rasterio.Affine.scale(
+            20, 8
+        )
+    assert not list(tmp_path.glob("*.tmp*"))
