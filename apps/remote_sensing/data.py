@@ -121,7 +121,7 @@ class Scenes(DataModule):
         if limit is not None and not limit > 0:
             raise UserError(f"data.limit is {limit}; it must be above 0")
         if path is not None:
-            source.path = Path(path).expanduser()
+            source.move(path)
         self.source, self.bands, self.normalise = source, bands, normalise
         self.mean, self.std, self.scale = mean, std, scale
         self.fill, self.fill_before = fill, fill_before
@@ -132,6 +132,7 @@ class Scenes(DataModule):
         self.limit, self.bad_files, self.split = limit, bad_files, split
         self.statistics_folder = Path(statistics_folder) if statistics_folder else None
         self.skipped: list[str] = []
+        source.refused = self.skipped if bad_files == "skip" else None
         self._known: Mapping[str, Any] = {}
         self._scenes: dict[str, list[Scene]] = {}
         self._style: Style | None = None
@@ -242,36 +243,45 @@ class Scenes(DataModule):
         """Return the usable scenes of a split, listed once."""
         if split not in self._scenes:
             before = len(self.skipped)
-            self.source.refused = self.skipped if self.bad_files == "skip" else None
             scenes = self.source.scenes(split)
-            _say([f"left out: {sentence}" for sentence in self.skipped[before:]])
-            if split == "train" and self.limit is not None:
-                scenes = self._limited(scenes)
+            new = [one for one in dict.fromkeys(self.skipped[before:]) if one not in self.skipped[:before]]
+            self.skipped[before:] = new  # a scene of two splits is told once
+            _say([f"left out: {sentence}" for sentence in new])
+            limit = self.limit if split == "train" else None
             if self.bad_files == "skip":
-                scenes = self._usable(scenes)
+                scenes = self._usable(scenes, limit)
+            elif limit is not None:
+                kept = self._drawn(len(scenes))[: _count(limit, len(scenes))]
+                scenes = [scenes[row] for row in sorted(kept)]
             self._scenes[split] = scenes
         return self._scenes[split]
 
-    def _limited(self, scenes: list[Scene]) -> list[Scene]:
-        limit = self.limit or 1.0
-        count = max(1, round(len(scenes) * limit)) if limit < 1 else int(limit)
-        drawn = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(self.seed))
-        return [scenes[row] for row in sorted(drawn[:count].tolist())]
+    def _drawn(self, count: int) -> list[int]:
+        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed)).tolist()
 
-    def _usable(self, scenes: Sequence[Scene]) -> list[Scene]:
-        kept, bands = [], self.source.positions(self._names())
+    def _usable(self, scenes: Sequence[Scene], limit: float | None) -> list[Scene]:
+        """Return the scenes that can be read, as many as are wanted, in their order."""
+        kept: list[int] = []
+        bands = self.source.positions(self._names())
+        enough = int(limit) if limit is not None and limit >= 1 else len(scenes)
+        order = range(len(scenes)) if limit is None else self._drawn(len(scenes))
         with counted("data: check of scenes", len(scenes), unit="scenes") as advance:
-            for scene in scenes:
+            for row in order:
+                if len(kept) == enough:
+                    break
+                scene = scenes[row]
                 try:
                     pixels = self.source.read(scene, bands, lambda height, width: (0, 0, height, width))
                     if not pixels.valid.any():
                         raise UserError(f"{scene.files[0]} has no data in any pixel (nodata everywhere)")
-                    kept.append(scene)
+                    kept.append(row)
                 except UserError as error:
                     self.skipped.append(str(error))
                     _say([f"left out: {error}"])
                 advance(1)
-        return kept
+        if limit is not None:
+            kept = kept[: _count(limit, len(kept))]
+        return [scenes[row] for row in sorted(kept)]
 
     def _names(self) -> list[str] | None:
         return self.bands or self._known.get("bands")
@@ -281,9 +291,7 @@ class Scenes(DataModule):
         bands = source.positions(self._names())
         names = [source.bands[band] for band in bands]
         scale, self._constants = self._numbers(names)
-        scenes = next((s for split in ("train", "val", "test", "predict") if (s := self._listed(split))), [])
-        if not scenes:
-            raise UserError(f"{source.name} has no scenes in {source.path}; check data.source.path")
+        scenes = self._first()
         mean, std = self._spread(scenes[0], names)
         self._order = _order(scenes[0], bands, len(source.bands))
         self._side = self.crop or self.tile or max(source.size(scenes[0]))
@@ -295,14 +303,25 @@ class Scenes(DataModule):
             first_day=self.first_day, location=placed, longitude_first=self.longitude_first, seed=self.seed,
         )  # fmt: skip
 
-    def _listed(self, split: str) -> list[Scene]:
-        """Return a split's scenes, or none where the reader has no such split."""
-        try:
-            return self._of(split)
-        except UserError:
-            if split == "predict":
-                raise
-            return []
+    def _first(self) -> list[Scene]:
+        """Return the scenes of the first split that has any.
+
+        Raises:
+            UserError: If none has: what is wrong with the first that cannot be listed.
+        """
+        wrong: list[UserError] = []
+        for split in ("train", "val", "test", "predict"):
+            try:
+                if scenes := self._of(split):
+                    return scenes
+            except UserError as error:
+                wrong.append(error)
+        if wrong:
+            raise wrong[0]
+        where = f"{self.source.name} has no scenes in {self.source.path}"
+        if self.skipped:
+            raise UserError(f"{where} that can be used; the first left out: {self.skipped[0]}")
+        raise UserError(f"{where}; check data.source.path")
 
     def _numbers(self, names: Sequence[str]) -> tuple[float, dict[str, tuple[float, float]]]:
         """Return the scale, and mean and deviation of each band."""
@@ -323,7 +342,8 @@ class Scenes(DataModule):
             return scale, {name: (0.0, 1.0) for name in names}
         published = all(name in source.mean and name in source.std for name in names)
         if published and self.normalise != "statistics":
-            return scale, {name: (source.mean[name], source.std[name]) for name in names}
+            others = [name for name in source.mean if name in source.std]  # places may be another band's
+            return scale, {name: (source.mean[name], source.std[name]) for name in others}
         if self.normalise == "published":
             lacking = ", ".join(name for name in names if name not in source.mean)
             raise UserError(
@@ -345,6 +365,14 @@ class Scenes(DataModule):
                 scene.statistics[frame * count + place] if scene.statistics else place
                 for frame in range(scene.frames)
             ]
+            lacking = [
+                self.source.bands[own] for own in owners if self.source.bands[own] not in self._constants
+            ]
+            if lacking:
+                raise UserError(
+                    f"data.bands lacks {lacking[0]}, whose numbers {self.source.name} gives to {name} in "
+                    "this order; name all bands, or leave out what changes the normalisation"
+                )
             rows.append([self._constants[self.source.bands[owner]] for owner in owners])
         both = torch.tensor(rows, dtype=torch.float64)  # C T 2
         return both[..., 0], both[..., 1]
@@ -360,6 +388,10 @@ def _order(scene: Scene, bands: Sequence[int], count: int) -> list[list[int]] | 
     places = [scene.places[frame * count + band][1] - 1 for frame in range(scene.frames) for band in bands]
     wanted = {band: place for place, band in enumerate(bands)}
     return [[place // count, wanted.get(place % count, -1)] for place in places]
+
+
+def _count(limit: float, scenes: int) -> int:
+    return max(1, round(scenes * limit)) if limit < 1 else int(limit)
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from core.files import data_folder, replacing
 
 __all__ = ["Moments", "Statistics", "compute", "stored", "walk"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ def _counted(label: NDArray[Any], classes: int, *, marks: bool) -> NDArray[np.in
 
 def _fingerprint(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> str:
     """Return a text that changes when the files, the bands or how they are read change."""
-    parts: list[Any] = [_VERSION, type(source).__name__, source.nodata, source.resampling, source.target]
+    parts: list[Any] = [_VERSION, type(source).__name__, *source.reading()]
     parts += [list(source.classes), [source.bands[band] for band in bands]]
     for scene in scenes:
-        files = [*scene.files, *([scene.label] if isinstance(scene.label, Path) else [])]
-        parts.append([scene.name, scene.places, [_state(path) for path in files]])
+        label = [_state(scene.label)] if isinstance(scene.label, Path) else scene.label
+        parts.append([scene.name, scene.places, [_state(path) for path in scene.files], label])
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 

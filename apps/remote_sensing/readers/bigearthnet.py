@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from apps.remote_sensing.bands import SENSORS
 from apps.remote_sensing.readers.raster import Window
-from apps.remote_sensing.readers.source import Scene, Source, Target, drawn_share, read_names
+from apps.remote_sensing.readers.source import Scene, Source, Target, drawn_share, read_lines, read_names
 from core.errors import UserError
 
 __all__ = ["BigEarthNet"]
@@ -116,22 +116,28 @@ class BigEarthNet(Source):
             if labels == 19
             else {name: number for number, name in enumerate(self.classes)}
         )
-        default = {name: f"{name}.csv" for name in ("train", "val", "test")}
-        self.splits = dict(splits or {k: v for k, v in default.items() if (self.path / v).is_file()})
+        self.given = dict(splits or {})
         self.fractions, self.seed = tuple(fractions), seed
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Split to its list: those given, else those of the usual names that are there."""
+        usual = {name: f"{name}.csv" for name in ("train", "val", "test")}
+        return self.given or {k: v for k, v in usual.items() if (self.path / v).is_file()}
 
     def scenes(self, split: str) -> list[Scene]:
         """Return the patches of a split, in the order of its list or sorted by name."""
         folder = self._folder("S1" if self.images == "s1" else "S2")
-        part = "test" if split == "predict" and self.splits else split
-        if part in self.splits:
-            names = read_names(self.path / self.splits[part])
-        elif self.splits:
+        splits = self.splits
+        part = "test" if split == "predict" and splits else split
+        if part in splits:
+            names = read_names(self.path / splits[part])
+        elif splits:
             return []
         else:
             names = sorted(one.name for one in folder.iterdir() if one.is_dir())
             names = drawn_share(names, part, fractions=self.fractions, seed=self.seed)
-        pairs = self._pairs() if self.images == "both" or (self.images == "s1" and self.splits) else {}
+        pairs = self._pairs() if self.images == "both" or (self.images == "s1" and splits) else {}
         return [self._scene(name, pairs) for name in names]
 
     def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
@@ -187,7 +193,7 @@ class BigEarthNet(Source):
         """Return the Sentinel-1 patch of each Sentinel-2 patch, as the lists or the labels' files say."""
         found: dict[str, str] = {}
         for listed in self.splits.values():
-            for line in (self.path / listed).read_text(encoding="utf-8-sig").splitlines():
+            for line in read_lines(self.path / listed):
                 first, _, second = (part.strip().strip('"') for part in line.partition(","))
                 if second:
                     found[first] = second

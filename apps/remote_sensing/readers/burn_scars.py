@@ -51,7 +51,11 @@ class BurnScars(Source):
             name = image.name.removesuffix("_merged.tif")
             label = image.with_name(f"{name}.mask.tif")
             if split != "predict" and not label.is_file():
-                raise UserError(f"{image} has no label {label.name} beside it; add it or take the chip away")
+                said = f"{image} has no label {label.name} beside it; add it or take the chip away"
+                if self.refused is None:
+                    raise UserError(said)
+                self.refused.append(said)
+                continue
             places = tuple((0, band) for band in range(1, 7))
             dates = _date(name)
             found.append(Scene(name, (image,), places, 1, label if label.is_file() else None, dates))

@@ -47,7 +47,13 @@ class ClassFolders(Source):
         super().__init__(path, nodata=nodata)
         self.sensor, self.pattern = sensor, pattern
         self.bands = tuple(canonical(band, sensor=sensor) for band in bands)
-        self._classes, self.fractions, self.seed, self.scale = tuple(classes), tuple(fractions), seed, scale
+        self._classes = self._given = tuple(classes)
+        self.fractions, self.seed, self.scale = tuple(fractions), seed, scale
+
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self._classes = self._given
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -61,7 +67,7 @@ class ClassFolders(Source):
     def scenes(self, split: str) -> list[Scene]:
         """Return the scenes of a split, sorted by name."""
         found = {
-            f"{name}/{file.name}": (file, number)
+            f"{name}/{file.relative_to(self._folder() / name).as_posix()}": (file, number)
             for number, name in enumerate(self.classes)
             for file in sorted((self._folder() / name).glob(self.pattern))
         }
@@ -71,14 +77,14 @@ class ClassFolders(Source):
                 "data.source.path"
             )
         names = drawn_share(list(found), split, fractions=self.fractions, seed=self.seed)
-        return [self._scene(*found[name]) for name in names]
+        return [self._scene(*found[name], name=name) for name in names]
 
     def _folder(self) -> Path:
         return self.path
 
-    def _scene(self, file: Path, number: int) -> Scene:
+    def _scene(self, file: Path, number: int, *, name: str) -> Scene:
         places = tuple((0, place + 1) for place in range(len(self.bands)))
-        return Scene(file.stem, (file,), places, 1, (number,))
+        return Scene(name, (file,), places, 1, (number,))
 
 
 _EUROSAT = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -156,7 +162,9 @@ class EuroSAT(ClassFolders):
                     f"{self.path / f'eurosat-{_PARTS[split]}.txt'} names '{line}', whose class is none of "
                     f"{', '.join(self.classes)}; correct the list"
                 )
-            found.append(self._scene(folder / label / f"{stem}{suffix}", self.classes.index(label)))
+            found.append(
+                self._scene(folder / label / f"{stem}{suffix}", self.classes.index(label), name=stem)
+            )
         return found
 
     def _folder(self) -> Path:

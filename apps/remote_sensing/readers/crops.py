@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from apps.remote_sensing.bands import HLS
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.source import Scene, Source, read_names
+from apps.remote_sensing.readers.splits import read_rows
 from core.errors import UserError
 
 __all__ = ["CLASS_WEIGHTS", "Crops", "stacked"]
@@ -63,6 +62,11 @@ class Crops(Source):
         self.order = order
         self._dates: dict[str, tuple[date, ...]] | None = None
 
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self._dates = None
+
     def scenes(self, split: str) -> list[Scene]:
         """Return the chips of a published list, in its order; none if there is no list."""
         part = _PARTS[split]
@@ -111,12 +115,11 @@ def stacked(
 def _read_dates(path: Path) -> dict[str, tuple[date, ...]]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows: Sequence[dict[str, str]] = list(csv.DictReader(file))
+    rows = read_rows(path, ("chip_id", *_DATES))
     try:
         return {row["chip_id"]: tuple(date.fromisoformat(row[name][:10]) for name in _DATES) for row in rows}
-    except (KeyError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"{path} has no usable column {error}; it needs chip_id, {', '.join(_DATES)} with "
+            f"{path} has no usable date ({error}); it needs chip_id, {', '.join(_DATES)} with "
             "dates as 2022-03-31"
         ) from error

@@ -76,6 +76,11 @@ class Sen1Floods11(Source):
             self.mean, self.std = dict(zip(names, mean, strict=True)), dict(zip(names, std, strict=True))
         self._dates: dict[str, dict[str, date]] | None = None
 
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self._dates = None
+
     def scenes(self, split: str) -> list[Scene]:
         """Return the chips of a published list, in its order."""
         root = self.path / "v1.1" if (self.path / "v1.1").is_dir() else self.path

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.bands import canonical
+from apps.remote_sensing.bands import NAMES, SENSORS, canonical
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
+from apps.remote_sensing.scenes.places import dates_of, stamped
 from core.errors import UserError, did_you_mean
 
 __all__ = ["GeoTiffFolder"]
@@ -20,6 +23,9 @@ __all__ = ["GeoTiffFolder"]
 
 class GeoTiffFolder(Source):
     """Images and labels of the user's own.
+
+    Dates are those in the files' names, else those that the files are stamped with (TIFFTAG_DATETIME); an
+    alpha band or mask in or beside a file says which pixels were measured.
 
     Args:
         path: The folder.
@@ -81,13 +87,25 @@ class GeoTiffFolder(Source):
         self.name, self.later, self.stacked = self.path.name, tuple(later), frames
         self.images, self.labels, self.sensor = images, labels, sensor
         self.named = tuple(canonical(band, sensor=sensor) for band in bands) if bands else None
+        if self.named and len(set(self.named)) < len(self.named):
+            raise UserError(f"data.source.bands is {', '.join(self.named)}; name each band once")
         self.classes = () if target == "regression" else tuple(classes)
         self.target = target if labels else "none"
         self.frames, self.split_files = frames + len(self.later), dict(splits or {})
         self.fractions = tuple(fractions)
         self.label_offset, self.label_nodata, self.mixed_crs = label_offset, label_nodata, mixed_crs
         self.scale, self.seed = scale, seed
+        self._named = self.named
         self._crs: tuple[Path, str] | None = None
+
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self.name, self.named, self._crs = self.path.name, self._named, None
+
+    def reading(self) -> tuple[Any, ...]:
+        """Return what changes the numbers that `read` gives of the same files."""
+        return (*super().reading(), self.label_offset, self.label_nodata)
 
     @property
     def bands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -96,7 +114,7 @@ class GeoTiffFolder(Source):
             found = self._found(self.images.replace("{split}", "*"))
             if not found:
                 raise self._without_images()
-            self.named = self._names(next(iter(found.values())))
+            self.named = self._names_of_first(list(found.values()))
         return self.named
 
     def scenes(self, split: str) -> list[Scene]:
@@ -108,6 +126,8 @@ class GeoTiffFolder(Source):
             raise self._without_images()
         later = [(pattern, self._found(pattern.replace("{split}", folder))) for pattern in self.later]
         names = self._split(split, sorted(images))
+        if self.refused is not None and self._crs is None and not self.mixed_crs:
+            self._crs = self._most_frequent(list(images.values()))
         found = []
         for name in names:
             try:
@@ -180,7 +200,34 @@ class GeoTiffFolder(Source):
     def _scene(self, name: str, images: tuple[Path, ...], label: Path | None) -> Scene:
         orders = [self._placed(image) for image in images]
         places = tuple((number, place + 1) for number, order in enumerate(orders) for place in order)
-        return Scene(name, images, places, self.frames, label)
+        return Scene(name, images, places, self.frames, label, self._dates(images))
+
+    def _dates(self, images: tuple[Path, ...]) -> tuple[date, ...] | None:
+        """Return the dates of a scene by the names of its files or their stamps, as for a scene to map."""
+        stamps = [self.header(path).stamp for path in images]
+        return dates_of(images, self.frames) or stamped(stamps, self.frames)
+
+    def _names_of_first(self, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return the names of the bands of the first file, or of the first usable one."""
+        for path in images if self.refused is not None else ():
+            try:
+                return self._names(path)
+            except UserError:
+                continue  # it is named as left out when the scenes are listed
+        return self._names(images[0])
+
+    def _most_frequent(self, images: Sequence[Path]) -> tuple[Path, str] | None:
+        """Return the reference system that most images have, and one of these."""
+        found: dict[str, Path] = {}
+        counts: Counter[str] = Counter()
+        for path in images:
+            try:
+                crs = self.header(path).crs
+            except UserError:
+                continue
+            counts[crs] += 1
+            found.setdefault(crs, path)
+        return (found[best], best) if (best := next(iter(counts.most_common(1)), ("",))[0]) in found else None
 
     def _placed(self, image: Path) -> Sequence[int]:
         """Return where the bands of all its dates stand in a file, once it is known to fit the others."""
@@ -194,12 +241,14 @@ class GeoTiffFolder(Source):
                 "data.source.mixed_crs=true"
             )
         count = len(self.bands)
-        if header.count != count * self.stacked and (not all(header.names) or self.stacked > 1):
+        measured = header.measured(count * self.stacked)
+        names = header.names[:measured]
+        if measured != count * self.stacked and (not all(names) or self.stacked > 1):
             raise UserError(
-                f"{image} has {header.count} bands, and {count} bands are named for each of {self.stacked} "
+                f"{image} has {measured} bands, and {count} bands are named for each of {self.stacked} "
                 "dates in a file; correct data.source.bands or data.source.frames"
             )
-        return self._order(image, header.names) if self.stacked == 1 else range(header.count)
+        return self._order(image, names) if self.stacked == 1 else range(measured)
 
     def _order(self, path: Path, names: Sequence[str]) -> list[int]:
         """Return where the bands stand in a file, by its own names where it has any."""
@@ -208,24 +257,44 @@ class GeoTiffFolder(Source):
         except UserError:
             if len(names) != len(self.bands):
                 raise
+            self._refuse_other_order(path, names)
             own = []  # numbers of a sensor that is not named: the user's names count
-        if not own:
-            return list(range(len(self.bands)))
-        if not set(own) & set(self.bands) and len(own) == len(self.bands):
-            return list(range(len(own)))  # the user's names for a file that calls them differently
+        foreign = not set(own) & set((*self.bands, *NAMES)) and len(own) == len(self.bands)
+        if not own or foreign:
+            return list(range(len(self.bands)))  # the user's names for a file that calls them differently
         for band in self.bands:
             if band not in own:
                 raise UserError(
                     f"{path} has no band '{band}'; it has {', '.join(own)}{did_you_mean(band, own)}"
                 )
+            if own.count(band) > 1:
+                raise UserError(
+                    f"{path} calls {own.count(band)} bands '{band}' ({', '.join(names)}); name each "
+                    "differently"
+                )
         return [own.index(band) for band in self.bands]
+
+    def _refuse_other_order(self, path: Path, names: Sequence[str]) -> None:
+        """Refuse numbers that are the user's bands on a known sensor, but in another order."""
+        for sensor in SENSORS:
+            try:
+                own = [canonical(name, sensor=sensor) for name in names]
+            except UserError:
+                continue
+            if set(own) == set(self.bands) and own != list(self.bands):
+                raise UserError(
+                    f"{path} calls its bands {', '.join(names)}, on {sensor} {', '.join(own)}, and "
+                    f"data.source.bands says {', '.join(self.bands)}; give data.source.sensor={sensor} to "
+                    "take them by name, or correct the order"
+                )
 
     def _names(self, path: Path) -> tuple[str, ...]:
         header = self.header(path)
-        per_date = header.count // self.stacked
-        if not all(header.names) or self.stacked > 1:
+        measured = header.measured(None)
+        own, per_date = header.names[:measured], measured // self.stacked
+        if not all(own) or self.stacked > 1:
             raise UserError(
-                f"{path} does not name its {header.count} bands; give the names of {per_date} in "
+                f"{path} does not name its {measured} bands; give the names of {per_date} in "
                 "data.source.bands"
             )
-        return tuple(canonical(name, sensor=self.sensor) for name in header.names)
+        return tuple(canonical(name, sensor=self.sensor) for name in own)

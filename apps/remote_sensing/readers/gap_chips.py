@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from apps.remote_sensing.bands import HLS
 from apps.remote_sensing.readers.crops import stacked
 from apps.remote_sensing.readers.raster import read_window
 from apps.remote_sensing.readers.source import Scene, Source, Target
+from apps.remote_sensing.readers.splits import read_rows
 from core.errors import UserError
 
 __all__ = ["GapChips"]
@@ -67,16 +66,19 @@ class GapChips(Source):
         self.least, self.most, self.worst = least, most, worst
         self._masks: dict[str, list[Path]] = {}
 
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self._masks.clear()
+
     def scenes(self, split: str) -> list[Scene]:
         """Return the chips of a split in the order of the catalogue, without those with bad pixels."""
         usage, places = _USAGE[split], stacked(self.frames, len(self.bands))[0]
         found = []
-        for row in _rows(self.path / "chip_catalog.csv", ("chip_id", "usage", "bad_pct_max", "na_count")):
-            if (
-                row["usage"] == usage
-                and float(row["bad_pct_max"]) < self.worst
-                and float(row["na_count"]) == 0
-            ):
+        catalogue = self.path / "chip_catalog.csv"
+        for row in read_rows(catalogue, ("chip_id", "usage", "bad_pct_max", "na_count")):
+            bad, lost = (_number(row, name, catalogue) for name in ("bad_pct_max", "na_count"))
+            if row["usage"] == usage and bad < self.worst and lost == 0:
                 image = self.path / "chips_filtered" / f"{row['chip_id']}_merged.tif"
                 found.append(Scene(row["chip_id"], (image,), places, self.frames))
         return found
@@ -114,15 +116,16 @@ class GapChips(Source):
     def masks(self, usage: str) -> list[Path]:
         """Return the masks of a usage, `train` or `validate`, in the order of the catalogue."""
         if usage not in self._masks:
-            rows = _rows(self.path / "cloud_catalog.csv", ("fmask_name", "cloud_pct", "usage"))
+            catalogue = self.path / "cloud_catalog.csv"
+            rows = read_rows(catalogue, ("fmask_name", "cloud_pct", "usage"))
             kept = [
                 self.path / "cloud_mask" / _tif(row["fmask_name"])
                 for row in rows
-                if row["usage"] == usage and self.least <= float(row["cloud_pct"]) <= self.most
+                if row["usage"] == usage and self.least <= _number(row, "cloud_pct", catalogue) <= self.most
             ]
             if not kept:
                 raise UserError(
-                    f"{self.path / 'cloud_catalog.csv'} has no cloud for '{usage}' between "
+                    f"{catalogue} has no cloud for '{usage}' between "
                     f"{self.least:g} and "
                     f"{self.most:g}; widen data.source.least and most"
                 )
@@ -130,16 +133,14 @@ class GapChips(Source):
         return self._masks[usage]
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def _number(row: dict[str, str], name: str, path: Path) -> float:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check data.source.path") from error
-    missing = [name for name in columns if rows and name not in rows[0]]
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; it needs {', '.join(columns)}")
-    return rows
+        return float(row[name])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} has {name} '{row[name] or ''}' in the row of {next(iter(row.values()))}, which is no "
+            "number; correct it or remove the row"
+        ) from error
 
 
 def _tif(name: str) -> str:

@@ -110,6 +110,11 @@ class Landscapes(GeoTiffFolder):
             )
         self._masks: dict[str, list[tuple[Path, int]]] = {}
 
+    def move(self, path: str) -> None:
+        """Keep the scenes in another folder from now on."""
+        super().move(path)
+        self._masks.clear()
+
     def scenes(self, split: str) -> list[Scene]:
         """Return the scenes of a split, sorted by name, with their dates and places."""
         ensure(self.settings, self.path)

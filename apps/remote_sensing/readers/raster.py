@@ -14,7 +14,7 @@ from apps.remote_sensing.readers.opened import opened
 from apps.remote_sensing.scenes.places import degrees
 from core.errors import UserError
 
-__all__ = ["Header", "Window", "check_grid", "read_header", "read_window"]
+__all__ = ["Header", "Window", "check_grid", "read_header", "read_seen", "read_window"]
 
 Window = tuple[int, int, int, int]
 """First row, first column, rows and columns."""
@@ -33,6 +33,9 @@ class Header:
         transform: The affine transform's six numbers (a, b, c, d, e, f).
         names: Descriptions of the bands, empty where there is none.
         whole: Whether the values are whole numbers.
+        mask: Where it says which pixels were measured: `inside` it, `beside` it (a file `.msk`), or nowhere.
+        alpha: Whether GDAL calls the last band alpha and nobody gave it another name.
+        stamp: Its TIFFTAG_DATETIME, empty if there is none.
     """
 
     height: int
@@ -43,12 +46,25 @@ class Header:
     transform: tuple[float, ...]
     names: tuple[str, ...]
     whole: bool
+    mask: str = ""
+    alpha: bool = False
+    stamp: str = ""
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """West, north, east and south edge, in the units of `crs`."""
         a, b, c, d, e, f = self.transform
         return c, f, c + a * self.width + b * self.height, f + d * self.width + e * self.height
+
+    def measured(self, wanted: int | None) -> int:
+        """Return how many bands are measured: all but an alpha band at the end.
+
+        GDAL calls the fourth of four bands of bytes alpha, whatever it is.
+
+        Args:
+            wanted: Bands that are wanted; as many as there are, and none is alpha. None is all.
+        """
+        return self.count - 1 if self.alpha and self.count not in (1, wanted) else self.count
 
     def centre(self) -> tuple[float, float] | None:
         """Return latitude and longitude of the centre in degrees, None where it has none on the Earth."""
@@ -64,7 +80,9 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: If there is no such file, it is no raster, or it is smaller than 2 x 2 pixels.
     """
+    beside = path.with_name(f"{path.name}.msk").is_file()
     with opened(path) as raster:
+        flags = [flag.name for flag in raster.mask_flag_enums[0]]
         header = Header(
             height=raster.height,
             width=raster.width,
@@ -74,6 +92,10 @@ def read_header(path: Path) -> Header:
             transform=tuple(raster.transform)[:6],
             names=tuple(name or "" for name in raster.descriptions),
             whole=np.issubdtype(np.dtype(raster.dtypes[0]), np.integer),
+            mask="beside" if beside else "inside" if flags == ["per_dataset"] else "",
+            alpha=raster.colorinterp[-1].name == "alpha"
+            and (raster.descriptions[-1] or "alpha").lower() == "alpha",
+            stamp=raster.tags().get("TIFFTAG_DATETIME", ""),
         )
     if min(header.height, header.width) < 2:
         raise UserError(
@@ -119,6 +141,42 @@ def read_window(
             out_shape=None if shape is None else (len(bands), *shape),
             resampling=Resampling[resampling],
         )
+
+
+def read_seen(
+    path: Path,
+    header: Header,
+    window: tuple[float, float, float, float],
+    *,
+    shape: tuple[int, int] | None = None,
+    alpha: bool = False,
+) -> NDArray[np.bool_] | None:
+    """Return which pixels `(rows, columns)` a raster's own mask calls measured, None without a mask.
+
+    Args:
+        path: The file.
+        header: Its header.
+        window: As of `read_window`.
+        shape: As of `read_window`.
+        alpha: Whether its last band is a mask.
+
+    Raises:
+        UserError: If the mask cannot be read.
+    """
+    seen = None
+    if header.mask == "beside":  # which GDAL does not look for while `quick` holds
+        beside = path.with_name(f"{path.name}.msk")
+        seen = read_window(beside, [1], window, shape=shape, resampling="nearest")[0] > 0
+    elif header.mask == "inside":
+        from rasterio.windows import Window as Area
+
+        top, left, rows, columns = window
+        with opened(path) as raster:
+            seen = raster.read_masks(1, window=Area(left, top, columns, rows), out_shape=shape) > 0
+    if alpha:
+        shown = read_window(path, [header.count], window, shape=shape, resampling="nearest")[0] > 0
+        seen = shown if seen is None else seen & shown
+    return seen
 
 
 def check_grid(path: Path, header: Header, other_path: Path, other: Header, *, same_size: bool) -> None:

@@ -12,17 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from apps.remote_sensing.bands import canonical
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.readers.raster import Header, Window, check_grid, read_header, read_window
-from core.data.randomness import key
-from core.errors import UserError, did_you_mean
+from apps.remote_sensing.readers.raster import Header, Window, check_grid, read_header, read_seen, read_window
+from apps.remote_sensing.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
+from core.errors import UserError
 from core.files import data_folder
 
-__all__ = ["SPLITS", "Cut", "Pixels", "Scene", "Source", "Target", "drawn_share", "positions", "read_names"]
+__all__ = [
+    "SPLITS",
+    "Cut",
+    "Pixels",
+    "Scene",
+    "Source",
+    "Target",
+    "drawn_share",
+    "positions",
+    "read_lines",
+    "read_names",
+]
 
 Target = Literal["segmentation", "regression", "classification", "multilabel", "none"]
-SPLITS = ("train", "val", "test", "predict")
 
 Cut = Callable[[int, int], Window]
 """From rows and columns of a scene to the window wanted."""
@@ -105,7 +114,17 @@ class Source:
         # Where a list, scenes that cannot be listed are left out, and their sentences are put here.
         self.refused: list[str] | None = None
         self._headers: dict[Path, Header] = {}
-        self._agreed: set[str] = set()
+        self._agreed: set[tuple[Path, ...]] = set()
+
+    def move(self, path: str) -> None:
+        """Read another folder from now on; a subclass that remembers anything of the old one forgets it."""
+        self.path = Path(path).expanduser()
+        self._headers.clear()
+        self._agreed.clear()
+
+    def reading(self) -> tuple[Any, ...]:
+        """Return what changes the numbers that `read` gives of the same files, for what is kept of them."""
+        return self.nodata, self.default_nodata, self.resampling, self.target, self.frames
 
     def scenes(self, split: str) -> list[Scene]:
         """Return the scenes of `train`, `val`, `test` or `predict` in a fixed order; there may be none."""
@@ -173,27 +192,34 @@ class Source:
         wanted = [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands]
         out: NDArray[Any] | None = None
         missing: NDArray[np.bool_] | None = None
+        dark: NDArray[np.bool_] | None = None
         for number in dict.fromkeys(file for file, _ in wanted):
             rows = [row for row, (file, _) in enumerate(wanted) if file == number]
-            part = self._part(scene.files[number], [wanted[row][1] for row in rows], window, (height, width))
-            gone = self._missing(part, scene.files[number])
+            file = scene.files[number]
+            part = self._part(file, [wanted[row][1] for row in rows], window, (height, width))
+            gone, black = self._missing(part, file), self._black(part, file)
+            if (seen := self._seen(scene, number, window, (height, width))) is not None:
+                gone = np.broadcast_to(~seen, part.shape) if gone is None else gone | ~seen
             if len(rows) == len(wanted):
-                out, missing = part, gone
+                out, missing, dark = part, gone, black
                 break
-            if out is None or missing is None:
+            if out is None or missing is None or dark is None:
                 out = np.empty((len(wanted), *part.shape[1:]), part.dtype)
-                missing = np.zeros(out.shape, bool)
+                missing, dark = np.zeros(out.shape, bool), np.zeros(out.shape, bool)
             if out.dtype != part.dtype:
                 out = out.astype(np.result_type(out, part))
             out[rows] = part
             if gone is not None:
                 missing[rows] = gone
+            if black is not None:
+                dark[rows] = black
         assert out is not None
         image = out.reshape(scene.frames, len(bands), *out.shape[1:])
         valid: NDArray[np.bool_] = np.ones((scene.frames, *out.shape[1:]), bool)
         if missing is not None:
-            lost = missing.reshape(image.shape)
-            valid = np.logical_not(lost.all(1) if self._zero_is_nodata(scene) else lost.any(1))
+            valid &= ~missing.reshape(image.shape).any(1)
+        if dark is not None:  # one band alone may be dark
+            valid &= ~dark.reshape(image.shape).all(1)
         return Pixels(image, valid, self.label(scene, window))
 
     def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
@@ -202,10 +228,14 @@ class Source:
             return None
         if isinstance(scene.label, tuple):
             return np.array(scene.label[0]) if self.target == "classification" else self.marked(scene.label)
+        header = self.header(scene.label)
         values = read_window(scene.label, [1], window)[0]
+        seen = read_seen(scene.label, header, window)
         if self.target == "regression":
-            return self._numbers(values, self.header(scene.label).nodata)
-        return self._checked(self.classed(values, self.header(scene.label).nodata), scene.label)
+            numbers = self._numbers(values, header.nodata)
+            return numbers if seen is None else np.where(seen, numbers, np.float32(np.nan))
+        classes = self.classed(values, header.nodata)
+        return self._checked(classes if seen is None else np.where(seen, classes, IGNORE), scene.label)
 
     def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
         """Return class numbers of a label raster's values, `IGNORE` where there is none."""
@@ -235,10 +265,8 @@ class Source:
         header = self.header(path)
         if (header.height, header.width) == size:
             return read_window(path, bands, window)
-        down, across = header.height / size[0], header.width / size[1]
-        top, left, rows, columns = window
-        area = (top * down, left * across, rows * down, columns * across)
-        return read_window(path, bands, area, shape=(rows, columns), resampling=self.resampling)
+        area = _scaled(window, header, size)
+        return read_window(path, bands, area, shape=window[2:], resampling=self.resampling)
 
     def _nodata(self, path: Path) -> float | None:
         if self.nodata is not None:
@@ -246,18 +274,31 @@ class Source:
         own = self.header(path).nodata
         return self.default_nodata if own is None else own
 
-    def _zero_is_nodata(self, scene: Scene) -> bool:
-        """Say whether 0 stands for no data: then all bands must be 0, for one alone may be dark."""
-        return self._nodata(scene.files[0]) == 0
-
     def _missing(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
+        """Return where a band has no number or the one that stands for no measurement, but for 0."""
         nodata = self._nodata(path)
         gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
-        if nodata is None or nodata != nodata:
-            return gone if gone is not None and gone.any() else None
-        same = part == nodata
-        gone = same if gone is None else gone | same
-        return gone if gone.any() else None
+        if nodata:
+            same = part == nodata  # nowhere for NaN
+            gone = same if gone is None else gone | same
+        return gone if gone is not None and gone.any() else None
+
+    def _black(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
+        """Return where a band is 0, if that stands for no measurement where all bands are."""
+        return part == 0 if self._nodata(path) == 0 else None
+
+    def _seen(
+        self, scene: Scene, number: int, window: Window, size: tuple[int, int]
+    ) -> NDArray[np.bool_] | None:
+        """Return what a file's own mask calls measured."""
+        path = scene.files[number]
+        header = self.header(path)
+        alpha = header.alpha and header.count > 1 and (number, header.count) not in scene.places
+        if not header.mask and not alpha:
+            return None
+        if (header.height, header.width) == size:
+            return read_seen(path, header, window, alpha=alpha)
+        return read_seen(path, header, _scaled(window, header, size), shape=window[2:], alpha=alpha)
 
     def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
         numbers = values.astype(np.float32)
@@ -278,7 +319,8 @@ class Source:
         return labels
 
     def _check(self, scene: Scene) -> None:
-        if scene.name in self._agreed:
+        known = (*scene.files, scene.label) if isinstance(scene.label, Path) else scene.files
+        if known in self._agreed:
             return
         first = scene.files[0]
         for path in scene.files[1:]:
@@ -286,65 +328,11 @@ class Source:
         if isinstance(scene.label, Path) and self.target in ("segmentation", "regression"):
             finest = max(scene.files, key=lambda path: self.header(path).height)
             check_grid(finest, self.header(finest), scene.label, self.header(scene.label), same_size=True)
-        self._agreed.add(scene.name)
+        self._agreed.add(known)
 
 
-def positions(
-    names: Sequence[str] | None, bands: Sequence[str], *, what: str, sensor: str | None = None
-) -> list[int]:
-    """Return where the named bands stand among `bands`; all of them for None.
-
-    Raises:
-        UserError: If there is no such band.
-    """
-    if names is None:
-        return list(range(len(bands)))
-    found = []
-    for name in names:
-        band = canonical(name, sensor=sensor)
-        if band not in bands:
-            raise UserError(
-                f"{what} has no band '{name}'; it has {', '.join(bands)}{did_you_mean(band, bands)}"
-            )
-        found.append(list(bands).index(band))
-    return found
-
-
-def drawn_share(names: Sequence[str], split: str, *, fractions: Sequence[float], seed: int) -> list[str]:
-    """Return the names of a split drawn by shares, sorted; `predict` is all.
-
-    Args:
-        names: All names.
-        split: One of `SPLITS`.
-        fractions: Shares of training, validation and test.
-        seed: Of the draw.
-
-    Raises:
-        UserError: If the shares are not three that sum to 1.
-    """
-    if len(fractions) != 3 or min(fractions) < 0 or not 0.999 < sum(fractions) < 1.001:
-        raise UserError(f"data.source.fractions is {list(fractions)}; give three shares that sum to 1")
-    if split == "predict":
-        return sorted(names)
-    drawn = sorted(names, key=lambda name: key(seed, 0, name, "split"))
-    first, second = round(len(drawn) * fractions[0]), round(len(drawn) * (fractions[0] + fractions[1]))
-    parts = {"train": drawn[:first], "val": drawn[first:second], "test": drawn[second:]}
-    return sorted(parts[split])
-
-
-def read_names(path: Path) -> list[str]:
-    """Return the names of a split file: one a line, the first column where there are several.
-
-    Raises:
-        UserError: If the file cannot be read.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no split file {path}; check data.source.path, or get the data "
-            "(`dfm data show NAME` says where)"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the split file {path} cannot be read ({error}); check data.source.path") from error
-    return [name for line in lines if (name := line.split(",")[0].strip().strip('"'))]
+def _scaled(window: Window, header: Header, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return a window of the finest raster in the pixels of a coarser one."""
+    down, across = header.height / size[0], header.width / size[1]
+    top, left, rows, columns = window
+    return top * down, left * across, rows * down, columns * across

@@ -104,13 +104,24 @@ class SSL4EO(Source):
             self.mean = dict(zip(about.bands, about.mean, strict=True))
             self.std = dict(zip(about.bands, about.std, strict=True))
         self.classes = tuple(classes)
-        self.labels = self.path / labels if labels else None
+        self.labels_file = labels
         if labels is None:
             self.target, self.classes = "none", ()
         self.fractions, self.seed = tuple(fractions), seed
         self._opened = False
         self._dates: dict[str, list[_Date]] = {}
         self._table: Mapping[str, Mapping[str, Sequence[str]]] | None = None
+
+    @property
+    def labels(self) -> Path | None:
+        """The file of labels, if any."""
+        return self.path / self.labels_file if self.labels_file else None
+
+    def move(self, path: str) -> None:
+        """Read another folder from now on."""
+        super().move(path)
+        self._opened, self._table = False, None
+        self._dates.clear()
 
     def scenes(self, split: str) -> list[Scene]:
         """Return the locations of a split with their first dates, sorted by name.

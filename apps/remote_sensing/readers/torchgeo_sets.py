@@ -71,6 +71,17 @@ class TorchGeoSet(Source):
         self.name = dataset or type(next(iter(self.ready.values()))).__name__
         self._bands, self._classes = bands, classes
 
+    def move(self, path: str) -> None:
+        """Refuse: a data set of TorchGeo knows its folder itself.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            f"data.path is {path}, but {self.name} is a data set of TorchGeo; give its folder in "
+            "data.source.arguments, as root"
+        )
+
     @property
     def bands(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the bands."""
