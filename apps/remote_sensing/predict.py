@@ -42,8 +42,15 @@ def main(argv: Sequence[str]) -> int:
     settings, wanted = _settings(options, model), wanted_of(options, model)
     if model.whole and job.out.suffix.lower() != ".tif":
         return _tables(job, model, settings, wanted, options)
+    outs = job.outs(_TIFF)
+    for out, scene in outs.items() if options.uncertainty else ():
+        if _doubt(out) in outs:
+            raise UserError(
+                f"the uncertainty of {scene} and the map of {outs[_doubt(out)]} would both be {_doubt(out)}; "
+                "rename one, or map them apart"
+            )
     return job.run(
-        job.outs(_TIFF),
+        outs,
         lambda paths, out: _map(paths, out, model, settings, wanted, options),
         on_error=options.on_error,
     )
@@ -143,7 +150,7 @@ def _map(
         how,
         overwrite=options.overwrite,
         restart=options.restart,
-        uncertainty=out.with_name(f"{out.stem}_uncertainty.tif") if options.uncertainty else None,
+        uncertainty=_doubt(out) if options.uncertainty else None,
     )
     if not options.no_figure:
         from apps.remote_sensing.quick_look import quick_look
@@ -151,6 +158,11 @@ def _map(
         picture = quick_look(made, paths, model, how)
         made = replace(made, beside=(*made.beside, *((picture,) if picture else ())))
     return made
+
+
+def _doubt(out: Path) -> Path:
+    """Return where the uncertainty of a map goes."""
+    return out.with_name(f"{out.stem}_uncertainty.tif")
 
 
 def _tile_image(

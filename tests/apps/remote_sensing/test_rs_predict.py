@@ -223,6 +223,13 @@ def test_files_of_several_dates_are_mapped_as_the_file_that_holds_them_all(
     assert not (read(tmp_path / "c.tif") == 255).any(), outcome
 
 
+def test_a_scene_is_not_mapped_to_where_anothers_uncertainty_goes(home: Path, tmp_path: Path) -> None:
+    for name in ("a", "a_uncertainty"):
+        write_scene(tmp_path / "in" / f"{name}.tif", numbers(6, 8, 8))
+    outcome = predict(home / "map.ckpt", tmp_path / "in", tmp_path / "out", "--uncertainty", "--no_figure")
+    assert "a.tif and the map of" in refused(outcome) and not (tmp_path / "out").exists()
+
+
 def test_a_folder_is_mapped_and_what_fails_is_reported(home: Path, tmp_path: Path) -> None:
     for number, side in enumerate((40, 1)):
         write_scene(tmp_path / "in" / f"s{number}.tif", numbers(6, side, side))
@@ -416,6 +423,8 @@ def test_a_map_killed_between_its_two_files_is_completed(home: Path, tmp_path: P
         (["{scene}", "--tile", "8", "--overlap", "8"], "tiles of 8 cannot overlap by 8"),
         (["{scene}", "{scene}"], "twice"),
         (["{scene}", "{other}", "--stack"], "2 files are stacked and the network takes 1 date;"),
+        (["{scene}", "--on_error", "skp"], "must be skip or stop; did you mean 'skip'?"),
+        (["{scene}", "--bands", "²", "2", "3", "4", "5", "6"], "has no band '²' but blue"),
         (["{scene}", "--no_figures"], "did you mean '--no_figure'?"),
     ],
 )
