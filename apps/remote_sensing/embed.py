@@ -147,10 +147,9 @@ class _Run:
 
     def _facts(self, paths: Sequence[Path]) -> dict[str, Any]:
         """Return what the vectors of scenes depend on."""
-        files = []
-        for path in paths:
-            status = path.stat()
-            files.append([path.name, status.st_size, status.st_mtime_ns])
+        from apps.remote_sensing.scenes.source import version
+
+        files = [[path.name, *version(path).values()] for path in paths]
         given = {"chosen": self.wanted.chosen, "names": self.wanted.names, "dates": self.wanted.dates}
         facts = self.settings.facts() | {"model": self.model.fingerprint(), "pool": self.embedder.pool}
         return {**facts, "files": files, "given": {name: list(v) if v else None for name, v in given.items()}}

@@ -25,12 +25,13 @@ def job_of(options: argparse.Namespace) -> Job:
     Raises:
         UserError: If a scene does not exist or comes twice, or lacks a date.
     """
+    from apps.remote_sensing.scenes.addresses import as_path
     from apps.remote_sensing.scenes.batch import ON_ERROR, scene_files
 
     if options.on_error not in ON_ERROR:
         near = did_you_mean(options.on_error, ON_ERROR)
         raise UserError(f"--on_error is '{options.on_error}'; it must be {' or '.join(ON_ERROR)}{near}")
-    paths = [Path(path).expanduser() for path in options.path]
+    paths = [as_path(path) for path in options.path]
     files = [file for path in paths for file in scene_files(path)]
     for file in files:
         if files.count(file) > 1:
@@ -41,7 +42,7 @@ def job_of(options: argparse.Namespace) -> Job:
         scenes = _same_names(paths)
     elif options.stack:
         scenes = [tuple(files)]
-    alone = options.stack or paths[0].is_file()
+    alone = options.stack or not paths[0].is_dir()
     return Job(scenes, options.out, one=len(scenes) == 1 and alone and not by_date)
 
 
@@ -174,7 +175,7 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
 def add_scene_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which scenes are read and how."""
     add = parser.add_argument
-    add("--data.path", dest="path", nargs="+", required=True, help="scenes, or folders of them")
+    add("--data.path", dest="path", nargs="+", required=True, help="scenes, folders of them, or addresses")
     add("--stack", action="store_true", help="the files are the dates of one scene, or each folder is a date")
     add("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
     add("--batch_size", type=int, default=4, help="tiles at once")

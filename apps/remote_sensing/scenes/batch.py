@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from apps.remote_sensing.scenes.addresses import is_address
 from apps.remote_sensing.scenes.mapping import Model, SceneMap, map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
 from core.errors import UserError
@@ -48,7 +49,7 @@ def scene_files(path: str | os.PathLike[str]) -> list[Path]:
         UserError: If there is no such path, or the folder holds no scene.
     """
     given = Path(path)
-    if given.is_file():
+    if given.is_file() or is_address(given):
         return [given]
     if not given.is_dir():
         raise UserError(f"there is no scene or folder {given}; check the path")

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from apps.remote_sensing.bands import NAMES, SENSORS, canonical
+from apps.remote_sensing.scenes.addresses import as_text, is_address
 from apps.remote_sensing.scenes.places import centre, dates_of, parsed, stamped
 from apps.remote_sensing.scenes.source import measured
 from core.errors import UserError
@@ -106,12 +107,12 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
             "one for each"
         )
     for file in paths:
-        if not file.exists():
+        if not is_address(file) and not file.exists():
             raise UserError(f"there is no scene {file}; check the path")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(file) as dataset:
+                with rasterio.open(as_text(file)) as dataset:
                     stamps.append(dataset.tags().get("TIFFTAG_DATETIME", ""))
                     described.append(
                         tuple(dataset.descriptions)[: measured(dataset, inside * len(wanted.bands))]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from apps.remote_sensing.bands import canonical
 from apps.remote_sensing.readers.opened import memory
+from apps.remote_sensing.scenes.addresses import as_path, as_text, is_address
 from apps.remote_sensing.scenes.settings import MapSettings
 from core.data.tiles import Tile, padded
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Scene", "band_numbers", "measured", "opened"]
+__all__ = ["Scene", "band_numbers", "measured", "opened", "version"]
 
 
 class Scene:
@@ -66,7 +67,7 @@ class Scene:
         if later:
             facts["later"] = later
         if self._gaps is not None:
-            facts["gaps"] = {"scene": Path(self._gaps.name).name, **_version(self._gaps.name)}
+            facts["gaps"] = {"scene": Path(self._gaps.name).name, **version(self._gaps.name)}
         return facts
 
     def read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -157,7 +158,7 @@ class _Part:
         facts: dict[str, Any] = {"scene": Path(self.path).name, "numbers": list(self.numbers)}
         facts |= {"scene_dtypes": list(self.dataset.dtypes)}
         facts |= {"scene_nodata": [str(value) for value in self.dataset.nodatavals]}
-        return facts | _version(self.path)
+        return facts | version(self.path)
 
     def read(
         self, tile: Tile, size: tuple[int, int] | None = None
@@ -201,11 +202,11 @@ def opened(
     import rasterio
     from rasterio.errors import RasterioError
 
-    names = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
+    names = [as_text(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
     with ExitStack() as stack:
         datasets = []
-        for name in [*names, *([settings.gaps] if settings.gaps else [])]:
-            if not name.startswith("/vsi") and "://" not in name and not os.path.exists(name):
+        for name in [*names, *([as_text(as_path(settings.gaps))] if settings.gaps else [])]:
+            if not is_address(name) and not os.path.exists(name):
                 raise UserError(f"there is no scene {name}; check the path")
             try:
                 datasets.append(stack.enter_context(rasterio.open(name)))
@@ -337,7 +338,8 @@ def _reading(path: str, tile: Tile) -> Iterator[None]:
         ) from error
 
 
-def _version(path: str) -> dict[str, Any]:
+def version(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what tells a file from a later one of its name; nothing where it is none of this disk's."""
     if not os.path.isfile(path):
         return {}
     status = os.stat(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -16,7 +17,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.readers.raster import check_grid, read_header
-from apps.remote_sensing.scenes.batch import each_scene
+from apps.remote_sensing.scenes.addresses import as_path, as_text, is_address
+from apps.remote_sensing.scenes.batch import each_scene, scene_files
 from apps.remote_sensing.scenes.fitting import Wanted, found
 from apps.remote_sensing.scenes.grid import tile_batches
 from apps.remote_sensing.scenes.grid_tiff import GridTiff
@@ -298,3 +300,27 @@ def test_a_coarser_image_keeps_points_and_what_a_pixel_stands_for(tmp_path: Path
             20, 8
         )
     assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_scenes_in_archives_and_at_addresses_are_read(tmp_path: Path) -> None:
+    scene, archive = write_scene(tmp_path / "in.tif", drawn(2, 9, 7)), tmp_path / "z.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(scene, "folder/in.tif")
+    for word in (f"zip://{archive}!folder/in.tif", f"/vsizip/{archive}/folder/in.tif"):
+        (path,) = scene_files(as_path(word))
+        assert path.stem == "in" and len(found([path], Wanted(bands=("a", "b"))).bands) == 2
+        with opened(path, MapSettings(names=("a",))) as source:
+            assert source.shape == (9, 7)
+    for word in ("https://example.org/a.tif", "/vsicurl/https://example.org/a.tif", "s3://bucket/a.tif"):
+        assert as_text(as_path(word)) == word and is_address(as_path(word))
+    with pytest.raises(UserError, match="is no raster that can be read"):
+        found([as_path(f"zip://{archive}!no.tif")], Wanted(bands=("a", "b")))
+    assert not is_address(scene) and as_path("C.tif") == Path("C.tif")
+
+
+def test_a_link_to_nothing_in_a_folder_is_told(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "a.tif", drawn(2, 9, 7))
+    (tmp_path / "b.tif").symlink_to(tmp_path / "gone.tif")
+    assert scene_files(tmp_path) == [scene, tmp_path / "b.tif"]
+    with pytest.raises(UserError, match=r"there is no scene .*b\.tif"):
+        found([tmp_path / "b.tif"], Wanted(bands=("a", "b")))
