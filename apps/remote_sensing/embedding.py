@@ -151,6 +151,22 @@ class WeightsModel(SceneModel):
             load_weights(weights, network)
         return cls(network, reflectance=reflectance, device=device, name=str(weights))
 
+    def _check_units(self, images: Tensor, level: Tensor) -> None:
+        """Refuse images in other units than those of the weights' preparation."""
+        own = self._prepared.preparation
+        usual = [abs(mean) + std for mean, std in zip(own.mean, own.std, strict=True)]
+        if not usual and own.normalisation in ("divide", "clip") and own.divisor != 1:
+            usual = [own.divisor] * len(self.bands)
+        if not usual or self._checked:
+            return
+        from apps.remote_sensing.units import check_units
+
+        level = torch.tensor(usual, device=images.device).view(-1, 1, 1, 1) / self._prepared.factor
+        self._checked = check_units(
+            images, level, self.bands, what="the scene's images",
+            advice="give --reflectance, what a reflectance of 1 is in the files",
+        )  # fmt: skip
+
     def normalised(self, tiles: Tensor) -> Tensor:
         """Return images as the weights were trained on; see `SceneModel.normalised`."""
         images = super().normalised(tiles)  # mean 0 and deviation 1: numbers as they are

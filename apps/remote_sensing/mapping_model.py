@@ -80,7 +80,7 @@ class SceneModel:
         self._fill, self._before = float(facts.get("fill", 0.0)), bool(facts.get("fill_before"))
         self._scale, self._resize = scale, facts.get("resize")
         self._order = self._mixed(facts.get("order"))
-        self._digest = ""
+        self._digest, self._checked = "", False
         self.said: set[str] = set()  # notes on scenes, each told once
 
     @classmethod
@@ -140,6 +140,7 @@ class SceneModel:
         """Return the same model for a scene of these dates and of this latitude and longitude."""
         self._digest = self._digest or digest(self.network, self.facts)
         other = copy.copy(self)
+        other._checked = False
         other.dates, other.place = tuple(dates) if dates else None, place
         return other
 
@@ -216,6 +217,7 @@ class SceneModel:
             owners = torch.tensor(self._order, device=self.device).remainder(bands).view(frames, bands).T
             offset, factor = (one[owners.flatten()].view(bands, frames, 1, 1) for one in (offset, factor))
         image = tiles.unflatten(1, (frames, bands)).transpose(1, 2).clone()  # B TC h w -> B C T h w
+        self._check_units(image, offset.abs() + 1 / factor)
         lost = image.isnan().any(dim=1, keepdim=True)
         some = bool(lost.any())
         if some and self._before:
@@ -224,6 +226,16 @@ class SceneModel:
         if some and not self._before:
             image = torch.where(lost, self._fill, image)
         return image
+
+    def _check_units(self, images: Tensor, level: Tensor) -> None:
+        """Refuse the first images of a scene whose numbers cannot be in the units of the training's."""
+        if not self._checked:
+            from apps.remote_sensing.units import check_units
+
+            self._checked = check_units(
+                images, level, self.bands, what="the scene's images",
+                advice=f"give {self.name} scenes in the units that it was trained on",
+            )  # fmt: skip
 
     def _mixed(self, order: Sequence[Sequence[int]] | None) -> list[int] | None:
         """Return which channel of a tile each date and band was in training; None is the right order."""

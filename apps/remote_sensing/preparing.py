@@ -46,10 +46,20 @@ class OfWeights(Binding):
     Args:
         size: Pixels of the shorter side; None is the size that the weights were trained at.
         reflectance: What a reflectance of 1 (or white) is in the data's numbers; None: as in the network's.
+
+    Raises:
+        UserError: If `reflectance` is not above 0.
     """
 
     size: int | None = None
     reflectance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reflectance is not None and not 0 < self.reflectance < math.inf:
+            raise UserError(
+                f"reflectance is {self.reflectance}; it must be above 0, such as 10000 or 1: what a "
+                "reflectance of 1 is in the files"
+            )
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
         """Return the network's own preparation."""

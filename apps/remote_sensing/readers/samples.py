@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from apps.remote_sensing.batch import IGNORE, SceneBatch
 from apps.remote_sensing.readers.opened import quick, share_of_memory
 from apps.remote_sensing.readers.raster import Window
 from apps.remote_sensing.readers.source import Pixels, Scene, Source
+from apps.remote_sensing.units import check_units
 from core.data.randomness import generator
 from core.errors import UserError
 
@@ -89,6 +91,7 @@ class SceneSet(Dataset[SceneBatch]):
         self.source, self.samples, self.style, self.training = source, list(samples), style, training
         self._places: dict[str, tuple[float, float]] = {}
         self._cache: tuple[int, int] | None = None
+        self._checked = False
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -121,6 +124,8 @@ class SceneSet(Dataset[SceneBatch]):
         for row, one in enumerate(read):
             image.numpy()[row] = np.swapaxes(one.pixels.image, 0, 1)  # T C H W -> C T H W
         valid = torch.from_numpy(np.stack([one.pixels.valid for one in read]))
+        if not self._checked:
+            self._checked = self._check_units(image, valid)
         self._normalise(image, valid)
         labels = [one.pixels.label for one in read]
         label = torch.from_numpy(np.stack(labels)) if labels[0] is not None else None  # type: ignore[arg-type]
@@ -179,6 +184,20 @@ class SceneSet(Dataset[SceneBatch]):
                 "(nodata everywhere); "
                 "leave it out, or correct data.source.nodata"
             )
+
+    def _check_units(self, image: Tensor, valid: Tensor) -> bool:
+        """Refuse the first images whose numbers cannot be in the units of the normalisation."""
+        mean, std = self.style.mean, self.style.std
+        if not bool(mean.any()) and bool((std == 1).all()):
+            return True  # as they are: whoever is given them knows what they should be
+        level = ((mean.abs() + std) / self.style.scale)[..., None, None]
+        return check_units(
+            image.masked_fill(~valid[:, None], math.nan), level.float(),
+            [self.source.bands[band] for band in self.style.bands],
+            what=f"the first images of {self.source.name}",
+            advice="give data.scale, what stored numbers are multiplied by before mean and deviation hold, "
+            "or data.normalise=statistics",
+        )  # fmt: skip
 
     def _normalise(self, image: Tensor, valid: Tensor) -> None:
         style = self.style
