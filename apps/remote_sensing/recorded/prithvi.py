@@ -96,7 +96,9 @@ def _features(
 def _gap_filling(case: Case) -> Mapping[str, Any]:
     network = _autoencoder(case)
     given = case.group("input")
-    x, cloud = given["x"], given["cloud"]
+    x, cloud = (
+        given[name].unsqueeze(2) if given[name].dim() == 4 else given[name] for name in ("x", "cloud")
+    )
     out = network(x, gaps=cloud, count_in_first=True)
     image = network.image(out.prediction, out.grid)
     constants = case.head.get("metric_constants") or {}
@@ -115,7 +117,7 @@ def _gap_filling(case: Case) -> Mapping[str, Any]:
         "loss/mae": scores.mae,
         "output/mask": out.mask.to(torch.float32),
         "output/pred": out.prediction,
-        "output/pred_image": image,
+        "output/pred_image": image.squeeze(2) if given["x"].dim() == 4 else image,
         **_gradients(case, network, out.loss),
     }
 

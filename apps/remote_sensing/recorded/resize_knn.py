@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from core.parity import Case
 
-__all__ = ["CASES", "run"]
+__all__ = ["run"]
 
 
 def run(case: Case) -> Mapping[str, Any]:
@@ -86,7 +86,3 @@ def _one(score: float) -> Tensor:
     import torch
 
     return torch.tensor([score], dtype=torch.float64)
-
-
-CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {("resize_knn", "resize_knn"): run}
-"""What this module runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,24 +10,25 @@ if TYPE_CHECKING:
 
     from core.parity import Case
 
-__all__ = ["CASES", "run"]
+__all__ = ["run"]
 
 
 def run(case: Case) -> Mapping[str, Any]:
     """Return everything that a case recorded, under its names."""
-    return CASES[(case.system, case.kind)](case)
+    return {"vit": _vit, "loss": _loss}[case.kind](case)
 
 
 def _vit(case: Case) -> Mapping[str, Any]:
     """Class and patch tokens, whole and masked, tokens of single blocks, other sizes, and gradients."""
     import torch
 
-    from apps.remote_sensing.models.dino.official import chunked
-    from apps.remote_sensing.models.softcon import KEY_MAP, SoftConViT, from_official_config
+    from apps.remote_sensing.models.dino.official import arguments, chunked
+    from apps.remote_sensing.models.softcon import KEY_MAP, SoftConViT
 
-    network = from_official_config(case.config)
-    assert isinstance(network, SoftConViT)
-    names = chunked(KEY_MAP, depth=network.depth, chunks=int(case.config.get("block_chunks", 1)))
+    config = {"layer_norm_eps": case.head.get("layer_norm_eps", 1e-6), **case.config}
+    eps = float(config.pop("layer_norm_eps"))
+    network = SoftConViT(**arguments(config), eps=eps)
+    names = chunked(KEY_MAP, depth=network.depth, chunks=int(config.get("block_chunks", 1)))
     names.load(network, case.state())
     network.to(case.device).train(case.training)
     network.mask_token.requires_grad_()
@@ -47,7 +48,9 @@ def _vit(case: Case) -> Mapping[str, Any]:
         results |= {"output/masked_reg": masked.registers, "loss/loss": loss[None]}
         own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
         results |= {f"grad/{key}": grad for key, grad in names.to_official(own).items()}
-    layers = list(case.head.get("intermediate_layers") or ())
+    layers = case.head.get("intermediate_layers") or ()
+    if isinstance(layers, int):  # so many, the last ones
+        layers = range(network.depth - layers, network.depth)
     for i, tokens in enumerate(network.layer_tokens(given["x"], layers) if layers else ()):
         grid = tuple(side // network.patch for side in given["x"].shape[-2:])
         recorded = case.tensors.get(f"output/inter_{i}")
@@ -57,9 +60,13 @@ def _vit(case: Case) -> Mapping[str, Any]:
             maps = torch.cat([tokens.registers, maps], dim=1)
         maps = maps.reshape(len(maps), *grid, -1).permute(0, 3, 1, 2)
         results |= {f"output/inter_{i}": maps, f"output/inter_cls_{i}": tokens.cls}
-    if (big := given.get("x_big")) is not None:
-        results["output/big_cls"] = network(big)
-        results["output/big_pos"] = network.positions(*(side // network.patch for side in big.shape[-2:]))
+    for name, other in given.items():
+        if name.startswith("x_"):
+            label, grid = name.removeprefix("x_"), (side // network.patch for side in other.shape[-2:])
+            results |= {
+                f"output/{label}_cls": network(other),
+                f"output/{label}_pos": network.positions(*grid),
+            }
     return results
 
 
@@ -86,10 +93,3 @@ def _loss(case: Case) -> Mapping[str, Any]:
         "loss/total": found.total[None],
         "grad/q": queries.grad,
     }
-
-
-CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
-    ("softcon", "vit"): _vit,
-    ("softcon", "loss"): _loss,
-}
-"""What this module runs."""

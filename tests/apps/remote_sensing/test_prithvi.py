@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from apps.remote_sensing.models import prithvi
-from apps.remote_sensing.models.prithvi import KEY_MAP
+from apps.remote_sensing.models.prithvi import KEY_MAP, key_maps
+from apps.remote_sensing.models.prithvi_eo import official
 from apps.remote_sensing.parity import CASES
 from core.parity import run_case
 
@@ -62,3 +66,26 @@ def test_official_names_and_shapes_are_those_of_the_files():
     assert large["encoder.temporal_embed_enc.scale"] == large["decoder.location_embed_dec.scale"] == (1,)
     assert plain["encoder.blocks.23.attn.qkv.weight"] == (3072, 1024)
     assert plain["encoder.pos_embed"] == (1, 785, 1024)
+
+
+def test_a_case_of_gaps_in_one_frame_without_an_axis_of_time_runs(tmp_path):
+    config = {"img_size": 16, "patch_size": 4, "num_frames": 1, "tubelet_size": 1, "in_chans": 6}
+    config |= {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    config |= {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
+    network = prithvi.PrithviMAE(**official.arguments({"layer_norm_eps": 1e-6, **config}, mae=True))
+    x, cloud = torch.randn(2, 6, 16, 16), torch.zeros(2, 6, 16, 16)
+    cloud[:, :, :6] = 1
+    with torch.no_grad():
+        out = network(x[:, :, None], gaps=cloud[:, :, None], count_in_first=True)
+        image = network.image(out.prediction, out.grid)[:, :, 0]
+    state = key_maps(network)[0].to_official(network.state_dict())
+    tensors = {f"state/{name}": tensor for name, tensor in state.items()}
+    tensors |= {"input/x": x, "input/cloud": cloud, "output/pred_image": image, "loss/loss": out.loss[None]}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "a.safetensors")
+    head = {"format": "parity-1", "system": "prithvi", "kind": "gap_filling", "case": "a", "tolerance": {}}
+    (tmp_path / "a.json").write_text(json.dumps({**head, "config": config, "layer_norm_eps": 1e-6}))
+
+    report = run_case(tmp_path / "a.json")
+
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert len(report.checks) == 2

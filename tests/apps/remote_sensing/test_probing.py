@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apps.remote_sensing.probe_scores import average_precision, class_scores, label_scores
 from apps.remote_sensing.probing import Scaler, extract, fit_linear, nearest, vote, vote_labels
 from apps.remote_sensing.random_features import RandomConvolutions, image_statistics, patches_of, whitened
-from apps.remote_sensing.recorded.resize_knn import CASES
+from apps.remote_sensing.recorded.resize_knn import run
 from core.errors import UserError
 from core.parity import load_case, run_case
 
@@ -31,7 +31,7 @@ def test_the_recorded_protocol_is_reproduced(shared):
     path = shared / "parity" / "resize_knn" / "protocol.json"
 
     report = run_case(path)
-    made = CASES[("resize_knn", "resize_knn")](load_case(path))
+    made = run(load_case(path))
 
     assert [check.name for check in report.checks if not check.passed] == []
     assert float(made["loss/accuracy_raw"]) == pytest.approx(0.8556, abs=5e-5)

@@ -107,6 +107,38 @@ def test_a_case_with_registers_runs_however_its_maps_were_cut(tmp_path, cut):
     assert len(report.checks) == 3
 
 
+def test_a_case_of_other_options_and_images_runs(tmp_path):
+    config = {"img_size": 16, "patch_size": 4, "in_chans": 2, "embed_dim": 24, "depth": 3, "num_heads": 2}
+    config |= {"init_values": 1e-5, "block_chunks": 0}
+    network = lively(SoftConViT(width=24, depth=3, heads=2, patch=4, image=16, bands=("VV", "VH"), eps=0.1))
+    x, small = images(2, 2, 16, 16), images(1, 2, 8, 12)
+    tensors = {f"state/{name}": tensor for name, tensor in KEY_MAP.to_official(network.state_dict()).items()}
+    tensors |= {"input/x": x, "input/x_small": small, "output/cls": network(x)}
+    tensors |= {"output/small_cls": network(small), "output/small_pos": network.positions(2, 3)}
+    last = network.layer_tokens(x, [1, 2])
+    tensors |= {f"output/inter_cls_{i}": tokens.cls for i, tokens in enumerate(last)}
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, tmp_path / "a.safetensors"
+    )
+    head = {
+        "format": "parity-1",
+        "system": "softcon",
+        "kind": "vit",
+        "tolerance": {},
+        "intermediate_layers": 2,
+    }
+    for name, place in (("a", head), ("b", config)):
+        (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
+        place["layer_norm_eps"] = 0.1
+        (tmp_path / f"{name}.json").write_text(json.dumps({**head, "case": name, "config": config}))
+        del place["layer_norm_eps"]
+
+        report = run_case(tmp_path / f"{name}.json")
+
+        assert [check.name for check in report.checks if not check.passed] == []
+        assert len(report.checks) == 5
+
+
 OPTIONS = [
     {},
     {"registers": 3, "layer_scale": None},
