@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.scenes.source import opened
 from apps.remote_sensing.scenes.writing import writing
 from core.errors import UserError
 from core.files import replacing
@@ -101,13 +100,10 @@ def _scene(
     paths: Sequence[Path], model: SceneModel, settings: MapSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return few pixels of each date, `(T, C, h, w)`, and where they have data, `(T, h, w)`."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    from apps.remote_sensing.tile_labels import open_scene
 
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=settings.cache):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with opened(paths, settings) as source:
-            pixels, valid = source.overview(_few(source.shape))
+    with open_scene(paths, settings) as source:
+        pixels, valid = source.overview(_few(source.shape))
     shape = (model.frames, len(model.bands))
     return pixels.reshape(*shape, *pixels.shape[1:]), valid
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.readers.opened import opened
-from apps.remote_sensing.scenes.places import degrees
+from apps.remote_sensing.scenes.places import centre
 from core.errors import UserError
 
 __all__ = ["Header", "Window", "check_grid", "read_header", "read_seen", "read_window"]
@@ -68,10 +68,7 @@ class Header:
 
     def centre(self) -> tuple[float, float] | None:
         """Return latitude and longitude of the centre in degrees, None where it has none on the Earth."""
-        if not self.crs:
-            return None
-        west, north, east, south = self.bounds
-        return degrees(self.crs, [(west + east) / 2], [(north + south) / 2])[0]
+        return centre(self)
 
 
 def read_header(path: Path) -> Header:

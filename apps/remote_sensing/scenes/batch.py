@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from apps.remote_sensing.scenes.addresses import is_address
-from apps.remote_sensing.scenes.mapping import Model, SceneMap, map_scene
-from apps.remote_sensing.scenes.settings import MapSettings
+from apps.remote_sensing.scenes.mapping import SceneMap
 from core.errors import UserError
 
-__all__ = ["ON_ERROR", "SUFFIXES", "BatchReport", "each_scene", "map_scenes", "outputs_for", "scene_files"]
+__all__ = ["ON_ERROR", "SUFFIXES", "BatchReport", "each_scene", "outputs_for", "scene_files"]
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 """Files of a folder that are taken for scenes."""
@@ -59,41 +58,6 @@ def scene_files(path: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
-def map_scenes(
-    scenes: Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
-    model: Model,
-    settings: MapSettings,
-    *,
-    on_error: Literal["skip", "stop"] = "skip",
-    overwrite: bool = False,
-    restart: bool = False,
-    progress: bool = True,
-) -> BatchReport:
-    """Map scenes into a folder, each as `<name>.tif`; run again, it maps those that are missing.
-
-    Args:
-        scenes: The files.
-        folder: Where the maps go.
-        model: As of `map_scene`.
-        settings: As of `map_scene`.
-        on_error: `skip` tells on stderr which scene cannot be mapped and goes on; `stop` raises.
-        overwrite: As of `map_scene`.
-        restart: As of `map_scene`.
-        progress: Show how far each is.
-
-    Raises:
-        UserError: If two scenes would have one map, or, with `stop`, a scene cannot be mapped.
-    """
-    return each_scene(
-        outputs_for(scenes, folder),
-        lambda scene, out: map_scene(
-            scene, out, model, settings, overwrite=overwrite, restart=restart, progress=progress
-        ),
-        on_error=on_error,
-    )
-
-
 def outputs_for(
     scenes: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str], *, suffix: str = ".tif"
 ) -> dict[Path, Path]:
@@ -124,7 +88,7 @@ def each_scene(
     Args:
         outs: Where the result goes, and the scene.
         work: Is given the scene and where the result goes.
-        on_error: As of `map_scenes`.
+        on_error: `skip` tells on stderr which scene fails and goes on; `stop` raises.
 
     Raises:
         UserError: With `stop`, what the scene that fails raises.

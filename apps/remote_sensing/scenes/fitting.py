@@ -121,7 +121,7 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
                         place, dtypes, nodata = centre(dataset), dataset.dtypes, dataset.nodata
         except RasterioError as error:
             raise UserError(
-                f"{file} is no raster that can be read: it is damaged or of another format"
+                f"{as_text(file)} is no raster that can be read: it is damaged or of another format"
             ) from error
     names = described[0]
     if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):

@@ -78,7 +78,11 @@ def parsed(words: Sequence[str], frames: int) -> tuple[date, ...]:
 
 
 def centre(dataset: Any) -> tuple[float, float] | None:
-    """Return latitude and longitude of the centre of an open raster in degrees, None without coordinates."""
+    """Return latitude and longitude of the centre of a raster in degrees, None where it has none on the Earth.
+
+    Args:
+        dataset: Open, or its header.
+    """
     if not dataset.crs:
         return None
     a, b, c, d, e, f = tuple(dataset.transform)[:6]

@@ -22,7 +22,7 @@ import torch
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from apps.remote_sensing.scenes.batch import map_scenes, scene_files
+from apps.remote_sensing.scenes.batch import BatchReport, each_scene, outputs_for, scene_files
 from apps.remote_sensing.scenes.mapping import map_scene
 from apps.remote_sensing.scenes.settings import MapSettings
 from apps.remote_sensing.scenes.source import opened
@@ -70,6 +70,11 @@ def wait_for_rows(progress: Path, rows: int, process: subprocess.Popen[bytes]) -
     while not (progress.exists() and f'"rows": {rows}' in progress.read_text()):
         assert process.poll() is None and time.monotonic() < until, f"no {rows} rows were reached"
         time.sleep(0.005)
+
+
+def map_scenes(scenes: list[Path], folder: Path, **more: str) -> BatchReport:
+    outs = outputs_for(scenes, folder)
+    return each_scene(outs, lambda scene, out: map_scene(scene, out, same, HOW, progress=False), **more)
 
 
 def same(x: Tensor) -> Tensor:
@@ -298,21 +303,21 @@ def test_batch_skips_what_it_cannot_map_and_says_which(
     whole = scene.read_bytes()
     (folder / "c.tif").write_bytes(whole[: len(whole) // 2])
     os.link(scene, folder / "d.tif")
-    report = map_scenes(scene_files(folder), tmp_path / "maps", same, HOW, progress=False)
+    report = map_scenes(scene_files(folder), tmp_path / "maps")
     assert [one.path.name for one in report.done] == ["a.tif", "d.tif"]
     assert [path.name for path, _ in report.failed] == ["b.tif", "c.tif"]
     assert "2 of 4 scenes are mapped" in report.summary() and "damaged" in report.summary()
     assert capsys.readouterr().err.count("skipped") == 2
-    again = map_scenes(scene_files(folder), tmp_path / "maps", same, HOW, progress=False)
+    again = map_scenes(scene_files(folder), tmp_path / "maps")
     assert all(one.existed for one in again.done)
     with pytest.raises(UserError, match=r"scene 2 of 4, .*b\.tif"):
-        map_scenes(scene_files(folder), tmp_path / "others", same, HOW, on_error="stop", progress=False)
+        map_scenes(scene_files(folder), tmp_path / "others", on_error="stop")
     assert [path.name for path in (tmp_path / "others").glob("*.tif")] == ["a.tif"]
 
 
 def test_batches_that_cannot_be_named_are_refused(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="would both be mapped"):
-        map_scenes([scene, tmp_path / "other" / "scene.tif"], tmp_path / "maps", same, HOW)
+        map_scenes([scene, tmp_path / "other" / "scene.tif"], tmp_path / "maps")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no scene"):
         scene_files(tmp_path / "empty")
