@@ -78,7 +78,7 @@ def parsed(words: Sequence[str], frames: int) -> tuple[date, ...]:
 
 
 def centre(dataset: Any) -> tuple[float, float] | None:
-    """Return latitude and longitude of the centre of a raster in degrees, None where it has none on the Earth.
+    """Return latitude and longitude of the centre of a raster in degrees, None where it has none.
 
     Args:
         dataset: Open, or its header.
