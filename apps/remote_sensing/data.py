@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.samples import SceneSet, Style, tile_windows
 from apps.remote_sensing.readers.source import Scene, Source
+from apps.remote_sensing.readers.usable import mixed_order, usable
 from apps.remote_sensing.statistics import Statistics, stored
 from core.data.counting import counted
 from core.data.module import DataModule
@@ -261,24 +262,15 @@ class Scenes(DataModule):
 
     def _usable(self, scenes: Sequence[Scene], limit: float | None) -> list[Scene]:
         """Return the scenes that can be read, as many as are wanted, in their order."""
-        kept: list[int] = []
         bands = self.source.positions(self._names())
         enough = int(limit) if limit is not None and limit >= 1 else len(scenes)
         order = range(len(scenes)) if limit is None else self._drawn(len(scenes))
-        with counted("data: check of scenes", len(scenes), unit="scenes") as advance:
-            for row in order:
-                if len(kept) == enough:
-                    break
-                scene = scenes[row]
-                try:
-                    pixels = self.source.read(scene, bands, lambda height, width: (0, 0, height, width))
-                    if not pixels.valid.any():
-                        raise UserError(f"{scene.files[0]} has no data in any pixel (nodata everywhere)")
-                    kept.append(row)
-                except UserError as error:
-                    self.skipped.append(str(error))
-                    _say([f"left out: {error}"])
-                advance(1)
+
+        def skip(why: str) -> None:
+            self.skipped.append(why)
+            _say([f"left out: {why}"])
+
+        kept = usable(self.source, scenes, bands, order=order, enough=enough, skip=skip)
         if limit is not None:
             kept = kept[: _count(limit, len(kept))]
         return [scenes[row] for row in sorted(kept)]
@@ -293,7 +285,7 @@ class Scenes(DataModule):
         scale, self._constants = self._numbers(names)
         scenes = self._first()
         mean, std = self._spread(scenes[0], names)
-        self._order = _order(scenes[0], bands, len(source.bands))
+        self._order = mixed_order(scenes[0], bands, len(source.bands))
         self._side = self.crop or self.tile or max(source.size(scenes[0]))
         timed = self.time and all(scene.dates is not None for scene in scenes)
         placed = self.location and source.location(scenes[0]) is not None
@@ -376,18 +368,6 @@ class Scenes(DataModule):
             rows.append([self._constants[self.source.bands[owner]] for owner in owners])
         both = torch.tensor(rows, dtype=torch.float64)  # C T 2
         return both[..., 0], both[..., 1]
-
-
-def _order(scene: Scene, bands: Sequence[int], count: int) -> list[list[int]] | None:
-    """Return date and band of each date and band where a reader mixes them up on purpose, else None.
-
-    Both count from 0; the numbers of bands are those among the wanted ones, or -1.
-    """
-    if scene.statistics is None:
-        return None
-    places = [scene.places[frame * count + band][1] - 1 for frame in range(scene.frames) for band in bands]
-    wanted = {band: place for place, band in enumerate(bands)}
-    return [[place // count, wanted.get(place % count, -1)] for place in places]
 
 
 def _count(limit: float, scenes: int) -> int:

@@ -8,7 +8,7 @@ weights here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -106,11 +106,6 @@ class Preparation:
                 scaled = (x - (mean - 2 * std)) / (4 * std) * 255
                 return scaled.clamp(0, 255).trunc() / 255
         return x
-
-    def with_statistics(self, **statistics: Sequence[float]) -> Preparation:
-        """Return the same with a data set's own `mean`, `std`, `low` or `high`."""
-        found: dict[str, Any] = {name: tuple(numbers) for name, numbers in statistics.items()}
-        return replace(self, **found)
 
     def _sized(self, images: Tensor) -> Tensor:
         sized = images if self.size is None else resize(images, self.size)

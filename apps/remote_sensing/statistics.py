@@ -113,9 +113,11 @@ def stored(
     path = place / f"{source.name}-{_fingerprint(source, scenes, bands)}.json"
     try:
         kept = json.loads(path.read_text())
-        return Statistics(**{name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()})
-    except (OSError, ValueError, TypeError):
-        pass
+        found = Statistics(tuple(kept["mean"]), tuple(kept["std"]), kept["pixels"], tuple(kept["classes"]))
+        if len(found.mean) == len(found.std) == len(bands) and len(found.classes) == len(source.classes):
+            return found
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # it is counted again, and written anew
     found = compute(source, scenes, bands)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(asdict(found)) + "\n")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.readers.raster import Header, Window, check_grid, read_header, read_seen, read_window
+from apps.remote_sensing.readers.scene import Cut, Pixels, Scene, Target
 from apps.remote_sensing.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
 from core.errors import UserError
 from core.files import data_folder
@@ -30,51 +29,6 @@ __all__ = [
     "read_lines",
     "read_names",
 ]
-
-Target = Literal["segmentation", "regression", "classification", "multilabel", "none"]
-
-Cut = Callable[[int, int], Window]
-"""From rows and columns of a scene to the window wanted."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One place: where each band of each date stands.
-
-    Args:
-        name: Unique in its data set.
-        files: Rasters of the image.
-        places: File number and band in it, from 1, of each band of each date; the band varies fastest.
-        frames: Dates.
-        label: A raster, another file the reader understands, class numbers, or None.
-        dates: Of each frame, or None.
-        location: Latitude and longitude in degrees where the reader knows them without opening a file.
-        statistics: Band whose statistics normalise each place, where that is not the place's own band.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    places: tuple[tuple[int, int], ...]
-    frames: int = 1
-    label: Path | tuple[int, ...] | None = None
-    dates: tuple[date, ...] | None = None
-    location: tuple[float, float] | None = None
-    statistics: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A window of a scene.
-
-    Args:
-        image: `(T, C, H, W)` in the file's units.
-        valid: `(T, H, W)`.
-        label: As `SceneBatch.label` without the batch, or None.
-    """
-
-    image: NDArray[Any]
-    valid: NDArray[np.bool_]
-    label: NDArray[Any] | None
 
 
 class Source:

@@ -48,17 +48,6 @@ def test_features_of_the_last_block_alone_are_normed(encoder: Prithvi) -> None:
     assert torch.allclose(every[2].mean(-1), torch.zeros(2, 33), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("depth", "layers"),
-    [(12, (2, 5, 8, 11)), (24, (5, 11, 17, 23)), (32, (7, 15, 23, 31)), (3, (0, 0, 1, 2))],
-)
-def test_the_usual_layers_are_the_ends_of_quarters(depth: int, layers: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        network = Prithvi(**{**SMALL, "depth": depth})
-
-    assert network.usual_layers == layers
-
-
 @pytest.mark.parametrize("grid", [(1, 3, 5), (2, 5, 3), (3, 1, 15), (2, 4, 4)])
 def test_maps_have_the_true_grid(encoder: Prithvi, grid: tuple[int, int, int]) -> None:
     t, h, w = grid

@@ -252,6 +252,16 @@ def test_statistics_are_counted_anew_when_labels_are_read_differently(tmp_path: 
     assert counts == [(22, 21, 21), (21, 21, 0), (22, 21, 0)]
 
 
+def test_damaged_statistics_are_counted_again(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.tif", numbers())
+    kept = tmp_path / "kept"
+    first_time = Scenes(reader(tmp_path), statistics_folder=str(kept)).statistics
+    (file,) = kept.iterdir()
+    for text in ('{"mean": [1.0], "std": [1.0], "pixels": 3}', "[]", "{", '{"mean": 3}'):
+        file.write_text(text)
+        assert Scenes(reader(tmp_path), statistics_folder=str(kept)).statistics == first_time
+
+
 # --- files that cannot be used ---
 
 

@@ -168,12 +168,6 @@ class Prithvi(nn.Module):
         """Of each block the features of a date, and the rows and columns of a patch."""
         return ((self.width, self.patch[1], self.patch[2]),) * len(self.layers)
 
-    @property
-    def usual_layers(self) -> tuple[int, ...]:
-        """Numbers of the four blocks whose features decoders usually take, 2, 5, 8 and 11 of 12."""
-        depth = len(self.layers)
-        return tuple(max(depth * part // 4 - 1, 0) for part in (1, 2, 3, 4))
-
     def feature_maps(
         self,
         x: Tensor,
