@@ -11,8 +11,8 @@ from pathlib import Path
 
 from apps.remote_sensing.bands import NAMES, SENSORS, canonical
 from apps.remote_sensing.scenes.addresses import as_text, is_address
+from apps.remote_sensing.scenes.numbering import measured
 from apps.remote_sensing.scenes.places import centre, dates_of, parsed, stamped
-from apps.remote_sensing.scenes.source import measured
 from core.errors import UserError
 
 __all__ = ["Found", "Wanted", "found"]
