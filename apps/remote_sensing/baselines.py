@@ -44,7 +44,8 @@ class PixelBaselines:
         """Return the classes `(B, H, W)` of each baseline."""
         pixels = batch.image.flatten(1, 2)  # B C T H W -> B F H W
         weight, bias = self.weight.to(pixels), self.bias.to(pixels)
-        scores = torch.einsum("bfhw,kf->bkhw", pixels, weight) + bias[:, None, None]
+        with torch.autocast(pixels.device.type, enabled=False):  # a baseline has the same numbers everywhere
+            scores = torch.einsum("bfhw,kf->bkhw", pixels, weight) + bias[:, None, None]
         found = scores.argmax(1)
         return {CONSTANT: torch.full_like(found, self.frequent), SPECTRA: found}
 

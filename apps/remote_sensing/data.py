@@ -47,7 +47,7 @@ class Scenes(DataModule):
         stride: Step between the tiles; None is `tile`.
         repeats: Training windows of each scene or tile in an epoch.
         resize: Side to which windows are resized.
-        flips: Mirror half of the training windows along each axis.
+        flips: Mirror half of the training windows along each axis; `horizontal` mirrors left to right alone.
         turns: Turn training windows by quarters as well.
         time: Give dates where all are known.
         first_day: Number of the first of January; some published readers begin at 0.
@@ -84,7 +84,7 @@ class Scenes(DataModule):
         stride: int | None = None,
         repeats: int = 1,
         resize: int | None = None,
-        flips: bool = False,
+        flips: bool | Literal["horizontal"] = False,
         turns: bool = False,
         time: bool = True,
         first_day: int = 1,
@@ -113,6 +113,8 @@ class Scenes(DataModule):
         }.items():  # fmt: skip
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}; it must be at least 1")
+        if bands and len(set(bands)) < len(bands):
+            raise UserError(f"data.bands is {', '.join(bands)}; name each band once")
         if (mean is None) != (std is None):
             raise UserError("only one of data.mean and data.std is given; give both or none")
         if std is not None and min(std) <= 0:

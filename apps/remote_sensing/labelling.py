@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 
 from apps.remote_sensing.batch import IGNORE, SceneBatch
 from apps.remote_sensing.metrics import Calibration, ClassScores, LabelScores, Temperature
+from apps.remote_sensing.objectives.segmentation import CrossEntropy
 from apps.remote_sensing.scene_task import SceneTask
 from core.errors import UserError
 
@@ -51,6 +52,7 @@ class Classification(SceneTask):
         if weights_of_classes is not None and min(weights_of_classes, default=-1) < 0:
             raise UserError("model.weights_of_classes must hold numbers of at least 0, one for each class")
         self.weights_of_classes, self.smoothing = weights_of_classes, smoothing
+        self.objective = CrossEntropy(weights_of_classes, smoothing)
         self._scores: dict[str, Any] = {}
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
@@ -67,6 +69,8 @@ class Classification(SceneTask):
                 f"model.weights_of_classes has {len(weights)} numbers for {len(facts['classes'])} classes; "
                 "give one for each"
             )
+        if facts["target"] == "multilabel" and self.smoothing:
+            raise UserError("model.smoothing is for one class a scene; the data has several, so leave it out")
 
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and whether a scene may have several labels."""
@@ -85,7 +89,7 @@ class Classification(SceneTask):
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, weighted by its share of all processes' labelled scenes."""
-        loss = self.weigh(self.loss(batch), self._known(batch).sum())
+        loss = self.weigh_known(self.loss(batch), self._known(batch).sum())
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -99,7 +103,7 @@ class Classification(SceneTask):
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Count one batch."""
-        logits = self.run_network(batch)
+        logits = self.run_network(batch).float()
         self._scores["loss"].update(self._loss(logits, batch), self._known(batch).sum())
         self._score("own", logits, batch)
         self._scores["temperature"].update(logits, batch.label)
@@ -177,17 +181,10 @@ class Classification(SceneTask):
         return torch.ones_like(batch.label) if self.several else batch.label != IGNORE
 
     def _loss(self, logits: Tensor, batch: SceneBatch) -> Tensor:
-        known = self._known(batch)
+        self._known(batch)
         assert batch.label is not None
-        weight = None if self.weights_of_classes is None else logits.new_tensor(self.weights_of_classes)
         if self.several:
-            return F.binary_cross_entropy_with_logits(logits, batch.label.to(logits.dtype), weight)
-        total = F.cross_entropy(
-            logits,
-            batch.label,
-            weight,
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=self.smoothing,
-        )
-        return total / known.sum().clamp(min=1)
+            weights = self.objective.weights
+            label = batch.label.to(logits.dtype)
+            return F.binary_cross_entropy_with_logits(logits, label, weights)
+        return self.objective(logits, batch.label)

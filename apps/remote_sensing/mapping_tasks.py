@@ -84,7 +84,7 @@ class Segmentation(SceneTask):
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, weighted by its share of all processes' labelled pixels."""
-        loss = self.weigh(self.loss(batch), (_labels(batch) != IGNORE).sum())
+        loss = self.weigh_known(self.loss(batch), (_labels(batch) != IGNORE).sum())
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -179,17 +179,10 @@ class Change(Segmentation):
     """Segmentation of what changed between the first and the last date.
 
     The network compares features of the dates, for instance a `Mapper` with `apart` and `frames: difference`.
-    The scores of the second class, what has changed, are logged by themselves.
-
-    Args:
-        network: See `Segmentation`.
-        task: See `Segmentation`.
+    For the arguments see `Segmentation`; `test_iou_changed` is the score of a class of that name.
     """
 
     kind = "change"
-
-    def __init__(self, network: nn.Module, **task: Any) -> None:
-        super().__init__(network, **task)
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse scenes that do not fit the network, or of one date.
@@ -260,7 +253,7 @@ class Regression(SceneTask):
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, weighted by its share of all processes' known values."""
-        loss = self.weigh(self.loss(batch), batch.label.isfinite().sum())
+        loss = self.weigh_known(self.loss(batch), batch.label.isfinite().sum())
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 

@@ -59,7 +59,7 @@ class ClassScores(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores; NaN where nothing was labelled."""
-        counts = self.counts.compute().double()
+        counts = self.matrix().double()
         rows = self._by_class(counts)
         total, hits = counts.sum(), counts.diagonal().sum()
         chance = (counts.sum(0) * counts.sum(1)).sum() / total.square()
@@ -74,11 +74,11 @@ class ClassScores(Metric):
 
     def by_class(self) -> dict[str, Tensor]:
         """Return `iou`, `accuracy` (recall), `precision`, `f1` and labelled `pixels` of each class."""
-        return self._by_class(self.counts.compute().double())
+        return self._by_class(self.matrix().double())
 
     def matrix(self) -> Tensor:
         """Return counts `(K, K)` int64, rows the labels."""
-        return self.counts.compute()
+        return self.counts.compute().view(len(self.classes), -1)  # of one class it is a number
 
     @staticmethod
     def _by_class(counts: Tensor) -> dict[str, Tensor]:
@@ -108,6 +108,8 @@ class LabelScores(Metric):
         self.precision = MultilabelAveragePrecision(size, average="none", validate_args=False)
         self.micro = MultilabelAveragePrecision(size, average="micro", validate_args=False)
         self.f1 = MultilabelF1Score(size, average="none", validate_args=False)
+        for name in ("held", "guessed"):
+            self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("exact", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -118,6 +120,8 @@ class LabelScores(Metric):
             metric.update(scores, truth)
         self.exact += ((scores > 0.5) == truth.bool()).all(1).sum()
         self.seen += len(truth)
+        self.held += truth.sum(0)
+        self.guessed += (scores > 0.5).sum(0)
 
     def reset(self) -> None:
         """Forget what was counted."""
@@ -126,7 +130,7 @@ class LabelScores(Metric):
             metric.reset()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return `map_macro` and `f1_macro` (over labels that stand somewhere), `map_micro`, `exact`."""
+        """Return `map_macro` and `f1_macro` over labels that stand somewhere, `map_micro` and `exact`."""
         rows = self.by_class()
         return {
             "map_macro": rows["average_precision"].nanmean(),
@@ -136,8 +140,12 @@ class LabelScores(Metric):
         }
 
     def by_class(self) -> dict[str, Tensor]:
-        """Return `average_precision` and `f1` of each label, `(K,)`."""
-        return {"average_precision": self.precision.compute(), "f1": self.f1.compute()}
+        """Return `average_precision` and `f1` of each label, `(K,)`, NaN for one that nothing has."""
+        found = torch.where(self.held > 0, self.precision.compute(), torch.nan)
+        return {
+            "average_precision": found,
+            "f1": torch.where(self.held + self.guessed > 0, self.f1.compute(), torch.nan),
+        }
 
 
 class NumberScores(Metric):

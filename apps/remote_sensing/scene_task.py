@@ -39,6 +39,7 @@ class SceneTask(Task):
             raise UserError(f"model.examples is {examples}; it must be at least 0")
         self.examples, self.raw = examples, raw
         self.drawn: list[dict[str, Any]] = []
+        self._known: Tensor | None = None
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -105,6 +106,28 @@ class SceneTask(Task):
         if stage == "fit":
             self.normaliser.update({"kind": self.kind})
 
+    def on_train_epoch_start(self) -> None:
+        """Begin to count what is labelled."""
+        super().on_train_epoch_start()
+        self._known = None
+
+    def weigh_known(self, mean: Tensor, count: Tensor) -> Tensor:
+        """Weigh a mean over `count` labelled values as `weigh` does, and note that there are such."""
+        self._known = count.detach() if self._known is None else self._known + count.detach()
+        return self.weigh(mean, count)
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse an epoch without any label.
+
+        Raises:
+            UserError: Saying where labels come from.
+        """
+        if self._known is not None and not int(self._known):
+            raise UserError(
+                "no label of a whole epoch says anything (all are unknown); check the labels' files, their "
+                "nodata and data.source.label_offset"
+            )
+
     def flops_per_sample(self) -> float:
         """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""
         from core.tracking import count_flops
@@ -146,4 +169,4 @@ class SceneTask(Task):
     def log_results(self, scores: Mapping[str, float | Tensor], *, stage: str) -> None:
         """Log the scores of a whole set, which every process has."""
         values = {f"{stage}_{name}": torch.as_tensor(value).float() for name, value in scores.items()}
-        self.log_dict(values, rank_zero_only=stage == "test")
+        self.log_dict(values, sync_dist=True)

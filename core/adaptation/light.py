@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -20,8 +21,8 @@ class LightDecoder(Adaptation):
     """Only the decoder is trained; the rest is frozen and computes as in evaluation, without dropout.
 
     Args:
-        decoder: Names of modules or patterns of parameter names; empty means what stands behind the network's
-            blocks. What `model.reinitialise` names is trained as well.
+        decoder: Names of modules or patterns of parameter names; empty means the network's `decoder_parts`,
+            or what stands behind its blocks. What `model.reinitialise` names is trained as well.
     """
 
     decoder: tuple[str, ...] | str = ()
@@ -29,7 +30,7 @@ class LightDecoder(Adaptation):
 
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze everything but the decoder."""
-        names: Sequence[str] = names_of(self.decoder)
+        names: Sequence[str] = names_of(self.decoder) or getattr(network, "decoder_parts", ())
         if not names:
             found, layers = depths(network, "LightDecoder without decoder")
             names = [name for name, depth in found.items() if depth == layers - 1]
@@ -47,7 +48,7 @@ class LightDecoder(Adaptation):
 
 @dataclass(frozen=True)
 class LinearProbe(LightDecoder):
-    """One linear layer is trained on frozen features.
+    """One linear layer is trained on frozen features, and norms before it that begin anew.
 
     Args:
         decoder: The linear layer, or a module that holds no other; empty means the last linear layer outside
@@ -64,7 +65,20 @@ class LinearProbe(LightDecoder):
         if not self.decoder and not outside:
             raise UserError(f"LinearProbe: {kind} has no linear layer outside its blocks; name one")
         names = names_of(self.decoder) or (outside[-1],)
-        keep_frozen(network, names, (), where="LinearProbe: decoder")
+        layers = tuple(f"{name}.*" for name in names)
+        others = {
+            name: parameter.ndim
+            for name, parameter in network.named_parameters()
+            if any(fnmatchcase(name, pattern) for pattern in fresh)
+            and not any(fnmatchcase(name, pattern) for pattern in (*names, *layers))
+        }
+        if drawn := [name for name, axes in others.items() if axes > 1]:
+            raise UserError(
+                f"LinearProbe: {', '.join(drawn[:3])} of {kind} begins anew and would stay as drawn, since "
+                f"'{', '.join(names)}' alone is trained; take a network whose decoder is linear, or "
+                "core.adaptation.LightDecoder"
+            )
+        keep_frozen(network, names, tuple(others), where="LinearProbe: decoder")
         trained = [name for name, p in network.named_parameters() if p.requires_grad and p.ndim > 1]
         held = sorted({name.rpartition(".")[0] for name in trained})
         if len(held) != 1 or held[0] not in linear:

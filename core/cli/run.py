@@ -222,6 +222,7 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
             request.verb == "fit"
             and _value(str(cli.config_init["about"].get("test_after_fit")))  # a word on the command line
             and not trainer.interrupted
+            and _has_test_data(cli.datamodule)
         ):
             trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best or None, verbose=False)
     except SystemExit as leaving:
@@ -238,6 +239,15 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     finally:
         finish(trainer.loggers, failed=code != 0)
     return 0
+
+
+def _has_test_data(data: Any) -> bool:
+    """Tell whether there is something to test after training; data without a test part are no mistake."""
+    found = getattr(data, "test_set", None)
+    if found is None or found() is not None:
+        return True
+    print("the data has no test part, so nothing is tested after training", flush=True)
+    return False
 
 
 def _disk_full(error: OSError) -> UserError | None:

@@ -6,6 +6,7 @@ Each takes logits `(B, K, ...)` and classes `(B, ...)` int64 with `IGNORE` where
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,29 +21,40 @@ __all__ = ["CrossEntropy", "Dice", "Focal", "Jaccard", "Lovasz", "Mixed"]
 class CrossEntropy(nn.Module):
     """The mean over labelled pixels of `-w log p`, with the weight of a pixel's class.
 
-    The mean is over pixels, not over their weights: that of the published flood recipe.
-
     Args:
         weights: One for each class; None is 1 for all.
         smoothing: Share of a label that is spread evenly over all classes.
+        by_weight: Divide by the sum of the pixels' weights, as torch does, and not by their number, as the
+            published flood recipe.
 
     Raises:
         UserError: If a weight is negative or the smoothing is not in [0, 1).
     """
 
-    def __init__(self, weights: Sequence[float] | None = None, smoothing: float = 0.0) -> None:
+    def __init__(
+        self, weights: Sequence[float] | None = None, smoothing: float = 0.0, by_weight: bool = False
+    ) -> None:
         super().__init__()
         if not 0 <= smoothing < 1:
             raise UserError(f"smoothing is {smoothing}; it must lie in [0, 1)")
-        self.weights, self.smoothing = _weights(weights), smoothing
+        self.register_buffer("weights", _weights(weights), persistent=False)
+        self.smoothing, self.by_weight = smoothing, by_weight
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the mean."""
-        weight = _for(self.weights, logits)
+        weight, wide = _for(self.weights, logits), _wide(logits)
         total = F.cross_entropy(
-            logits, label, weight, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
+            wide,
+            label,
+            None if weight is None else weight.to(wide.dtype),
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.smoothing,
         )
-        return total / (label != IGNORE).sum().clamp(min=1)
+        known = label != IGNORE
+        if weight is None or not self.by_weight:
+            return total / known.sum().clamp(min=1)
+        return total / (weight[label.clamp(min=0)] * known).sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 class Focal(nn.Module):
@@ -60,14 +72,14 @@ class Focal(nn.Module):
         super().__init__()
         if gamma < 0:
             raise UserError(f"gamma of the focal loss is {gamma}; it must be at least 0")
-        self.gamma, self.weights = gamma, _weights(weights)
+        self.gamma = gamma
+        self.register_buffer("weights", _weights(weights), persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the mean over labelled pixels."""
-        wide = logits.float()
-        error = F.cross_entropy(wide, label, ignore_index=IGNORE, reduction="none")
+        error = F.cross_entropy(_wide(logits), label, ignore_index=IGNORE, reduction="none")
         factor = (-torch.expm1(-error)).clamp(min=0) ** self.gamma
-        weight = _for(self.weights, wide)
+        weight = _for(self.weights, logits)
         if weight is not None:
             factor = factor * weight[label.clamp(min=0)]
         return (factor * error).sum() / (label != IGNORE).sum().clamp(min=1)
@@ -76,21 +88,26 @@ class Focal(nn.Module):
 class Dice(nn.Module):
     """One less the mean over classes of `(2 |A B| + s) / (|A| + |B| + s)`, over all pixels of a batch.
 
-    Milletari et al. 2016 (arXiv 1606.04797) have squares below; these are plain sums, those of the published
-    burn-scar recipe.
+    Milletari et al. 2016 (arXiv 1606.04797) have squares below, and so has mmsegmentation, which takes the
+    mean over images too: `exponent` 2 and `by_image` are the loss of the published burn-scar recipe, but for
+    unknown pixels, which that counts below.
 
     Args:
         smooth: The `s` that keeps a class without pixels from dividing by zero.
-        present: Count only classes that have a labelled pixel in the batch.
+        present: Count only classes that have a labelled pixel.
+        exponent: Of the predicted shares in `|A|`.
+        by_image: Compare each image by itself, and take the mean.
     """
 
-    def __init__(self, smooth: float = 1.0, present: bool = False) -> None:
+    def __init__(
+        self, smooth: float = 1.0, present: bool = False, exponent: float = 1.0, by_image: bool = False
+    ) -> None:
         super().__init__()
-        self.smooth, self.present = smooth, present
+        self.smooth, self.present, self.exponent, self.by_image = smooth, present, exponent, by_image
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss."""
-        shared, guessed, true = _overlap(logits, label)
+        shared, guessed, true = _overlap(logits, label, exponent=self.exponent, by_image=self.by_image)
         score = (2 * shared + self.smooth) / (guessed + true + self.smooth)
         return 1 - _averaged(score, true, present=self.present)
 
@@ -123,7 +140,7 @@ class Lovasz(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss."""
         known = label != IGNORE
-        shares = logits.float().softmax(1).movedim(1, 0).flatten(1)  # B K ... -> K N
+        shares = _wide(logits).softmax(1).movedim(1, 0).flatten(1)  # B K ... -> K N
         known, label = known.flatten(), label.flatten()
         true = (torch.arange(len(shares), device=label.device)[:, None] == label) & known
         # An unlabelled pixel has no error, so that it comes last and adds nothing.
@@ -162,30 +179,40 @@ class Mixed(nn.Module):
         return torch.stack([factor * loss(logits, label) for loss, factor in parts]).sum()
 
 
-def _weights(given: Sequence[float] | None) -> list[float] | None:
+def _weights(given: Sequence[float] | None) -> Tensor | None:
     if given is not None and (not given or min(given) < 0):
         raise UserError(f"the weights of the classes are {list(given)}; each must be at least 0")
-    return None if given is None else [float(weight) for weight in given]
+    if given is None:
+        return None
+    return torch.tensor([float(weight) for weight in given], device="cpu")  # also where networks are on meta
 
 
-def _for(weights: list[float] | None, logits: Tensor) -> Tensor | None:
+def _for(weights: Any, logits: Tensor) -> Tensor | None:
     if weights is None:
         return None
     if len(weights) != logits.shape[1]:
         raise UserError(
             f"the loss has {len(weights)} weights and the network {logits.shape[1]} classes; give one each"
         )
-    return logits.new_tensor(weights)
+    return weights
 
 
-def _overlap(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `|A B|`, `|A|` and `|B|` of each class, `(K,)`: predicted shares A and labels B."""
+def _wide(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _overlap(
+    logits: Tensor, label: Tensor, *, exponent: float = 1.0, by_image: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `|A B|`, `|A|` and `|B|` of each class, `(K,)` or `(B, K)`: predicted shares A and labels B."""
     known = (label != IGNORE).unsqueeze(1)
-    shares = logits.float().softmax(1) * known
+    shares = _wide(logits).softmax(1) * known
     classes = torch.arange(logits.shape[1], device=label.device).view(1, -1, *[1] * (label.ndim - 1))
     true = (label.unsqueeze(1) == classes).to(shares.dtype)
-    axes = [0, *range(2, logits.ndim)]
-    return (shares * true).sum(axes), shares.sum(axes), true.sum(axes)
+    axes = [*([] if by_image else [0]), *range(2, logits.ndim)]
+    size = shares if exponent == 1 else shares**exponent
+    return (shares * true).sum(axes), size.sum(axes), true.sum(axes)
 
 
 def _averaged(score: Tensor, true: Tensor, *, present: bool) -> Tensor:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class Style:
         fill_before: Whether `fill` is put in before the normalisation, in the units of `mean`.
         crop: Side of the window in pixels; None is the whole scene or tile.
         resize: Side to which the window is resized; None leaves it.
-        flips: Mirror half of the training samples left to right, and half top to bottom.
+        flips: Mirror half of the training samples left to right, and half top to bottom; `horizontal` is the
+            first alone.
         turns: Turn training samples by quarters.
         time: Give dates.
         first_day: Number of the first of January.
@@ -59,7 +60,7 @@ class Style:
     fill_before: bool = False
     crop: int | None = None
     resize: int | None = None
-    flips: bool = False
+    flips: bool | Literal["horizontal"] = False
     turns: bool = False
     time: bool = False
     first_day: int = 1
@@ -301,7 +302,9 @@ def _padded(sample: _Sample, crop: int | None) -> _Sample:
     return _Sample(sample.scene, pixels, pad(sample.gaps, False))
 
 
-def _turned(sample: _Sample, choices: Sequence[int], *, flips: bool, turns: bool) -> _Sample:
+def _turned(
+    sample: _Sample, choices: Sequence[int], *, flips: bool | Literal["horizontal"], turns: bool
+) -> _Sample:
     """Mirror along each axis and swap the axes, as drawn: the eight positions of a square."""
     across, down, swap = choices
     square = sample.pixels.image.shape[-1] == sample.pixels.image.shape[-2]
@@ -311,7 +314,7 @@ def _turned(sample: _Sample, choices: Sequence[int], *, flips: bool, turns: bool
             return values
         if (flips or turns) and across:
             values = values[..., ::-1]
-        if (flips or turns) and down:
+        if (flips is True or turns) and down:
             values = values[..., ::-1, :]
         if turns and swap and square:
             values = np.swapaxes(values, -1, -2)

@@ -17,7 +17,7 @@ from apps.remote_sensing.models.any_backbone import AnyBackbone
 from apps.remote_sensing.models.downstream.images import reflected
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.mapper import Mapper
-from apps.remote_sensing.models.prithvi import Prithvi
+from apps.remote_sensing.models.prithvi import Prithvi, prithvi_v1_segmenter
 from apps.remote_sensing.models.softcon import SoftConViT
 from core.adaptation import LayerDecay, LightDecoder, LinearProbe, LoRA
 from core.errors import UserError
@@ -351,7 +351,7 @@ def test_a_network_from_the_meta_device_is_written_completely(encoder: str, kind
 FRESH = ("decoder.*", "head.*")
 
 
-@pytest.mark.parametrize("adaptation", [LoRA(rank=2), LightDecoder(), LinearProbe(), LayerDecay()])
+@pytest.mark.parametrize("adaptation", [LoRA(rank=2), LightDecoder(), LayerDecay()])
 @pytest.mark.parametrize("kind", ["map", "label"])
 def test_adaptation_trains_what_is_new(adaptation: object, kind: str) -> None:
     network: nn.Module = Labeller(prithvi()) if kind == "label" else mapper(DECODERS["UperNet"])
@@ -367,7 +367,7 @@ def test_adaptation_trains_what_is_new(adaptation: object, kind: str) -> None:
     fresh = {n for n in before if n.startswith(("decoder.", "head.")) and "pyramid.fourfold.0.bias" not in n}
     fresh = {n for n in fresh if n in dict(network.named_parameters())}
     assert {"head.last.weight", "head.last.bias"} & changed or {"head.weight", "head.bias"} <= changed
-    assert isinstance(adaptation, LinearProbe) or fresh <= changed
+    assert fresh <= changed
     frozen = {n for n in changed if n.startswith("encoder.layers.") and not n.endswith(("lora_a", "lora_b"))}
     assert isinstance(adaptation, LayerDecay | LoRA) or not frozen
 
@@ -420,3 +420,30 @@ def test_mistakes_are_one_sentence(wrong, message: str) -> None:
 def test_a_decoder_is_data(decoder: Decoder) -> None:
     assert dataclasses.replace(decoder) == decoder
     assert decoder.build([16] * decoder.layers_wanted).channels == (decoder.channels_out or 16)
+
+
+def test_a_light_decoder_leaves_the_whole_encoder_alone() -> None:
+    network = Mapper(prithvi(), decoder=FCN(channels=8, steps=1))
+    LightDecoder().prepare(network)
+    trained = {name.partition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"decoder", "head"}
+
+
+def test_a_linear_probe_refuses_a_decoder_that_would_stay_as_drawn() -> None:
+    network = Mapper(prithvi(), decoder=FCN(channels=8, steps=1))
+    with pytest.raises(UserError, match="begins anew and would stay as drawn"):
+        LinearProbe().prepare(network, ["decoder.*", "head.*"])
+
+
+def test_a_linear_probe_trains_the_norm_before_it() -> None:
+    network = Mapper(prithvi(), decoder=Linear())
+    LinearProbe().prepare(network, ["decoder.*", "head.*"])
+    trained = {name.partition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"decoder", "head"}
+
+
+def test_a_linear_probe_of_version_1_is_the_head_that_predicts() -> None:
+    network = prithvi_v1_segmenter(resolution=32, width=32, depth=1, heads=2, outputs=8, channels=8)
+    LinearProbe().prepare(network)
+    trained = {name.rpartition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"decode_head.conv_seg"}

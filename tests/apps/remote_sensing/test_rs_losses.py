@@ -110,3 +110,29 @@ def test_mistakes_are_one_sentence() -> None:
         Mixed([Dice()], [1.0, 2.0])
     with pytest.raises(UserError, match="must be one of squared"):
         NumberLoss("square")  # type: ignore[arg-type]
+
+
+def test_weights_may_divide_as_torchs_do() -> None:
+    logits, label = drawn()
+    made = CrossEntropy([0.3, 0.7, 2.0], by_weight=True)(logits, label)
+    wanted = F.cross_entropy(logits, label, logits.new_tensor([0.3, 0.7, 2.0]), ignore_index=IGNORE)
+    torch.testing.assert_close(made, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_dice_by_image_with_squares_is_that_of_mmsegmentation() -> None:
+    logits, label = drawn()
+    label = label.clamp(min=0)
+    shares, true = logits.softmax(1).flatten(2), F.one_hot(label, 3).movedim(-1, 1).flatten(2).double()
+    score = (2 * (shares * true).sum(2) + 1) / ((shares**2 + true**2).sum(2) + 1)
+    made = Dice(exponent=2, by_image=True)(logits, label)
+    torch.testing.assert_close(made.double(), 1 - score.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_losses_are_computed_in_float32_under_autocast() -> None:
+    logits, label = drawn()
+    for loss in ALL:
+        whole = loss(logits.float(), label)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = loss(logits.bfloat16(), label)
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, whole, rtol=2e-2, atol=2e-2)

@@ -139,3 +139,24 @@ def test_gaps_by_band_average_to_the_published_scores() -> None:
     wanted = gap_scores(made, truth, gaps[:, None], mean=[0.0] * 3, std=[1.0] * 3, scale=1.0)
     for name in ("ssim", "mse", "mae"):
         assert float(found[name].mean()) == pytest.approx(float(getattr(wanted, name)), abs=1e-5)
+
+
+def test_labels_that_nothing_has_are_left_out_of_means() -> None:
+    generator = torch.Generator().manual_seed(6)
+    shares = torch.rand(30, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.4])
+    truth = (torch.rand(30, 3, generator=generator) > 0.5).float()
+    truth[:, 2] = 0
+    scores = LabelScores(NAMES[:3])
+    scores.update(shares, truth)
+    found = scores.compute()
+    wanted = known.average_precision_score(truth[:, :2], shares[:, :2], average="macro")
+    assert float(found["map_macro"]) == pytest.approx(wanted, abs=1e-6)
+    wanted = known.f1_score(truth[:, :2], shares[:, :2] > 0.5, average="macro")
+    assert float(found["f1_macro"]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_scores_of_a_single_class() -> None:
+    scores = ClassScores(["all"])
+    scores.update(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[0, 0, -1], [0, 0, 0]]))
+    assert float(scores.compute()["iou"]) == 1.0
+    assert scores.matrix().tolist() == [[5]]

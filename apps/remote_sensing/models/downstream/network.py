@@ -56,6 +56,15 @@ class OnEncoder(nn.Module):
         """How the encoder's images were normalised; see `apps.remote_sensing.resizing`."""
         return getattr(self.encoder, "normalisation", "standardise")
 
+    @property
+    def decoder_parts(self) -> tuple[str, ...]:
+        """Names of what stands on the encoder, as far as it has parameters."""
+        return tuple(
+            name
+            for name, part in self.named_children()
+            if name != "encoder" and any(True for _ in part.parameters())
+        )
+
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the encoder's repeated layers."""
         yield from self.encoder.blocks()  # type: ignore[operator]

@@ -102,6 +102,8 @@ class PrithviSegmenter(PrithviUpscaled):
         UserError: If the settings do not fit each other.
     """
 
+    decoder_parts = ("neck", "auxiliary_head", "decode_head")
+
     def __init__(
         self,
         classes: int = 2,
@@ -140,8 +142,9 @@ class PrithviSegmenter(PrithviUpscaled):
         super().__init__(backbone, outputs=made)
         self.settings = settings
         common = {"channels": channels, "dropout": dropout}
-        self.decode_head = ConvolutionalHead(made, classes, convolutions=1, **common)
         self.auxiliary_head = ConvolutionalHead(made, classes, convolutions=2, **common)
+        # the last part: a linear probe takes the last linear layer
+        self.decode_head = ConvolutionalHead(made, classes, convolutions=1, **common)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the encoder's blocks."""
