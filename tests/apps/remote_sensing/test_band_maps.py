@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,22 @@ def test_six_channels_without_a_word_are_those_of_hls(tmp_path: Path):
 
     turned = [HLS.index(band) for band in COLOURS_FIRST]
     assert torch.equal(network.patch_embed.proj.weight, source.patch_embed.proj.weight[:, turned])
+
+
+@pytest.mark.parametrize(
+    "names", [("B04", "B03", "B02", "B05", "B06", "B07"), ("B04", "B03", "B02", "B8A", "B11", "B12")]
+)
+def test_numbers_of_a_configuration_are_those_of_landsat_or_sentinel(names, tmp_path: Path):
+    source, network = drawn(NETWORKS["encoder"](COLOURS_FIRST), 1), NETWORKS["encoder"](HLS)
+    torch.save(prithvi.KEY_MAP.to_official(source.state_dict()), tmp_path / "weights.pt")
+    config = prithvi.to_official_config(source)
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**config, "bands": list(names)}}))
+
+    load_weights(tmp_path, network)
+
+    turned = [COLOURS_FIRST.index(band) for band in HLS]
+    assert torch.equal(network.patch_embed.proj.weight, source.patch_embed.proj.weight[:, turned])
+    assert prithvi.from_official_config({**config, "bands": list(names)}).bands == COLOURS_FIRST
 
 
 def test_a_marked_state_can_be_saved_and_read_again(tmp_path: Path):

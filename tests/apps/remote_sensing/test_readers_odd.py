@@ -205,6 +205,8 @@ def test_two_bands_of_one_name_are_refused(tmp_path: Path, bands: list[str] | No
     write(tmp_path / "images" / "a.tif", numbers(), names=("blue", "blue", "red"))
     with pytest.raises(UserError, match=r"calls 2 bands 'blue'|names? .*'?blue'? twice"):
         first(reader(tmp_path, bands=bands))
+    with pytest.raises(UserError, match=r"data\.bands is blue, blue; name each band once"):
+        Scenes(reader(tmp_path), bands=["blue", "blue"])
     with pytest.raises(UserError, match="name each band once"):
         reader(tmp_path, bands=["blue", "blue", "red"])
 

@@ -24,7 +24,7 @@ from apps.remote_sensing.units import check_units
 from core.errors import UserError
 
 FACTS: dict[str, Any] = {
-    "bands": list(HLS), "frames": 1, "scale": 1.0, "kind": "features", "mean": [800.0] * 6, "std": [500.0] * 6,
+    "bands": list(HLS), "frames": 1, "scale": 1.0, "mean": [800.0] * 6, "std": [500.0] * 6, "kind": "map"
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.models.prithvi_eo.autoencoder import PrithviDecoder
     from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 
-from apps.remote_sensing.bands import HLS, SENSORS, canonical
+from apps.remote_sensing.bands import HLS, canonical
 from apps.remote_sensing.models.band_maps import BandedMap, band_rule
 from core.checkpoints.keymap import Rename, Reshape
 from core.errors import UserError
@@ -108,7 +108,7 @@ def map_for(
         return bands if channels == len(bands) != len(HLS) else HLS
 
     def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
-        given = None if described is None else tuple(_band(name) for name in described)
+        given = None if described is None else _bands(described)
         return tuple(
             band_rule(name, fresh, wanted=bands, described=given, usual=usual, rows=rows)
             for name, fresh, rows in (first, *last)
@@ -194,7 +194,7 @@ def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
         raise UserError(
             f"the config's in_chans is {count}, and it names {len(names)} bands: {', '.join(names)}"
         )
-    result["bands"] = [_band(str(name)) for name in names]
+    result["bands"] = list(_bands([str(name) for name in names]))
     result["statistics"] = found.get("statistics") or _statistics(found)
     if mae:
         result |= {ours: found.get(name, default) for name, default, ours in _MAE_FIELDS}
@@ -239,9 +239,14 @@ def segmenter_arguments(official: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _band(name: str) -> str:
-    """Return our name of a band of an official configuration, whose numbers are those of HLS L30."""
-    return canonical(name, sensor="landsat" if name.upper() in SENSORS["landsat"] else None)
+def _bands(names: Sequence[str]) -> tuple[str, ...]:
+    """Return our names of an official configuration's bands, whose numbers are those of HLS L30 or S30."""
+    for sensor in ("landsat", "sentinel2"):
+        try:
+            return tuple(canonical(name, sensor=sensor) for name in names)
+        except UserError:  # a number that this sensor does not have
+            continue
+    return tuple(canonical(name) for name in names)
 
 
 def _statistics(found: Mapping[str, Any]) -> str:
