@@ -39,7 +39,7 @@ class SceneTask(Task):
             raise UserError(f"model.examples is {examples}; it must be at least 0")
         self.examples, self.raw = examples, raw
         self.drawn: list[dict[str, Any]] = []
-        self._known: Tensor | None = None
+        self._labels_seen: Tensor | None = None
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -109,11 +109,11 @@ class SceneTask(Task):
     def on_train_epoch_start(self) -> None:
         """Begin to count what is labelled."""
         super().on_train_epoch_start()
-        self._known = None
+        self._labels_seen = None
 
     def weigh_known(self, mean: Tensor, count: Tensor) -> Tensor:
         """Weigh a mean over `count` labelled values as `weigh` does, and note that there are such."""
-        self._known = count.detach() if self._known is None else self._known + count.detach()
+        self._labels_seen = count.detach() if self._labels_seen is None else self._labels_seen + count.detach()
         return self.weigh(mean, count)
 
     def on_train_epoch_end(self) -> None:
@@ -122,7 +122,7 @@ class SceneTask(Task):
         Raises:
             UserError: Saying where labels come from.
         """
-        if self._known is not None and not int(self._known):
+        if self._labels_seen is not None and not int(self._labels_seen):
             raise UserError(
                 "no label of a whole epoch says anything (all are unknown); check the labels' files, their "
                 "nodata and data.source.label_offset"
