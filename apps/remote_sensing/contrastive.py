@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.draws import draws
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
 from apps.remote_sensing.objectives.soft_contrastive import SoftContrastive, soft_contrastive
 from apps.remote_sensing.preparing import Binding, Prepared, prepared_for
 from apps.remote_sensing.scene_task import SceneTask
 from apps.remote_sensing.views import draws_of_views, two_views
-from core.data.randomness import key, uniforms
 from core.errors import UserError
 from core.objectives.masked_autoencoding import Masking, random_masking
 
@@ -119,9 +119,7 @@ class ContrastivePretraining(SceneTask):
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Log the loss of two views, the same ones each time."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(batch_idx)
-            self._step(batch, "val")
+        self._step(batch, "val")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the teacher follow: before a checkpoint of this step is written."""
@@ -131,16 +129,16 @@ class ContrastivePretraining(SceneTask):
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return the loss of one batch."""
-        return self._terms(batch, "train")[0]
+        return self._terms(batch)[0]
 
     def _step(self, batch: SceneBatch, stage: str) -> Tensor:
-        loss, found = self._terms(batch, stage)
+        loss, found = self._terms(batch)
         scalars = {"loss": loss, "contrastive": found.contrastive, "soft": found.soft}
         named = {f"{stage}_{name}": value.detach() for name, value in scalars.items()}
         self.log_scalars(named, batch_size=len(batch.image), sync_dist=stage == "val")
         return loss
 
-    def _terms(self, batch: SceneBatch, stage: str) -> tuple[Tensor, SoftContrastive]:
+    def _terms(self, batch: SceneBatch) -> tuple[Tensor, SoftContrastive]:
         if batch.label is None or batch.label.ndim != 2:
             raise UserError(
                 "the batch has no multi-hot labels (B, K), which the soft contrastive loss compares; give "
@@ -154,24 +152,13 @@ class ContrastivePretraining(SceneTask):
         images = batch.image if self.prepared is None else self.prepared.numbers(batch.image, batch.valid)
         side = (self.view, self.view) if self.view else images.shape[-2:]
         count, tokens = draws_of_views(images), self.network.tokens(*side)
-        views, *noise = self._numbers(batch, stage, count, tokens, tokens)
+        views, *noise = draws(self, batch, "views", count, tokens, tokens)
         first, second = two_views(images, size=self.view, scale=self.scale, numbers=views)
         found = self._compared(first, second, batch.label, self._masking(noise[0]))
         if not self.symmetric:
             return found.total, found
         other = self._compared(second, first, batch.label, self._masking(noise[1]))
         return (found.total + other.total) / 2, found
-
-    def _numbers(self, batch: SceneBatch, stage: str, *counts: int) -> tuple[Tensor, ...]:
-        """Return random numbers `(B, count)` for each count, of the scenes where these have names."""
-        device = batch.image.device
-        names = getattr(batch, "names", ())
-        if len(names) != len(batch.image) or isinstance(names, str):
-            return torch.rand(len(batch.image), sum(counts), device=device).split(counts, dim=1)
-        data = getattr(self._trainer, "datamodule", None)
-        seed, epoch = getattr(data, "seed", 0), self.current_epoch if stage == "train" else 0
-        keys = torch.tensor([key(seed, epoch, name, f"{stage} views") for name in names])
-        return uniforms(keys.to(device, non_blocking=True), sum(counts)).split(counts, dim=1)
 
     def _masking(self, noise: Tensor) -> Masking | None:
         ratio = self.network.mask_ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.draws import draws
 from apps.remote_sensing.gaps import GapSums, gap_scores
 from apps.remote_sensing.models.prithvi import MAEOutput, PrithviMAE
 from apps.remote_sensing.scene_task import SceneTask
@@ -17,15 +19,16 @@ from core.errors import UserError
 
 __all__ = ["GapFilling", "Pretraining"]
 
-_SEED = 0x5CE7E  # of the masks that evaluation draws
 _PUBLISHED = ("ssim", "mse", "mae")
 
 
 class Pretraining(SceneTask):
     """Trains a masked autoencoder on scenes without labels (Prithvi-EO 1.0 and 2.0).
 
-    Validation removes the same patches each time. `test` writes `results.csv` with the error of each band
-    beside that of the visible patches' mean, and figures of what was removed and put back.
+    Which patches of a scene are removed is a function of the data's seed, the epoch and its name, and in
+    evaluations of its name alone: of no batch size or number of processes. `test` writes `results.csv` with
+    the error of each band beside that of the visible patches' mean, and figures of what was removed and put
+    back.
 
     Args:
         network: The autoencoder.
@@ -81,8 +84,8 @@ class Pretraining(SceneTask):
         self._scores = {"loss": MeanMetric().to(self.device)}
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
-        """Count the loss of one batch, with masks that depend on its number alone."""
-        made = self.reconstructed(batch, seed=batch_idx)
+        """Count the loss of one batch, whose masks are the same each time."""
+        made = self.reconstructed(batch)
         self._scores["loss"].update(made.loss, made.mask.sum())
         self._keep(batch, made)
 
@@ -100,7 +103,7 @@ class Pretraining(SceneTask):
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch beside the mean of the patches that are seen."""
-        made = self.reconstructed(batch, seed=batch_idx)
+        made = self.reconstructed(batch)
         truth = self.network.encoder.images(batch.image)
         removed = self.network.mask_image(made.mask, made.grid)
         image = self.network.image(made.prediction, made.grid)
@@ -121,32 +124,17 @@ class Pretraining(SceneTask):
         report_bands(self, found)
         self._draw()
 
-    def predict_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
-        """Return scenes `(B, C, T, H, W)` with removed patches predicted and the others as they are."""
-        return self.filled(batch, self.reconstructed(batch, seed=batch_idx))
+    def reconstructed(self, batch: SceneBatch) -> MAEOutput:
+        """Return what the network makes of a batch; in training some samples keep dates and places back.
 
-    def reconstructed(self, batch: SceneBatch, *, seed: int | None = None) -> MAEOutput:
-        """Return what the network makes of a batch.
-
-        Args:
-            batch: Scenes.
-            seed: Draws the mask for an evaluation; None draws from torch's own stream, and keeps dates and
-                places of some samples to itself.
+        Masks are drawn for each scene by its name; see `apps.remote_sensing.draws`.
         """
-        if seed is None:
-            time = _withheld(batch.time, self.drop_time if self.training else 0.0)
-            place = _withheld(batch.location, self.drop_location if self.training else 0.0)
-            return self.network(batch.image, time, place, mask_ratio=self.mask_ratio)
-        generator = torch.Generator().manual_seed(_SEED + seed * self.trainer.world_size + self.global_rank)
-        return self.network(
-            batch.image, batch.time, batch.location, mask_ratio=self.mask_ratio, generator=generator
-        )
-
-    def filled(self, batch: SceneBatch, made: MAEOutput) -> Tensor:
-        """Return scenes with predictions where patches were removed."""
-        image = self.network.image(made.prediction, made.grid)
-        removed = self.network.mask_image(made.mask, made.grid)[:, None]
-        return torch.where(removed, image, self.network.encoder.images(batch.image))
+        grid = self.network.encoder.grid_of(self.network.encoder.images(batch.image))
+        noise, *kept_back = draws(self, batch, "reconstruction", math.prod(grid), 1, 1)
+        codes, chances = (batch.time, batch.location), (self.drop_time, self.drop_location)
+        if self.training:
+            codes = tuple(map(_withheld, codes, kept_back, chances))
+        return self.network(batch.image, *codes, mask_ratio=self.mask_ratio, noise=noise)
 
     def _keep(self, batch: SceneBatch, made: MAEOutput) -> None:
         if self.wants_example():
@@ -187,7 +175,7 @@ class GapFilling(Pretraining):
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Count one batch."""
-        made = self.reconstructed(batch, seed=batch_idx)
+        made = self.reconstructed(batch)
         self._scores["loss"].update(made.loss, made.mask.sum())
         self._count_published(*self._reflectances(batch, made), _gaps(batch))
         self._keep(batch, made)
@@ -206,7 +194,7 @@ class GapFilling(Pretraining):
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch beside the mean of the clear dates."""
-        made, gaps = self.reconstructed(batch, seed=batch_idx), _gaps(batch)
+        made, gaps = self.reconstructed(batch), _gaps(batch)
         guess, truth = self._reflectances(batch, made)
         self._scores[self.title].update(guess, truth, gaps)
         self._count_published(guess, truth, gaps)
@@ -225,7 +213,7 @@ class GapFilling(Pretraining):
         report_bands(self, {name: one.compute() for name, one in self._scores.items()})
         self._draw()
 
-    def reconstructed(self, batch: SceneBatch, *, seed: int | None = None) -> MAEOutput:
+    def reconstructed(self, batch: SceneBatch) -> MAEOutput:
         """Return what the network makes of a batch whose hidden patches are removed; nothing is drawn."""
         gaps = _gaps(batch)
         return self.network(
@@ -270,9 +258,8 @@ def _gaps(batch: SceneBatch) -> Tensor:
     return batch.gaps
 
 
-def _withheld(codes: Tensor | None, probability: float) -> Tensor | None:
-    """Return dates or places with those of some samples unknown (NaN)."""
-    if codes is None or probability == 0:
+def _withheld(codes: Tensor | None, drawn: Tensor, chance: float) -> Tensor | None:
+    """Return dates or places with those of some samples unknown (NaN): where `drawn` `(B, 1)` is below."""
+    if codes is None or chance == 0:
         return codes
-    chosen = torch.rand(len(codes), device=codes.device) < probability
-    return torch.where(chosen.view(-1, *[1] * (codes.ndim - 1)), torch.nan, codes)
+    return torch.where((drawn < chance).view(-1, *[1] * (codes.ndim - 1)), torch.nan, codes)
