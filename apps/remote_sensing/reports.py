@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from apps.remote_sensing.lettering import unlike
 
 if TYPE_CHECKING:
     from apps.remote_sensing.reconstruction import Pretraining
     from apps.remote_sensing.scene_task import SceneTask
 
-__all__ = ["draw_reconstructions", "report_bands", "report_classes", "report_labels", "report_numbers"]
+__all__ = [
+    "confusion_rows",
+    "draw_reconstructions",
+    "report_bands",
+    "report_classes",
+    "report_labels",
+    "report_numbers",
+]
 
 Scores = Mapping[str, Mapping[str, Tensor]]
 
@@ -35,13 +44,7 @@ def report_classes(
     """
     names = list(task.facts["classes"])
     _tables(task, found, rows, names)
-    task.write_table(
-        "confusion",
-        [
-            {"label": name, **dict(zip(names, row, strict=True))}
-            for name, row in zip(names, matrix.tolist(), strict=True)
-        ],
-    )
+    task.write_table("confusion", confusion_rows(matrix.tolist(), names))
     _calibration(task, calibration)
     if not task.trainer.is_global_zero:
         return
@@ -51,6 +54,20 @@ def report_classes(
     task.log_figure("by_class", bars_figure(rows[key].tolist(), names, what=_SPOKEN[key], title=task.title))
     task.log_figure("confusion", confusion_figure(matrix.tolist(), names, title=task.title))
     _draw_examples(task)
+
+
+def confusion_rows(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row for each class: `label`, and how often it was `predicted <name>` of each class.
+
+    Args:
+        counts: Rows are labels, columns predictions.
+        names: Of the classes; of those that are alike, the later ones get a number.
+    """
+    apart = unlike(names)
+    return [
+        {"label": name, **{f"predicted {other}": count for other, count in zip(apart, row, strict=True)}}
+        for name, row in zip(apart, counts, strict=True)
+    ]
 
 
 def report_labels(task: SceneTask, found: Scores, *, rows: Mapping[str, Tensor], calibration: Scores) -> None:

@@ -116,7 +116,8 @@ def test_a_segmentation_leaves_tables_figures_and_a_temperature(place: Path) -> 
     assert set(results) == {"prithvi", "most frequent class", "single pixels (LDA)"}
     assert 0 <= float(results["prithvi"]["iou"]) <= 1
     assert [row["class"] for row in rows(run / "by_class.csv")] == ["dry", "water"]
-    counted = sum(int(row["water"]) + int(row["dry"]) for row in rows(run / "confusion.csv"))
+    confusion = rows(run / "confusion.csv")
+    counted = sum(int(row["predicted water"]) + int(row["predicted dry"]) for row in confusion)
     assert 2 * 32 * 32 < counted <= 4 * 32 * 32, "pixels at the swath's edge have no label"
     figures = {path.name.partition("-")[0] for path in (run / "figures").glob("*.png")}
     assert figures == {"examples", "by_class", "confusion", "calibration"}
