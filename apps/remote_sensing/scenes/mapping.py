@@ -103,7 +103,12 @@ def map_scene(
                     target.discard()
                     return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
                 left = target.begin(restart=restart)
-                valid = _map_rows(source, target, model, settings, left, progress=progress)
+                try:
+                    valid = _map_rows(source, target, model, settings, left, progress=progress)
+                except UserError:
+                    if not target.rows:  # nothing to go on from, and it would be in a mended scene's way
+                        target.discard()
+                    raise
                 if not valid:
                     target.discard()
                     raise UserError(

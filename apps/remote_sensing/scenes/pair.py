@@ -54,6 +54,7 @@ class Targets:
             self._second = Target(uncertainty, like=like, settings=how, facts={**facts, "of": "uncertainty"})
             self.beside = (self._second.path,)
         self._needed = False  # whether the second one is still to be made
+        self.rows = 0  # of tiles that are written
 
     def finished(self, *, overwrite: bool = False) -> bool:
         """Return whether all is there already; see `Target.finished`."""
@@ -68,6 +69,7 @@ class Targets:
             known = self._second.begin(restart=restart)
             if known["rows"] < left["rows"]:  # its half is lost: it is noted before the map
                 left = self._map.begin(restart=True)
+        self.rows = left["rows"]
         return left
 
     def write(self, top: int, values: NDArray, entropy: NDArray[np.float32] | None) -> None:
@@ -81,6 +83,7 @@ class Targets:
         if self._needed and self._second is not None:
             self._second.note(rows=rows, valid=valid)
         self._map.note(rows=rows, valid=valid)
+        self.rows = rows
 
     def finish(self) -> None:
         """Finish both, the map last."""

@@ -282,6 +282,17 @@ def test_scene_without_any_data_is_refused_and_leaves_nothing(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tif"]
 
 
+def test_a_scene_that_is_refused_at_once_leaves_nothing_in_the_way(scene: Path, tmp_path: Path) -> None:
+    def refuse(x: Tensor) -> Tensor:
+        raise UserError("other units")
+
+    with pytest.raises(UserError, match="other units"):
+        map_scene(scene, tmp_path / "map.tif", refuse, HOW, uncertainty=tmp_path / "unsure.tif")
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == [
+        "scene.tif"
+    ]
+
+
 def test_full_disk_is_one_sentence_before_the_work_begins(scene: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
