@@ -113,7 +113,8 @@ class SceneTask(Task):
 
     def weigh_known(self, mean: Tensor, count: Tensor) -> Tensor:
         """Weigh a mean over `count` labelled values as `weigh` does, and note that there are such."""
-        self._labels_seen = count.detach() if self._labels_seen is None else self._labels_seen + count.detach()
+        before = 0 if self._labels_seen is None else self._labels_seen
+        self._labels_seen = before + count.detach()
         return self.weigh(mean, count)
 
     def on_train_epoch_end(self) -> None:
