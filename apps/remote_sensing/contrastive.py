@@ -10,8 +10,9 @@ from torch import Tensor
 
 from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.draws import draws
+from apps.remote_sensing.gathering import gathered
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
-from apps.remote_sensing.objectives.soft_contrastive import SoftContrastive, soft_contrastive
+from apps.remote_sensing.objectives.soft_contrastive import soft_contrastive
 from apps.remote_sensing.preparing import Binding, Prepared, prepared_for
 from apps.remote_sensing.scene_task import SceneTask
 from apps.remote_sensing.views import draws_of_views, two_views
@@ -26,7 +27,8 @@ class ContrastivePretraining(SceneTask):
 
     What is drawn for a scene (two of its dates, where the views lie, which patches the student sees) depends
     on the data's seed, the epoch and the scene's name alone, so it is the same in a run that is resumed, and
-    for any number of processes.
+    for any number of processes. Validation gathers the projections of all scenes first, so that its loss
+    depends neither on the batches it ran in nor on the processes.
 
     Args:
         network: Student and teacher.
@@ -82,6 +84,7 @@ class ContrastivePretraining(SceneTask):
         self.view, self.scale = view, (float(scale[0]), float(scale[1]))
         self.preparation = preparation
         self.prepared: Prepared | None = None
+        self._projected: list[tuple[Tensor, ...]] = []
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do.
@@ -114,12 +117,37 @@ class ContrastivePretraining(SceneTask):
             self.network.start_teacher()
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
-        """Return the loss of two views."""
-        return self._step(batch, "train")
+        """Return the loss of two views, each query against the keys of all processes."""
+        terms = self._terms(batch)
+        scalars = {f"train_{name}": value.detach() for name, value in terms.items()}
+        self.log_scalars(scalars, batch_size=len(batch.image))
+        return terms["loss"]
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect."""
+        self._projected = []
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
-        """Log the loss of two views, the same ones each time."""
-        self._step(batch, "val")
+        """Keep what the branches make of two views, the same ones each time."""
+        pairs, labels = self._projections(batch)
+        self._projected.append((labels, *(part for pair in pairs for part in pair)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the whole set, compared in groups that hold at most a training batch."""
+        strategy = self.trainer.strategy
+        labels, *parts = (
+            gathered(torch.cat(each), strategy)[0] for each in zip(*self._projected, strict=True)
+        )
+        self._projected = []
+        size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", len(labels))
+        groups = -(-len(labels) // size)
+        cut = [part.tensor_split(groups) for part in (labels, *parts)]
+        totals: dict[str, Tensor] = {}
+        for known, *ours in zip(*cut, strict=True):
+            found = self._compared([*zip(ours[::2], ours[1::2], strict=True)], known)
+            for name, value in found.items():
+                totals[name] = totals.get(name, 0.0) + value * (len(known) / len(labels))
+        self.log_results(totals, stage="val")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the teacher follow: before a checkpoint of this step is written."""
@@ -129,16 +157,20 @@ class ContrastivePretraining(SceneTask):
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return the loss of one batch."""
-        return self._terms(batch)[0]
+        return self._terms(batch)["loss"]
 
-    def _step(self, batch: SceneBatch, stage: str) -> Tensor:
-        loss, found = self._terms(batch)
-        scalars = {"loss": loss, "contrastive": found.contrastive, "soft": found.soft}
-        named = {f"{stage}_{name}": value.detach() for name, value in scalars.items()}
-        self.log_scalars(named, batch_size=len(batch.image), sync_dist=stage == "val")
-        return loss
+    def _terms(self, batch: SceneBatch) -> dict[str, Tensor]:
+        pairs, labels = self._projections(batch)
+        if self._trainer is None:
+            return self._compared(pairs, labels)
+        # Training batches are as large on every process, but for those that are repeated to overfit.
+        how = {"strategy": self.trainer.strategy, "even": not self.trainer.overfit_batches}
+        every, first = gathered(labels, **how)
+        pairs = [(queries, gathered(keys, **how)[0]) for queries, keys in pairs]
+        return self._compared(pairs, labels, key_labels=every, first=first)
 
-    def _terms(self, batch: SceneBatch) -> tuple[Tensor, SoftContrastive]:
+    def _projections(self, batch: SceneBatch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Return queries and keys `(B, D)` of each direction, and the labels."""
         if batch.label is None or batch.label.ndim != 2:
             raise UserError(
                 "the batch has no multi-hot labels (B, K), which the soft contrastive loss compares; give "
@@ -154,23 +186,21 @@ class ContrastivePretraining(SceneTask):
         count, tokens = draws_of_views(images), self.network.tokens(*side)
         views, *noise = draws(self, batch, "views", count, tokens, tokens)
         first, second = two_views(images, size=self.view, scale=self.scale, numbers=views)
-        found = self._compared(first, second, batch.label, self._masking(noise[0]))
-        if not self.symmetric:
-            return found.total, found
-        other = self._compared(second, first, batch.label, self._masking(noise[1]))
-        return (found.total + other.total) / 2, found
+        pairs = [self.network(first, second, masking=self._masking(noise[0]))]
+        if self.symmetric:
+            pairs.append(self.network(second, first, masking=self._masking(noise[1])))
+        return pairs, batch.label
 
     def _masking(self, noise: Tensor) -> Masking | None:
         ratio = self.network.mask_ratio
         return random_masking(*noise.shape, ratio, noise=noise) if ratio else None
 
     def _compared(
-        self, seen: Tensor, whole: Tensor, labels: Tensor, masking: Masking | None
-    ) -> SoftContrastive:
-        queries, keys = self.network(seen, whole, masking=masking)
-        key_labels, first = None, 0
-        if self._trainer is not None and self.trainer.world_size > 1:
-            gathered, others = self.all_gather(keys), self.all_gather(labels)
-            keys, key_labels = gathered.flatten(0, 1), others.flatten(0, 1)
-            first = self.global_rank * len(queries)
-        return soft_contrastive(queries, keys, labels, key_labels=key_labels, first=first, **self.objective)
+        self, pairs: list[tuple[Tensor, Tensor]], labels: Tensor, **others: Any
+    ) -> dict[str, Tensor]:
+        """Return the loss and its terms, means over the directions."""
+        found = [soft_contrastive(*pair, labels, **others, **self.objective) for pair in pairs]
+        named = {"loss": "total", "contrastive": "contrastive", "soft": "soft"}
+        return {
+            name: torch.stack([getattr(one, field) for one in found]).mean() for name, field in named.items()
+        }

@@ -66,16 +66,15 @@ def soft_contrastive(
         UserError: If shapes do not fit, or a temperature is not above 0.
     """
     _check(queries, keys, labels, key_labels, first=first, temperatures=(temperature, soft_temperature))
-    q, k = F.normalize(queries.float(), dim=-1), F.normalize(keys.detach().float(), dim=-1)
-    similarity = q @ k.T  # N M
-    own = torch.arange(len(q), device=q.device) + first
+    similarity = _cosines(queries, keys.detach())  # N M
+    own = torch.arange(len(queries), device=queries.device) + first
     target = label_similarity(labels, key_labels, own=own)
     contrastive = F.cross_entropy(similarity / temperature, own)
     pairs = F.binary_cross_entropy_with_logits(similarity / soft_temperature, target, reduction="none")
     if ignore_unlabelled:
         others = labels if key_labels is None else key_labels
         counted = labels.bool().any(1)[:, None] & others.bool().any(1)[None]
-        counted[torch.arange(len(q), device=q.device), own] = True
+        counted[torch.arange(len(own), device=own.device), own] = True
         soft = pairs[counted].mean()
     else:
         soft = pairs.mean()
@@ -90,12 +89,16 @@ def label_similarity(labels: Tensor, others: Tensor | None = None, *, own: Tenso
         others: As `labels`; None compares them with themselves.
         own: `(N,)`, the column that belongs to each row and is 1 whatever the labels; None is the diagonal.
     """
-    rows = F.normalize(labels.float(), dim=-1)
-    columns = rows if others is None else F.normalize(others.float(), dim=-1)
-    similarity = (rows @ columns.T).clamp(max=1.0)
-    at = torch.arange(len(rows), device=rows.device)
+    similarity = _cosines(labels, labels if others is None else others).clamp(max=1.0)
+    at = torch.arange(len(labels), device=labels.device)
     similarity[at, at if own is None else own] = 1.0
     return similarity
+
+
+def _cosines(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the cosine of every row and column in float32, whatever precision a run multiplies in."""
+    with torch.autocast(device_type=rows.device.type, enabled=False):
+        return F.normalize(rows.float(), dim=-1) @ F.normalize(columns.float(), dim=-1).T
 
 
 def _check(

@@ -119,3 +119,16 @@ def test_what_does_not_fit_is_refused(change, message):
 
     with pytest.raises(UserError, match=message):
         soft_contrastive(**{"queries": q, "keys": k, "labels": labels, **change})
+
+
+def test_cosines_keep_float32_in_a_run_of_lower_precision():
+    queries, keys, labels = pairs(12, 16, seed=3)
+
+    whole = soft_contrastive(queries, keys, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = soft_contrastive(queries, keys, labels)
+
+    assert within.similarity.dtype == within.target.dtype == torch.float32
+    assert torch.equal(within.similarity, whole.similarity)
+    assert torch.equal(within.target, whole.target)
+    assert torch.equal(within.total, whole.total)
