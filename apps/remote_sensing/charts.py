@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apps.remote_sensing.lettering import headline, named, text_width
 from core.tracking.figures import NEUTRAL, PALETTE, new_figure, style
 
 if TYPE_CHECKING:
@@ -27,19 +28,19 @@ def bars_figure(values: Sequence[float], names: Sequence[str], *, what: str, tit
         title: Above.
     """
     numbers = np.asarray(values, dtype=float)
-    order = np.argsort(np.nan_to_num(numbers, nan=-1.0))
+    order, written = np.argsort(np.nan_to_num(numbers, nan=-1.0)), named(names)
     with style():
         figure, axes = new_figure(width=7, height=max(1.4 + 0.28 * len(names), 2.4))
         axis = axes[0, 0]
         axis.barh(range(len(names)), np.nan_to_num(numbers[order]), color=PALETTE[0], height=0.7)
-        axis.set_yticks(range(len(names)), [names[place] for place in order])
+        axis.set_yticks(range(len(names)), [written[place] for place in order])
         for place, value in enumerate(numbers[order]):
             text = "not in the set" if np.isnan(value) else f"{value:.3f}"
             axis.text(np.nan_to_num(value) + 0.01, place, text, va="center", fontsize=8)
         axis.set_xlim(0, 1.12)
         axis.set_xlabel(what)
         axis.grid(axis="y", visible=False)
-        axis.set_title(f"{title}: {what} of each class" if title else f"{what} of each class")
+        headline(figure, f"{title}: {what} of each class" if title else f"{what} of each class")
     return figure
 
 
@@ -53,22 +54,25 @@ def confusion_figure(counts: Sequence[Sequence[int]], names: Sequence[str], *, t
     """
     table = np.asarray(counts, dtype=float)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    side = min(max(3.2, 0.55 * len(names) + 1.6), 11)
     with style():
-        figure, axes = new_figure(width=side + 1.2, height=side)
+        figure, axes = new_figure()
         axis = axes[0, 0]
+        written = named(names) if len(names) <= _MOST else [""]
+        beside = max(text_width(figure, name, size=9) for name in written)
+        side = min(max(1.8, 0.55 * len(names)), 9)
+        figure.set_size_inches(side + beside + 1.9, side + 0.75 * beside + 1.4)
         picture = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
         axis.grid(visible=False)
         if len(names) <= _MOST:
-            axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-            axis.set_yticks(range(len(names)), names)
+            axis.set_xticks(range(len(names)), written, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_yticks(range(len(names)), written)
         if len(names) <= 15:
             for (row, column), value in np.ndenumerate(shares):
                 shade = "white" if value > 0.5 else "#1F2933"
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8)
         axis.set_xlabel("predicted")
         axis.set_ylabel("label")
-        axis.set_title(f"{title}: share of each label" if title else "share of each label")
+        headline(figure, f"{title}: share of each label" if title else "share of each label")
         figure.colorbar(picture, ax=axis, shrink=0.8)
     return figure
 
@@ -102,5 +106,5 @@ def calibration_figure(
         axis.set_xlabel("probability given")
         axis.set_ylabel("share that is right")
         axis.legend(loc="upper left")
-        axis.set_title(f"{title}: calibration" if title else "calibration")
+        headline(figure, f"{title}: calibration" if title else "calibration")
     return figure

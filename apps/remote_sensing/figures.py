@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apps.remote_sensing.batch import IGNORE
+from apps.remote_sensing.lettering import headline, named, shortened, text_width, unlike, wrapped
 from core.tracking.figures import PALETTE, new_figure, style
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ __all__ = ["class_colours", "composite", "examples_figure", "reconstruction_figu
 _TRUE = ("red", "green", "blue")
 _FALSE = (("nir_narrow", "nir_broad"), ("red",), ("green",))
 _GREY = (0.85, 0.85, 0.85)
+_SIDE = 2.3  # inches of a panel
+_SMALL = 7  # points below panels
+_ACROSS = 4  # panels side by side where scenes share a row
+_LISTED = 6  # labels of one scene that are spelt out
 _KNOWN = {
     "water": "#2C7FB8",
     "flood": "#41B6C4",
@@ -45,14 +50,20 @@ _KNOWN = {
 
 def class_colours(names: Sequence[str]) -> list[tuple[int, int, int]]:
     """Return red, green and blue of each class, 0 to 255: by custom where there is one, else told apart."""
+    from colorsys import hsv_to_rgb
+
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
 
     spare = [*PALETTE, *(colormaps["tab20"](place) for place in range(20))]
+    # beyond, hues a golden ratio of the circle apart, which never come back
+    spare += [hsv_to_rgb(place * 0.618 % 1, 0.6, 0.7) for place in range(len(spare), len(names))]
     found: list[tuple[int, int, int]] = []
     for place, name in enumerate(names):
-        colour = _KNOWN.get(name.lower(), spare[place % len(spare)])
-        red, green, blue = (round(255 * part) for part in to_rgb(colour))
+        for colour in (_KNOWN.get(name.lower(), spare[place]), spare[place]):
+            red, green, blue = (round(255 * part) for part in to_rgb(colour))
+            if (red, green, blue) not in found:
+                break
         found.append((red, green, blue))
     return found
 
@@ -100,7 +111,9 @@ def stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[A
 def examples_figure(
     examples: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *, title: str = ""
 ) -> Figure:
-    """Draw scenes in rows: each date in colour, then label, prediction, and doubt or error.
+    """Draw scenes: each date in colour, then label, prediction, and doubt or error.
+
+    Scenes with maps have a row each; scenes with labels of the whole stand side by side, these below.
 
     Args:
         examples: `image` `(C, T, H, W)`, `valid` `(T, H, W)`, `label`, `prediction`, and where there is one
@@ -110,21 +123,23 @@ def examples_figure(
     """
     panels = [_panels(example, facts) for example in examples]
     columns = max(len(row) for row in panels)
+    mapped = any(_mapped(example, facts) for example in examples)
+    across = 1 if mapped else max(1, min(_ACROSS // columns, len(examples)))
+    rows = -(-len(examples) // across)
     with style():
-        figure, axes = new_figure(
-            len(panels), columns, width=2.3 * columns + 0.4, height=2.45 * len(panels) + 0.9
-        )
-        for row, (example, shown) in enumerate(zip(examples, panels, strict=True)):
-            for column in range(columns):
-                axis = axes[row, column]
-                axis.set_axis_off()
-                if column < len(shown):
-                    _draw(figure, axis, shown[column], heading=row == 0)
-            axes[row, 0].text(0.0, -0.04, _short(example["name"]), transform=axes[row, 0].transAxes,
-                              fontsize=7, va="top")  # fmt: skip
-        if facts["target"] in ("segmentation",):
+        figure, axes = new_figure(rows, across * columns, width=max(_SIDE * across * columns + 0.4, 3.2))
+        captions = [_caption(figure, example, facts, inches=_SIDE - 0.15) for example in examples]
+        for axis in axes.ravel():
+            axis.set_axis_off()
+        for place, (shown, caption) in enumerate(zip(panels, captions, strict=True)):
+            row, first = place // across, place % across * columns
+            for axis, panel in zip(axes[row, first:], shown, strict=False):
+                _draw(figure, axis, panel, heading=row == 0)
+            _below(axes[row, first], caption)
+        if mapped and facts["target"] == "segmentation":
             _legend(figure, facts["classes"])
-        figure.suptitle(title)
+        headline(figure, title)
+        _fit(figure, axes, examples)
     return figure
 
 
@@ -162,10 +177,19 @@ def reconstruction_figure(
                 if row == 0:
                     axis.set_title(head)
             dated = f", date {date + 1}" if example["image"].shape[1] > 1 else ""
-            axes[row, 0].text(0.0, -0.04, f"{_short(example['name'])}{dated}", fontsize=7, va="top",
-                              transform=axes[row, 0].transAxes)  # fmt: skip
-        figure.suptitle(title)
+            text = f"{shortened(example['name'])}{dated}"
+            _below(axes[row, 0], wrapped(figure, text, inches=_SIDE - 0.15, size=_SMALL))
+        headline(figure, title)
+        _fit(figure, axes, examples)
     return figure
+
+
+def _mapped(example: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Say whether there is a class or a number for each pixel."""
+    made = example.get("prediction")
+    if facts["target"] == "regression":
+        return made is not None and made.ndim == 2
+    return bool(facts["target"] == "segmentation")
 
 
 def _panels(example: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,53 +204,110 @@ def _panels(example: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[s
         }
         for date in range(dates)
     ]
-    label, made = example.get("label"), example.get("prediction")
-    if facts["target"] == "segmentation":
-        palette = np.asarray(class_colours(facts["classes"]), np.float32) / 255
-        for head, classes in (("label", label), ("prediction", made)):
-            if classes is not None:
-                panels.append({"head": head, "picture": _coloured(classes.numpy(), palette)})
-        if example.get("uncertainty") is not None:
-            panels.append({"head": "doubt", "values": example["uncertainty"].float().numpy(), "map": "magma",
-                           "limits": (0.0, 1.0)})  # fmt: skip
-    elif facts["target"] == "regression" and made is not None and made.ndim == 2:
-        known = label.float().numpy()
-        finite = known[np.isfinite(known)]
-        limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        for head, values in (("label", known), ("prediction", made.float().numpy())):
-            panels.append({"head": head, "values": values, "map": "viridis", "limits": limits})
-        error = made.float().numpy() - known
-        size = float(np.nanpercentile(np.abs(error), 98)) if finite.size else 1.0
-        panels.append({"head": "error", "values": error, "map": "RdBu_r", "limits": (-size, size)})
-    elif made is not None:
-        panels[-1]["below"] = _verdict(label, made, facts["classes"])
+    if _mapped(example, facts):
+        draw = _maps if facts["target"] == "segmentation" else _numbers
+        panels += draw(example, facts, valid.any(0))
     return panels
 
 
+def _maps(
+    example: Mapping[str, Any], facts: Mapping[str, Any], seen: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Return panels of classes and doubt; what was made of pixels without data is grey."""
+    palette = np.asarray(class_colours(facts["classes"]), np.float32) / 255
+    panels: list[dict[str, Any]] = []
+    for head, known in (("label", np.ones_like(seen)), ("prediction", seen)):
+        if example.get(head) is not None:
+            classes = np.where(known, example[head].numpy(), IGNORE)
+            panels.append({"head": head, "picture": _coloured(classes, palette)})
+    if example.get("uncertainty") is not None:
+        doubt = np.where(seen, example["uncertainty"].float().numpy(), np.nan)
+        panels.append({"head": "doubt", "values": doubt, "map": "magma", "limits": (0.0, 1.0)})
+    return panels
+
+
+def _numbers(
+    example: Mapping[str, Any], facts: Mapping[str, Any], seen: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Return panels of numbers and their error; those that are unknown or without data are grey."""
+    known = example["label"].float().numpy()
+    made = np.where(seen, example["prediction"].float().numpy(), np.nan)
+    error = made - known
+    off = np.abs(error[np.isfinite(error)])
+    size = max(float(np.percentile(off, 98)), 1e-6) if off.size else 1.0
+    finite = known[np.isfinite(known)] if np.isfinite(known).any() else made[np.isfinite(made)]
+    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    panels = [{"head": head, "values": values, "map": "viridis", "limits": limits}
+              for head, values in (("label", known), ("prediction", made))]  # fmt: skip
+    return [*panels, {"head": "error", "values": error, "map": "RdBu_r", "limits": (-size, size)}]
+
+
 def _draw(figure: Figure, axis: Any, panel: Mapping[str, Any], *, heading: bool) -> None:
+    from matplotlib import colormaps
+
     if "picture" in panel:
         axis.imshow(panel["picture"], interpolation="nearest")
     else:
         low, high = panel["limits"]
-        drawn = axis.imshow(panel["values"], cmap=panel["map"], vmin=low, vmax=high, interpolation="nearest")
-        figure.colorbar(drawn, ax=axis, shrink=0.7, pad=0.02)
+        colours = colormaps[panel["map"]].with_extremes(bad=_GREY)
+        drawn = axis.imshow(panel["values"], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        figure.colorbar(drawn, ax=axis, shrink=0.7, pad=0.02, anchor=(0.0, 0.5), panchor=False)
     if heading:
         axis.set_title(panel["head"])
-    if "below" in panel:
-        axis.text(0.0, -0.12, panel["below"], transform=axis.transAxes, fontsize=7, va="top")
+
+
+def _fit(figure: Figure, axes: NDArray[Any], examples: Sequence[Mapping[str, Any]]) -> None:
+    """Make the figure as high as its panels need at the width they have, so that no cell has gaps."""
+    shapes = [example["valid"].shape[-2:] for example in examples]
+    tall = max(min(max(height / width, 0.4), 2.5) for height, width in shapes)
+    for axis in axes.ravel():
+        axis.set_aspect("auto")
+    # first so high that all margins fit, which do not change with the height
+    figure.set_figheight(figure.get_figheight() + 10.0 + len(axes) * 3.0)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    box = axes[0, 0].get_position()
+    width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+    figure.set_figheight(figure.get_figheight() + len(axes) * (tall * width - height))
+    for axis in axes.ravel():
+        axis.set_aspect("equal", anchor="S")
+
+
+def _below(axis: Any, text: str) -> None:
+    axis.annotate(text, (0, 0), (0, -4), xycoords="axes fraction", textcoords="offset points",
+                  fontsize=_SMALL, va="top", annotation_clip=False)  # fmt: skip
+
+
+def _caption(figure: Figure, example: Mapping[str, Any], facts: Mapping[str, Any], *, inches: float) -> str:
+    """Return a scene's name and, without maps, what it is and what it was taken for."""
+    text = shortened(example["name"])
+    if example.get("prediction") is not None and not _mapped(example, facts):
+        text += f"\n{_verdict(example.get('label'), example['prediction'], facts['classes'])}"
+    return wrapped(figure, text, inches=inches, size=_SMALL)
 
 
 def _verdict(label: Any, made: Any, classes: Sequence[str]) -> str:
     """Return what a scene is and what it was taken for."""
     if made.ndim == 0:
-        return f"{float(label):.4g}, predicted {float(made):.4g}"
+        known = label is not None and bool(label.isfinite())
+        return f"{f'{float(label):.4g}' if known else 'unknown'}, predicted {float(made):.4g}"
+    names = unlike([shortened(name, 28) for name in classes])
     if label is not None and label.ndim:
-        true = [name for name, held in zip(classes, label.tolist(), strict=True) if held]
-        guess = [name for name, share in zip(classes, made.tolist(), strict=True) if share > 0.5]
-        return f"{', '.join(true) or 'none'}\npredicted {', '.join(guess) or 'none'}"
+        true = [name for name, held in zip(names, label.tolist(), strict=True) if held]
+        guess = [name for name, share in zip(names, made.tolist(), strict=True) if share > 0.5]
+        return f"{_listed(true)}\npredicted {_listed(guess)}"
     best = int(made.argmax())
-    true = "unknown" if label is None or int(label) == IGNORE else classes[int(label)]
-    return f"{true}\npredicted {classes[best]} ({100 * float(made[best]):.0f} %)"
+    unknown = label is None or int(label) == IGNORE
+    return (
+        f"{'unknown' if unknown else names[int(label)]}\n"
+        f"predicted {names[best]} ({100 * float(made[best]):.0f} %)"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED]) or 'none'}{more}"
 
 
 def _coloured(classes: NDArray[Any], palette: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -236,12 +317,16 @@ def _coloured(classes: NDArray[Any], palette: NDArray[np.float32]) -> NDArray[np
 
 
 def _legend(figure: Figure, classes: Sequence[str]) -> None:
+    """Set the colours of classes below everything, in as many columns as there is room for."""
     from matplotlib.patches import Patch
 
     colours = [tuple(part / 255 for part in colour) for colour in class_colours(classes)]
-    patches = [Patch(color=colour, label=name) for colour, name in zip(colours, classes, strict=True)]
-    figure.legend(handles=[*patches, Patch(color=_GREY, label="unknown")], loc="outside lower center",
-                  ncols=min(len(classes) + 1, 7))  # fmt: skip
+    names = named(classes)
+    patches = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+    patches.append(Patch(color=_GREY, label="unknown"))
+    widest = max(text_width(figure, name, size=9) for name in [*names, "unknown"])
+    columns = max(1, min(int((figure.get_figwidth() - 0.3) / (widest + 0.65)), len(patches), 7))
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns)
 
 
 def _places(bands: Sequence[str]) -> list[int]:
@@ -257,7 +342,3 @@ def _places(bands: Sequence[str]) -> list[int]:
 def _denormalised(image: NDArray[Any], facts: Mapping[str, Any]) -> NDArray[Any]:
     mean, std = (np.asarray(facts[name], np.float32)[:, None, None] for name in ("mean", "std"))
     return image * std + mean
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:18]}…{name[-20:]}"

@@ -20,9 +20,9 @@ def shortened(text: str, most: int = 40) -> str:
     return line if len(line) <= most else f"{line[: most - 1 - tail].rstrip()}…{line[-tail:].lstrip()}"
 
 
-def named(text: str, most: int = 28) -> str:
-    """Return a name to hand to matplotlib, shortened, so that its dollar signs are drawn as such."""
-    return _plain(shortened(text, most))
+def named(names: Sequence[str], most: int = 28) -> list[str]:
+    """Return names to hand to matplotlib: shortened, no two alike, their dollar signs drawn as such."""
+    return [_plain(name) for name in unlike([shortened(name, most) for name in names])]
 
 
 def unlike(names: Sequence[str]) -> list[str]:

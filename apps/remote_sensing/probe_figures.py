@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.remote_sensing.lettering import headline, named, text_width
 from core.tracking.figures import PALETTE, new_figure, style
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ __all__ = ["confusion_figure", "precision_figure", "share_figure"]
 
 _NAMES = {"accuracy": "accuracy", "map_macro": "mean average precision (macro)"}
 _WRITTEN = 20  # classes up to which the numbers stand in the squares
-_LONG = 28
 
 
 def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) -> Figure:
@@ -49,7 +49,7 @@ def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) 
         axis.set_xticks([], minor=True)
         axis.set_xlabel("labelled training scenes")
         axis.set_ylabel(_NAMES.get(metric, metric))
-        axis.set_title(title)
+        headline(figure, title)
         axis.legend()
     return figure
 
@@ -63,21 +63,25 @@ def confusion_figure(counts: NDArray[Any], *, classes: Sequence[str], title: str
         title: Above the panel.
     """
     present = (counts.sum(0) + counts.sum(1)) > 0
-    names = [_short(name) for name, there in zip(classes, present, strict=True) if there]
+    names = [name for name, there in zip(named(classes), present, strict=True) if there]
     counts = counts[np.ix_(present, present)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     count = len(names)
     with style():
-        side = min(max(0.42 * count + 2.4, 4.2), 12.0)
-        figure, axes = new_figure(width=side + 1.0, height=side)
+        figure, axes = new_figure()
         axis = axes[0, 0]
+        beside = max((text_width(figure, name, size=9) for name in names), default=0.0)
+        side = min(max(0.42 * count, 1.8), 10.0)
+        upright = beside > side / max(count, 1)
+        below = beside if upright else 0.2
+        figure.set_size_inches(side + beside + 1.9, side + below + 1.2)
         axis.grid(False)
         drawn = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-        axis.set_xticks(range(count), names, rotation=90 if count > 4 else 0)
+        axis.set_xticks(range(count), names, rotation=90 if upright else 0)
         axis.set_yticks(range(count), names)
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
-        axis.set_title(title)
+        headline(figure, title)
         if count <= _WRITTEN:
             for row, column in np.argwhere(shares >= 0.005):
                 share = shares[row, column]
@@ -98,7 +102,10 @@ def precision_figure(rows: Sequence[Mapping[str, Any]], *, scenes: int, title: s
         title: Above the panel.
     """
     there = sorted((row for row in rows if row["samples"]), key=lambda row: row["map"])
-    names = [f"{_short(row['class'])} ({row['samples']})" for row in there]
+    names = [
+        f"{name} ({row['samples']})"
+        for name, row in zip(named([row["class"] for row in there]), there, strict=True)
+    ]
     with style():
         figure, axes = new_figure(width=7.5, height=max(0.28 * len(there) + 1.2, 2.4))
         axis = axes[0, 0]
@@ -118,9 +125,5 @@ def precision_figure(rows: Sequence[Mapping[str, Any]], *, scenes: int, title: s
         axis.legend(loc="lower right")
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("average precision (in brackets: scenes that have the label)")
-        axis.set_title(title)
+        headline(figure, title)
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONG else f"{name[: _LONG - 1].rstrip()}…"
