@@ -51,17 +51,16 @@ def gap_scores(
         std: Of each band, as divided by before.
         scale: What a reflectance of 1 is in the units of `mean`.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure as similarity
-
-    shape = (-1, 1, 1, 1)
-    offset, factor = (target.new_tensor(list(row)).view(shape) / scale for row in (mean, std))
-    gaps = gaps.to(target.dtype).expand_as(target)
-    made, true = ((image * factor + offset) * gaps for image in (prediction, target))
-    share = gaps.mean()
-    pair = (made.flatten(1, 2), true.flatten(1, 2))  # bands and frames as channels
-    ssim = similarity(*pair, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0)
-    error = made - true
-    return GapScores(ssim, error.square().mean() / share, error.abs().mean() / share)
+    with torch.autocast(device_type=target.device.type, enabled=False):
+        made, true = _wide(prediction), _wide(target)
+        shape = (-1, 1, 1, 1)
+        offset, factor = (true.new_tensor(list(row)).view(shape) / scale for row in (mean, std))
+        gaps = gaps.to(true.dtype).expand_as(true)
+        made, true = ((image * factor + offset) * gaps for image in (made, true))
+        share = gaps.mean()
+        ssim = _similarity(made.flatten(1, 2), true.flatten(1, 2)).mean()  # bands and frames as channels
+        error = made - true
+        return GapScores(ssim, error.square().mean() / share, error.abs().mean() / share)
 
 
 class GapSums(Metric):
@@ -86,23 +85,35 @@ class GapSums(Metric):
 
     def update(self, made: Tensor, true: Tensor, gaps: Tensor) -> None:
         """Count images `(B, C, T, H, W)` where `gaps` `(B, T, H, W)` is True."""
-        hidden = gaps[:, None].to(true.dtype)
-        error = (made - true) * hidden
-        self.squares += error.double().square().sum((0, 2, 3, 4))
-        self.sizes += error.double().abs().sum((0, 2, 3, 4))
-        self.count += gaps.sum()
-        if self.similarity:
-            from torchmetrics.functional.image import structural_similarity_index_measure as similarity
-
-            pair = [(image * hidden).transpose(1, 2).flatten(0, 1) for image in (made, true)]  # (B T) C H W
-            planes = [image.flatten(0, 1)[:, None] for image in pair]
-            settings: dict[str, Any] = {"sigma": 1.5, "kernel_size": 11, "data_range": 1.0}
-            found = similarity(*planes, gaussian_kernel=True, reduction="none", **settings)
-            assert isinstance(found, Tensor)
-            self.alike += found.view(-1, len(self.bands)).double().sum(0)
-            self.images += made.shape[0] * made.shape[2]
+        with torch.autocast(device_type=true.device.type, enabled=False):
+            made, true = _wide(made), _wide(true)
+            hidden = gaps[:, None].to(true.dtype)
+            error = ((made - true) * hidden).double()
+            self.squares += error.square().sum((0, 2, 3, 4))
+            self.sizes += error.abs().sum((0, 2, 3, 4))
+            self.count += gaps.sum()
+            if self.similarity:
+                planes = ((image * hidden).transpose(1, 2).flatten(0, 2)[:, None] for image in (made, true))
+                found = _similarity(*planes)  # of every sample, date and band
+                self.alike += found.view(-1, len(self.bands)).double().sum(0)
+                self.images += made.shape[0] * made.shape[2]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores; NaN where nothing was hidden."""
         found = {"mse": self.squares / self.count, "mae": self.sizes / self.count}
         return found | ({"ssim": self.alike / self.images} if self.similarity else {})
+
+
+def _similarity(made: Tensor, true: Tensor) -> Tensor:
+    """Return the structural similarity of each image `(N, C, H, W)` in reflectance, `(N,)`."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    settings: dict[str, Any] = {"sigma": 1.5, "kernel_size": 11, "data_range": 1.0, "reduction": "none"}
+    found = structural_similarity_index_measure(made, true, gaussian_kernel=True, **settings)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _wide(image: Tensor) -> Tensor:
+    """Return at least float32: squares of half a precision's digits leave a similarity two of them."""
+    return image.to(torch.promote_types(image.dtype, torch.float32))

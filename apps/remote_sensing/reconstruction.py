@@ -12,14 +12,13 @@ from torchmetrics import MeanMetric
 
 from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.draws import draws
-from apps.remote_sensing.gaps import GapSums, gap_scores
+from apps.remote_sensing.gaps import GapSums
 from apps.remote_sensing.models.prithvi import MAEOutput, PrithviMAE
 from apps.remote_sensing.scene_task import SceneTask
 from core.errors import UserError
+from core.objectives.masked_autoencoding import token_mask
 
 __all__ = ["GapFilling", "Pretraining"]
-
-_PUBLISHED = ("ssim", "mse", "mae")
 
 
 class Pretraining(SceneTask):
@@ -119,8 +118,7 @@ class Pretraining(SceneTask):
         from apps.remote_sensing.reports import report_bands
 
         found = {name: one.compute() for name, one in self._scores.items()}
-        own = found[self.title]
-        self.log_results({"mse": own["mse"].mean(), "mae": own["mae"].mean()}, stage="test")
+        self._log_own(found[self.title], stage="test")
         report_bands(self, found)
         self._draw()
 
@@ -135,6 +133,10 @@ class Pretraining(SceneTask):
         if self.training:
             codes = tuple(map(_withheld, codes, kept_back, chances))
         return self.network(batch.image, *codes, mask_ratio=self.mask_ratio, noise=noise)
+
+    def _log_own(self, scores: Mapping[str, Tensor], *, stage: str) -> None:
+        """Log the means over the bands, as `results.csv` has them."""
+        self.log_results({name: values.mean() for name, values in scores.items()}, stage=stage)
 
     def _keep(self, batch: SceneBatch, made: MAEOutput) -> None:
         if self.wants_example():
@@ -152,52 +154,61 @@ class Pretraining(SceneTask):
 class GapFilling(Pretraining):
     """Trains the autoencoder to fill what clouds hide (Godwin et al. 2024): their patches are removed.
 
-    `val_ssim`, `val_mae` and `val_mse` are the published scores: structural similarity with all clear pixels
-    zero in both images, errors in reflectance over hidden pixels. `test` adds scores of each band, and those
-    of the mean of the dates on which a pixel is clear.
+    `val_ssim`, `val_mae` and `val_mse` are the published scores, here of the whole set: structural similarity
+    with all clear pixels zero in both images, errors in reflectance over hidden pixels. `test` adds scores of
+    each band, and those of the mean of the dates on which a pixel is clear.
 
     Args:
         network: The autoencoder.
-        count_in_first: Keep as many patches in every sample as in a batch's first, as the published program.
+        count_in_first: Keep as many patches in every sample as in a batch's first, as the published program;
+            what is filled then depends on the batches.
         task: See `SceneTask`.
+
+    Raises:
+        UserError: If a share of patches to remove at random is given, or the network is no autoencoder.
     """
 
     kind = "gap_filling"
 
     def __init__(self, network: PrithviMAE, *, count_in_first: bool = False, **task: Any) -> None:
+        if task.get("mask_ratio") is not None:
+            raise UserError(
+                f"model.mask_ratio is {task['mask_ratio']}, and in GapFilling clouds say which patches are "
+                "removed; leave it out, or choose Pretraining"
+            )
         super().__init__(network, drop_time=0.0, drop_location=0.0, **task)
         self.count_in_first = count_in_first
+
+    def flops_per_sample(self) -> None:
+        """Return None, which leaves MFU out: samples differ in their clouds, and so in their work."""
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""
         super().on_validation_epoch_start()
-        self._scores |= {name: MeanMetric().to(self.device) for name in _PUBLISHED}
+        self._scores[self.title] = self._sums()
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Count one batch."""
         made = self.reconstructed(batch)
         self._scores["loss"].update(made.loss, made.mask.sum())
-        self._count_published(*self._reflectances(batch, made), _gaps(batch))
+        self._scores[self.title].update(*self._reflectances(batch, made), _gaps(batch))
         self._keep(batch, made)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and scores, and draw."""
-        self.log_results({name: self._scores[name].compute() for name in _PUBLISHED}, stage="val")
+        self._log_own(self._scores[self.title].compute(), stage="val")
         super().on_validation_epoch_end()
 
     def on_test_epoch_start(self) -> None:
         """Begin to count."""
-        self.drawn, bands = [], list(self.facts["bands"])
-        made = (self.title, "mean of clear dates")
-        self._scores = {name: GapSums(bands, similarity=True).to(self.device) for name in made}
-        self._scores |= {name: MeanMetric().to(self.device) for name in _PUBLISHED}
+        self.drawn = []
+        self._scores = {name: self._sums() for name in (self.title, "mean of clear dates")}
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch beside the mean of the clear dates."""
         made, gaps = self.reconstructed(batch), _gaps(batch)
         guess, truth = self._reflectances(batch, made)
         self._scores[self.title].update(guess, truth, gaps)
-        self._count_published(guess, truth, gaps)
         clear = (~gaps)[:, None].to(truth.dtype)  # B 1 T H W
         elsewhere = (truth * clear).sum((2, 3, 4), keepdim=True) / clear.sum((2, 3, 4), keepdim=True).clamp(1)
         count = clear.sum(2, keepdim=True)
@@ -205,20 +216,25 @@ class GapFilling(Pretraining):
         self._scores["mean of clear dates"].update(dates.expand_as(truth), truth, gaps)
         self._keep(batch, made)
 
-    def on_test_epoch_end(self) -> None:
-        """Write the table and figures, and log the network's own scores."""
-        from apps.remote_sensing.reports import report_bands
-
-        self.log_results({name: self._scores.pop(name).compute() for name in _PUBLISHED}, stage="test")
-        report_bands(self, {name: one.compute() for name, one in self._scores.items()})
-        self._draw()
-
     def reconstructed(self, batch: SceneBatch) -> MAEOutput:
-        """Return what the network makes of a batch whose hidden patches are removed; nothing is drawn."""
-        gaps = _gaps(batch)
-        return self.network(
-            batch.image, batch.time, batch.location, gaps=gaps[:, None], count_in_first=self.count_in_first
-        )
+        """Return what the network makes of a batch whose hidden patches are removed; nothing is drawn.
+
+        Raises:
+            UserError: If a sample shows no patch without a cloud, by name.
+        """
+        gaps = _gaps(batch)[:, None]
+        how = {"gaps": gaps, "count_in_first": self.count_in_first}
+        try:
+            return self.network(batch.image, batch.time, batch.location, **how)
+        except UserError as error:
+            hidden = token_mask(gaps, self.network.encoder.patch).all(1).tolist()
+            names = [batch.names[row] for row, whole in enumerate(hidden) if whole and batch.names]
+            if not names:
+                raise
+            raise UserError(
+                f"clouds touch every patch of {', '.join(names)}, which leaves nothing to fill in from; "
+                "give masks with fewer clouds (data.source.most of GapChips), or leave these scenes out"
+            ) from error
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuse scenes that do not fit the network, or of one date.
@@ -232,12 +248,8 @@ class GapFilling(Pretraining):
                 "gaps are filled from other dates, and the data has one; give scenes of several dates"
             )
 
-    def _count_published(self, made: Tensor, true: Tensor, gaps: Tensor) -> None:
-        """Count the published scores, which are means over batches."""
-        unit = [0.0] * made.shape[1], [1.0] * made.shape[1]
-        found = gap_scores(made, true, gaps[:, None], mean=unit[0], std=unit[1], scale=1.0)
-        for name in _PUBLISHED:
-            self._scores[name].update(getattr(found, name))
+    def _sums(self) -> GapSums:
+        return GapSums(list(self.facts["bands"]), similarity=True).to(self.device)
 
     def _reflectances(self, batch: SceneBatch, made: MAEOutput) -> tuple[Tensor, Tensor]:
         """Return prediction and truth `(B, C, T, H, W)` as reflectances."""

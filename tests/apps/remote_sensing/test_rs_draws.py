@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.draws import draws
 from apps.remote_sensing.models.prithvi import PrithviMAE
-from apps.remote_sensing.reconstruction import Pretraining
+from apps.remote_sensing.reconstruction import GapFilling, Pretraining
+from core.errors import UserError
 
 
 def scenes(count: int = 6) -> SceneBatch:
@@ -82,3 +84,19 @@ def test_dates_and_places_are_kept_back_of_the_same_scenes_in_any_batch(kept: st
     assert torch.equal(seen[0], torch.cat(seen[1:]))
     module.eval().loss(batch)
     assert not bool(seen[-1].any())
+
+
+def test_a_scene_that_clouds_hide_wholly_is_named() -> None:
+    module, batch = GapFilling(task().network), scenes(3)
+    gaps = torch.zeros(3, 2, 16, 16, dtype=torch.bool)
+    gaps[1] = True
+    with pytest.raises(UserError, match=r"every patch of scene 1, .*data\.source\.most"):
+        module.loss(replace(batch, gaps=gaps))
+    gaps[1, 0] = False
+    assert module.loss(replace(batch, gaps=gaps)).isfinite()
+
+
+def test_filling_gaps_has_no_share_of_patches_and_no_fixed_work() -> None:
+    with pytest.raises(UserError, match=r"model\.mask_ratio is 0\.5, .*leave it out"):
+        GapFilling(task().network, mask_ratio=0.5)
+    assert GapFilling(task().network, mask_ratio=None).flops_per_sample() is None

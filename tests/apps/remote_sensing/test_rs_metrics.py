@@ -160,3 +160,22 @@ def test_scores_of_a_single_class() -> None:
     scores.update(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[0, 0, -1], [0, 0, 0]]))
     assert float(scores.compute()["iou"]) == 1.0
     assert scores.matrix().tolist() == [[5]]
+
+
+def test_scores_of_gaps_keep_their_digits_in_a_run_of_lower_precision() -> None:
+    generator = torch.Generator().manual_seed(6)
+    truth = 0.3 + 0.02 * torch.rand(2, 3, 2, 24, 24, generator=generator)
+    made = truth + 0.01 * torch.randn(truth.shape, generator=generator)
+    gaps = torch.zeros(2, 2, 24, 24, dtype=torch.bool)
+    gaps[:, 1, 3:20, 3:20] = True
+
+    def found() -> list[torch.Tensor]:
+        sums = GapSums(["a", "b", "c"], similarity=True)
+        sums.update(made, truth, gaps)
+        one = gap_scores(made, truth, gaps[:, None], mean=[0.0] * 3, std=[1.0] * 3, scale=1.0)
+        return [*sums.compute().values(), one.ssim, one.mse, one.mae]
+
+    whole = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        within = found()
+    assert all(torch.equal(one, other) for one, other in zip(whole, within, strict=True))

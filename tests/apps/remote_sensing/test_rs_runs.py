@@ -159,6 +159,10 @@ def test_pre_training_feeds_gap_filling_and_maps(place: Path) -> None:
     outcome, gaps = fit(place, "gaps", recipe("GapFilling", None, "gaps", parent="pretrain.yaml"))
     assert "weights:" in outcome.out
     assert len(rows(gaps / "by_band.csv")) == 12
+    table = next(row for row in rows(gaps / "results.csv") if row["model"] == "prithvi")
+    logged = next(row for row in rows(gaps / "metrics.csv") if row.get("test_ssim"))
+    for name in ("ssim", "mse", "mae"):
+        assert float(logged[f"test_{name}"]) == pytest.approx(float(table[name]), rel=1e-6)
     own = {"class_path": "apps.remote_sensing.models.mapper.Mapper",
            "init_args": {"decoder": FCN, "outputs": 7}}  # fmt: skip
     text = recipe(
