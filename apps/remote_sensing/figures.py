@@ -15,7 +15,7 @@ from core.tracking.figures import PALETTE, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["class_colours", "composite", "examples_figure", "reconstruction_figure", "stretched"]
+__all__ = ["class_colours", "composite", "examples_figure", "legend", "reconstruction_figure", "stretched"]
 
 _TRUE = ("red", "green", "blue")
 _FALSE = (("nir_narrow", "nir_broad"), ("red",), ("green",))
@@ -137,7 +137,7 @@ def examples_figure(
                 _draw(figure, axis, panel, heading=row == 0)
             _below(axes[row, first], caption)
         if mapped and facts["target"] == "segmentation":
-            _legend(figure, facts["classes"])
+            legend(figure, facts["classes"], class_colours(facts["classes"]))
         headline(figure, title)
         _fit(figure, axes, examples)
     return figure
@@ -182,6 +182,27 @@ def reconstruction_figure(
         headline(figure, title)
         _fit(figure, axes, examples)
     return figure
+
+
+def legend(
+    figure: Figure, names: Sequence[str], colours: Sequence[tuple[int, int, int]], *, unknown: str = "unknown"
+) -> None:
+    """Set the colours of classes below everything, in as many columns as there is room for.
+
+    Args:
+        figure: Its width is final.
+        names: Of the classes.
+        colours: Red, green and blue of each, 0 to 255.
+        unknown: What grey stands for.
+    """
+    from matplotlib.patches import Patch
+
+    parts = [tuple(part / 255 for part in colour) for colour in colours]
+    labels = [*named(names), unknown]
+    patches = [Patch(color=part, label=label) for part, label in zip([*parts, _GREY], labels, strict=True)]
+    widest = max(text_width(figure, label, size=9) for label in labels)
+    columns = max(1, min(int((figure.get_figwidth() - 0.3) / (widest + 0.65)), len(patches), 7))
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns)
 
 
 def _mapped(example: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
@@ -314,19 +335,6 @@ def _coloured(classes: NDArray[Any], palette: NDArray[np.float32]) -> NDArray[np
     picture = palette[classes.clip(min=0)]
     picture[classes == IGNORE] = _GREY
     return picture
-
-
-def _legend(figure: Figure, classes: Sequence[str]) -> None:
-    """Set the colours of classes below everything, in as many columns as there is room for."""
-    from matplotlib.patches import Patch
-
-    colours = [tuple(part / 255 for part in colour) for colour in class_colours(classes)]
-    names = named(classes)
-    patches = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
-    patches.append(Patch(color=_GREY, label="unknown"))
-    widest = max(text_width(figure, name, size=9) for name in [*names, "unknown"])
-    columns = max(1, min(int((figure.get_figwidth() - 0.3) / (widest + 0.65)), len(patches), 7))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns)
 
 
 def _places(bands: Sequence[str]) -> list[int]:

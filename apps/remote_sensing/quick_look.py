@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.remote_sensing.lettering import headline, named
 from apps.remote_sensing.scenes.writing import writing
 from core.errors import UserError
 from core.files import replacing
@@ -58,6 +59,7 @@ def quick_look(
 
 
 def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: MapSettings) -> Figure:
+    from apps.remote_sensing.figures import legend
     from core.tracking.figures import new_figure
 
     scene, valid = _scene(paths, model, settings)
@@ -72,7 +74,7 @@ def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: 
             {"head": "filled", "picture": _colour(filled, np.isfinite(filled).all(0), model)},
         ]
     elif model.kind == "regression":
-        panels.append({"head": settings.names[0], "values": values[0], "map": "viridis"})
+        panels.append({"head": named(settings.names)[0], "values": values[0], "map": "viridis"})
     else:
         classes = settings.names
         panels.append({"head": "map", "picture": _painted(values, settings)})
@@ -91,8 +93,8 @@ def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: 
         drawn = axis.imshow(panel["values"], cmap=panel["map"], vmin=low, vmax=high, interpolation="nearest")
         figure.colorbar(drawn, ax=axis, shrink=0.8)
     if classes:
-        _legend(figure, settings)
-    figure.suptitle(made.path.stem)
+        legend(figure, classes, _palette(settings), unknown="no data")
+    headline(figure, made.path.stem)
     return figure
 
 
@@ -145,17 +147,6 @@ def _palette(settings: MapSettings) -> Sequence[tuple[int, int, int]]:
     from apps.remote_sensing.figures import class_colours
 
     return settings.colours or class_colours(settings.names)
-
-
-def _legend(figure: Figure, settings: MapSettings) -> None:
-    from matplotlib.patches import Patch
-
-    colours = [tuple(part / 255 for part in colour) for colour in _palette(settings)]
-    named = zip(colours, settings.names, strict=True)
-    patches = [Patch(color=colour, label=name) for colour, name in named]
-    columns = min(len(patches) + 1, 7)
-    patches.append(Patch(color=(0.85,) * 3, label="no data"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns)
 
 
 def _ours(path: Path) -> bool:
