@@ -17,7 +17,8 @@ def draws(task: Any, batch: Any, purpose: str, *counts: int) -> tuple[Tensor, ..
 
     In training they depend on the data's seed, the epoch and a scene's name alone, so a resumed run draws
     what an unbroken one does, and so does any number of processes. In an evaluation they depend on the name
-    alone. Batches without names draw from torch's own stream in training, and by row otherwise.
+    alone. Windows of one scene (`data.repeats`) thus draw alike in an epoch. Batches without names draw from
+    torch's own stream in training, and by row otherwise.
 
     Args:
         task: A `LightningModule`, whose mode says whether this is training.
