@@ -14,6 +14,7 @@ GENERATE = "apps.remote_sensing.generate_command:main"
 INHERITED = ("bands",)
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
+
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the values of a config that `--data.path` makes void: none, a reader fits any such folder."""
     return ()
