@@ -33,7 +33,7 @@ lint: everything ## ruff over all code, mypy over the core
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy core
 
-bench: everything ## the benchmarks: memory of a large Parquet, speed and memory beside granite-tsfm and transformers (about 10 minutes)
+bench: everything ## the benchmarks: memory of a large Parquet, speed beside granite-tsfm, transformers and TerraTorch (about 15 minutes)
 	@.venv/bin/python tests/benchmarks/series_memory.py
 	@.ci/peer granite
 	@PYTHONPATH=. .bench/granite/bin/python tests/benchmarks/ttm_granite.py $(ARGS)
@@ -41,6 +41,8 @@ bench: everything ## the benchmarks: memory of a large Parquet, speed and memory
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/scot_swinv2.py $(ARGS)
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/scot_swinv2.py --scaling $(ARGS)
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/llama_transformers.py $(ARGS)
+	@.ci/peer terratorch
+	@PYTHONPATH=. .bench/terratorch/bin/python tests/benchmarks/prithvi_terratorch.py $(ARGS)
 
 clean: ## remove caches and build outputs; runs/ and .venv stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
