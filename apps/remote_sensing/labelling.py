@@ -13,13 +13,13 @@ from torchmetrics import MeanMetric
 from apps.remote_sensing.batch import IGNORE, SceneBatch
 from apps.remote_sensing.metrics import Calibration, ClassScores, LabelScores, Temperature
 from apps.remote_sensing.objectives.segmentation import CrossEntropy
-from apps.remote_sensing.scene_task import SceneTask
+from apps.remote_sensing.scene_task import CalibratedTask
 from core.errors import UserError
 
 __all__ = ["Classification"]
 
 
-class Classification(SceneTask):
+class Classification(CalibratedTask):
     """Trains a network that gives logits `(B, K)`: one class a scene, or several labels, as the data has.
 
     Validation fits the temperature that calibrates probabilities. `test` writes `results.csv`,
@@ -114,8 +114,7 @@ class Classification(SceneTask):
         names = ("map_macro", "map_micro", "f1_macro") if self.several else ("accuracy", "f1")
         shown = {name: found[name] for name in names}
         self.log_results({"loss": self._scores["loss"].compute(), **shown}, stage="val")
-        if self.fitting:
-            self.normaliser.update({"temperature": float(self._scores["temperature"].compute())})
+        self.keep_temperature(self._scores["temperature"])
 
     def on_test_epoch_start(self) -> None:
         """Begin to count."""
@@ -158,11 +157,6 @@ class Classification(SceneTask):
     def predict_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return calibrated probabilities `(B, K)`."""
         return self._shares(self.run_network(batch).float() / self.temperature)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by for probabilities; 1 before any validation."""
-        return float(self.normaliser.get("temperature", 1.0))
 
     def _counter(self) -> ClassScores | LabelScores:
         names = list(self.facts["classes"])

@@ -14,14 +14,14 @@ from apps.remote_sensing.batch import IGNORE, SceneBatch
 from apps.remote_sensing.metrics import Calibration, ClassScores, NumberScores, Temperature
 from apps.remote_sensing.objectives.numbers import NumberLoss
 from apps.remote_sensing.objectives.segmentation import CrossEntropy
-from apps.remote_sensing.scene_task import SceneTask
+from apps.remote_sensing.scene_task import CalibratedTask, SceneTask
 from apps.remote_sensing.sliding import check_window, sliding
 from core.errors import UserError
 
 __all__ = ["Change", "Regression", "Segmentation"]
 
 
-class Segmentation(SceneTask):
+class Segmentation(CalibratedTask):
     """Trains a network that gives logits `(B, K, H, W)` of the data's classes.
 
     Validation logs loss, intersection over union and accuracy over the whole set, and fits the temperature
@@ -109,8 +109,7 @@ class Segmentation(SceneTask):
         found = self._scores["classes"].compute()
         shown = {name: found[name] for name in ("iou", "accuracy", "f1")}
         self.log_results({"loss": self._scores["loss"].compute(), **shown}, stage="val")
-        if self.fitting:
-            self.normaliser.update({"temperature": float(self._scores["temperature"].compute())})
+        self.keep_temperature(self._scores["temperature"])
 
     def on_test_epoch_start(self) -> None:
         """Begin to count, and fit the baselines."""
@@ -168,11 +167,6 @@ class Segmentation(SceneTask):
         if self.window is None:
             return self.run_network(batch)
         return sliding(self.network, self.inputs(batch), size=self.window[0], stride=self.window[1])
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by for probabilities; 1 before any validation."""
-        return float(self.normaliser.get("temperature", 1.0))
 
 
 class Change(Segmentation):

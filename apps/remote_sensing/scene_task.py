@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.metrics import Temperature
 from core.errors import UserError
 from core.task import Task
 
-__all__ = ["SceneTask"]
+__all__ = ["CalibratedTask", "SceneTask"]
 
 
 class SceneTask(Task):
@@ -171,3 +172,17 @@ class SceneTask(Task):
         """Log the scores of a whole set, which every process has."""
         values = {f"{stage}_{name}": torch.as_tensor(value).float() for name, value in scores.items()}
         self.log_dict(values, sync_dist=True)
+
+
+class CalibratedTask(SceneTask):
+    """Base of the tasks that give probabilities, whose temperature each validation of a training fits."""
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by for probabilities; 1 before any validation."""
+        return float(self.normaliser.get("temperature", 1.0))
+
+    def keep_temperature(self, fitted: Temperature) -> None:
+        """Keep what a validation found, if it belongs to a training."""
+        if self.fitting:
+            self.normaliser.update({"temperature": float(fitted.compute())})
