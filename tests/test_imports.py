@@ -17,10 +17,18 @@ FREE_TO_USE_ALL = {
     "trainer",
     "parity",
 }  # rooms of core that may import every room; so may a room's own parity.py
-OPEN_TO_ALL = {"backbones", "data", "errors", "files"}  # rooms and leaf modules that every room may import
+OPEN_TO_ALL = {
+    "backbones",
+    "data",
+    "errors",
+    "files",
+    "lazy",
+}  # rooms and leaf modules that every room may import
 FURTHER = {
     "strategies": {"checkpoints"},  # what writes pieces knows how pieces are read and written
     "adaptation": {"checkpoints"},  # an adapter's file is one of weights
+    "inference": {"accelerators", "checkpoints", "figures", "metrics"},  # the rooms below it
+    "tracking": {"figures"},  # which are written beside the run and mirrored
 }
 # Written in pieces, so that this file does not hold what it looks for.
 FORBIDDEN = {

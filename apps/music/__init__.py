@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERBS = {"predict": "apps.music.predict:main", "tokenize": "apps.music.tokenize_command:main"}
+VERBS = {"predict": "apps.music.predict.command:main", "tokenize": "apps.music.data.tokenize_command:main"}
 """What `dfm music` does in its own way: prompts in and continuations out; texts in and tokens out."""
 
 INHERITED = ("context", "tokenizer")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.tracking.figures import NEUTRAL, PALETTE, new_figure, style
+from core.figures.style import NEUTRAL, PALETTE, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ def _container(case: Case) -> Mapping[str, Any]:
     """Read a container of tokens, cut it into samples and blend data sets."""
     import numpy as np
 
-    from apps.music import published
-    from apps.music.container import open_container
-    from apps.music.samples import Stream
+    from apps.music.data import megatron_order as published
+    from apps.music.data.readers.container import open_container
+    from apps.music.data.rows import Stream
 
     files = [name for name in case.head["files"] if str(name).endswith(".idx")]
     corpus = open_container(case.path.with_name(files[0]))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from apps.music.batch import TokenBatch
-from apps.music.data import Tokens
-from apps.music.evaluation import Scores, baseline_rows, by_place, row
-from apps.music.tokenizers import Tokenizer, from_state
+from apps.music.data.module import Tokens
+from apps.music.data.tokenizers import Tokenizer, from_state
+from apps.music.metrics.scores import Scores, baseline_rows, by_place, row
 from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
 from core.errors import UserError
@@ -223,7 +223,7 @@ class LanguageModelling(Task):
         # A compiled network would be compiled anew for every length, and a sharded one wait for all ranks.
         if not (self.sample_tokens and self._tokenizer) or compiled or self.trainer.world_size > 1:
             return ""
-        from apps.music.continuation import Writer
+        from apps.music.predict.model import Writer
 
         data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
         writer = Writer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERBS = {"predict": "apps.pde.predict:main", "efficiency": "apps.pde.efficiency:main"}
+VERBS = {"predict": "apps.pde.predict.command:main", "efficiency": "core.cli.efficiency:main"}
 """What `dfm pde` does in its own way: files of initial states in and trajectories out; error against the
 number of training trajectories.
 """
@@ -13,7 +13,7 @@ number of training trajectories.
 INHERITED = ("frames", "inputs", "outputs")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
-GENERATE = "apps.pde.generate_command:main"
+GENERATE = "apps.pde.simulation.command:main"
 """What `dfm data generate pde/<family>` runs."""
 
 _ABOUT = (

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from apps.pde.evaluation import Evaluation
-    from apps.pde.metrics_physics import Physics
-    from apps.pde.uncertainty import Uncertainty
+    from apps.pde.metrics.evaluation import Evaluation
+    from apps.pde.metrics.physics import Physics
+    from apps.pde.metrics.uncertainty import Uncertainty
 
 __all__ = ["drawings", "movie"]
 
@@ -32,10 +32,10 @@ def drawings(
         title: What the network is called.
         spread: An ensemble's scores.
     """
-    from apps.pde.charts import error_figure
-    from apps.pde.figures import rollout_figure
-    from apps.pde.series import is_series
+    from apps.pde.predict.driven_series import is_series
     from apps.pde.spread_figures import error_bars_figure, series_figure, spread_figures
+    from core.figures.curves import error_figure
+    from core.figures.pictures import rollout_figure
 
     for number, example in enumerate(examples):
         dataset = evaluation.datasets[example["source"]]
@@ -101,7 +101,7 @@ def drawings(
 
 def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np.uint8]]:
     """Return the pictures of an example's first field of interest: truth, prediction and difference."""
-    from apps.pde.movies import rollout_frames
+    from core.figures.field_movies import rollout_frames
 
     dataset = evaluation.datasets[example["source"]]
     name = (dataset["interest"] or evaluation.outputs)[0]
@@ -149,7 +149,7 @@ def _physics(
     physics: Physics | None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield spectra and conserved totals of one trajectory `(K, C, *space)`, where the fields have them."""
-    from apps.pde.charts import conserved_figure, spectra_figure
+    from apps.pde.figures import conserved_figure, spectra_figure
 
     flow = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
     if dataset["periodic"] and truth.ndim == 4:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.pde.charts import INK, band_figure
-from core.tracking.figures import PALETTE, new_figure, style
+from core.figures.curves import INK, band_figure
+from core.figures.style import PALETTE, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def spread_figures(
         dataset: The facts of its data set.
         title: Above everything.
     """
-    from apps.pde.figures import uncertainty_figure
+    from core.figures.pictures import uncertainty_figure
 
     interest = [name for name in dataset["interest"] or names if name in names] or list(names)
     times = dataset["times"]

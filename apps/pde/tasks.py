@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from apps.pde.batch import FieldBatch
-from apps.pde.evaluation import Evaluation
-from apps.pde.objectives import GroupedRelative
-from apps.pde.rollout import by_member, is_timed, member_steps
-from apps.pde.uncertainty import Uncertainty
+from apps.pde.metrics.evaluation import Evaluation
+from apps.pde.metrics.uncertainty import Uncertainty
 from core.errors import UserError
+from core.inference.rollout import by_member, is_timed, member_steps
+from core.objectives.fields import GroupedRelative
 from core.task import Task
 
 if TYPE_CHECKING:
-    from apps.pde.mixing import Parts
+    from apps.pde.data.assembly import Parts
 
 __all__ = ["Operator"]
 
@@ -35,11 +35,11 @@ class Operator(Task):
     its ratio of specific heats is known); the headline `test_relative_l1` is the median over trajectories of
     the relative L1 error at the last time, averaged over the fields of interest, in percent (Poseidon). Of
     an ensemble every member goes its own way, their mean is scored, and `uncertainty.csv` says what their
-    spread is worth (`apps.pde.uncertainty`).
+    spread is worth (`apps.pde.metrics.uncertainty`).
 
     Args:
         network: Has `advance(history, time)`, `frames`, `in_channels` and `out_channels` (see
-            `apps.pde.rollout`).
+            `core.inference.rollout`).
         objective: What is minimised; None is Poseidon's relative L1 error by group.
         rollout: How `test` reaches later times: `direct` (one call a time), `autoregressive`, `both`, or
             `auto`: direct for a network that takes a lead time, else autoregressive.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERBS = {"predict": "apps.remote_sensing.predict:main", "embed": "apps.remote_sensing.embed:main"}
+VERBS = {
+    "predict": "apps.remote_sensing.predict.command:main",
+    "embed": "apps.remote_sensing.predict.embed_command:main",
+}
 """What `dfm remote-sensing` does in its own way: scenes of any size in, maps or features out."""
 
-GENERATE = "apps.remote_sensing.generate_command:main"
+GENERATE = "apps.remote_sensing.simulation.command:main"
 """What `dfm data generate remote_sensing/landscapes` runs."""
 
 INHERITED = ("bands",)

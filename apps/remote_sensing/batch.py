@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.data.batch import Batch
+from core.data.batch import IGNORE, Batch
 from core.errors import UserError
 
 __all__ = ["IGNORE", "SceneBatch"]
-
-IGNORE = -1
-"""Class of a pixel that nobody labelled."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.lettering import headline, named, shortened, text_width, unlike, wrapped
-from core.tracking.figures import PALETTE, new_figure, style
+from core.figures.lettering import headline, named, shortened, text_width, unlike, wrapped
+from core.figures.style import PALETTE, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ __all__ = ["CASES"]
 
 def _recorded(case: Case) -> Mapping[str, Any]:
     """Run a case through the module of its system."""
-    return import_module(f"apps.remote_sensing.recorded.{case.system}").run(case)
+    return import_module(f"apps.remote_sensing.parity_cases.{case.system}").run(case)
 
 
 CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERBS = {"predict": "apps.timeseries.predict:main"}
+VERBS = {"predict": "apps.timeseries.predict.command:main"}
 """What `dfm timeseries` does in its own way: prediction is the Forecaster's, which needs no Lightning."""
 
 INHERITED = ("context", "horizon")

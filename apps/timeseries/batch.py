@@ -24,7 +24,7 @@ class SeriesBatch(Batch):
         future_values: `(B, H, C)` float32, the labels of the targets and the known future of observable and
             control channels; 0 in channels whose future nobody knows (conditional, categorical).
         future_observed: `(B, H, C)` bool, False where `future_values` says nothing.
-        freq_token: `(B,)` int64, the resolution's token (`apps.timeseries.frequency.token`), or None.
+        freq_token: `(B,)` int64, the resolution's token (`apps.timeseries.data.frequency.token`), or None.
         static_categories: `(B, n)` int64, codes of the static categorical columns, or None.
         series: `(B,)` int64, the row of the series table (`Series.tracks`) that a window comes from.
         start: `(B,)` int64, the row of the series where the context begins; negative inside left padding.

@@ -56,7 +56,7 @@ def _tiny_time_mixer(case: Case) -> Mapping[str, Tensor | None]:
 
 def _forecast_metrics(case: Case) -> Mapping[str, Any]:
     """All metrics of one table of forecasts; the mean forecast is the median there."""
-    from apps.timeseries import metrics
+    from apps.timeseries.metrics import errors as metrics
 
     given = case.group("input")
     levels = [float(level) for level in case.config["quantile_levels"]]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from apps.timeseries import BINDING
 from apps.timeseries.batch import SeriesBatch
-from apps.timeseries.conformal import Conformal, Residuals
-from apps.timeseries.evaluation import Evaluation, Opponent, opponents, panel
-from apps.timeseries.scores import DECILES
+from apps.timeseries.metrics.evaluation import Evaluation, Opponent, opponents, panel
+from apps.timeseries.metrics.scores import DECILES
 from core.errors import UserError
+from core.metrics.conformal import Conformal, Residuals
 from core.optim import LRFinderResult
 from core.task import Task
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def _of(module: str, name: str, seen: tuple[tuple[str, str], ...]) -> list[str] 
     if tree is None:
         return None
     here = (*seen, (module, name))
-    for node in tree.body:
+    for node in _definitions(tree):
         if isinstance(node, ast.FunctionDef) and node.name == name:
             names = _arguments(node.args)
             if node.args.kwarg is None:
@@ -45,6 +46,12 @@ def _of(module: str, name: str, seen: tuple[tuple[str, str], ...]) -> list[str] 
             base = module.rsplit(".", node.level)[0] + "." if node.level else ""
             return _of(f"{base}{node.module or ''}".rstrip("."), source, here)
     return None
+
+
+def _definitions(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield a module's statements, those for type checkers too: a lazy head names its modules there."""
+    for node in tree.body:
+        yield from node.body if isinstance(node, ast.If) else [node]
 
 
 def _of_class(module: str, node: ast.ClassDef, seen: tuple[tuple[str, str], ...]) -> list[str] | None:

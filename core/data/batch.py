@@ -9,7 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "collate", "identity"]
+__all__ = ["IGNORE", "Batch", "collate", "identity"]
+
+IGNORE = -1
+"""Class of what nobody labelled: no loss and no score counts it."""
 
 
 class Batch:

@@ -9,12 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.tracking.figures import PALETTE, new_figure, save_figure, style
     from core.tracking.flops import count_flops
     from core.tracking.follow import FollowRun
     from core.tracking.loggers import build_loggers, finish, log_figure, log_movie
     from core.tracking.metrics_csv import MetricsCSV, read_metrics
-    from core.tracking.movies import save_movie, write_movie
     from core.tracking.peaks import peak_flops
     from core.tracking.profiler import Profile, ProfileSteps
     from core.tracking.progress import LineProgress, progress_callbacks, quiet
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from core.tracking.wandb_logger import WandbLogger
 
 _HOMES = {
-    "PALETTE": "figures",
     "FollowRun": "follow",
     "LineProgress": "progress",
     "MetricsCSV": "metrics_csv",
@@ -39,21 +36,15 @@ _HOMES = {
     "finish": "loggers",
     "log_figure": "loggers",
     "log_movie": "loggers",
-    "new_figure": "figures",
     "peak_flops": "peaks",
     "progress_callbacks": "progress",
     "quiet": "progress",
     "read_metrics": "metrics_csv",
-    "save_figure": "figures",
-    "save_movie": "movies",
-    "style": "figures",
-    "write_movie": "movies",
     "write_report": "report",
     "write_table": "tables",
 }
 
 __all__ = [
-    "PALETTE",
     "FollowRun",
     "LineProgress",
     "MetricsCSV",
@@ -67,15 +58,10 @@ __all__ = [
     "finish",
     "log_figure",
     "log_movie",
-    "new_figure",
     "peak_flops",
     "progress_callbacks",
     "quiet",
     "read_metrics",
-    "save_figure",
-    "save_movie",
-    "style",
-    "write_movie",
     "write_report",
     "write_table",
 ]

@@ -14,9 +14,9 @@ from lightning.pytorch.loggers.tensorboard import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from core.errors import UserError
-from core.tracking.figures import save_figure
+from core.figures.movies import save_movie
+from core.figures.style import save_figure
 from core.tracking.metrics_csv import MetricsCSV
-from core.tracking.movies import save_movie
 from core.tracking.settings import Tracking
 from core.tracking.wandb_logger import WandbLogger, wandb_mode
 

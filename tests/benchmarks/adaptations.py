@@ -63,13 +63,13 @@ def main() -> int:
 def fitted(options: argparse.Namespace) -> dict[str, float]:
     """Fit one adaptation in this process."""
     import core.adaptation
-    from apps.remote_sensing.decoders import FCN, Linear
-    from apps.remote_sensing.metrics import ClassScores
+    from apps.remote_sensing.models.decoders import FCN, Linear
     from apps.remote_sensing.models.mapper import Mapper
     from apps.remote_sensing.models.prithvi import Prithvi
-    from apps.remote_sensing.objectives.segmentation import CrossEntropy
     from core.accelerators.cpu import Switches, apply
     from core.checkpoints.weights import load_weights
+    from core.metrics.classes import ClassScores
+    from core.objectives.segmentation import CrossEntropy
     from core.optim import OneCycle, ScheduleLR
 
     torch.set_num_threads(options.threads)
@@ -122,8 +122,8 @@ def fitted(options: argparse.Namespace) -> dict[str, float]:
 
 def tiles(options: argparse.Namespace) -> list:
     """Return all tiles of the chip in batches, read by the reader of the set."""
-    from apps.remote_sensing.data import Scenes
-    from apps.remote_sensing.readers.floods import Sen1Floods11
+    from apps.remote_sensing.data.module import Scenes
+    from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "v1.1"

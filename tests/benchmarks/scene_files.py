@@ -21,7 +21,7 @@ class RasterFiles:
     """Where a layout has its images and labels, and the bands of its images."""
 
     def __init__(self, kind: str) -> None:
-        from apps.remote_sensing.bands import SENSORS
+        from apps.remote_sensing.data.bands import SENSORS
 
         self.kind = kind
         self.bands = tuple(SENSORS["sentinel2"].values()) if kind == "chips" else SIX

@@ -143,8 +143,8 @@ def ours(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Ca
 
 def scenes_of(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Any:
     """Return the data module here."""
-    from apps.remote_sensing.data import Scenes
-    from apps.remote_sensing.readers.floods import Sen1Floods11
+    from apps.remote_sensing.data.module import Scenes
+    from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
     count = options.chips if kind == "chips" else options.scenes
     return Scenes(
@@ -163,7 +163,7 @@ def scenes_of(kind: str, root: Path, workers: int, options: argparse.Namespace) 
 
 def scene_reader(root: Path) -> Any:
     """Return the reader of the large scenes."""
-    from apps.remote_sensing.readers.folders import GeoTiffFolder
+    from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 
     return GeoTiffFolder(str(root), bands=SIX, classes=("dry", "water"), fractions=(1, 0, 0), scale=1e-4)
 
@@ -244,7 +244,7 @@ def torchgeo(kind: str, root: Path, workers: int, options: argparse.Namespace) -
 
 def constants(kind: str) -> tuple[list[float], list[float]]:
     """Return mean and deviation of the six bands as ours has them, in reflectance."""
-    from apps.remote_sensing.readers.floods import Sen1Floods11
+    from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
     if kind == "scenes":
         return [0.15] * len(SIX), [0.1] * len(SIX)
@@ -306,7 +306,7 @@ def agree(name: str, root: Path, module: Any, options: argparse.Namespace) -> No
 
 def window_of(dataset: Any, query: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
     """Return our normalised pixels and label of a place that TorchGeo's sampler drew."""
-    from apps.remote_sensing.readers.samples import SceneSet
+    from apps.remote_sensing.data.samples import SceneSet
 
     for scene, _ in dataset.samples:
         header = dataset.source.header(scene.files[0])

@@ -66,8 +66,8 @@ def measure(scene: str, out: str, options: dict[str, Any]) -> dict[str, Any]:
     import torch
     from rasterio.windows import Window
 
-    from apps.remote_sensing.scenes.mapping import map_scene
-    from apps.remote_sensing.scenes.settings import MapSettings
+    from apps.remote_sensing.predict.mapping import map_scene
+    from apps.remote_sensing.predict.settings import MapSettings
 
     torch.set_num_threads(1)
 

@@ -44,7 +44,7 @@ def measure(path: str, way: str) -> dict[str, float]:
     import pyarrow.parquet  # noqa: F401  (part of the imports, not of the work)
     import torch
 
-    from apps.timeseries.data import Series
+    from apps.timeseries.data.module import Series
 
     torch.set_num_threads(1)
     sizes = {"context": 512, "horizon": 96, "batch_size": 64}

@@ -152,7 +152,7 @@ def test_interrupted_generation_keeps_what_is_complete_and_goes_on(tmp_path):
     _, told = process.communicate(timeout=30)
 
     assert process.returncode == 130 and "the same command goes on" in told and "Traceback" not in told
-    from apps.pde.store import Store
+    from core.data.sample_store import Store
 
     done = int(Store.open(out).complete().sum())
     assert 2 <= done < 400

@@ -16,7 +16,7 @@ from torch import nn
 
 from apps.pde.models.fno import FNO
 from apps.pde.models.poseidon import ScOT
-from apps.remote_sensing.decoders import FCN
+from apps.remote_sensing.models.decoders import FCN
 from apps.remote_sensing.models.mapper import Mapper
 from apps.remote_sensing.models.prithvi import Prithvi
 from apps.timeseries.models.ttm import TTM

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.tiles import blended, padded, ramps, starts, tiles
 from core.errors import UserError
+from core.inference.tiles import blended, padded, ramps, starts, tiles
 
 
 @st.composite

@@ -12,17 +12,8 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.tracking import (
-    Tracking,
-    WandbLogger,
-    build_loggers,
-    finish,
-    log_figure,
-    log_movie,
-    new_figure,
-    save_figure,
-    style,
-)
+from core.figures.style import new_figure, save_figure, style
+from core.tracking import Tracking, WandbLogger, build_loggers, finish, log_figure, log_movie
 from core.tracking.settings import without_secrets
 from core.tracking.wandb_logger import wandb_mode
 
@@ -245,7 +236,7 @@ def test_style_puts_matplotlibs_settings_back():
 
 def test_figures_are_drawn_without_lightning_or_pyplot():
     script = (
-        "import sys; from core.tracking import new_figure, save_figure, style\n"
+        "import sys; from core.figures.style import new_figure, save_figure, style\n"
         "with style(): new_figure()\n"
         "print([m for m in ('torch', 'lightning', 'matplotlib.pyplot', 'wandb') if m in sys.modules])"
     )

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.tracking import MetricsCSV, new_figure, save_figure, save_movie, style, write_report, write_table
+from core.figures.movies import save_movie
+from core.figures.style import new_figure, save_figure, style
+from core.tracking import MetricsCSV, write_report, write_table
 from core.tracking.charts import chart, nice_ticks, short
 from core.tracking.report_style import PAGE
 from core.tracking.tables import results_table

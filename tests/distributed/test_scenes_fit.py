@@ -18,7 +18,7 @@ NETWORKS = {
         encoder:
           class_path: apps.remote_sensing.models.prithvi.Prithvi
           init_args: {resolution: 32, frames: 1, patch: [1, 8, 8], width: 32, depth: 2, heads: 2}
-        decoder: {class_path: apps.remote_sensing.decoders.FCN, init_args: {channels: 8, steps: 1}}
+        decoder: {class_path: apps.remote_sensing.models.decoders.FCN, init_args: {channels: 8, steps: 1}}
         dropout: 0.0
 """,
     "Pretraining": """
@@ -40,7 +40,7 @@ data:
   class_path: apps.remote_sensing.data.Scenes
   init_args:
     source:
-      class_path: apps.remote_sensing.readers.landscapes.Landscapes
+      class_path: apps.remote_sensing.data.readers.landscapes.Landscapes
       init_args: {{scenes: 20, size: 32, frames: 3, task: {scenes}, seed: 1, fractions: [0.5, 0.25, 0.25]}}
     batch_size: 4
     flips: true

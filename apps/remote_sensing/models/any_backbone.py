@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import named_bands, with_bands
+from apps.remote_sensing.data.bands import named_bands, with_bands
 from apps.remote_sensing.models.band_maps import BandedMap, band_rule, is_marked
 from apps.remote_sensing.models.frames import check_one_frame, frame_by_frame, joined
 from core.checkpoints.keymap import KeyMap, Rename, Reshape

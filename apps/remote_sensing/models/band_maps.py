@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from apps.remote_sensing.bands import matched_weight, named_bands
+from apps.remote_sensing.data.bands import matched_weight, named_bands
 from core.checkpoints.keymap import KeyMap, Reshape
 
 if TYPE_CHECKING:

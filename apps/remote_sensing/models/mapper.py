@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.remote_sensing.decoders import FCN, Decoder, Maps, Neck
 from apps.remote_sensing.models import prithvi
+from apps.remote_sensing.models.decoders import FCN, Decoder, Maps, Neck
 from apps.remote_sensing.models.downstream.images import feature_maps, reflected, with_dates
 from apps.remote_sensing.models.downstream.network import OnEncoder
 from apps.remote_sensing.models.downstream.outline import (

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.music.container import is_container, open_container, paths_of, write_container
+from apps.music.data.readers.container import is_container, open_container, paths_of, write_container
+from apps.music.data.sources import note_tokenizer, noted_tokenizer, open_source
+from apps.music.data.tokenizers import Bytes
 from apps.music.parity import CASES
-from apps.music.sources import note_tokenizer, noted_tokenizer, open_source
-from apps.music.tokenizers import Bytes
 from core.errors import UserError
 from core.parity import run_case
 
@@ -144,7 +144,7 @@ def test_a_container_of_an_unknown_tokeniser_needs_a_vocabulary(tmp_path):
 
 
 def test_another_tokeniser_than_the_noted_one_is_refused(tmp_path, shared):
-    from apps.music.tokenizers import open_tokenizer
+    from apps.music.data.tokenizers import open_tokenizer
 
     prefix = written(tmp_path / "corpus")
     note_tokenizer(prefix, Bytes())

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.music.baselines import compressors, ngram_bits, ngrams
 from apps.music.batch import IGNORE, TokenBatch
-from apps.music.continuation import Writer, extend
-from apps.music.corpus import gather
-from apps.music.data import Tokens
-from apps.music.evaluation import Scores, by_place, row
-from apps.music.samples import Documents
+from apps.music.data.corpus import gather
+from apps.music.data.module import Tokens
+from apps.music.data.rows import Documents
+from apps.music.data.tokenizers import Bytes
+from apps.music.metrics.baselines import compressors, ngram_bits, ngrams
+from apps.music.metrics.scores import Scores, by_place, row
+from apps.music.predict.model import Writer, extend
 from apps.music.tasks import LanguageModelling
-from apps.music.tokenizers import Bytes
 from core.backbones.llama import Llama
 from core.data.packing import Packed, PackedBatch
 from core.errors import UserError

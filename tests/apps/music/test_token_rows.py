@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.music import published
 from apps.music.batch import IGNORE, TokenBatch
-from apps.music.corpus import Corpus, cut, gather
-from apps.music.samples import Chunks, Documents, PublishedChunks
+from apps.music.data import megatron_order as published
+from apps.music.data.corpus import Corpus, cut, gather
+from apps.music.data.rows import Chunks, Documents, PublishedChunks
 from core.data.packing import Packed
 from core.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.music.tokenizers import Bytes, SentencePiece, fingerprint, from_state, open_tokenizer
+from apps.music.data.tokenizers import Bytes, SentencePiece, fingerprint, from_state, open_tokenizer
 from core.data.normaliser import Normaliser
 from core.errors import UserError
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers import burgers
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers import burgers
 from core.errors import UserError
 
 

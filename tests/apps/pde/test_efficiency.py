@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from in_process import dfm
 
-from apps.pde.efficiency import _check_words
+from core.cli.efficiency import _check_words
 
 Cells = Callable[[dict[str, dict[int, float]]], list[str]]
 

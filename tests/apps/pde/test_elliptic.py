@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers.darcy import solve_darcy
-from apps.pde.solvers.helmholtz import solve_helmholtz
-from apps.pde.solvers.poisson import solve_poisson
-from apps.pde.solvers.sines import sine_matrix
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers.darcy import solve_darcy
+from apps.pde.simulation.solvers.helmholtz import solve_helmholtz
+from apps.pde.simulation.solvers.poisson import solve_poisson
+from apps.pde.simulation.solvers.sines import sine_matrix
 
 PI = math.pi
 

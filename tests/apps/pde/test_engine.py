@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.pde.engine import Windows
-from apps.pde.families import family
-from apps.pde.families.engine import DURATION, RANGES, commands_at
+from apps.pde.data.driven import Windows
 from apps.pde.models.chained import Chained, chain
 from apps.pde.models.deeponet import DeepONet
-from apps.pde.solvers.engine import COMMANDS, OUTPUTS, Engine, derivative, solve_engine, steady_state
-from apps.pde.store import Store
+from apps.pde.simulation.families import family
+from apps.pde.simulation.families.diesel_engine import DURATION, RANGES, commands_at
+from apps.pde.simulation.solvers.diesel_engine import (
+    COMMANDS,
+    OUTPUTS,
+    Engine,
+    derivative,
+    solve_engine,
+    steady_state,
+)
+from core.data.sample_store import Store
 from core.errors import UserError
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from apps.pde.families import families, family
-from apps.pde.solvers import euler, riemann
-from apps.pde.solvers.finite_volume import centres, half_slope
+from apps.pde.simulation.families import families, family
+from apps.pde.simulation.solvers import euler, riemann
+from apps.pde.simulation.solvers.finite_volume import centres, half_slope
 from core.errors import UserError
 
 COMPRESSIBLE = tuple(name for name in families() if name.startswith(("ce_", "gce_")))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from apps.pde.data import Fields
-from apps.pde.spec import spec_of
+from apps.pde.data.module import Fields
+from apps.pde.data.spec import spec_of
 from core.data.cards import load_card
 from core.data.normaliser import Normaliser
 from core.errors import UserError

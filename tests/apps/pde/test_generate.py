@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from apps.pde.families import families, family
-from apps.pde.families.family import Family
-from apps.pde.families.limits import wrong_number
-from apps.pde.generate import default_batch, ensure
-from apps.pde.published import published_layout, write_netcdf
-from apps.pde.store import Store
+from apps.pde.simulation.families import families, family
+from apps.pde.simulation.families.family import Family
+from apps.pde.simulation.families.limits import wrong_number
+from apps.pde.simulation.generate import default_batch, ensure
+from apps.pde.simulation.pdegym_writer import published_layout, write_netcdf
+from core.data.sample_store import Store
 from core.errors import UserError
 
 

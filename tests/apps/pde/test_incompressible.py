@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers.incompressible import Damping, solve_incompressible
-from apps.pde.solvers.spectral import (
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers.incompressible import Damping, solve_incompressible
+from apps.pde.simulation.solvers.spectral import (
     divergence,
     from_modes,
     from_padded,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.pde.movies import rollout_frames, rollout_movie, write_movie
 from core.errors import UserError
-from core.tracking.movies import save_movie
+from core.figures.field_movies import rollout_frames, rollout_movie, write_movie
+from core.figures.movies import save_movie
 
 TIMES = np.linspace(0, 1, 6)
 

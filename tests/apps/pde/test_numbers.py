@@ -11,18 +11,18 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.data import Fields
-from apps.pde.generate import ensure
-from apps.pde.initial import initial_states
+from apps.pde.data.module import Fields
+from apps.pde.data.readers.recognition import open_source
 from apps.pde.models.ensemble import Ensemble
 from apps.pde.models.fno import FNO
 from apps.pde.models.sinenet import SineNet
-from apps.pde.predict import predict_to
-from apps.pde.rollout import autoregressive, by_member, direct
-from apps.pde.sources.opening import open_source
-from apps.pde.surrogate import Surrogate
+from apps.pde.predict.command import predict_to
+from apps.pde.predict.initial import initial_states
+from apps.pde.predict.model import Surrogate
+from apps.pde.simulation.generate import ensure
 from apps.pde.tasks import Operator
 from core.errors import UserError
+from core.inference.rollout import autoregressive, by_member, direct
 
 
 def sinenet(**more) -> SineNet:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from apps.pde.objectives import GroupedRelative, MeanSquared, RelativeH1, RelativeLp, ScaledL2
 from core.errors import UserError
+from core.objectives.fields import GroupedRelative, MeanSquared, RelativeH1, RelativeLp, ScaledL2
 
 ALL = [GroupedRelative(1), GroupedRelative(2), ScaledL2(), MeanSquared(), RelativeLp(), RelativeH1()]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import xarray
 
-from apps.pde.families import family
-from apps.pde.generate import ensure
-from apps.pde.published import published_layout, refuse_foreign, write_netcdf
-from apps.pde.solutions import Solutions, check_suffix, written_to
-from apps.pde.sources.opening import open_source
-from apps.pde.store import Store
+from apps.pde.data.readers.recognition import open_source
+from apps.pde.simulation.families import family
+from apps.pde.simulation.generate import ensure
+from apps.pde.simulation.pdegym_writer import published_layout, refuse_foreign, write_netcdf
+from core.data.sample_store import Store
 from core.errors import UserError
+from core.inference.netcdf import Solutions, check_suffix, written_to
 
 
 def labelled(path: Path, *, dims: str, sizes: tuple[int, ...], name: str, coordinates: bool = True, **attrs):

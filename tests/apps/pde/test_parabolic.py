@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers.advection import solve_advection
-from apps.pde.solvers.allen_cahn import solve_allen_cahn
-from apps.pde.solvers.heat import solve_heat
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers.advection import solve_advection
+from apps.pde.simulation.solvers.allen_cahn import solve_allen_cahn
+from apps.pde.simulation.solvers.heat import solve_heat
 
 PI = math.pi
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from apps.pde.families import families
-from apps.pde.sources.pdegym import SETS
-from apps.pde.spec import read_spec, spec_of
+from apps.pde.data.readers.pdegym import SETS
+from apps.pde.data.spec import read_spec, spec_of
+from apps.pde.simulation.families import families
 from core.cli.data import main as data_main
 from core.data.cards import list_cards, load_card, verify
 from core.errors import UserError

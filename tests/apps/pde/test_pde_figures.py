@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.pde import figures
-from apps.pde.charts import shown_times
-from core.tracking import save_figure
+from core.figures.curves import shown_times
+from core.figures.style import save_figure
 
 TIMES = np.linspace(0, 1, 8)
 CHANNELS = ("density", "velocity_x")

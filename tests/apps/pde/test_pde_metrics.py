@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.pde import metrics
+from apps.pde.metrics import errors as metrics
 from core.errors import UserError
 
 SEEDS = st.integers(0, 2**31)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.pde.windows import (
+from apps.pde.data.windows import (
     Counts,
     HistoryWindows,
     PairWindows,

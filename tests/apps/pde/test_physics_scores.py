@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apps.pde.batch import FieldBatch
 from apps.pde.drawing import drawings
-from apps.pde.evaluation import Evaluation
+from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.models.fno import FNO
 from apps.pde.tasks import Operator
 

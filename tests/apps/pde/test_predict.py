@@ -167,7 +167,7 @@ def test_the_output_is_read_by_xarray_and_by_our_own_reader(
         assert held.attrs["checkpoint"] == str(flow.checkpoint) and held.attrs["rollout"] == "direct"
         assert held.attrs["licences"] and held.attrs["sources"] == "ns_sines"
         values = held["velocity_x"].values
-    from apps.pde.sources.opening import open_source
+    from apps.pde.data.readers.recognition import open_source
 
     source = open_source(out)
     assert source.trajectories == 3 and source.steps == 4 and source.periodic
@@ -184,10 +184,10 @@ def test_the_output_is_read_by_xarray_and_by_our_own_reader(
 
 
 def test_a_prediction_equals_the_network_called_on_the_training_batches(flow: Fitted) -> None:
-    from apps.pde.data import Fields
-    from apps.pde.initial import initial_states
-    from apps.pde.rollout import direct
-    from apps.pde.surrogate import Surrogate
+    from apps.pde.data.module import Fields
+    from apps.pde.predict.initial import initial_states
+    from apps.pde.predict.model import Surrogate
+    from core.inference.rollout import direct
 
     surrogate = Surrogate.from_checkpoint(flow.checkpoint, batch_size=1)
     initial = initial_states(flow.data, surrogate, dataset="ns_sines", start=0)
@@ -248,7 +248,7 @@ def test_several_checkpoints_give_mean_deviation_and_pictures(flow: Fitted, tmp_
 
 
 def test_a_network_of_one_grid_refuses_others(flow: Fitted) -> None:
-    from apps.pde.surrogate import Surrogate
+    from apps.pde.predict.model import Surrogate
 
     surrogate = Surrogate.from_checkpoint(flow.checkpoint)
     surrogate.networks[0].resolution = 16
@@ -348,7 +348,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_left_behind(
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_a_broken_off_output_leaves_the_former_one(tmp_path: Path, suffix: str) -> None:
-    from apps.pde.solutions import Solutions, written_to
+    from core.inference.netcdf import Solutions, written_to
 
     solutions = Solutions(
         fields=["u"], samples=[0, 1], times=np.array([1.0]), coordinates=[np.arange(4.0)], units={},

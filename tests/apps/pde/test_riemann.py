@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.pde.solvers import riemann
+from apps.pde.simulation.solvers import riemann
 from core.errors import UserError
 
 positive, speeds = st.floats(0.05, 20.0), st.floats(-2.0, 2.0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apps.pde.rollout import autoregressive, direct, feed_back, steps
 from core.errors import UserError
+from core.inference.rollout import autoregressive, direct, feed_back, steps
 
 
 class Decay(nn.Module):

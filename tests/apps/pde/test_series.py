@@ -9,15 +9,15 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.engine import Windows
-from apps.pde.initial import initial_states
+from apps.pde.data.driven import Windows
+from apps.pde.data.readers.recognition import open_source
 from apps.pde.models.chained import Chained
 from apps.pde.models.deeponet import DeepONet
 from apps.pde.models.ensemble import Ensemble
-from apps.pde.predict import predict_to
-from apps.pde.sources.opening import open_source
-from apps.pde.store import Store
-from apps.pde.surrogate import Surrogate
+from apps.pde.predict.command import predict_to
+from apps.pde.predict.initial import initial_states
+from apps.pde.predict.model import Surrogate
+from core.data.sample_store import Store
 from core.errors import UserError
 
 FIELDS = ("valve", "load", "speed")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers import shallow_water
-from apps.pde.solvers.finite_volume import centres
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers import shallow_water
+from apps.pde.simulation.solvers.finite_volume import centres
 from core.errors import UserError
 
 

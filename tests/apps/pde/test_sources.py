@@ -14,11 +14,11 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.families import family
-from apps.pde.generate import ensure
-from apps.pde.published import write_netcdf
-from apps.pde.sources.opening import LAYOUTS, open_source, splits_of
-from apps.pde.store import Store
+from apps.pde.data.readers.recognition import LAYOUTS, open_source, splits_of
+from apps.pde.simulation.families import family
+from apps.pde.simulation.generate import ensure
+from apps.pde.simulation.pdegym_writer import write_netcdf
+from core.data.sample_store import Store
 from core.errors import UserError
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.families.family import Family, Published
-from apps.pde.published import write_netcdf
-from apps.pde.store import Store
+from apps.pde.simulation.families.family import Family, Published
+from apps.pde.simulation.pdegym_writer import write_netcdf
+from core.data.sample_store import Store
 from core.errors import UserError
 
 TIMES = np.linspace(0, 1, 4)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from apps.pde.batch import FieldBatch
 from apps.pde.drawing import drawings
-from apps.pde.evaluation import Evaluation
+from apps.pde.metrics.evaluation import Evaluation
+from apps.pde.metrics.uncertainty import Uncertainty
 from apps.pde.models.ensemble import Ensemble
 from apps.pde.models.fno import FNO, TimedFNO
-from apps.pde.rollout import autoregressive, by_member, direct, member_steps
 from apps.pde.tasks import Operator
-from apps.pde.uncertainty import Uncertainty
+from core.inference.rollout import autoregressive, by_member, direct, member_steps
 
 FIELDS = ["u", "v"]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.families import family
-from apps.pde.solvers.wave import solve_wave
+from apps.pde.simulation.families import family
+from apps.pde.simulation.solvers.wave import solve_wave
 
 PI = math.pi
 

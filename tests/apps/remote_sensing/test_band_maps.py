@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from apps.remote_sensing.bands import HLS
+from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models import any_backbone, prithvi, softcon
 from apps.remote_sensing.models.any_backbone import AnyBackbone
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE, PrithviSegmenter

@@ -17,14 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.landscapes.ground import CLASSES
-from apps.remote_sensing.landscapes.scene import NODATA, UNKNOWN, landscape
-from apps.remote_sensing.landscapes.sky import sun
-from apps.remote_sensing.landscapes.spectra import SEASONS
-from apps.remote_sensing.landscapes.store import Settings, ensure
-from apps.remote_sensing.readers import GeoTiffFolder, Landscapes
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers import GeoTiffFolder, Landscapes
+from apps.remote_sensing.simulation.ground import CLASSES
+from apps.remote_sensing.simulation.scene import NODATA, UNKNOWN, landscape
+from apps.remote_sensing.simulation.sky import sun
+from apps.remote_sensing.simulation.spectra import SEASONS
+from apps.remote_sensing.simulation.store import Settings, ensure
 from core.errors import UserError
 from tests.helpers.in_process import dfm
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from apps.remote_sensing.decoders import FCN, Decoder, Linear, Neck, UNet, UperNet
 from apps.remote_sensing.models.any_backbone import AnyBackbone
+from apps.remote_sensing.models.decoders import FCN, Decoder, Linear, Neck, UNet, UperNet
 from apps.remote_sensing.models.downstream.images import reflected
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.mapper import Mapper

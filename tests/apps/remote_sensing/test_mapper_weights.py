@@ -10,9 +10,9 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
-from apps.remote_sensing.decoders import FCN, Neck, UperNet
 from apps.remote_sensing.models import prithvi, softcon
 from apps.remote_sensing.models.any_backbone import AnyBackbone
+from apps.remote_sensing.models.decoders import FCN, Neck, UperNet
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.mapper import Mapper
 from core.checkpoints.exchange import export_weights, write_own
@@ -255,7 +255,7 @@ RECIPE = """
 class_path: apps.remote_sensing.models.mapper.Mapper
 init_args:
   encoder: {class_path: apps.remote_sensing.models.prithvi.prithvi_tiny, init_args: {width: 32, heads: 2}}
-  decoder: {class_path: apps.remote_sensing.decoders.UperNet, init_args: {channels: 4}}
+  decoder: {class_path: apps.remote_sensing.models.decoders.UperNet, init_args: {channels: 4}}
   outputs: 3
 """
 
@@ -287,7 +287,7 @@ def test_one_word_changes_the_decoder_of_a_recipe(parser: LightningArgumentParse
     words = ["--network=apps.remote_sensing.models.mapper.Mapper"]
     words += ["--network.encoder=apps.remote_sensing.models.prithvi.prithvi_tiny", "--network.frames=mean"]
     words += [
-        "--network.decoder=apps.remote_sensing.decoders.UNet",
+        "--network.decoder=apps.remote_sensing.models.decoders.UNet",
         "--network.decoder.channels=[8, 8, 4, 4]",
     ]
 

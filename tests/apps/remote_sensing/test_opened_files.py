@@ -11,9 +11,9 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.readers import opened as module
-from apps.remote_sensing.readers.opened import opened, quick, share_of_memory
-from apps.remote_sensing.readers.raster import read_window
+from apps.remote_sensing.data import opened as module
+from apps.remote_sensing.data.opened import opened, quick, share_of_memory
+from apps.remote_sensing.data.raster import read_window
 from core.errors import UserError
 
 WINDOW = (3, 5, 16, 16)

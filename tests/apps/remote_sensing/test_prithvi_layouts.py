@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.remote_sensing.bands import HLS, canonical
+from apps.remote_sensing.data.bands import HLS, canonical
 from apps.remote_sensing.models.prithvi import (
     KEY_MAP,
     Prithvi,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from apps.remote_sensing.bands import HLS
+from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models.prithvi import KEY_MAP, PrithviMAE
 
 BASE: dict[str, Any] = {

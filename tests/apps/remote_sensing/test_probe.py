@@ -15,21 +15,21 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from apps.remote_sensing.benchmark import Split, probe
-from apps.remote_sensing.data import Scenes
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.bigearthnet import BigEarthNet
+from apps.remote_sensing.data.readers.class_folders import ClassFolders
+from apps.remote_sensing.models.frozen.inputs import Given, OfStudy, OfWeights, prepared_for
+from apps.remote_sensing.models.frozen.random_features import image_statistics
+from apps.remote_sensing.models.frozen.resize_study import DATA_SETS
+from apps.remote_sensing.models.frozen.resizing import preparation_for, resize
+from apps.remote_sensing.models.frozen.untrained import ImageStatistics, Mosaiks
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.prithvi import prithvi_tiny
 from apps.remote_sensing.models.softcon import Siamese, SoftConViT
-from apps.remote_sensing.models.untrained import ImageStatistics, Mosaiks
-from apps.remote_sensing.preparing import Given, OfStudy, OfWeights, prepared_for
-from apps.remote_sensing.probe import Probing
-from apps.remote_sensing.random_features import image_statistics
-from apps.remote_sensing.readers.bigearthnet import BigEarthNet
-from apps.remote_sensing.readers.class_folders import ClassFolders
-from apps.remote_sensing.resizing import preparation_for, resize
-from apps.remote_sensing.study import DATA_SETS
+from apps.remote_sensing.tasks.probing import Probing
 from core.checkpoints.files import write_checkpoint
 from core.errors import UserError
+from core.metrics.probe_benchmark import Split, probe
 
 BANDS = ("red", "green", "nir_narrow")
 COLOURS = {"field": (400, 900, 2500), "town": (1500, 1400, 1800), "water": (300, 400, 100)}

@@ -8,11 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.remote_sensing.probe_scores import average_precision, class_scores, label_scores
-from apps.remote_sensing.probing import Scaler, extract, fit_linear, nearest, vote, vote_labels
-from apps.remote_sensing.random_features import RandomConvolutions, image_statistics, patches_of, whitened
-from apps.remote_sensing.recorded.resize_knn import run
+from apps.remote_sensing.models.frozen.random_features import (
+    RandomConvolutions,
+    image_statistics,
+    patches_of,
+    whitened,
+)
+from apps.remote_sensing.parity_cases.resize_knn import run
 from core.errors import UserError
+from core.metrics.probe_scores import average_precision, class_scores, label_scores
+from core.metrics.probing import Scaler, extract, fit_linear, nearest, vote, vote_labels
 from core.parity import load_case, run_case
 
 
@@ -83,7 +88,7 @@ def test_small_parts_of_the_test_set_give_the_same_neighbours(monkeypatch):
     train, test = numbers(50, 6), numbers(23, 6, seed=1)
     whole = nearest(train, test)
 
-    monkeypatch.setattr("apps.remote_sensing.probing._CHUNK", 100)
+    monkeypatch.setattr("core.metrics.probing._CHUNK", 100)
 
     assert torch.equal(nearest(train, test), whole)
 

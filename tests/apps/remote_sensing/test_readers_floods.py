@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers.floods import Sen1Floods11
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
 MEANS = (
     1483.0188, 1270.4233, 1269.7889, 1259.7178, 1436.0003, 1777.4681, 2057.2437, 1886.5433, 2129.6909,

@@ -11,10 +11,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.readers.raster import read_window
-from apps.remote_sensing.readers.source import Scene
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.raster import read_window
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.data.readers.source import Scene
 from core.errors import UserError
 
 

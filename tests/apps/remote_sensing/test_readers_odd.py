@@ -15,17 +15,17 @@ import torch
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers.bigearthnet import BigEarthNet
-from apps.remote_sensing.readers.burn_scars import BurnScars
-from apps.remote_sensing.readers.class_folders import ClassFolders
-from apps.remote_sensing.readers.crops import Crops
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.readers.gap_chips import GapChips
-from apps.remote_sensing.readers.landscapes import Landscapes
-from apps.remote_sensing.readers.source import Scene, Source
-from apps.remote_sensing.readers.ssl4eo import SSL4EO
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.bigearthnet import BigEarthNet
+from apps.remote_sensing.data.readers.burn_scars import BurnScars
+from apps.remote_sensing.data.readers.class_folders import ClassFolders
+from apps.remote_sensing.data.readers.crops import Crops
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.data.readers.gap_chips import GapChips
+from apps.remote_sensing.data.readers.landscapes import Landscapes
+from apps.remote_sensing.data.readers.source import Scene, Source
+from apps.remote_sensing.data.readers.ssl4eo import SSL4EO
 from core.errors import UserError
 
 SIDE = 8
@@ -153,7 +153,7 @@ def test_masks_in_and_beside_a_file_say_what_was_measured(
 ) -> None:
     from contextlib import nullcontext
 
-    from apps.remote_sensing.readers.opened import quick
+    from apps.remote_sensing.data.opened import quick
 
     mask = np.full((SIDE, SIDE), 255, np.uint8)
     mask[:3] = 0

@@ -13,10 +13,10 @@ import rasterio
 import torch
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers import BigEarthNet, BurnScars, ClassFolders, Crops, EuroSAT, GapChips
-from apps.remote_sensing.readers.torchgeo_sets import TorchGeoSet
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers import BigEarthNet, BurnScars, ClassFolders, Crops, EuroSAT, GapChips
+from apps.remote_sensing.data.readers.torchgeo_sets import TorchGeoSet
 from core.errors import UserError
 
 PATCH = "S2A_MSIL2A_20170613T101031_87_48"

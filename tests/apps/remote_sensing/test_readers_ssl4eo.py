@@ -12,8 +12,8 @@ import rasterio
 import torch
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers.ssl4eo import SSL4EO
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.ssl4eo import SSL4EO
 from core.errors import UserError
 
 DAYS = ("20200611T102031", "20200904T102031", "20201210T102031", "20210310T102031")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.batch import SceneBatch
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.readers.samples import tile_windows
-from apps.remote_sensing.statistics import Moments
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.data.samples import tile_windows
+from apps.remote_sensing.data.statistics import Moments
 from core.errors import UserError
 
 SIDE = 24

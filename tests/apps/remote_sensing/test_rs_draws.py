@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.remote_sensing.batch import SceneBatch
-from apps.remote_sensing.draws import draws
 from apps.remote_sensing.models.prithvi import PrithviMAE
-from apps.remote_sensing.reconstruction import GapFilling, Pretraining
+from apps.remote_sensing.tasks.autoencoding import GapFilling, Pretraining
+from core.data.draws import draws
 from core.errors import UserError
 
 

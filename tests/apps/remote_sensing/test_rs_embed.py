@@ -13,12 +13,12 @@ import torch
 from in_process import Outcome, dfm
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.embedding import Embedder, WeightsModel
-from apps.remote_sensing.mapping_model import SceneModel
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.scenes.places import centre
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.dates_and_places import centre
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.predict.embedding import Embedder, WeightsModel
+from apps.remote_sensing.predict.model import SceneModel
 from apps.remote_sensing.tasks import Pretraining
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.networks import instantiate

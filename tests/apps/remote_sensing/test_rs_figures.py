@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from apps.remote_sensing.charts import bars_figure, calibration_figure, confusion_figure
 from apps.remote_sensing.figures import class_colours, composite, examples_figure, reconstruction_figure
-from apps.remote_sensing.lettering import named, unlike
-from apps.remote_sensing.probe_figures import confusion_figure as probe_confusion
-from apps.remote_sensing.probe_figures import precision_figure, share_figure
-from apps.remote_sensing.reports import confusion_rows
-from core.tracking.figures import save_figure
+from apps.remote_sensing.tasks.reports import confusion_rows
+from core.figures.classes import bars_figure, calibration_figure, confusion_figure
+from core.figures.lettering import named, unlike
+from core.figures.probes import confusion_figure as probe_confusion
+from core.figures.probes import precision_figure, share_figure
+from core.figures.style import save_figure
 
 ODD = ("dry", r"b $\q$ c", "label", "label", "_hidden\nbelow")
 LONG = tuple(f"transitional woodland, shrub and ground of kind {number} of thirty" for number in range(30))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.objectives.numbers import NumberLoss
-from apps.remote_sensing.objectives.segmentation import CrossEntropy, Dice, Focal, Jaccard, Lovasz, Mixed
 from core.errors import UserError
+from core.objectives.numbers import NumberLoss
+from core.objectives.segmentation import CrossEntropy, Dice, Focal, Jaccard, Lovasz, Mixed
 
 ALL = [CrossEntropy(), Focal(), Dice(), Jaccard(), Lovasz(), Mixed([CrossEntropy(), Dice()])]
 

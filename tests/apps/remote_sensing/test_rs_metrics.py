@@ -12,8 +12,8 @@ from sklearn import metrics as known
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.gaps import GapSums, gap_scores
-from apps.remote_sensing.metrics import Calibration, ClassScores, LabelScores, NumberScores, Temperature
+from apps.remote_sensing.tasks.gaps import GapSums, gap_scores
+from core.metrics.classes import Calibration, ClassScores, LabelScores, NumberScores, Temperature
 
 NAMES = ["dry", "water", "cloud", "never seen"]
 

@@ -9,11 +9,11 @@ import pytest
 import rasterio
 from in_process import dfm
 
-from apps.remote_sensing.decoders import UNet
-from apps.remote_sensing.readers.folders import GeoTiffFolder
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.models.decoders import UNet
 from core.errors import UserError
 
-FOLDER = "apps.remote_sensing.readers.folders.GeoTiffFolder"
+FOLDER = "apps.remote_sensing.data.readers.folders.GeoTiffFolder"
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import torch
 from in_process import Outcome, dfm
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.mapping_model import SceneModel
-from apps.remote_sensing.readers.burn_scars import BurnScars
-from apps.remote_sensing.readers.crops import Crops
-from apps.remote_sensing.readers.floods import Sen1Floods11
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.scenes.places import dates_in
-from apps.remote_sensing.scenes.target import Target
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.dates_and_places import dates_in
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.burn_scars import BurnScars
+from apps.remote_sensing.data.readers.crops import Crops
+from apps.remote_sensing.data.readers.floods import Sen1Floods11
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.predict.model import SceneModel
+from apps.remote_sensing.predict.target import Target
 from apps.remote_sensing.tasks import Classification, GapFilling, Pretraining, Regression, Segmentation
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.networks import instantiate
@@ -38,7 +38,7 @@ def encoder(frames: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def mapper(outputs: int = 3, frames: int = 1, **more: Any) -> dict[str, Any]:
-    decoder = {"class_path": "apps.remote_sensing.decoders.Linear", "init_args": {}}
+    decoder = {"class_path": "apps.remote_sensing.models.decoders.Linear", "init_args": {}}
     arguments = {"encoder": encoder(frames, **more), "outputs": outputs, "decoder": decoder}
     return {"class_path": "apps.remote_sensing.models.mapper.Mapper", "init_args": arguments}
 

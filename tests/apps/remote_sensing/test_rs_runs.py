@@ -21,7 +21,7 @@ MAE = {
     "init_args": {**ENCODER["init_args"], "frames": 3, "decoder_width": 16, "decoder_depth": 1,
                   "decoder_heads": 2},
 }  # fmt: skip
-FCN = {"class_path": "apps.remote_sensing.decoders.FCN", "init_args": {"channels": 16, "steps": 1}}
+FCN = {"class_path": "apps.remote_sensing.models.decoders.FCN", "init_args": {"channels": 16, "steps": 1}}
 
 
 def encoder(frames: int) -> dict:
@@ -73,7 +73,7 @@ def recipe(
                 "class_path": "apps.remote_sensing.data.Scenes",
                 "init_args": {
                     "source": {
-                        "class_path": "apps.remote_sensing.readers.landscapes.Landscapes",
+                        "class_path": "apps.remote_sensing.data.readers.landscapes.Landscapes",
                         "init_args": source,
                     },
                     "flips": True,

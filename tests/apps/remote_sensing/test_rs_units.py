@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.data import Scenes
-from apps.remote_sensing.embedding import WeightsModel
-from apps.remote_sensing.mapping_model import SceneModel
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.data.units import check_units
+from apps.remote_sensing.models.frozen.inputs import OfWeights
 from apps.remote_sensing.models.prithvi import Prithvi
-from apps.remote_sensing.preparing import OfWeights
-from apps.remote_sensing.readers.folders import GeoTiffFolder
-from apps.remote_sensing.units import check_units
+from apps.remote_sensing.predict.embedding import WeightsModel
+from apps.remote_sensing.predict.model import SceneModel
 from core.errors import UserError
 
 FACTS: dict[str, Any] = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from apps.remote_sensing.scenes.mapping import map_scene
-from apps.remote_sensing.scenes.settings import MapSettings
-from apps.remote_sensing.scenes.target import Target
+from apps.remote_sensing.predict.mapping import map_scene
+from apps.remote_sensing.predict.settings import MapSettings
+from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
 
 GRID = from_origin(398_655.0, 4_500_015.0, 30.0, 30.0)

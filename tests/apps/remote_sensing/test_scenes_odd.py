@@ -16,18 +16,19 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.readers.raster import check_grid, read_header
-from apps.remote_sensing.scenes.addresses import as_path, as_text, is_address
-from apps.remote_sensing.scenes.batch import each_scene, scene_files
-from apps.remote_sensing.scenes.fitting import Wanted, found
-from apps.remote_sensing.scenes.grid import tile_batches
-from apps.remote_sensing.scenes.grid_tiff import GridTiff
-from apps.remote_sensing.scenes.mapping import SceneMap, map_scene
-from apps.remote_sensing.scenes.places import dates_in, degrees
-from apps.remote_sensing.scenes.settings import MapSettings
-from apps.remote_sensing.scenes.source import opened
-from apps.remote_sensing.scenes.tables import CsvTable, ParquetTable
+from apps.remote_sensing.data.addresses import as_path, as_text, is_address
+from apps.remote_sensing.data.dates_and_places import dates_in, degrees
+from apps.remote_sensing.data.raster import check_grid, read_header
+from apps.remote_sensing.predict.fitting import Wanted, found
+from apps.remote_sensing.predict.grid_tiff import GridTiff
+from apps.remote_sensing.predict.mapping import SceneMap, map_scene
+from apps.remote_sensing.predict.options import scene_files
+from apps.remote_sensing.predict.scene import opened
+from apps.remote_sensing.predict.settings import MapSettings
+from apps.remote_sensing.predict.tables import CsvTable, ParquetTable
+from apps.remote_sensing.predict.tile_grid import tile_batches
 from core.errors import UserError
+from core.inference.many import each_scene
 
 GRID = from_origin(398_655.0, 4_500_015.0, 30.0, 30.0)
 PLAN = 'LOCAL_CS["plan",UNIT["metre",1]]'

@@ -22,18 +22,19 @@ import torch
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from apps.remote_sensing.scenes.batch import BatchReport, each_scene, outputs_for, scene_files
-from apps.remote_sensing.scenes.mapping import map_scene
-from apps.remote_sensing.scenes.settings import MapSettings
-from apps.remote_sensing.scenes.source import opened
-from apps.remote_sensing.scenes.target import Target
+from apps.remote_sensing.predict.mapping import map_scene
+from apps.remote_sensing.predict.options import scene_files
+from apps.remote_sensing.predict.scene import opened
+from apps.remote_sensing.predict.settings import MapSettings
+from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
 from core.files import locked
+from core.inference.many import BatchReport, each_scene, outputs_for
 
 SLOW = """
 import sys, time, torch
-from apps.remote_sensing.scenes.mapping import map_scene
-from apps.remote_sensing.scenes.settings import MapSettings
+from apps.remote_sensing.predict.mapping import map_scene
+from apps.remote_sensing.predict.settings import MapSettings
 
 torch.manual_seed(0)
 network = torch.nn.Conv2d(2, 3, 5, padding="same")

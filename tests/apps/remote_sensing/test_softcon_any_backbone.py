@@ -11,7 +11,7 @@ from apps.remote_sensing.models.any_backbone import (
     from_official_config,
     to_official_config,
 )
-from apps.remote_sensing.resizing import preparation_for
+from apps.remote_sensing.models.frozen.resizing import preparation_for
 from core.errors import UserError
 
 BANDS = ("blue", "green", "red", "nir_narrow")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from apps.remote_sensing.contrastive import ContrastivePretraining
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
 from apps.remote_sensing.models.softcon import SoftConResNet50, SoftConViT
-from apps.remote_sensing.views import cropped, two_dates, two_views
+from apps.remote_sensing.tasks.contrastive import ContrastivePretraining
+from apps.remote_sensing.tasks.views import cropped, two_dates, two_views
 from core.errors import UserError
 from core.objectives.masked_autoencoding import random_masking
 

@@ -14,9 +14,9 @@ from in_process import dfm
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from apps.remote_sensing.bands import HLS
-from apps.remote_sensing.landscapes.store import ensure
-from apps.remote_sensing.readers.landscapes import Landscapes
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.data.readers.landscapes import Landscapes
+from apps.remote_sensing.simulation.store import ensure
 
 SIDE, TILE, SHARE, DATES = 256, 32, 0.05, (1, 2, 3)
 NETWORK = {
@@ -39,7 +39,7 @@ def data(classes: tuple[str, ...], *, seasons: int, batch_size: int) -> dict[str
     return {
         "class_path": "apps.remote_sensing.data.Scenes",
         "init_args": {
-            "source": {"class_path": "apps.remote_sensing.readers.ssl4eo.SSL4EO", "init_args": source},
+            "source": {"class_path": "apps.remote_sensing.data.readers.ssl4eo.SSL4EO", "init_args": source},
             "normalise": "none",
             "location": False,
             "time": False,
@@ -98,10 +98,10 @@ def test_the_linear_probe_of_a_pre_trained_encoder_beats_its_start_weights(tmp_p
         "about": {"system": "softcon"},
         "seed_everything": 1,
         "model": {
-            "class_path": "apps.remote_sensing.contrastive.ContrastivePretraining",
+            "class_path": "apps.remote_sensing.tasks.contrastive.ContrastivePretraining",
             "init_args": {
                 "network": NETWORK,
-                "preparation": {"class_path": "apps.remote_sensing.preparing.OfWeights"},
+                "preparation": {"class_path": "apps.remote_sensing.models.frozen.inputs.OfWeights"},
                 "optimizer": {
                     "class_path": "torch.optim.AdamW",
                     "init_args": {"lr": 1e-3, "weight_decay": 0.05},
@@ -117,7 +117,7 @@ def test_the_linear_probe_of_a_pre_trained_encoder_beats_its_start_weights(tmp_p
     probe = {
         "about": {"system": "softcon", "parent": ["pretrain.yaml"]},
         "model": {
-            "class_path": "apps.remote_sensing.probe.Probing",
+            "class_path": "apps.remote_sensing.tasks.probing.Probing",
             "init_args": {"methods": ["linear"], "scaled": [True], "shares": [0.1, 1.0], "seeds": [0, 1, 2]},
         },
         "data": data(classes, seasons=1, batch_size=256),

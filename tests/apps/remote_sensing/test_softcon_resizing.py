@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.remote_sensing.bands import SENSORS
-from apps.remote_sensing.models.softcon import SoftConResNet50, SoftConViT
-from apps.remote_sensing.resizing import (
+from apps.remote_sensing.data.bands import SENSORS
+from apps.remote_sensing.models.frozen.resizing import (
     SECO_RGB,
     Preparation,
     arranged,
@@ -17,6 +16,7 @@ from apps.remote_sensing.resizing import (
     preparation_for,
     resize,
 )
+from apps.remote_sensing.models.softcon import SoftConResNet50, SoftConViT
 from core.errors import UserError
 
 

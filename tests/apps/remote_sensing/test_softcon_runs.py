@@ -19,7 +19,7 @@ PRETRAIN = """
 about: {system: softcon}
 seed_everything: 1
 model:
-  class_path: apps.remote_sensing.contrastive.ContrastivePretraining
+  class_path: apps.remote_sensing.tasks.contrastive.ContrastivePretraining
   init_args:
     network:
       class_path: apps.remote_sensing.models.softcon.Siamese
@@ -30,7 +30,7 @@ model:
             layer_scale: 1.0}
         projection: 16
         hidden: 32
-    preparation: {class_path: apps.remote_sensing.preparing.OfWeights}
+    preparation: {class_path: apps.remote_sensing.models.frozen.inputs.OfWeights}
     reinitialise: ["projector.*", "predictor.*", "teacher.*"]
     optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-3}}
     schedule: {class_path: core.optim.Cosine, init_args: {warmup: 0.1}}
@@ -38,7 +38,7 @@ data: &data
   class_path: apps.remote_sensing.data.Scenes
   init_args: &given
     source:
-      class_path: apps.remote_sensing.readers.ssl4eo.SSL4EO
+      class_path: apps.remote_sensing.data.readers.ssl4eo.SSL4EO
       init_args: {path: places, bands: [red, green, nir_narrow], fractions: [0.667, 0.083, 0.25],
         classes: [dry, wet]}
     normalise: none
@@ -51,13 +51,13 @@ trainer: {max_epochs: 2, num_sanity_val_steps: 0}
 PROBE = """
 about: {system: softcon, parent: [pretrain.yaml]}
 model:
-  class_path: apps.remote_sensing.probe.Probing
+  class_path: apps.remote_sensing.tasks.probing.Probing
   init_args: {k: 3}
 data:
   class_path: apps.remote_sensing.data.Scenes
   init_args:
     source:
-      class_path: apps.remote_sensing.readers.ssl4eo.SSL4EO
+      class_path: apps.remote_sensing.data.readers.ssl4eo.SSL4EO
       init_args: {path: places, bands: [red, green, nir_narrow], fractions: [0.667, 0.083, 0.25],
         classes: [dry, wet]}
     normalise: none

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from apps.remote_sensing.benchmark import Split, probe, share
-from apps.remote_sensing.random_features import image_statistics
-from apps.remote_sensing.study import DATA_SETS, WEIGHTS, preparation
+from apps.remote_sensing.models.frozen.random_features import image_statistics
+from apps.remote_sensing.models.frozen.resize_study import DATA_SETS, WEIGHTS, preparation
 from core.errors import UserError
+from core.metrics.probe_benchmark import Split, probe, share
 
 
 @pytest.mark.parametrize("data", DATA_SETS)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.timeseries.baselines import (
+from apps.timeseries.metrics.baselines import (
     ETS,
     DLinear,
     Drift,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.timeseries.catalogue import CARDS, borders, leaks
-from apps.timeseries.splits import split_rows
+from apps.timeseries.data.catalogue import CARDS, borders, leaks
+from apps.timeseries.data.splits import split_rows
 from core.data.cards import list_cards, load_card
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.timeseries.conformal import GRID, Conformal, Residuals, conformal_quantiles
+from core.metrics.conformal import GRID, Conformal, Residuals, conformal_quantiles
 
 
 @pytest.mark.parametrize("count", [19, 50, 200])

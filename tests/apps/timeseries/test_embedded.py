@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apps.timeseries import embedded
-from apps.timeseries.data import Series
-from apps.timeseries.readers import read_series
+from apps.timeseries.data.module import Series
+from apps.timeseries.data.readers import embedded
+from apps.timeseries.data.readers.series import read_series
 from core.errors import UserError
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from apps.timeseries import scaling
-from apps.timeseries.data import Series
-from apps.timeseries.evaluation import Evaluation, opponents
+from apps.timeseries.data import scaling
+from apps.timeseries.data.module import Series
+from apps.timeseries.metrics.evaluation import Evaluation, opponents
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.tasks import Forecasting
 from core.tracking import count_flops

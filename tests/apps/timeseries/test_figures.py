@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from apps.timeseries.figures import comparison_figure, error_figure, forecast_figure, learning_rate_figure
-from core.tracking.figures import save_figure
+from core.figures.style import save_figure
 
 
 def panel(title: str, *, dated: bool = True) -> dict:

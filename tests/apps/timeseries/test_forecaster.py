@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 import torch
 
-from apps.timeseries.backtest import backtest
-from apps.timeseries.conformal import Conformal
-from apps.timeseries.forecaster import Forecaster
+from apps.timeseries.data.readers.series import read_series
+from apps.timeseries.metrics.scores import METRICS
 from apps.timeseries.models.ttm import TTM
-from apps.timeseries.readers import read_series
-from apps.timeseries.rolling import Contexts, forecast_scaled
-from apps.timeseries.scores import METRICS
-from apps.timeseries.writers import predict_to, summary, write_forecast
+from apps.timeseries.predict.backtest import backtest
+from apps.timeseries.predict.model import Forecaster
+from apps.timeseries.predict.rolling import Contexts, forecast_scaled
+from apps.timeseries.predict.writers import predict_to, summary, write_forecast
 from core.checkpoints.files import write_checkpoint
 from core.errors import UserError
+from core.metrics.conformal import Conformal
 
 SIZES = {"context": 96, "horizon": 24, "patch": 12, "width": 24, "levels": 2, "decoder_width": 16}
 
@@ -322,7 +322,7 @@ def test_a_first_forecast_from_a_fresh_process_is_quick_and_loads_no_trainer(
     frame().to_csv(csv, index=False)
     code = (
         "import sys\n"
-        "from apps.timeseries.forecaster import Forecaster\n"
+        "from apps.timeseries.predict.model import Forecaster\n"
         f"made = Forecaster.from_checkpoint({str(checkpoint)!r}).forecast({str(csv)!r}, horizon=96)\n"
         "assert len(made) == 96\n"
         "found = {'lightning', 'torchvision', 'torchaudio', 'wandb', 'matplotlib'} & set(sys.modules)\n"

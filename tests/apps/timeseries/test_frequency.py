@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps.timeseries import frequency
+from apps.timeseries.data import frequency
 from core.errors import UserError
 
 

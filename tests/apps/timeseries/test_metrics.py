@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from apps.timeseries import metrics
+from apps.timeseries.metrics import errors as metrics
 from core.errors import UserError
 
 F = torch.tensor([[1.0, 2.0, 4.0]])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps.timeseries.readers import read_collection, read_future, read_rows, read_series
-from apps.timeseries.roles import Roles
+from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.series import read_collection, read_future, read_rows, read_series
 from core.errors import UserError
 
 

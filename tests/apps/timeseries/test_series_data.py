@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from apps.timeseries.data import Series
+from apps.timeseries.data.module import Series
 from core.errors import UserError
 
 

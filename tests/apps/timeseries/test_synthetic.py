@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apps.timeseries.data import Series
-from apps.timeseries.synthetic import RATES, frames, generate
+from apps.timeseries.data.module import Series
+from apps.timeseries.simulation import RATES, frames, generate
 from core.errors import UserError
 
 

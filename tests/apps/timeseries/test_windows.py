@@ -8,10 +8,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from apps.timeseries import scaling
-from apps.timeseries.resolutions import downsample
-from apps.timeseries.splits import Split, few_shot_rows, split_rows
-from apps.timeseries.windows import SeriesStore, Windows, gather, impute
+from apps.timeseries.data import scaling
+from apps.timeseries.data.resolutions import downsample
+from apps.timeseries.data.splits import Split, few_shot_rows, split_rows
+from apps.timeseries.data.windows import SeriesStore, Windows, gather, impute
 from core.errors import UserError
 
 

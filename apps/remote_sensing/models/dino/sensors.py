@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import SENSORS, canonical, named_bands, with_bands
+from apps.remote_sensing.data.bands import SENSORS, canonical, named_bands, with_bands
 from apps.remote_sensing.models.frames import check_one_frame
 from core.errors import UserError
 
@@ -20,7 +20,7 @@ class Sensor:
     """Bands in the order that a network reads them, and their statistics.
 
     Args:
-        bands: Names, those of `apps.remote_sensing.bands`.
+        bands: Names, those of `apps.remote_sensing.data.bands`.
         mean: Of each band, in the data's units.
         std: As `mean`.
         scale: What a reflectance of 1 is in these units; 1 where there are no reflectances.
@@ -94,7 +94,7 @@ class Banded(nn.Module):
         bands: As in `sensor_of`.
     """
 
-    normalisation = "eight_bit"  # of the published weights; see apps.remote_sensing.resizing
+    normalisation = "eight_bit"  # of the published weights; see apps.remote_sensing.models.frozen.resizing
 
     def __init__(self, bands: Sequence[str] | int) -> None:
         super().__init__()

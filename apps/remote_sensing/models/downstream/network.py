@@ -53,7 +53,7 @@ class OnEncoder(nn.Module):
 
     @property
     def normalisation(self) -> str:
-        """How the encoder's images were normalised; see `apps.remote_sensing.resizing`."""
+        """How the encoder's images were normalised; see `apps.remote_sensing.models.frozen.resizing`."""
         return getattr(self.encoder, "normalisation", "standardise")
 
     @property

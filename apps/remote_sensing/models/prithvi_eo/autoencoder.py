@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS, canonical, named_bands
+from apps.remote_sensing.data.bands import HLS, canonical, named_bands
 from apps.remote_sensing.models.band_maps import with_rows
 from apps.remote_sensing.models.prithvi_eo.coordinates import (
     LocationEmbed,

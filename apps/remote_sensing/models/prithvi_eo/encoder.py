@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS, canonical, named_bands, with_bands
+from apps.remote_sensing.data.bands import HLS, canonical, named_bands, with_bands
 from apps.remote_sensing.models.frames import Frames, folded
 from apps.remote_sensing.models.prithvi_eo.checks import (
     check_coordinates,
@@ -46,7 +46,7 @@ class Prithvi(nn.Module):
             others are taken too, their positions are interpolated.
         frames: Frames T that the weights were trained on; other numbers are taken too.
         patch: Frames, rows and columns of a patch.
-        bands: Names of the channels, see `apps.remote_sensing.bands`; weights are matched by them.
+        bands: Names of the channels, see `apps.remote_sensing.data.bands`; weights are matched by them.
         width: Features D of a token, a multiple of 16.
         depth: Blocks.
         heads: Attention heads; must divide the width.

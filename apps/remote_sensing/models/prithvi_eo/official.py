@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.models.prithvi_eo.autoencoder import PrithviDecoder
     from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 
-from apps.remote_sensing.bands import HLS, canonical
+from apps.remote_sensing.data.bands import HLS, canonical
 from apps.remote_sensing.models.band_maps import BandedMap, band_rule
 from core.checkpoints.keymap import Rename, Reshape
 from core.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.remote_sensing.bands import HLS
+from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 from apps.remote_sensing.models.prithvi_eo.neck import PrithviUpscaled
 from core.backbones.vit import reset_parts

@@ -1,0 +1,198 @@
+"""Rows of tokens: a stream of documents cut into equal rows, in the suite's order or in Megatron's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from apps.music.batch import IGNORE, TokenBatch
+from apps.music.data import megatron_order as published
+from apps.music.data.corpus import Corpus, in_documents
+from core.data.randomness import generator
+from core.errors import UserError
+
+__all__ = ["Chunks", "Documents", "PublishedChunks", "Stream", "checked"]
+
+
+class Stream:
+    """Sequences of a corpus laid one behind another; nothing is copied but what is read.
+
+    Args:
+        corpus: The tokens.
+        order: Numbers of the sequences.
+    """
+
+    def __init__(self, corpus: Corpus, order: np.ndarray) -> None:
+        lengths = corpus.lengths[order]
+        self.tokens = corpus.tokens
+        self.ends = np.cumsum(lengths)
+        self.shifts = corpus.starts[order] - (self.ends - lengths)  # from a place in the stream to the tokens
+        self.total = int(self.ends[-1]) if len(order) else 0
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return the tokens at places of the stream, of any shape, as int64."""
+        item = np.searchsorted(self.ends, places, side="right")
+        return np.asarray(self.tokens[places + self.shifts[item]]).astype(np.int64)
+
+
+class Chunks(Dataset):
+    """Rows of `context` tokens cut from a stream of documents; a row may hold several.
+
+    Neighbouring rows share no predicted token: row k predicts the tokens after places `k·context` to
+    `(k + 1)·context − 1`. Nothing but `(epoch, index)` decides a row, so a run resumes from positions alone.
+
+    Args:
+        corpus: The tokens.
+        documents: Numbers of the documents of this part.
+        context: Tokens in a row.
+        vocabulary: Ids must lie below it.
+        seed: Of the order of the documents.
+        shuffle: Lay the documents out in another order in each epoch.
+        tail: Keep the incomplete last row, filled up with places that count for nothing.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        documents: np.ndarray,
+        *,
+        context: int,
+        vocabulary: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        tail: bool = False,
+    ) -> None:
+        self.corpus, self.documents = corpus, documents
+        self.context, self.vocabulary = context, vocabulary
+        self.seed, self.shuffle = seed, shuffle
+        self._laid: tuple[int, Stream] | None = None
+        total = int(corpus.document_lengths()[documents].sum())
+        predicted = max(total - 1, 0)
+        self.length = -(-predicted // context) if tail else predicted // context
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.length
+
+    def stream(self, epoch: int) -> Stream:
+        """Return the documents as they are laid out in an epoch."""
+        epoch = epoch if self.shuffle else 0
+        if self._laid is None or self._laid[0] != epoch:
+            documents = self.documents
+            if self.shuffle:
+                random = generator(self.seed, epoch, 0, "documents")
+                documents = documents[torch.randperm(len(documents), generator=random).numpy()]
+            self._laid = (epoch, Stream(self.corpus, in_documents(self.corpus, documents)))
+        return self._laid[1]
+
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
+        """Return the rows at `(epoch, index)` as one batch."""
+        rows = np.empty((len(pairs), self.context + 1), dtype=np.int64)
+        for epoch in dict.fromkeys(epoch for epoch, _ in pairs):
+            chosen = [row for row, pair in enumerate(pairs) if pair[0] == epoch]
+            stream = self.stream(epoch)
+            begins = np.array([pairs[row][1] for row in chosen])[:, None] * self.context
+            places = begins + np.arange(self.context + 1)
+            beyond = places >= stream.total
+            rows[chosen] = np.where(beyond, -1, stream.read(np.minimum(places, stream.total - 1)))
+        return _batch(checked(rows, self.vocabulary, self.corpus.name))
+
+
+class PublishedChunks(Dataset):
+    """Rows in the order of Megatron's data sets; to be read in order, since they are shuffled already.
+
+    Args:
+        corpus: The tokens.
+        documents: Numbers of the documents of this part; their sequences are the items.
+        context: Tokens in a row.
+        vocabulary: Ids must lie below it.
+        seed: Of the shuffles.
+        samples: Rows of the run; None takes one pass.
+        shuffle: Whether the sequences are shuffled too.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        documents: np.ndarray,
+        *,
+        context: int,
+        vocabulary: int,
+        seed: int = 0,
+        samples: int | None = None,
+        shuffle: bool = False,
+    ) -> None:
+        self.corpus, self.context, self.vocabulary = corpus, context, vocabulary
+        items = in_documents(corpus, documents)
+        tokens = int(corpus.lengths[items].sum())
+        wanted = max(tokens - 1, 0) // context if samples is None else samples
+        self.length = wanted
+        if wanted:
+            order, self.places = published.orders(
+                corpus.lengths, items, sequence=context, samples=wanted, seed=seed, documents=shuffle
+            )
+            self.stream = Stream(corpus, order)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.length
+
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
+        """Return the rows at `(epoch, index)` as one batch; every epoch is the same."""
+        begins = self.places[[index for _, index in pairs]].astype(np.int64)[:, None] * self.context
+        rows = self.stream.read(begins + np.arange(self.context + 1))
+        return _batch(checked(rows, self.vocabulary, self.corpus.name))
+
+
+class Documents(Dataset):
+    """Whole documents, one a sample; to be packed into rows.
+
+    Args:
+        corpus: The tokens.
+        documents: Numbers of the documents of this part.
+        vocabulary: Ids must lie below it.
+    """
+
+    def __init__(self, corpus: Corpus, documents: np.ndarray, *, vocabulary: int) -> None:
+        self.corpus, self.documents, self.vocabulary = corpus, documents, vocabulary
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.documents)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each document."""
+        return self.corpus.document_lengths()[self.documents].tolist()
+
+    def __getitem__(self, pair: tuple[int, int]) -> Tensor:
+        """Return the ids `(L,)` of the document at `(epoch, index)`."""
+        stream = Stream(self.corpus, in_documents(self.corpus, self.documents[pair[1] : pair[1] + 1]))
+        ids = stream.read(np.arange(stream.total))
+        return torch.from_numpy(checked(ids, self.vocabulary, self.corpus.name))
+
+
+def checked(rows: np.ndarray, vocabulary: int, name: str) -> np.ndarray:
+    """Return rows whose ids lie in the vocabulary; -1 marks places beyond the end.
+
+    Raises:
+        UserError: Naming the first id that does not.
+    """
+    if rows.size and int(rows.max()) >= vocabulary:
+        raise UserError(
+            f"{name} holds the id {int(rows.max())} and the vocabulary has {vocabulary}; "
+            "name the tokeniser it was made with (data.tokenizer)"
+        )
+    return rows
+
+
+def _batch(rows: np.ndarray) -> TokenBatch:
+    ids, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
+    places = torch.arange(ids.shape[1]).expand(ids.shape)
+    return TokenBatch(
+        ids=ids.clamp(min=0), labels=labels.masked_fill(labels < 0, IGNORE), positions=places.contiguous()
+    )

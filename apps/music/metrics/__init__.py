@@ -1,0 +1,1 @@
+"""Scores of language models, and the baselines beside them."""

@@ -1,0 +1,1 @@
+"""Continuations from a checkpoint alone: `dfm music predict` and the writer."""

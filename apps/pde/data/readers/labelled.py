@@ -1,0 +1,218 @@
+"""Any netCDF file or Zarr group whose axes have names, read through xarray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, is_hdf5, open_hdf5, uniform
+from apps.pde.data.readers.field_names import AXES, letters, maker
+from core.errors import UserError
+
+__all__ = ["open_labelled", "recognise", "source"]
+
+SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
+_YES, _NO = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
+
+
+class _Lazy:
+    """The arrays of a data set as objects that read what is indexed."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, name: str) -> Any:
+        return _Array(self._dataset.variables[name])
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+class _Array:
+    def __init__(self, variable: Any) -> None:
+        self._variable, self.shape = variable, variable.shape
+
+    def __getitem__(self, where: Any) -> Any:
+        return self._variable[where].values
+
+
+def open_labelled(path: str) -> Any:
+    """Return the arrays of a file by name.
+
+    Raises:
+        UserError: If the file is damaged, cut off or of no known kind.
+    """
+    return _Lazy(_dataset(path))
+
+
+def recognise(path: Path) -> bool:
+    """Say whether the file has an array with named axes of space."""
+    if path.suffix.lower() not in SUFFIXES and not (path / "zarr.json").is_file():
+        return False
+    with _dataset(str(path)) as dataset:
+        return any(_axes(array.dims) is not None for array in dataset.data_vars.values())
+
+
+def source(path: Path) -> ArraySource:
+    """Return the trajectories: each data variable with an axis of space is a channel.
+
+    Axes are found by their names (sample or trajectory, time, channel, x, y, z, in any order). Without an
+    axis of samples there is one trajectory, without one of time one snapshot. A variable may list the names
+    and units of its channels in its attributes `channels` and `units`, with commas between.
+
+    Attributes of the file are read too: `periodic` (true, false, yes, no, 1, 0), `inputs` (the fields that a
+    steady problem is given), `constants` (those that do not change in time), `parameters` (`name=number`)
+    and `licence`.
+
+    Raises:
+        UserError: If no variable has named axes of space, two have other grids, or `periodic` is neither true
+            nor false.
+    """
+    with _dataset(str(path)) as dataset:
+        variables: dict[str, Variable] = {}
+        units: dict[str, str] = {}
+        sizes: dict[str, int] = {}
+        constants = []
+        for name, array in dataset.data_vars.items():
+            axes = _axes(array.dims)
+            if axes is None or array.dtype.kind not in "fiub":
+                continue
+            for axis, size in zip(axes, array.shape, strict=True):
+                if axis != "c" and sizes.setdefault(axis, size) != size:
+                    raise UserError(
+                        f"{path} has {name} with {size} points along {axis}, others have {sizes[axis]}; "
+                        "keep fields of one grid in a file"
+                    )
+            many = array.shape[axes.index("c")] if "c" in axes else 1
+            own = _words(array.attrs.get("units"))
+            for number, channel in enumerate(_channels(str(name), array, axes, many, dataset)):
+                variables[channel] = Variable(str(name), axes, number)
+                several = many > 1 and len(own) == many
+                units[channel] = own[number] if several else str(array.attrs.get("units", "1"))
+                if "t" not in axes:
+                    constants.append(channel)
+        if not variables:
+            known = ", ".join(f"{name}{tuple(array.dims)}" for name, array in dataset.data_vars.items())
+            raise UserError(
+                f"{path} has no field with axes named x (and y, z); it has {known or 'no variables'}; "
+                "rename its axes or name the layout in data.layout"
+            )
+        space = [axis for axis in "xyz" if axis in sizes]
+        grid = tuple(sizes[axis] for axis in space)
+        names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
+        steps = sizes.get("t", 1)
+        positions = {
+            axis: np.array(dataset[name].values, dtype=np.float64)
+            for axis, name in names.items()
+            if name in dataset.coords and dataset[name].dtype.kind in "fiu"
+        }
+        times = positions.get("t", uniform(0))
+        said = dataset.attrs
+        parameters = _parameters(said.get("parameters"))
+        count = sizes.get("n", 1)
+        column = np.tile(np.array(list(parameters.values()), dtype=np.float32), (count, 1))
+        return ArraySource(
+            name=path.stem,
+            path=str(path),
+            layout="labelled",
+            segments=[Segment(str(path), count, variables, numbers=column if parameters else None)],
+            steps=steps,
+            space=grid,
+            # Without an axis of time in the fields, what else is stored along one says nothing of them.
+            times=times if len(times) == steps else uniform(steps, float(steps - 1)),
+            coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),
+            units=units,
+            periodic=_flag(said.get("periodic", 0), path),
+            parameters=tuple(parameters),
+            constants=tuple(dict.fromkeys([*constants, *_fields(said.get("constants"), variables)])),
+            inputs=_fields(said.get("inputs"), variables),
+            licence=str(said.get("licence") or ""),
+            opener=open_hdf5 if _plain(path, dataset) else open_labelled,
+        )
+
+
+def _dataset(path: str) -> Any:
+    import xarray
+
+    how: dict[str, Any] = {"decode_times": False, "cache": False}
+    if Path(path).is_dir():
+        how |= {"engine": "zarr", "consolidated": None}
+    elif Path(path).is_file() and is_hdf5(Path(path)):
+        how |= {"engine": "h5netcdf", "phony_dims": "access"}
+    try:
+        return xarray.open_dataset(path, **how)
+    except FileNotFoundError as error:
+        raise UserError(f"the file {path} does not exist; check data.path") from error
+    except Exception as error:  # each engine raises what it likes
+        why = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{path} is cut off, damaged or no netCDF file or Zarr group ({why}); copy or download it again"
+        ) from error
+
+
+def _plain(path: Path, dataset: Any) -> bool:
+    """Say whether a file of ours is as we wrote it: packed in no way, it is read faster without xarray."""
+    if not path.is_file() or not maker(path):
+        return False
+    how = [array.encoding for array in dataset.data_vars.values()]
+    packed = any("scale_factor" in one or "add_offset" in one for one in how)
+    return not packed and all(one["dtype"].kind == "f" for one in how)
+
+
+def _axes(dims: Any) -> str | None:
+    """Return the letters of an array's axes; None if one has no known name or none is of space."""
+    found = letters(dims)
+    known = "".join(letter for letter in found if letter is not None)
+    return known if len(set(known)) == len(found) and "x" in known else None
+
+
+def _channels(name: str, array: Any, axes: str, many: int, dataset: Any) -> list[str]:
+    said = _words(array.attrs.get("channels"))
+    if len(said) == many:
+        return said
+    if "c" not in axes:
+        return [name]
+    dim = array.dims[axes.index("c")]
+    if dim in dataset.coords:
+        return [str(value) for value in dataset[dim].values]
+    return [f"{name}_{number}" for number in range(many)]
+
+
+def _words(value: Any) -> list[str]:
+    """Return the words of an attribute: a list, or one text with commas between them."""
+    parts = value if isinstance(value, list | tuple | np.ndarray) else str(value or "").split(",")
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
+def _fields(value: Any, variables: Mapping[str, Variable]) -> tuple[str, ...]:
+    """Return the fields that an attribute lists; none if it lists anything else."""
+    names = tuple(_words(value))
+    return names if all(name in variables for name in names) else ()
+
+
+def _parameters(value: Any) -> dict[str, float]:
+    """Return the numbers of `name=number, ...`, or of a mapping; none of them if it is something else."""
+    pairs = value.items() if isinstance(value, Mapping) else (word.split("=") for word in _words(value))
+    try:
+        return {str(name).strip(): float(number) for name, number in pairs}
+    except (TypeError, ValueError):
+        return {}
+
+
+def _flag(value: Any, path: Path) -> bool:
+    words = {str(one.decode() if isinstance(one, bytes) else one).strip().lower() for one in np.ravel(value)}
+    if words and words <= _YES:
+        return True
+    if words and words <= _NO:
+        return False
+    shown = " ".join(str(value).split())
+    raise UserError(
+        f"{path} has the attribute periodic = '{shown}'; it must be true or false (or yes, no, 1, 0)"
+    )
+
+
+def _dimension(dataset: Any, axis: str) -> str:
+    return next((str(dim) for dim in dataset.sizes if str(dim).lower() in AXES[axis]), axis)

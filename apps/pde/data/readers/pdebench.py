@@ -1,0 +1,189 @@
+"""PDEBench's HDF5 files (Takamoto et al. 2022, arXiv 2210.07182): scalar, Darcy, compressible, per-seed
+groups.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.pde.data.readers.arrays import (
+    ArraySource,
+    Segment,
+    Variable,
+    cells,
+    is_hdf5,
+    natural,
+    open_hdf5,
+    uniform,
+)
+from core.errors import UserError
+
+__all__ = ["recognise", "source"]
+
+SUFFIXES = (".h5", ".hdf5")
+_FLUID = {
+    "density": "density", "Vx": "velocity_x", "Vy": "velocity_y", "Vz": "velocity_z", "pressure": "pressure"
+}  # fmt: skip
+
+
+def recognise(path: Path) -> bool:
+    """Say whether the file has this layout."""
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES or not is_hdf5(path):
+        return False
+    with open_hdf5(str(path)) as file:
+        return _kind(file) is not None
+
+
+def source(path: Path) -> ArraySource:
+    """Return the trajectories of one file.
+
+    The files do not say whether the domain is periodic. That of the scalar equations on a line is (advection,
+    Burgers, diffusion-reaction), that of compressible flow as its file's name says, all others are not.
+
+    Raises:
+        UserError: If the file has another layout, or its arrays do not fit each other.
+    """
+    with open_hdf5(str(path)) as file:
+        kind = _kind(file)
+        if kind is None:
+            raise UserError(f"{path} has none of tensor, density and seed groups with data, as PDEBench has")
+        return {"tensor": _tensor, "fluid": _fluid, "seeds": _seeds}[kind](path, file)
+
+
+def _kind(file: Any) -> str | None:
+    if "tensor" in file:
+        return "tensor"
+    if "density" in file and "Vx" in file and hasattr(file["density"], "shape"):
+        return "fluid"
+    first = next(iter(file), None)
+    if first is not None and first.isdigit() and hasattr(file[first], "keys") and "data" in file[first]:
+        return "seeds"
+    return None
+
+
+def _tensor(path: Path, file: Any) -> ArraySource:
+    shape = file["tensor"].shape
+    darcy = "nu" in file and file["nu"].ndim > 1
+    space = "xyz"[: len(shape) - 2]
+    steps, grid = shape[1], tuple(shape[2:])
+    if darcy:
+        if file["nu"].shape != (shape[0], *grid):
+            raise UserError(f"{path} has nu of shape {file['nu'].shape} for a tensor of shape {shape}")
+        variables = {"nu": Variable("nu", "n" + space), "tensor": Variable("tensor", "n1" + space)}
+        steps = 1
+    else:
+        variables = {"tensor": Variable("tensor", "nt" + space)}
+    named = {name: file[name][()] for name in ("nu", "beta") if name in file and file[name].size == 1}
+    named |= {name: file.attrs[name] for name in ("beta",) if name in file.attrs}
+    values = [float(np.ravel(value)[0]) for value in named.values()]
+    numbers = np.tile(np.array(values, dtype=np.float32), (shape[0], 1)) if named else None
+    return _made(
+        path,
+        file,
+        [Segment(str(path), shape[0], variables, numbers=numbers)],
+        steps=steps,
+        grid=grid,
+        periodic=len(grid) == 1 and not darcy,
+        parameters=tuple(named),
+        constants=tuple(variables) if darcy else (),
+    )
+
+
+def _fluid(path: Path, file: Any) -> ArraySource:
+    shape = file["density"].shape
+    space = "xyz"[: len(shape) - 2]
+    variables = {}
+    for stored, name in _FLUID.items():
+        if stored in file:
+            if file[stored].shape != shape:
+                raise UserError(f"{path} has {stored} of shape {file[stored].shape}, density of {shape}")
+            variables[name] = Variable(stored, "nt" + space)
+    segments = [Segment(str(path), shape[0], variables)]
+    return _made(
+        path,
+        file,
+        segments,
+        steps=shape[1],
+        grid=tuple(shape[2:]),
+        periodic=_periodic_fluid(path, len(space)),
+    )
+
+
+def _seeds(path: Path, file: Any) -> ArraySource:
+    labels = tuple(sorted((name for name in file if name.isdigit()), key=natural))
+    shape = file[labels[0]]["data"].shape  # (T, *space, C)
+    space = "xyz"[: len(shape) - 2]
+    names = ("tensor",) if shape[-1] == 1 else tuple(f"field_{number}" for number in range(shape[-1]))
+    variables = {
+        name: Variable("{}/data", "t" + space + "c", number) for number, name in enumerate(names)
+    }  # fmt: skip
+    return _made(
+        path,
+        file[labels[0]],
+        [Segment(str(path), len(labels), variables, labels)],
+        steps=shape[0],
+        grid=tuple(shape[1:-1]),
+    )
+
+
+def _made(
+    path: Path,
+    file: Any,
+    segments: list[Segment],
+    *,
+    steps: int,
+    grid: tuple[int, ...],
+    periodic: bool = False,
+    parameters: tuple[str, ...] = (),
+    constants: tuple[str, ...] = (),
+) -> ArraySource:
+    times = _positions(file, "t", steps)
+    axes = [_positions(file, axis, size) for axis, size in zip("xyz", grid, strict=False)]
+    return ArraySource(
+        name=path.stem,
+        path=str(path),
+        layout="pdebench",
+        segments=segments,
+        steps=steps,
+        space=grid,
+        times=uniform(steps) if times is None else times,
+        coordinates=tuple(
+            cells(size) if axis is None else axis for axis, size in zip(axes, grid, strict=True)
+        ),
+        # A grid with points on both edges stores the same point twice if it is periodic, so it is not.
+        periodic=periodic and all(axis is None or _open(axis) for axis in axes),
+        parameters=parameters,
+        constants=constants,
+        inputs=constants[:1],
+    )
+
+
+def _periodic_fluid(path: Path, space: int) -> bool:
+    """Say whether a compressible set is periodic: its file's name does, else those in the plane are.
+
+    The benchmark's names say `periodic` or `trans` (values go on unchanged beyond the edge); sets that start
+    from a shock or a blast have open edges too.
+    """
+    name = path.stem.lower()
+    if "periodic" in name:
+        return True
+    return space == 2 and not any(word in name for word in ("trans", "shock", "blast", "outflow"))
+
+
+def _positions(file: Any, axis: str, size: int) -> NDArray[np.float64] | None:
+    for name in (f"{axis}-coordinate", f"grid/{axis}"):
+        if name in file:
+            values = np.asarray(file[name][()], dtype=np.float64)
+            if values.ndim == 1 and len(values) >= size:
+                return values[:size]  # some files have one time more than snapshots
+    return None
+
+
+def _open(axis: NDArray[np.float64]) -> bool:
+    """Say whether the points are those of whole cells: number times distance is a round number."""
+    length = len(axis) * (axis[1] - axis[0]) if len(axis) > 1 else 1.0
+    return bool(abs(length - round(length)) < 1e-3 * max(length, 1.0))

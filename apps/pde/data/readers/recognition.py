@@ -1,0 +1,78 @@
+"""Which reader a file or folder belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from apps.pde.data.readers import labelled, pdearena, pdebench, pdegym, tensors, the_well, zarr_store
+from apps.pde.data.readers.arrays import ArraySource
+from apps.pde.data.readers.field_names import maker
+from core.errors import UserError, did_you_mean
+
+__all__ = ["LAYOUTS", "open_source", "splits_of"]
+
+_READERS: dict[str, tuple[Callable[[Path], object], Callable[..., ArraySource]]] = {
+    "store": (zarr_store.recognise, zarr_store.source),
+    "tensors": (tensors.recognise, tensors.source),
+    "the_well": (the_well.recognise, the_well.source),
+    "pdearena": (pdearena.recognise, pdearena.source),
+    "pdebench": (pdebench.recognise, pdebench.source),
+    "pdegym": (pdegym.recognise, pdegym.source),
+    "labelled": (labelled.recognise, labelled.source),
+}
+
+LAYOUTS = tuple(_READERS)
+"""Names of the layouts: `store` is ours, `labelled` any netCDF or Zarr with named axes."""
+
+
+def open_source(path: str | Path, *, layout: str | None = None, split: str | None = None) -> ArraySource:
+    """Return the trajectories of a file or folder.
+
+    Args:
+        path: File or folder; no values are read.
+        layout: One of `LAYOUTS`; None recognises it.
+        split: Part of layouts that keep train, valid and test apart (The Well, PDEArena); others refuse it.
+
+    Raises:
+        UserError: If the path is not there, the file is damaged, or its layout is unknown.
+    """
+    where = _entry(Path(path).expanduser(), layout)
+    name = _layout(where, layout)
+    _, read = _READERS[name]
+    if split is not None:
+        if name not in ("the_well", "pdearena"):
+            raise UserError(f"{where} has the layout {name}, which has no part '{split}'; leave it out")
+        return read(where, split=split)
+    return read(where)
+
+
+def splits_of(path: str | Path, *, layout: str | None = None) -> tuple[str, ...]:
+    """Return which of train, valid and test the data keep apart themselves; empty for one list of all."""
+    where = _entry(Path(path).expanduser(), layout)
+    name = _layout(where, layout)
+    return {"the_well": the_well.splits, "pdearena": pdearena.splits}.get(name, lambda _: ())(where)
+
+
+def _entry(path: Path, layout: str | None) -> Path:
+    """Return the file of ours that a folder holds under the name of a published set, else the path itself."""
+    file = pdegym.assembled(path)
+    return file if layout is None and file != path and maker(file) else path
+
+
+def _layout(path: Path, layout: str | None) -> str:
+    if layout is not None and layout not in _READERS:
+        raise UserError(
+            f"there is no layout '{layout}'{did_you_mean(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
+        )
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check data.path")
+    if layout is not None:
+        return layout
+    found = next((name for name, (recognise, _) in _READERS.items() if recognise(path)), None)
+    if found is None:
+        raise UserError(
+            f"the layout of {path} is not known; readable are {', '.join(LAYOUTS)} "
+            "(labelled: netCDF or Zarr with axes named sample, time, x, y), see data.layout"
+        )
+    return found

@@ -1,0 +1,82 @@
+"""Input and solution as two tensors in a `.pt` file, as the neuraloperator project ships its small sets."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, cells, uniform
+from core.errors import UserError
+
+__all__ = ["open_tensors", "recognise", "source"]
+
+SUFFIXES = (".pt", ".pth")
+
+
+def open_tensors(path: str) -> Mapping[str, Any]:
+    """Return the tensors of a file as arrays; they stay on disk until they are read.
+
+    Raises:
+        UserError: If the file is damaged or holds anything but tensors.
+    """
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(f"the file {path} does not exist; check data.path") from error
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is cut off, damaged or no file of tensors ({why}); copy it again") from error
+    if not isinstance(found, Mapping) or not all(hasattr(found.get(name), "numpy") for name in ("x", "y")):
+        held = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise UserError(f"{path} must hold a dictionary with the tensors x and y, it holds {held}")
+    return {name: value.numpy() for name, value in found.items() if hasattr(value, "numpy")}
+
+
+def recognise(path: Path) -> bool:
+    """Say whether the file is one of tensors."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
+def source(path: Path) -> ArraySource:
+    """Return the samples: `x` `(N, *space)` beside `y`, of the same shape or with an axis of time.
+
+    Boolean coefficients become 0 and 1. With time, `y` is the trajectory and `x` its first frame.
+
+    Raises:
+        UserError: If the shapes do not fit.
+    """
+    arrays = open_tensors(str(path))
+    x, y = arrays["x"], arrays["y"]
+    numbers = None
+    if y.shape == x.shape:
+        space = "xyz"[: x.ndim - 1]
+        variables = {"x": Variable("x", "n" + space), "y": Variable("y", "n" + space)}
+        steps, grid, constants = 1, x.shape[1:], ("x", "y")
+    elif y.ndim == x.ndim + 1 and y.shape[0] == x.shape[0] and y.shape[2:] == x.shape[1:]:
+        variables = {"y": Variable("y", "nt" + "xyz"[: y.ndim - 2])}
+        steps, grid, constants = y.shape[1], y.shape[2:], ()
+        if "visc" in arrays and arrays["visc"].size in (1, len(y)):
+            numbers = np.broadcast_to(arrays["visc"].reshape(-1, 1), (len(y), 1)).astype(np.float32)
+    else:
+        raise UserError(f"{path} has x of shape {x.shape} and y of shape {y.shape}, which do not fit")
+    return ArraySource(
+        name=path.stem,
+        path=str(path),
+        layout="tensors",
+        segments=[Segment(str(path), len(y), variables, numbers=numbers)],
+        steps=steps,
+        space=tuple(grid),
+        times=uniform(steps),
+        coordinates=tuple(cells(size) for size in grid),
+        periodic=steps > 1,
+        parameters=() if numbers is None else ("viscosity",),
+        constants=constants,
+        inputs=constants[:1],
+        opener=open_tensors,
+    )

@@ -1,0 +1,1 @@
+"""Scores of predicted fields, and what physics says of them."""

@@ -1,0 +1,1 @@
+"""Trajectories from a checkpoint alone: `dfm pde predict` and the surrogate."""

@@ -1,0 +1,1 @@
+"""Solvers and families of problems that make trajectories."""

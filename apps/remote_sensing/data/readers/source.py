@@ -1,0 +1,293 @@
+"""What a reader gives: scenes that know their files, and pixels of a window when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from apps.remote_sensing.batch import IGNORE
+from apps.remote_sensing.data.raster import Header, Window, check_grid, read_header, read_seen, read_window
+from apps.remote_sensing.data.readers.scene import Cut, Pixels, Scene, Target
+from apps.remote_sensing.data.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
+from core.errors import UserError
+from core.files import data_folder
+
+__all__ = [
+    "SPLITS",
+    "Cut",
+    "Pixels",
+    "Scene",
+    "Source",
+    "Target",
+    "drawn_share",
+    "positions",
+    "read_lines",
+    "read_names",
+]
+
+
+class Source:
+    """Base of the readers; a subclass lists the scenes of a split, and may read labels of its own kind.
+
+    Nothing is read before scenes are asked for.
+
+    Args:
+        path: Folder of the data set; None is its folder below the environment's DFM_DATA.
+        nodata: The number that stands for no measurement; None takes each file's own.
+        resampling: How coarser bands are brought to the finest, as rasterio names it.
+    """
+
+    name = "scenes"
+    """What the set is called; with `path` None also its folder."""
+    sensor: str | None = None
+    target: Target = "segmentation"
+    bands: tuple[str, ...] = ()
+    """Names of all bands in the order of a scene's places."""
+    classes: tuple[str, ...] = ()
+    frames = 1
+    scale = 1.0
+    """What stored numbers are multiplied by before the published statistics hold."""
+    mean: Mapping[str, float] = {}
+    std: Mapping[str, float] = {}
+    licence = ""
+    default_nodata: float | None = None
+    """What stands for no measurement in files that do not say it."""
+    keeps_statistics = True
+    """Whether the files tell when statistics have to be computed again."""
+
+    def __init__(
+        self, path: str | None = None, *, nodata: float | None = None, resampling: str = "bilinear"
+    ) -> None:
+        self.path = Path(path).expanduser() if path else data_folder() / self.name
+        self.nodata, self.resampling = nodata, resampling
+        # Where a list, scenes that cannot be listed are left out, and their sentences are put here.
+        self.refused: list[str] | None = None
+        self._headers: dict[Path, Header] = {}
+        self._agreed: set[tuple[Path, ...]] = set()
+
+    def move(self, path: str) -> None:
+        """Read another folder from now on; a subclass that remembers anything of the old one forgets it."""
+        self.path = Path(path).expanduser()
+        self._headers.clear()
+        self._agreed.clear()
+
+    def reading(self) -> tuple[Any, ...]:
+        """Return what changes the numbers that `read` gives of the same files, for what is kept of them."""
+        return self.nodata, self.default_nodata, self.resampling, self.target, self.frames
+
+    def scenes(self, split: str) -> list[Scene]:
+        """Return the scenes of `train`, `val`, `test` or `predict` in a fixed order; there may be none."""
+        readers = "apps.remote_sensing.data.readers"
+        raise UserError(f"{type(self).__name__} lists no scenes; use a reader of {readers}")
+
+    def positions(self, names: Sequence[str] | None) -> list[int]:
+        """Return where the named bands stand among `bands`; all of them for None.
+
+        Raises:
+            UserError: If there is no such band.
+        """
+        return positions(names, self.bands, what=self.name, sensor=self.sensor)
+
+    def header(self, path: Path) -> Header:
+        """Return a file's header; it is read once."""
+        if path not in self._headers:
+            self._headers[path] = read_header(path)
+        return self._headers[path]
+
+    def size(self, scene: Scene) -> tuple[int, int]:
+        """Return rows and columns of a scene, those of its finest file."""
+        headers = [self.header(path) for path in scene.files]
+        return max(one.height for one in headers), max(one.width for one in headers)
+
+    def location(self, scene: Scene) -> tuple[float, float] | None:
+        """Return latitude and longitude of a scene's centre in degrees, or None if nobody knows."""
+        return scene.location or self.header(scene.files[0]).centre()
+
+    def drawn(self, scene: Scene, generator: torch.Generator) -> Scene:
+        """Return what a training sample sees of a scene where it has more than that, such as other dates.
+
+        Args:
+            scene: Of `scenes`.
+            generator: The sample's own.
+        """
+        return scene
+
+    def gaps(
+        self, index: int, *, size: tuple[int, int], generator: torch.Generator | None
+    ) -> NDArray[np.bool_] | None:
+        """Return the clouds `(T, H, W)` a sample is to be freed of, or None if the set has none.
+
+        Args:
+            index: Number of the sample.
+            size: Rows and columns of its scene.
+            generator: Draws one in training; None is evaluation, where a sample has always the same.
+        """
+        return None
+
+    def read(self, scene: Scene, bands: Sequence[int], cut: Cut) -> Pixels:
+        """Read a window of the chosen bands.
+
+        Args:
+            scene: Of `scenes`.
+            bands: Positions among `bands`.
+            cut: Chooses the window when the size is known.
+
+        Raises:
+            UserError: If a file is damaged, the files do not fit each other, or a label is out of range.
+        """
+        height, width = self.size(scene)
+        self._check(scene)
+        window = cut(height, width)
+        count = len(self.bands)
+        wanted = [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands]
+        out: NDArray[Any] | None = None
+        missing: NDArray[np.bool_] | None = None
+        dark: NDArray[np.bool_] | None = None
+        for number in dict.fromkeys(file for file, _ in wanted):
+            rows = [row for row, (file, _) in enumerate(wanted) if file == number]
+            file = scene.files[number]
+            part = self._part(file, [wanted[row][1] for row in rows], window, (height, width))
+            gone, black = self._missing(part, file), self._black(part, file)
+            if (seen := self._seen(scene, number, window, (height, width))) is not None:
+                gone = np.broadcast_to(~seen, part.shape) if gone is None else gone | ~seen
+            if len(rows) == len(wanted):
+                out, missing, dark = part, gone, black
+                break
+            if out is None or missing is None or dark is None:
+                out = np.empty((len(wanted), *part.shape[1:]), part.dtype)
+                missing, dark = np.zeros(out.shape, bool), np.zeros(out.shape, bool)
+            if out.dtype != part.dtype:
+                out = out.astype(np.result_type(out, part))
+            out[rows] = part
+            if gone is not None:
+                missing[rows] = gone
+            if black is not None:
+                dark[rows] = black
+        assert out is not None
+        image = out.reshape(scene.frames, len(bands), *out.shape[1:])
+        valid: NDArray[np.bool_] = np.ones((scene.frames, *out.shape[1:]), bool)
+        if missing is not None:
+            valid &= ~missing.reshape(image.shape).any(1)
+        if dark is not None:  # one band alone may be dark
+            valid &= ~dark.reshape(image.shape).all(1)
+        return Pixels(image, valid, self.label(scene, window))
+
+    def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
+        """Return the label of a window of a scene."""
+        if self.target == "none" or scene.label is None:
+            return None
+        if isinstance(scene.label, tuple):
+            return np.array(scene.label[0]) if self.target == "classification" else self.marked(scene.label)
+        header = self.header(scene.label)
+        values = read_window(scene.label, [1], window)[0]
+        seen = read_seen(scene.label, header, window)
+        if self.target == "regression":
+            numbers = self._numbers(values, header.nodata)
+            return numbers if seen is None else np.where(seen, numbers, np.float32(np.nan))
+        classes = self.classed(values, header.nodata)
+        return self._checked(classes if seen is None else np.where(seen, classes, IGNORE), scene.label)
+
+    def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
+        """Return class numbers of a label raster's values, `IGNORE` where there is none."""
+        labels = values.astype(np.int64)
+        if not np.issubdtype(values.dtype, np.integer):
+            labels[~np.isfinite(values)] = IGNORE
+        if nodata is not None and nodata == nodata:
+            labels[values == nodata] = IGNORE
+        return labels
+
+    def marked(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Return 0 and 1 for each class, `(K,)`."""
+        marks = np.zeros(len(self.classes), np.float32)
+        marks[list(numbers)] = 1
+        return marks
+
+    def native(self, scene: Scene) -> dict[str, NDArray[Any]]:
+        """Return the first date's bands whole, each on the grid of its own file: for looking at."""
+        found = {}
+        for band, (file, place) in zip(self.bands, scene.places, strict=False):
+            header = self.header(scene.files[file])
+            area = (0, 0, header.height, header.width)
+            found[band] = read_window(scene.files[file], [place], area)[0]
+        return found
+
+    def _part(self, path: Path, bands: list[int], window: Window, size: tuple[int, int]) -> NDArray[Any]:
+        header = self.header(path)
+        if (header.height, header.width) == size:
+            return read_window(path, bands, window)
+        area = _scaled(window, header, size)
+        return read_window(path, bands, area, shape=window[2:], resampling=self.resampling)
+
+    def _nodata(self, path: Path) -> float | None:
+        if self.nodata is not None:
+            return self.nodata
+        own = self.header(path).nodata
+        return self.default_nodata if own is None else own
+
+    def _missing(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
+        """Return where a band has no number or the one that stands for no measurement, but for 0."""
+        nodata = self._nodata(path)
+        gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
+        if nodata:
+            same = part == nodata  # nowhere for NaN
+            gone = same if gone is None else gone | same
+        return gone if gone is not None and gone.any() else None
+
+    def _black(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
+        """Return where a band is 0, if that stands for no measurement where all bands are."""
+        return part == 0 if self._nodata(path) == 0 else None
+
+    def _seen(
+        self, scene: Scene, number: int, window: Window, size: tuple[int, int]
+    ) -> NDArray[np.bool_] | None:
+        """Return what a file's own mask calls measured."""
+        path = scene.files[number]
+        header = self.header(path)
+        alpha = header.alpha and header.count > 1 and (number, header.count) not in scene.places
+        if not header.mask and not alpha:
+            return None
+        if (header.height, header.width) == size:
+            return read_seen(path, header, window, alpha=alpha)
+        return read_seen(path, header, _scaled(window, header, size), shape=window[2:], alpha=alpha)
+
+    def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
+        numbers = values.astype(np.float32)
+        if nodata is not None and nodata == nodata:
+            numbers[values == nodata] = np.nan
+        return numbers
+
+    def _checked(self, labels: NDArray[np.int64], path: object) -> NDArray[np.int64]:
+        if self.classes and labels.size:
+            low, high, last = int(labels.min()), int(labels.max()), len(self.classes) - 1
+            if low < IGNORE or high > last:
+                raise UserError(
+                    f"{path} has the class {high if high > last else low}, but classes are 0 to {last} "
+                    f"({', '.join(self.classes[:3])}{', …' if last > 2 else ''}) and {IGNORE} "
+                    "for unknown; name all "
+                    "classes or correct the labels"
+                )
+        return labels
+
+    def _check(self, scene: Scene) -> None:
+        known = (*scene.files, scene.label) if isinstance(scene.label, Path) else scene.files
+        if known in self._agreed:
+            return
+        first = scene.files[0]
+        for path in scene.files[1:]:
+            check_grid(first, self.header(first), path, self.header(path), same_size=False)
+        if isinstance(scene.label, Path) and self.target in ("segmentation", "regression"):
+            finest = max(scene.files, key=lambda path: self.header(path).height)
+            check_grid(finest, self.header(finest), scene.label, self.header(scene.label), same_size=True)
+        self._agreed.add(known)
+
+
+def _scaled(window: Window, header: Header, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return a window of the finest raster in the pixels of a coarser one."""
+    down, across = header.height / size[0], header.width / size[1]
+    top, left, rows, columns = window
+    return top * down, left * across, rows * down, columns * across

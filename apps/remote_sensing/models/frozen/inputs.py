@@ -1,0 +1,280 @@
+"""Which preparation goes with a set of weights, in recipes; and what it does to the data module's batches.
+
+The data module hands over stored numbers (`data.normalise=none`); size and numbers are changed here, once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.remote_sensing.models.frozen import resize_study as study
+from apps.remote_sensing.models.frozen.resizing import Normalisation, Preparation, arranged, preparation_for
+from core.errors import UserError, did_you_mean
+
+__all__ = ["Binding", "Given", "OfRun", "OfStudy", "OfWeights", "Prepared", "is_normalised", "prepared_for"]
+
+_FAR = 30.0  # deviations from the mean beyond which half the pixels cannot be: their units are others
+_AT_ENDS = 0.95  # share of numbers that are cut off, beyond which nothing is left to see
+
+
+class Binding:
+    """How images are prepared for a network; subclasses are frozen dataclasses that a recipe names."""
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return what is done to images whose bands are those named, in this order.
+
+        Raises:
+            UserError: If it cannot be told.
+        """
+        raise TypeError(f"{type(self).__name__} defines no preparation; name one of this module's classes")
+
+    def factor(self, network: nn.Module) -> float:
+        """Return what the data's numbers are multiplied by before that."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class OfWeights(Binding):
+    """What the network says of its published weights.
+
+    Args:
+        size: Pixels of the shorter side; None is the size that the weights were trained at.
+        reflectance: What a reflectance of 1 (or white) is in the data's numbers; None: as in the network's.
+
+    Raises:
+        UserError: If `reflectance` is not above 0.
+    """
+
+    size: int | None = None
+    reflectance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reflectance is not None and not 0 < self.reflectance < math.inf:
+            raise UserError(
+                f"reflectance is {self.reflectance}; it must be above 0, such as 10000 or 1: what a "
+                "reflectance of 1 is in the files"
+            )
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return the network's own preparation."""
+        if getattr(network, "normalisation", None) == "none":
+            return Preparation(size=self.size)
+        size = self.size or getattr(network, "image", None) or getattr(network, "resolution", None)
+        own = preparation_for(network, size=size)
+        if any(math.isnan(number) for number in own.mean):
+            raise UserError(
+                f"{type(network).__name__} has no statistics of some of its bands ({', '.join(bands)}); give "
+                "model.preparation apps.remote_sensing.models.frozen.inputs.Given with mean and std"
+            )
+        return own
+
+    def factor(self, network: nn.Module) -> float:
+        """Return the network's unit of reflectance over the data's."""
+        return 1.0 if self.reflectance is None else getattr(network, "scale", 1.0) / self.reflectance
+
+
+@dataclass(frozen=True)
+class OfStudy(Binding):
+    """What the resize study found best for a kind of weights on one of its data sets.
+
+    Args:
+        weights: `imagenet`, `moco`, `seco`, `mosaiks`, `random` or `image_statistics`.
+        data: A data set of the study, whose statistics and units these are: `eurosat`, `bigearthnet`, …
+        size: Pixels of the shorter side instead of the study's choice.
+        normalisation: `divide` or `standardise` instead of the study's choice.
+    """
+
+    weights: str = "imagenet"
+    data: str = "eurosat"
+    size: int | None = None
+    normalisation: str | None = None
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return the study's preparation for these bands; those that the data set lacks stay as they are."""
+        found = study.preparation(self.weights, self.data)
+        about = study.DATA_SETS[self.data]
+        if self.normalisation is not None:
+            if self.normalisation not in ("divide", "standardise"):
+                choices = ("divide", "standardise")
+                raise UserError(
+                    f"model.preparation.normalisation is '{self.normalisation}'; it must be one of "
+                    f"{', '.join(choices)}{did_you_mean(self.normalisation, choices)}"
+                )
+            found = Preparation(
+                self.normalisation,  # type: ignore[arg-type]
+                size=found.size,
+                divisor=about.divisor,
+                mean=about.mean,
+                std=about.std,
+            )
+        if found.normalisation == "standardise":
+            numbers = dict(zip(about.bands, zip(about.mean, about.std, strict=True), strict=True))
+            mean, std = zip(*(numbers.get(band, (0.0, 1.0)) for band in bands), strict=True)
+            found = replace(found, mean=mean, std=std)
+        return found if self.size is None else replace(found, size=self.size)
+
+
+@dataclass(frozen=True)
+class OfRun(Binding):
+    """How a run of our own normalised the images that its weights were trained on.
+
+    Args:
+        facts: Of its data, as its checkpoint holds them.
+        scale: What this run's stored numbers are multiplied by.
+    """
+
+    facts: Mapping[str, Any]
+    scale: float = 1.0
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return the run's means and deviations, and the side to which it resized."""
+        pairs = zip(self.facts["mean"], self.facts["std"], strict=True)
+        numbers = dict(zip(self.facts["bands"], pairs, strict=True))
+        mean, std = zip(*(numbers.get(band, (0.0, 1.0)) for band in bands), strict=True)
+        return Preparation("standardise", size=self.facts.get("resize"), mean=mean, std=std)
+
+    def factor(self, network: nn.Module) -> float:
+        """Return the run's units over those of these data."""
+        return float(self.facts.get("scale", 1.0)) / self.scale
+
+
+@dataclass(frozen=True)
+class Given(Binding):
+    """A preparation spelt out; for the arguments see `Preparation`.
+
+    Args:
+        normalisation: What is done to the numbers.
+        size: Pixels of the shorter side.
+        crop: Side of the square that is cut from the centre after that.
+        resize_first: Whether numbers are changed after the size.
+        divisor: For `divide` and `clip`.
+        mean: Of each band of the network, in its order.
+        std: As `mean`.
+        low: As `mean`.
+        high: As `mean`.
+    """
+
+    normalisation: Normalisation = "none"
+    size: int | None = None
+    crop: int | None = None
+    resize_first: bool = True
+    divisor: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return it."""
+        return Preparation(**vars(self))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Makes images of the data module what a network sees.
+
+    Args:
+        preparation: Size and numbers.
+        given: Names of the data's bands.
+        wanted: Those of the network's.
+        factor: What the data's numbers are multiplied by first.
+        fill: What pixels without data are in the end; None leaves them.
+    """
+
+    preparation: Preparation
+    given: tuple[str, ...]
+    wanted: tuple[str, ...]
+    factor: float = 1.0
+    fill: float | None = 0.0
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Bands that the network wants and the data lack: they are zeros."""
+        return tuple(band for band in self.wanted if band not in self.given)
+
+    def __call__(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Map `(B, C, T, H, W)`, valid where `(B, T, H, W)` is true, to `(B, C', T, H', W')`."""
+        x = images
+        if self.given != self.wanted:
+            x = arranged(x, given=self.given, wanted=self.wanted)
+        prepared = self.preparation(x if self.factor == 1.0 else x * self.factor)
+        return self._filled(prepared, valid, self.preparation)
+
+    def numbers(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the same with the size left as it is."""
+        whole = replace(self, preparation=replace(self.preparation, size=None, crop=None))
+        return whole(images, valid)
+
+    def check_units(self, images: Tensor) -> None:
+        """Refuse images whose numbers, prepared, are nothing that weights can have been trained on.
+
+        Raises:
+            UserError: If nearly all are alike or far from their mean.
+        """
+        if self.preparation.normalisation == "none":
+            return
+        sample = images[..., ::4, ::4]
+        spread, middle = float(sample.std()), float(sample.abs().median())
+        cut = self.preparation.normalisation in ("clip", "eight_bit")
+        ends = float(((sample <= 0) | (sample >= 1)).float().mean()) if cut else 0.0
+        if spread < 1e-4 or middle > _FAR or ends > _AT_ENDS:
+            what = (
+                f"{100 * ends:.0f} % of the images' numbers are cut off"
+                if ends > _AT_ENDS
+                else f"the images have a deviation of {spread:.3g} and a median size of {middle:.3g}"
+            )
+            raise UserError(
+                f"after {self.preparation.normalisation} {what}: their units are not the preparation's; give "
+                "model.preparation apps.remote_sensing.models.frozen.inputs.OfWeights with reflectance, what "
+                "a reflectance of 1 is in the files"
+            )
+
+    def _filled(self, x: Tensor, valid: Tensor | None, preparation: Preparation) -> Tensor:
+        if valid is None or self.fill is None or preparation.normalisation == "none":
+            return x
+        only_size = Preparation(size=preparation.size, crop=preparation.crop)
+        seen = only_size(valid[:, None].float()) > 0.5  # B 1 T H W
+        return torch.where(seen, x, self.fill)
+
+
+def prepared_for(
+    network: nn.Module, facts: Mapping[str, Any], *, binding: Binding | None, run: Mapping[str, Any] | None
+) -> Prepared:
+    """Return what is done to the data's images before a network sees them.
+
+    Args:
+        network: The encoder.
+        facts: Of the data module.
+        binding: As the recipe names it; None is the run's that trained the weights, else the network's own.
+        run: Facts of the data of that run of ours, if the weights are such.
+
+    Raises:
+        UserError: If the images would be normalised twice, or the preparation cannot be told.
+    """
+    given = tuple(facts["bands"])
+    wanted = tuple(getattr(network, "bands", given))
+    if not set(given) & set(wanted) and len(given) == len(wanted):
+        given = wanted  # the network's bands have numbers instead of names
+    if binding is None:
+        by_run = run is not None and is_normalised(run)
+        binding = OfRun(run or {}, facts.get("scale", 1.0)) if by_run else OfWeights()
+    preparation = binding.preparation(network, wanted)
+    if preparation.normalisation != "none" and is_normalised(facts):
+        raise UserError(
+            "the data module normalises the images and the preparation of the weights would do it again "
+            f"({preparation.normalisation}); give --data.normalise=none, or --model.preparation "
+            "apps.remote_sensing.models.frozen.inputs.Given to keep the data module's"
+        )
+    fill = binding.facts.get("fill", 0.0) if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
+    return Prepared(preparation, given, wanted, binding.factor(network), float(fill))
+
+
+def is_normalised(facts: Mapping[str, Any]) -> bool:
+    """Tell from a data module's facts whether it changes stored numbers by mean and deviation."""
+    return any(facts.get("mean") or ()) or any(number != 1 for number in facts.get("std") or ())

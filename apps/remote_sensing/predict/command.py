@@ -1,0 +1,233 @@
+"""`dfm remote-sensing predict`: scenes in, maps of the same grid out, whatever their size."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from apps.remote_sensing.predict.options import Job, add_scene_options, job_of, wanted_of
+from core.cli.words import Parser
+from core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from apps.remote_sensing.predict.fitting import Wanted
+    from apps.remote_sensing.predict.mapping import SceneMap
+    from apps.remote_sensing.predict.model import SceneModel
+    from apps.remote_sensing.predict.settings import MapSettings
+
+__all__ = ["main"]
+
+_TIFF = (".tif", ".tiff")
+_LARGEST = 1024  # side of a tile that is chosen without being asked for
+
+
+def main(argv: Sequence[str]) -> int:
+    """Map the scenes that `argv` names and return the exit code: 2 if any could not be mapped.
+
+    Raises:
+        UserError: For an unknown option, a missing file, or a single scene that cannot be mapped.
+    """
+    options = _parser().parse_args(list(argv))
+    job = job_of(options)
+    from apps.remote_sensing.predict.model import SceneModel
+    from core.accelerators.choice import usable
+
+    device = usable(options.device, order=("cuda", "cpu"))
+    model = SceneModel.from_checkpoint(options.ckpt_path, device=device)
+    model.check_maps()
+    settings, wanted = _settings(options, model), wanted_of(options, model)
+    if model.whole and job.out.suffix.lower() != ".tif":
+        return _tables(job, model, settings, wanted, options)
+    outs = job.outs(_TIFF)
+    for out, scene in outs.items() if options.uncertainty else ():
+        if _doubt(out) in outs:
+            raise UserError(
+                f"the uncertainty of {scene} and the map of {outs[_doubt(out)]} would both be {_doubt(out)}; "
+                "rename one, or map them apart"
+            )
+    return job.run(
+        outs,
+        lambda paths, out: _map(paths, out, model, settings, wanted, options),
+        on_error=options.on_error,
+    )
+
+
+def _settings(options: argparse.Namespace, model: SceneModel) -> MapSettings:
+    from apps.remote_sensing.predict.settings import MapSettings
+
+    kind, names = _kind(options, model), model.names
+    if model.kind == "gap_filling":
+        names = model.channels  # type: ignore[attr-defined]
+    tile = min(model.window or 224, _LARGEST) if options.tile is None else options.tile
+    if model.kind == "gap_filling":
+        tile = model.whole_tile(tile, asked=options.tile is not None)  # type: ignore[attr-defined]
+    elif options.gaps:
+        raise UserError(f"--gaps is for networks that fill gaps, and this one is for {model.kind}")
+    return MapSettings(
+        names=names,
+        kind=kind,
+        sensor=options.sensor or model.sensor,
+        dates=model.frames,
+        needs="any" if options.any_date or model.kind == "gap_filling" else "all",
+        gaps=options.gaps,
+        tile=tile,
+        overlap=tile // 8 if options.overlap is None else options.overlap,
+        batch_size=options.batch_size,
+        fill=math.nan,
+        nodata=options.map_nodata,
+        missing=options.nodata,
+        colours=_colours(options, model) if kind == "classes" else None,
+    )
+
+
+def _kind(options: argparse.Namespace, model: SceneModel) -> Literal["classes", "scores"]:
+    numbers = model.kind in ("regression", "gap_filling", "multilabel")
+    if options.kind not in (None, "classes", "scores"):
+        near = did_you_mean(options.kind, ("classes", "scores"))
+        raise UserError(f"--kind is '{options.kind}'; it must be classes or scores{near}")
+    if options.kind == "classes" and numbers:
+        raise UserError(f"--kind is classes and the network is for {model.kind}; leave it out")
+    if options.uncertainty and (numbers or model.whole):
+        raise UserError(
+            f"--uncertainty is of maps of classes, and the network is for {model.kind}; leave it out"
+        )
+    return "scores" if numbers or options.kind == "scores" else "classes"
+
+
+def _colours(options: argparse.Namespace, model: SceneModel) -> tuple[tuple[int, int, int], ...] | None:
+    if not options.colours:
+        from apps.remote_sensing.figures import class_colours
+
+        given = model.facts.get("colours") or class_colours(model.names)
+        return tuple((int(r), int(g), int(b)) for r, g, b in given) if len(model.names) < 256 else None
+    if len(options.colours) != len(model.names):
+        raise UserError(
+            f"--colours gives {len(options.colours)} colours and there are {len(model.names)} classes "
+            f"({', '.join(model.names)}); give one for each"
+        )
+    found = []
+    for word in options.colours:
+        digits = word.removeprefix("#")
+        try:
+            red, green, blue = bytes.fromhex(digits)
+        except ValueError as error:
+            raise UserError(f"--colours {word} is no colour; write it as '#1f77b4'") from error
+        found.append((red, green, blue))
+    return tuple(found)
+
+
+def _map(
+    paths: Sequence[Path],
+    out: Path,
+    model: SceneModel,
+    settings: MapSettings,
+    wanted: Wanted,
+    options: argparse.Namespace,
+) -> SceneMap:
+    from apps.remote_sensing.predict.mapping import map_scene
+    from apps.remote_sensing.predict.model import fitted
+
+    here, how, scene = fitted(paths, model, settings, wanted)
+    if model.whole:
+        return _tile_image(paths, out, here, how, options)
+    if model.kind == "gap_filling":
+        if how.missing is None and scene.nodata is None and not options.gaps and scene.dtype[0] != "f":
+            raise UserError(
+                f"{paths[0]} says of no number that it is no data; give --nodata or --gaps MASK.tif"
+            )
+        nodata = scene.nodata if how.missing is None else how.missing
+        how = replace(
+            how, keep=True, dtype=scene.dtype, nodata=options.map_nodata if nodata is None else nodata
+        )
+    made = map_scene(
+        paths,
+        out,
+        here,
+        how,
+        overwrite=options.overwrite,
+        restart=options.restart,
+        uncertainty=_doubt(out) if options.uncertainty else None,
+    )
+    if not options.no_figure:
+        from apps.remote_sensing.predict.quick_look import quick_look
+
+        picture = quick_look(made, paths, model, how)
+        made = replace(made, beside=(*made.beside, *((picture,) if picture else ())))
+    return made
+
+
+def _doubt(out: Path) -> Path:
+    """Return where the uncertainty of a map goes."""
+    return out.with_name(f"{out.stem}_uncertainty.tif")
+
+
+def _tile_image(
+    paths: Sequence[Path], out: Path, model: SceneModel, settings: MapSettings, options: argparse.Namespace
+) -> SceneMap:
+    from apps.remote_sensing.predict.grid_tiff import GridTiff
+    from apps.remote_sensing.predict.tile_labels import label_image, open_scene
+
+    with open_scene(paths, settings) as source:
+        facts, shape = settings.facts() | source.facts(), source.shape
+    classes = settings.kind == "classes"
+    image = GridTiff(
+        out,
+        ("class",) if classes else settings.names,
+        facts,
+        dtype=str(settings.map_dtype),
+        nodata=settings.map_nodata,
+        classes=settings.names if classes else (),
+        colours=settings.colours,
+        cloud=True,
+    )
+    if image.finished(overwrite=options.overwrite):
+        from apps.remote_sensing.predict.mapping import SceneMap
+
+        return SceneMap(out, shape, existed=True)
+    return label_image(paths, image, model, settings)
+
+
+def _tables(
+    job: Job, model: SceneModel, settings: MapSettings, wanted: Wanted, options: argparse.Namespace
+) -> int:
+    """Write one table for all scenes, or one for each into a folder."""
+    from apps.remote_sensing.predict.model import fitted
+    from apps.remote_sensing.predict.tables import CsvTable
+    from apps.remote_sensing.predict.tile_labels import columns, label_rows
+    from core.inference.many import outputs_for
+
+    def add(paths: Sequence[Path], table: CsvTable) -> SceneMap:
+        here, how, scene = fitted(paths, model, settings, wanted)
+        return label_rows(paths, table, here, how, scene)
+
+    def alone(paths: Sequence[Path], out: Path) -> SceneMap:
+        with CsvTable(out, columns(model), overwrite=options.overwrite).written() as table:
+            return add(paths, table)
+
+    if job.out.suffix.lower() != ".csv" or job.out.is_dir():
+        return job.run(job.outs((".csv",)), alone, on_error=options.on_error)
+    job.check([job.out])
+    with CsvTable(job.out, columns(model), overwrite=options.overwrite).written() as table:
+        outs = outputs_for(job.firsts, job.out.parent)  # names alone: all go into the one table
+        return job.run(outs, lambda paths, out: add(paths, table), on_error=options.on_error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="dfm remote-sensing predict", description=__doc__)
+    parser.add_argument("--ckpt_path", required=True, help="a checkpoint of a task of remote sensing")
+    parser.add_argument("--out", required=True, help="the map, or a folder for several")
+    add_scene_options(parser)
+    add = parser.add_argument
+    add("--kind", help="classes, or scores: one band for each class; default: classes")
+    add("--overlap", type=int, help="pixels that tiles share; default: an eighth of a tile")
+    add("--uncertainty", action="store_true", help="write beside it how undecided the classes are")
+    add("--gaps", help="a mask on the scene's grid: not 0 where a network that fills gaps is to fill")
+    add("--map_nodata", type=float, help="what the map holds without data; default: 255 or NaN")
+    add("--colours", nargs="+", help="'#rrggbb' of each class, the map's palette")
+    add("--restart", action="store_true", help="drop what a killed run left of a map")
+    add("--no_figure", action="store_true", help="write no picture beside the map")
+    return parser

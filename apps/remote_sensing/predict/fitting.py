@@ -1,0 +1,209 @@
+"""What of a scene a network is given: its bands by name or in order, its dates and its place."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from apps.remote_sensing.data.addresses import as_text, is_address
+from apps.remote_sensing.data.band_numbers import measured
+from apps.remote_sensing.data.bands import NAMES, SENSORS, canonical
+from apps.remote_sensing.data.dates_and_places import centre, dates_of, parsed, stamped
+from core.errors import UserError
+
+__all__ = ["Found", "Wanted", "found"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network takes, and what the user says of the files.
+
+    Args:
+        bands: Of one date, in the network's order.
+        frames: Dates.
+        chosen: Bands of the files that are given for these, by name or number; None: those of the same names.
+        names: Names of the files' bands, of one date, where their own are missing or wrong.
+        sensor: Whose numbers the names are.
+        dates: As the user wrote them; None takes them from the files' names.
+        timed: Whether dates matter to it, so that their lack is told.
+        placed: The same of the place.
+    """
+
+    bands: tuple[str, ...]
+    frames: int = 1
+    chosen: tuple[str | int, ...] | None = None
+    names: tuple[str, ...] | None = None
+    sensor: str | None = None
+    dates: tuple[str, ...] | None = None
+    timed: bool = False
+    placed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.chosen is not None and len(self.chosen) != len(self.bands):
+            raise UserError(
+                f"--bands names {len(self.chosen)} bands and the network takes {len(self.bands)} "
+                f"({', '.join(self.bands)}); give one for each, in this order"
+            )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scene has of it.
+
+    Args:
+        bands: To be read, of one date.
+        names: Of the files' bands, of one date; None takes the files' own.
+        dates: Of the frames, or None.
+        place: Latitude and longitude of the centre in degrees, or None.
+        dtype: Of the file's numbers.
+        nodata: Of the file, or None.
+        notes: What the user should know.
+    """
+
+    bands: tuple[str | int, ...]
+    names: tuple[str, ...] | None
+    dates: tuple[date, ...] | None
+    place: tuple[float, float] | None
+    dtype: str
+    nodata: float | None
+    notes: tuple[str, ...] = ()
+
+    def tell(self, path: Path, said: set[str]) -> None:
+        """Print the notes to stderr, those that were said of another scene before left out.
+
+        Args:
+            path: The scene.
+            said: Notes so far; the new ones are added.
+        """
+        for note in self.notes:
+            if note not in said:
+                print(f"{path}: {note}", file=sys.stderr, flush=True)
+            said.add(note)
+
+
+def found(paths: Sequence[Path], wanted: Wanted) -> Found:
+    """Look at the files of a scene for what a network takes.
+
+    Args:
+        paths: One file for each date, or one of all dates.
+        wanted: What that is.
+
+    Raises:
+        UserError: If a file is missing or damaged, or the number of bands or dates does not fit.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    path, frames, stamps = paths[0], wanted.frames, []
+    inside = frames // len(paths)
+    described: list[tuple[str | None, ...]] = []
+    if len(paths) not in (1, frames):
+        raise UserError(
+            f"{len(paths)} files are stacked and the network takes {frames} date{'s' * (frames > 1)}; give "
+            "one for each"
+        )
+    for file in paths:
+        if not is_address(file) and not file.exists():
+            raise UserError(f"there is no scene {file}; check the path")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(as_text(file)) as dataset:
+                    stamps.append(dataset.tags().get("TIFFTAG_DATETIME", ""))
+                    described.append(
+                        tuple(dataset.descriptions)[: measured(dataset, inside * len(wanted.bands))]
+                    )
+                    if file == path:
+                        place, dtypes, nodata = centre(dataset), dataset.dtypes, dataset.nodata
+        except RasterioError as error:
+            raise UserError(
+                f"{as_text(file)} is no raster that can be read: it is damaged or of another format"
+            ) from error
+    names = described[0]
+    if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):
+        raise UserError(
+            f"{path} has {len(names)} bands and the network takes {frames} dates of {len(wanted.bands)}, one "
+            f"date's after another's; give such a file, or {frames} files with --stack"
+        )
+    own = [one[: len(one) // inside] for one in described]
+    given, notes = _agreed(paths, own, wanted, stacked=inside > 1)
+    dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
+    if dates is None and (dates := stamped(stamps, frames)) is not None and wanted.timed:
+        notes.append("its dates are those that its files are stamped with")
+    if wanted.timed and dates is None:
+        notes.append("its dates are not known, which the network was told in training; give --dates")
+    if wanted.placed and place is None:
+        notes.append("it has no coordinates on the Earth, and the network was told places in training")
+    return Found(
+        bands=wanted.chosen or wanted.bands,
+        names=given,
+        dates=dates,
+        place=place,
+        dtype=dtypes[0],
+        nodata=nodata,
+        notes=tuple(notes),
+    )
+
+
+def _agreed(
+    paths: Sequence[Path], own: Sequence[Sequence[str | None]], wanted: Wanted, *, stacked: bool
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return what `_names` does for the files of all dates, which are read with one set of names."""
+    each = [_names(path, names, wanted, stacked=stacked) for path, names in zip(paths, own, strict=True)]
+    given = next((names for names, _ in each if names is not None), None)
+    if given is not None and wanted.names is None:
+        for path, names, (other, _) in zip(paths, own, each, strict=True):
+            if other is None and all(names) and _canonical(names, wanted.sensor) != list(given):
+                nameless = next(file for file, (known, _) in zip(paths, each, strict=True) if known)
+                raise UserError(
+                    f"the bands of {path} are {', '.join(map(str, names))} and those of {nameless} are not "
+                    "named so; give --band_names if all files have one order, or name their bands"
+                )
+    return given, list(dict.fromkeys(note for _, notes in each for note in notes))
+
+
+def _names(
+    path: Path, own: Sequence[str | None], wanted: Wanted, *, stacked: bool
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return names for the bands of a file whose own do not serve, as the readers of training data do."""
+    if wanted.names is not None or wanted.chosen is not None:
+        return wanted.names, []
+    fits, bands = len(own) == len(wanted.bands), [canonical(band) for band in wanted.bands]
+    try:
+        known = set(_canonical(own, wanted.sensor))
+    except UserError as error:
+        if not fits:
+            raise
+        for sensor in SENSORS:
+            if (read := _reads(own, sensor)) != bands and set(read) == set(bands):
+                raise UserError(
+                    f"{path} calls its bands {', '.join(map(str, own))}, on {sensor} {', '.join(read)}, and "
+                    f"the network takes {', '.join(bands)}; give --sensor {sensor}, or --band_names"
+                ) from error
+        known = set()  # numbers of a sensor that is not named
+    usable = all(own) and bool(known & {*bands, *NAMES})
+    if usable or not fits:
+        if not any(own) and stacked:
+            raise UserError(
+                f"{path} has {len(own)} bands a date without names and the network takes "
+                f"{len(wanted.bands)}; give --band_names in their order"
+            )
+        return None, []
+    said = "have no names" if not any(own) else f"are called {', '.join(str(name) for name in own)}"
+    return wanted.bands, [f"its bands {said}; they are taken for {', '.join(wanted.bands)}"]
+
+
+def _canonical(names: Sequence[str | None], sensor: str | None) -> list[str]:
+    return [canonical(name, sensor=sensor) for name in names if name]
+
+
+def _reads(names: Sequence[str | None], sensor: str) -> list[str]:
+    """Return the names as those of a sensor, none if it has not all of them."""
+    try:
+        return _canonical(names, sensor)
+    except UserError:
+        return []

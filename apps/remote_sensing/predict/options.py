@@ -1,0 +1,213 @@
+"""What the verbs on scenes share: files and folders in, results out, and how files are read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.remote_sensing.data.addresses import is_address
+from core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from apps.remote_sensing.predict.fitting import Wanted
+    from apps.remote_sensing.predict.mapping import SceneMap
+    from apps.remote_sensing.predict.model import SceneModel
+
+__all__ = ["SUFFIXES", "Job", "add_scene_options", "job_of", "scene_files", "wanted_of"]
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """Return the job that the options name.
+
+    Raises:
+        UserError: If a scene does not exist or comes twice, or lacks a date.
+    """
+    from apps.remote_sensing.data.addresses import as_path
+    from core.inference.many import ON_ERROR, scene_files
+
+    if options.on_error not in ON_ERROR:
+        near = did_you_mean(options.on_error, ON_ERROR)
+        raise UserError(f"--on_error is '{options.on_error}'; it must be {' or '.join(ON_ERROR)}{near}")
+    paths = [as_path(path) for path in options.path]
+    files = [file for path in paths for file in scene_files(path)]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(f"--data.path names {file} twice; give each scene once")
+    scenes: list[tuple[Path, ...]] = [(file,) for file in files]
+    by_date = options.stack and len(paths) > 1 and all(path.is_dir() for path in paths)
+    if by_date:
+        scenes = _same_names(paths)
+    elif options.stack:
+        scenes = [tuple(files)]
+    alone = options.stack or not paths[0].is_dir()
+    return Job(scenes, options.out, one=len(scenes) == 1 and alone and not by_date)
+
+
+def _same_names(folders: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Return the files of the same name in folders, one of which is of one date."""
+    from core.inference.many import scene_files
+
+    named = [{file.name: file for file in scene_files(folder)} for folder in folders]
+    for folder, known in zip(folders, named, strict=True):
+        if missing := set().union(*named) - set(known):
+            raise UserError(
+                f"{folder} has no {min(missing)}, which another of the stacked folders has; each date's "
+                "folder must hold the same scenes"
+            )
+    return [tuple(known[name] for known in named) for name in named[0]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which scenes are worked on and where the results go.
+
+    Args:
+        scenes: The files of each: one, or one for each date.
+        target: `--out`.
+        one: Whether the user named a single scene: its result may be named too, its failure is an error.
+    """
+
+    scenes: Sequence[tuple[Path, ...]]
+    target: str
+    one: bool
+
+    @property
+    def files(self) -> list[Path]:
+        """All files."""
+        return [file for scene in self.scenes for file in scene]
+
+    @property
+    def firsts(self) -> list[Path]:
+        """The first file of each scene, after which the results are named."""
+        return [scene[0] for scene in self.scenes]
+
+    @property
+    def out(self) -> Path:
+        """Where results go."""
+        return Path(self.target).expanduser()
+
+    def outs(self, suffixes: Sequence[str]) -> dict[Path, Path]:
+        """Return where each result goes, and its scene.
+
+        Args:
+            suffixes: Of results; the first is that of files in a folder.
+
+        Raises:
+            UserError: If a file is given for several scenes, has another suffix, or is a scene itself.
+        """
+        from core.inference.many import outputs_for
+
+        path, scenes = self.out, self.firsts
+        single = path.suffix.lower() in suffixes and not path.is_dir()
+        if single and not self.one:
+            raise UserError(f"--out {path} is a file and there are {len(scenes)} scenes; give a folder")
+        if self.one and not single and path.suffix and not path.is_dir():
+            raise UserError(
+                f"--out {path} ends in {path.suffix}; it must be a folder or end in {suffixes[0]}"
+            )
+        if not single and path.is_file():
+            raise UserError(f"--out {path} is a file; give a folder")
+        outs = {path: scenes[0]} if single else outputs_for(scenes, path, suffix=suffixes[0])
+        self.check(outs)
+        return outs
+
+    def check(self, outs: Iterable[Path]) -> None:
+        """Refuse results that would stand in the place of a scene.
+
+        Raises:
+            UserError: With the name.
+        """
+        known = {file.resolve() for file in self.files}
+        for made in outs:
+            if made.resolve() in known:
+                raise UserError(f"--out {made} is a scene itself; choose another name or folder")
+
+    def run(
+        self, outs: dict[Path, Path], work: Callable[[Sequence[Path], Path], SceneMap], *, on_error: str
+    ) -> int:
+        """Do the work for each scene, print what was written, and return the exit code.
+
+        Raises:
+            UserError: If a single scene fails, or one does with `stop`.
+        """
+        from core.inference.many import each_scene
+
+        said: set[Path] = set()
+        files = dict(zip(self.firsts, self.scenes, strict=True))
+
+        def told(scene: Path, out: Path) -> SceneMap:
+            made = work(files[scene], out)
+            for path in (made.path, *made.beside):
+                if path not in said:
+                    print(path, flush=True)
+                said.add(path)
+            return made
+
+        if self.one:
+            ((out, scene),) = outs.items()
+            told(scene, out)
+            return 0
+        report = each_scene(outs, told, on_error=on_error)  # type: ignore[arg-type]
+        print(report.summary(), file=sys.stderr)
+        return 2 if report.failed else 0
+
+
+def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
+    """Return what a model takes of a scene, with what the user says of the files."""
+    from apps.remote_sensing.predict.fitting import Wanted
+
+    chosen = tuple(int(band) if band.isdecimal() else band for band in options.bands or ())
+    return Wanted(
+        bands=model.bands,
+        frames=model.frames,
+        chosen=chosen or None,
+        names=tuple(options.band_names) if options.band_names else None,
+        sensor=options.sensor or model.sensor,
+        dates=tuple(options.dates) if options.dates else None,
+        timed=model.timed and model.reads("time"),
+        placed=model.placed and model.reads("location"),
+    )
+
+
+def add_scene_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which scenes are read and how."""
+    add = parser.add_argument
+    add("--data.path", dest="path", nargs="+", required=True, help="scenes, folders of them, or addresses")
+    add("--stack", action="store_true", help="the files are the dates of one scene, or each folder is a date")
+    add("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
+    add("--batch_size", type=int, default=4, help="tiles at once")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--bands", nargs="+", help="the files' bands to use, by name or number, in the network's order")
+    add("--band_names", nargs="+", help="names of the files' bands, where theirs are missing")
+    add("--sensor", help="whose numbers the names are: sentinel2, landsat or sentinel1")
+    add("--dates", nargs="+", help="YYYY-MM-DD of each date; default: from the files' names")
+    add("--any_date", action="store_true", help="take pixels that lack data at some of the dates too")
+    add("--nodata", type=float, help="number of the files that means no data, if they do not say it")
+    add("--on_error", default="skip", help="with several scenes: skip one that fails, or stop")
+    add("--overwrite", action="store_true", help="replace results of ours that were made otherwise")
+
+
+SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+"""Files of a folder that are taken for scenes."""
+
+
+def scene_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the scene, or the scenes of a folder in the order of their names.
+
+    Raises:
+        UserError: If there is no such path, or the folder holds no scene.
+    """
+    given = Path(path)
+    if given.is_file() or is_address(given):
+        return [given]
+    if not given.is_dir():
+        raise UserError(f"there is no scene or folder {given}; check the path")
+    files = sorted(file for file in given.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    if not files:
+        raise UserError(f"{given} holds no scene ({', '.join(SUFFIXES)}); give a file or another folder")
+    return files

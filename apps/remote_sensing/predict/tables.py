@@ -1,0 +1,214 @@
+"""Tables with a row for each tile of scenes: CSV for labels, Parquet for vectors; no scene is in by half."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from apps.remote_sensing.predict.writing import unwritable, writing
+from core.errors import UserError
+from core.files import remove, replacing
+
+__all__ = ["COLUMNS", "CsvTable", "ParquetTable"]
+
+COLUMNS = ("scene", "row", "column", "height", "width", "longitude", "latitude", "date", "valid")
+"""What every row says of its tile: the scene's name, first row and column and size in pixels, its centre in
+degrees, the scene's dates, and the share of its pixels that have data."""
+
+_TAG = b"domainfm"
+_HINT = "--overwrite replaces a table made here; choose another name otherwise"
+
+
+class CsvTable:
+    """A table of text.
+
+    Args:
+        path: Where it goes.
+        columns: Behind `COLUMNS`.
+        overwrite: Whether a table of ours at `path` is replaced.
+
+    Raises:
+        UserError: If a file is there that may not be replaced.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], *, overwrite: bool = False) -> None:
+        self.path, self.columns = path, (*COLUMNS, *columns)
+        if os.path.lexists(path):
+            if not _begins_with(path, COLUMNS):
+                raise UserError(
+                    f"{path} exists and is no table made here; move it away or choose another name"
+                )
+            if not overwrite:
+                raise UserError(f"{path} exists already; {_HINT}")
+        self._file: IO[str] | None = None
+        self._torn: UserError | None = None  # why half a scene stands in it
+
+    @contextmanager
+    def written(self) -> Iterator[CsvTable]:
+        """Write it within the block; it appears at the end, if no error leaves the block.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with (
+            writing(self.path),
+            replacing(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            self._file = file
+            csv.writer(file).writerow(self.columns)
+            yield self
+            if self._torn is not None:
+                raise self._torn
+
+    @contextmanager
+    def scene(self) -> Iterator[None]:
+        """Add the rows of a scene within the block; an error takes them out again.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        assert self._file is not None
+        if self._torn is not None:
+            raise self._torn
+        with writing(self.path):
+            self._file.flush()
+            before = self._file.tell()
+            try:
+                yield
+                self._file.flush()
+            except BaseException:
+                try:
+                    self._file.flush()
+                    self._file.seek(before)
+                    self._file.truncate()
+                except OSError as error:
+                    self._torn = unwritable(self.path, error)
+                raise
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows, values in the order of `columns`; None is an empty field."""
+        assert self._file is not None
+        shown = [[f"{one:.6g}" if isinstance(one, float) else one for one in row] for row in rows]
+        for row, exact in zip(shown, rows, strict=True):
+            for place in (5, 6):  # degrees, to 0.1 m
+                row[place] = None if exact[place] is None else f"{exact[place]:.6f}"
+        csv.writer(self._file).writerows(shown)
+
+
+class ParquetTable:
+    """A table with a vector in each row, as a list of float32.
+
+    Args:
+        path: Where it goes.
+        facts: What its vectors depend on, kept in its metadata.
+        overwrite: Whether a table of ours that was made otherwise is replaced.
+
+    Raises:
+        UserError: If pyarrow is missing, or a file is there that may not be replaced.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], *, overwrite: bool = False) -> None:
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise UserError(
+                "Parquet needs pyarrow: pip install 'domainfm[remote-sensing]', or use --format geotiff"
+            ) from error
+        number, degrees = pa.int32(), pa.float64()
+        kinds = (pa.string(), number, number, number, number, degrees, degrees, pa.string(), pa.float32())
+        fields = [pa.field(name, kind) for name, kind in zip(COLUMNS, kinds, strict=True)]
+        fields.append(pa.field("vector", pa.list_(pa.float32())))
+        self.path, self.facts = path, json.loads(json.dumps(facts))
+        self._schema = pa.schema(fields, metadata={_TAG: json.dumps(facts).encode()})
+        self._whole: Any = None
+        self._part: Any = None
+        self._torn: UserError | None = None  # why half a scene stands in it
+        self.existed = self._existed(overwrite)
+
+    @contextmanager
+    def written(self) -> Iterator[ParquetTable]:
+        """Write it within the block; it appears at the end, if no error leaves the block.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        import pyarrow.parquet as pq
+
+        with (
+            writing(self.path),
+            replacing(self.path) as temporary,
+            pq.ParquetWriter(temporary, self._schema) as self._whole,
+        ):
+            yield self
+            if self._torn is not None:
+                raise self._torn
+
+    @contextmanager
+    def scene(self) -> Iterator[None]:
+        """Add the rows of a scene within the block; after an error there are none of it.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        import pyarrow.parquet as pq
+
+        if self._torn is not None:
+            raise self._torn
+        part = self.path.with_name(f"{self.path.name}.scene.{os.getpid()}.tmp")
+        try:
+            with writing(self.path), pq.ParquetWriter(part, self._schema) as self._part:
+                yield
+            with pq.ParquetFile(part) as made:
+                for group in range(made.num_row_groups):
+                    self._whole.write_table(made.read_row_group(group))
+        except OSError as error:
+            self._torn = unwritable(self.path, error)
+            raise self._torn from error
+        finally:
+            remove(part)
+
+    def add(self, rows: Sequence[Sequence[Any]], vectors: Any) -> None:
+        """Add rows, values in the order of `COLUMNS`, and their vectors `(B, D)` float32."""
+        import pyarrow as pa
+
+        given = [
+            pa.array(list(values), field.type)
+            for values, field in zip(zip(*rows, strict=True), self._schema, strict=False)
+        ]
+        offsets = pa.array(range(0, vectors.size + 1, vectors.shape[1]), pa.int32())
+        given.append(pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1), pa.float32())))
+        self._part.write_table(pa.Table.from_arrays(given, schema=self._schema))
+
+    def _existed(self, overwrite: bool) -> bool:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not os.path.lexists(self.path):
+            return False
+        try:
+            known = (pq.read_schema(self.path).metadata or {}).get(_TAG)
+        except (OSError, pa.ArrowException):
+            known = None
+        if known is None:
+            raise UserError(
+                f"{self.path} exists and is no table made here; move it away or choose another name"
+            )
+        if json.loads(known) == self.facts:
+            return True
+        if not overwrite:
+            raise UserError(f"{self.path} holds vectors made otherwise; {_HINT}")
+        return False
+
+
+def _begins_with(path: Path, columns: Sequence[str]) -> bool:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [])[: len(columns)] == list(columns)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False

@@ -1,0 +1,1 @@
+"""Forecasts from a checkpoint alone: `dfm timeseries predict` and the Forecaster."""

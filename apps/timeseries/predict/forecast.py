@@ -1,0 +1,107 @@
+"""Forecasts of many series and what could not be forecast, and the tables that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apps.timeseries.data.readers.series import SeriesTable, Unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Forecast", "SeriesForecast"]
+
+
+@dataclass(frozen=True)
+class SeriesForecast:
+    """The forecast of one series, in its own units.
+
+    Args:
+        table: The series it was made for.
+        targets: Names of the forecast channels.
+        times: Stamps of the steps, or None where the series has none.
+        point: `(H, targets)`.
+        quantiles: `(levels, H, targets)`.
+        source: What the quantiles come from.
+    """
+
+    table: SeriesTable
+    targets: list[str]
+    times: pd.DatetimeIndex | None
+    point: np.ndarray
+    quantiles: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecasts of many series, and what could not be forecast.
+
+    Args:
+        series: In the order of the source.
+        levels: Quantile levels.
+        skipped: Series, files or channels left out, each with a sentence that says why.
+        notes: What was decided or mended for the user.
+    """
+
+    series: list[SeriesForecast]
+    levels: tuple[float, ...]
+    skipped: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def frame(self, *, wide: bool = False) -> pd.DataFrame:
+        """Return a row per series, channel and step; with `wide` a row per series and step.
+
+        Columns: the id (by its own name, else `id`), the time (else `step`), `target`, `prediction`, one
+            per quantile level such as `0.1`, and `quantiles_from`. Wide: `<target>_prediction`,
+            `<target>_prediction_q0.1`, …. `.attrs` holds `not_forecast` and `notes`.
+        """
+        import pandas as pd
+
+        parts = [part for one in self.series for part in self._parts(one, wide=wide)]
+        names = list(dict.fromkeys(name for part in parts for name in part))
+        frame = pd.DataFrame({name: _column(name, parts) for name in names})
+        frame.attrs["not_forecast"] = [{"id": one.id, "reason": one.reason} for one in self.skipped]
+        frame.attrs["notes"] = list(self.notes)
+        return frame
+
+    def _parts(self, one: SeriesForecast, *, wide: bool) -> list[dict[str, Any]]:
+        """Return the columns of one series, in parts that stand below each other."""
+        roles, horizon = one.table.roles, len(one.point)
+        dated = all(other.times is not None for other in self.series)
+        key = roles.ids[0] if len(roles.ids) == 1 else "id"
+        when = (roles.time[0] if len(roles.time) == 1 else "time") if dated else "step"
+        clock: Any = one.times if dated else np.arange(1, horizon + 1)
+        shared = {key: np.full(horizon, one.table.id, dtype=object), when: np.asarray(clock)}
+        source = {"quantiles_from": np.full(horizon, one.source, dtype=object)}
+        levels = list(enumerate(f"{level:g}" for level in self.levels))
+        if wide:
+            columns: dict[str, Any] = {}
+            for number, target in enumerate(one.targets):
+                columns[f"{target}_prediction"] = one.point[:, number]
+                columns |= {
+                    f"{target}_prediction_q{name}": one.quantiles[row, :, number] for row, name in levels
+                }
+            return [{**shared, **columns, **source}]
+        return [
+            {
+                **shared,
+                "target": np.full(horizon, target, dtype=object),
+                "prediction": one.point[:, number],
+                **{name: one.quantiles[row, :, number] for row, name in levels},
+                **source,
+            }
+            for number, target in enumerate(one.targets)
+        ]
+
+
+def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Join a column of all parts; a part that lacks it (wide, with other targets) holds NaN there."""
+    lengths = [len(next(iter(part.values()))) for part in parts]
+    return np.concatenate(
+        [part.get(name, np.full(n, np.nan)) for part, n in zip(parts, lengths, strict=True)]
+    )

@@ -1,0 +1,1 @@
+"""Figures and movies in one style."""

@@ -1,0 +1,1 @@
+"""From a checkpoint and raw files to predictions: predictors, tiles, windows, roll-outs, jobs and writers."""

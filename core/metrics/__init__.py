@@ -1,0 +1,1 @@
+"""Scores over whole data sets and all processes."""
