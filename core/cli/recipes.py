@@ -33,7 +33,7 @@ class Recipe:
 def domains() -> list[str]:
     """Return the names of the domains: the packages under `apps` that have tasks."""
     apps = configs_folder().parent / "apps"
-    return sorted(p.parent.name for p in apps.glob("*/tasks.py"))
+    return sorted({tasks.parent.name for tasks in apps.glob("*/tasks*") if tasks.suffix in (".py", "")})
 
 
 def all_recipes(domain: str | None = None) -> list[Recipe]:

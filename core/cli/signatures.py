@@ -41,6 +41,8 @@ def _of(module: str, name: str, seen: tuple[tuple[str, str], ...]) -> list[str] 
             return None if more is None else list(dict.fromkeys(names + more))
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _of_class(module, node, here)
+        if sized := _sized(node, name):
+            return _of(module, sized, here)
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             source = next(a.name for a in node.names if (a.asname or a.name) == name)
             base = module.rsplit(".", node.level)[0] + "." if node.level else ""
@@ -52,6 +54,15 @@ def _definitions(tree: ast.Module) -> Iterator[ast.stmt]:
     """Yield a module's statements, those for type checkers too: a lazy head names its modules there."""
     for node in tree.body:
         yield from node.body if isinstance(node, ast.If) else [node]
+
+
+def _sized(node: ast.stmt, name: str) -> str:
+    """Return the class of a named size, `name = size(Class, …)`, and else nothing."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+        return ""
+    if ast.unparse(node.value.func) != "size" or ast.unparse(node.targets[0]) != name:
+        return ""
+    return ast.unparse(node.value.args[0])
 
 
 def _of_class(module: str, node: ast.ClassDef, seen: tuple[tuple[str, str], ...]) -> list[str] | None:

@@ -5,11 +5,12 @@ The network stands in `scot/network.py`. Released weights are CC-BY-NC-4.0 (non-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from apps.pde.models.scot import official
 from apps.pde.models.scot.network import ScOT
+from core.backbones.sizes import size
 
 __all__ = [
     "KEY_MAP",
@@ -45,21 +46,7 @@ def to_official_config(network: ScOT) -> dict[str, Any]:
     return official.config(network.settings, network.official)
 
 
-def poseidon_t(width: int = 48, depths: Sequence[int] = (4, 4, 4, 4), **kw: Any) -> ScOT:
-    """T: 20 774 444 parameters."""
-    return ScOT(width=width, depths=depths, **kw)
-
-
-def poseidon_s(width: int = 48, depths: Sequence[int] = (8, 8, 8, 8), **kw: Any) -> ScOT:
-    """S: 39 901 076 parameters; its weights were not released."""
-    return ScOT(width=width, depths=depths, **kw)
-
-
-def poseidon_b(width: int = 96, depths: Sequence[int] = (8, 8, 8, 8), **kw: Any) -> ScOT:
-    """B: 157 729 988 parameters."""
-    return ScOT(width=width, depths=depths, **kw)
-
-
-def poseidon_l(width: int = 192, depths: Sequence[int] = (8, 8, 8, 8), **kw: Any) -> ScOT:
-    """L: 628 575 524 parameters."""
-    return ScOT(width=width, depths=depths, **kw)
+poseidon_t = size(ScOT, "T: 20 774 444 parameters.", width=48, depths=(4, 4, 4, 4))
+poseidon_s = size(ScOT, "S: 39 901 076 parameters; its weights were not released.", width=48, depths=(8, 8, 8, 8))
+poseidon_b = size(ScOT, "B: 157 729 988 parameters.", width=96, depths=(8, 8, 8, 8))
+poseidon_l = size(ScOT, "L: 628 575 524 parameters.", width=192, depths=(8, 8, 8, 8))

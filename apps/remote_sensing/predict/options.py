@@ -28,7 +28,7 @@ def job_of(options: argparse.Namespace) -> Job:
         UserError: If a scene does not exist or comes twice, or lacks a date.
     """
     from apps.remote_sensing.data.addresses import as_path
-    from core.inference.many import ON_ERROR, scene_files
+    from core.inference.many import ON_ERROR
 
     if options.on_error not in ON_ERROR:
         near = did_you_mean(options.on_error, ON_ERROR)
@@ -50,8 +50,6 @@ def job_of(options: argparse.Namespace) -> Job:
 
 def _same_names(folders: Sequence[Path]) -> list[tuple[Path, ...]]:
     """Return the files of the same name in folders, one of which is of one date."""
-    from core.inference.many import scene_files
-
     named = [{file.name: file for file in scene_files(folder)} for folder in folders]
     for folder, known in zip(folders, named, strict=True):
         if missing := set().union(*named) - set(known):

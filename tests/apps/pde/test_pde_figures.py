@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.pde import figures
+from core.figures import curves, pictures
 from core.figures.curves import shown_times
 from core.figures.style import save_figure
 
@@ -35,7 +36,7 @@ def pictures(figure):
 def test_rollout_shows_truth_prediction_and_difference_over_time():
     truth = a_rollout()
 
-    figure = figures.rollout_figure(
+    figure = pictures.rollout_figure(
         truth, truth * 0.9, channels=CHANNELS, times=TIMES, columns=4, title="toy"
     )
 
@@ -61,7 +62,7 @@ def test_truth_and_prediction_share_a_scale_that_the_prediction_cannot_change():
     blown = truth.copy()
     blown[-1] = 1e6
 
-    figure = figures.rollout_figure(
+    figure = pictures.rollout_figure(
         truth, blown, channels=CHANNELS, times=TIMES, columns=2, shown=["density"]
     )
 
@@ -75,7 +76,7 @@ def test_x_runs_to_the_right_and_y_upwards():
     field = np.zeros((1, 1, 4, 6))
     field[0, 0, 3, 0] = 1.0  # last x, first y
 
-    figure = figures.rollout_figure(field, field, channels=["u"], times=[0.0])
+    figure = pictures.rollout_figure(field, field, channels=["u"], times=[0.0])
 
     image = pictures(figure)[0]
     assert image.origin == "lower" and image.get_array()[0, 3] == 1.0 and image.get_array().shape == (6, 4)
@@ -84,7 +85,7 @@ def test_x_runs_to_the_right_and_y_upwards():
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_a_diverging_scale_has_its_white_at_zero_and_every_scale_holds_its_values(values):
-    scale = figures.colour_scale(np.array(values))
+    scale = pictures.colour_scale(np.array(values))
 
     assert scale["vmin"] <= min(values) and max(values) <= scale["vmax"] and scale["vmin"] < scale["vmax"]
     if scale["cmap"] == "RdBu_r":
@@ -92,16 +93,16 @@ def test_a_diverging_scale_has_its_white_at_zero_and_every_scale_holds_its_value
 
 
 def test_signed_fields_diverge_and_overshoots_of_positive_ones_do_not():
-    assert figures.colour_scale([-1.0, 2.0])["cmap"] == "RdBu_r"
-    assert figures.colour_scale([-0.01, 2.0])["cmap"] == "viridis"
-    assert figures.colour_scale([float("nan"), 3.0, 3.0])["vmax"] == 4.0
+    assert pictures.colour_scale([-1.0, 2.0])["cmap"] == "RdBu_r"
+    assert pictures.colour_scale([-0.01, 2.0])["cmap"] == "viridis"
+    assert pictures.colour_scale([float("nan"), 3.0, 3.0])["vmax"] == 4.0
 
 
 @pytest.mark.parametrize("space", [(12,), (8, 12), (6, 6, 6)])
 def test_rollouts_of_one_to_three_axes_are_drawn_from_tensors(tmp_path, space):
     truth = torch.from_numpy(a_rollout(space))
 
-    figure = figures.rollout_figure(truth, truth + 0.1, channels=CHANNELS, times=TIMES, columns=3)
+    figure = pictures.rollout_figure(truth, truth + 0.1, channels=CHANNELS, times=TIMES, columns=3)
 
     assert save_figure(figure, tmp_path, "rollout", 1).stat().st_size > 5000
 
@@ -111,9 +112,9 @@ def test_predictions_that_are_not_finite_are_drawn_and_wrong_shapes_refused(tmp_
     broken = truth.copy()
     broken[5:] = float("nan")
 
-    save_figure(figures.rollout_figure(truth, broken, channels=CHANNELS, times=TIMES), tmp_path, "r", 1)
+    save_figure(pictures.rollout_figure(truth, broken, channels=CHANNELS, times=TIMES), tmp_path, "r", 1)
     with pytest.raises(ValueError, match="must be"):
-        figures.rollout_figure(truth, truth[:-1], channels=CHANNELS, times=TIMES)
+        pictures.rollout_figure(truth, truth[:-1], channels=CHANNELS, times=TIMES)
 
 
 def test_spectra_show_the_wave_number_of_a_wave():
@@ -138,7 +139,7 @@ def test_shown_times_are_in_order_with_both_ends(count, most):
 def test_efficiency_names_every_model_at_its_line_and_counts_on_the_axis():
     curves = {"scOT": ([4, 16, 64], [9.0, 5.0, 3.0]), "FNO": ([4, 16], [30.0, 16.0])}
 
-    figure = figures.efficiency_figure(curves, metric="relative_l1", unit="%")
+    figure = curves.efficiency_figure(curves, metric="relative_l1", unit="%")
 
     axis = figure.axes[0]
     assert axis.get_xscale() == "log" and axis.get_yscale() == "log"
@@ -148,7 +149,7 @@ def test_efficiency_names_every_model_at_its_line_and_counts_on_the_axis():
 
 
 def test_errors_that_are_close_together_have_numbers_on_the_axis():
-    figure = figures.efficiency_figure({"scOT": ([1, 2], [103.0, 91.0]), "FNO": ([1, 2], [np.nan, np.inf])})
+    figure = curves.efficiency_figure({"scOT": ([1, 2], [103.0, 91.0]), "FNO": ([1, 2], [np.nan, np.inf])})
 
     figure.canvas.draw()
     axis = figure.axes[0]
@@ -179,7 +180,7 @@ def test_spectra_leave_no_empty_decades_below_the_lines():
 def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
     curves = {name: ([1, 2], [1.0, 0.5]) for name in ("a", "b", "c", "d")}
 
-    figure = figures.efficiency_figure(curves)
+    figure = curves.efficiency_figure(curves)
 
     figure.canvas.draw()
     boxes = [one.get_window_extent() for one in figure.axes[0].texts]
@@ -193,7 +194,7 @@ def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
     [
         (
             "error",
-            lambda r: figures.error_figure({"scOT": np.random.rand(5, 8), "FNO": [1.0] * 8}, times=TIMES),
+            lambda r: curves.error_figure({"scOT": np.random.rand(5, 8), "FNO": [1.0] * 8}, times=TIMES),
         ),
         ("spectra", lambda r: figures.spectra_figure(r, {"scOT": r * 0.9}, times=TIMES, slope=-5 / 3)),
         (
@@ -202,15 +203,15 @@ def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
         ),
         (
             "gallery",
-            lambda r: figures.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3, note="n"),
+            lambda r: pictures.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3, note="n"),
         ),
         (
             "uncertainty",
-            lambda r: figures.uncertainty_figure(r[0, 0], abs(r[0, 1]), r[1, 0], name="u", unit="K"),
+            lambda r: pictures.uncertainty_figure(r[0, 0], abs(r[0, 1]), r[1, 0], name="u", unit="K"),
         ),
-        ("alone", lambda r: figures.uncertainty_figure(r[0, 0], abs(r[0, 1]))),
-        ("band", lambda r: figures.band_figure(TIMES, [{"title": "p", "mean": TIMES, "std": TIMES}] * 3)),
-        ("profile", lambda r: figures.profile_figure(TIMES, {"truth": r[:2, :1, 0, :8]}, times=[0.0, 1.0])),
+        ("alone", lambda r: pictures.uncertainty_figure(r[0, 0], abs(r[0, 1]))),
+        ("band", lambda r: curves.band_figure(TIMES, [{"title": "p", "mean": TIMES, "std": TIMES}] * 3)),
+        ("profile", lambda r: curves.profile_figure(TIMES, {"truth": r[:2, :1, 0, :8]}, times=[0.0, 1.0])),
     ],
 )
 def test_every_figure_can_be_saved_with_nothing_beyond_its_edges(tmp_path, name, figure):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from apps.pde.metrics import errors as metrics
 from core.errors import UserError
+from core.metrics import gains
 
 SEEDS = st.integers(0, 2**31)
 BY_CHANNEL = [
@@ -286,10 +287,10 @@ def test_shapes_that_differ_are_refused():
 def test_the_efficiency_gain_is_read_between_the_points_in_logarithms():
     sizes, errors = [16, 4, 64], [0.2, 0.4, 0.1]  # error = 0.8 / sqrt(samples)
 
-    gain = metrics.efficiency_gain(sizes, errors, 1024, 0.8 / math.sqrt(32))
+    gain = gains.efficiency_gain(sizes, errors, 1024, 0.8 / math.sqrt(32))
 
     assert (float(gain), gain.bound) == (pytest.approx(32.0), "exact")
-    assert float(metrics.efficiency_gain(sizes, errors, 1024, 0.1)) == pytest.approx(16.0)
+    assert float(gains.efficiency_gain(sizes, errors, 1024, 0.1)) == pytest.approx(16.0)
     assert str(gain) == "32"
 
 
@@ -298,28 +299,28 @@ def test_the_efficiency_gain_is_read_between_the_points_in_logarithms():
     [(0.5, 256.0, "at_least"), (0.4, 256.0, "exact"), (0.05, 16.0, "at_most")],
 )
 def test_where_the_curve_ends_the_efficiency_gain_is_a_bound(error, value, bound):
-    gain = metrics.efficiency_gain([4, 16, 64], [0.4, 0.2, 0.1], 1024, error)
+    gain = gains.efficiency_gain([4, 16, 64], [0.4, 0.2, 0.1], 1024, error)
 
     assert (gain.value, gain.bound) == (pytest.approx(value), bound)
 
 
 def test_a_curve_that_rises_counts_where_it_first_comes_down():
-    gain = metrics.efficiency_gain([4, 16, 64, 256], [0.4, 0.1, 0.3, 0.05], 1024, 0.2)
+    gain = gains.efficiency_gain([4, 16, 64, 256], [0.4, 0.1, 0.3, 0.05], 1024, 0.2)
 
     assert gain.value == pytest.approx(1024 / 8)
 
 
 def test_the_accuracy_gain_is_the_ratio_of_errors():
-    assert metrics.accuracy_gain(0.5, 0.1) == pytest.approx(5.0)
+    assert gains.accuracy_gain(0.5, 0.1) == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: metrics.efficiency_gain([], [], 1024, 0.1),
-        lambda: metrics.efficiency_gain([4], [0.1, 0.2], 1024, 0.1),
-        lambda: metrics.efficiency_gain([4], [0.0], 1024, 0.1),
-        lambda: metrics.accuracy_gain(0.1, math.nan),
+        lambda: gains.efficiency_gain([], [], 1024, 0.1),
+        lambda: gains.efficiency_gain([4], [0.1, 0.2], 1024, 0.1),
+        lambda: gains.efficiency_gain([4], [0.0], 1024, 0.1),
+        lambda: gains.accuracy_gain(0.1, math.nan),
     ],
 )
 def test_a_gain_needs_positive_finite_numbers(call):

@@ -1,0 +1,53 @@
+"""Named sizes of networks, one line each: a function with the network's signature and other defaults."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, get_type_hints
+
+from torch import nn
+
+__all__ = ["size"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., Network]:
+    """Return a function that builds `network` with other defaults.
+
+    Its signature, types and docstring are the network's, so that the command line parses, overrides and
+    refuses as for the network itself, and a checkpoint records what was given.
+
+    Args:
+        network: The class.
+        about: What this size is: its number of parameters, the release.
+        **defaults: Arguments in place of the network's own defaults.
+
+    Raises:
+        TypeError: If the network has no such argument.
+    """
+    known = inspect.signature(network)
+    if unknown := sorted(set(defaults) - set(known.parameters)):
+        raise TypeError(f"{network.__name__} has no argument {unknown[0]}")
+
+    def build(**given: Any) -> Network:
+        return network(**{**defaults, **given})
+
+    hints = get_type_hints(network.__init__)
+    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            one.replace(
+                kind=one.KEYWORD_ONLY,
+                default=defaults.get(name, one.default),
+                annotation=hints.get(name, one.annotation),
+            )
+            for name, one in known.parameters.items()
+        ],
+        return_annotation=network,
+    )
+    build.__annotations__ = {**hints, "return": network}
+    build.__module__ = sys._getframe(1).f_globals["__name__"]
+    build.__doc__ = f"{about}\n\n{inspect.getdoc(network.__init__) or inspect.getdoc(network)}"
+    return build
