@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from core.adaptation import Adaptation, kept_names, trained_table
 from core.checkpoints.weights import load_weights
-from core.data.normaliser import Normaliser
+from core.data.facts import Facts
+from core.data.normaliser import Normaliser, PlainNormaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
@@ -63,6 +64,9 @@ class Task(LightningModule):
         UserError: If a value is out of its range, or weights or data do not fit the network.
     """
 
+    facts_type: ClassVar[type[Facts] | None] = None
+    """The domain's facts, which the normaliser keeps."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -91,7 +95,8 @@ class Task(LightningModule):
         if patience is not None and patience < 1:
             raise UserError(f"model.patience is {patience}; it must be at least 1")
         self.network = network
-        self.normaliser = Normaliser()
+        kind = self.facts_type
+        self.normaliser: Any = PlainNormaliser() if kind is None else Normaliser(kind)
         self.optimizer = optimizer
         self.schedule = schedule
         self.weights = weights
@@ -111,13 +116,23 @@ class Task(LightningModule):
         self._window = Window()
         self._count: Tensor | None = None
 
+    @property
+    def facts(self) -> Any:
+        """What is known of the data at hand, else of the data that the task was trained on.
+
+        Raises:
+            UserError: If neither is known.
+        """
+        data = getattr(self._trainer, "datamodule", None)
+        return getattr(data, "facts", None) or self.normaliser.facts
+
     # what a domain's task may override
 
     def loss(self, batch: Any) -> Tensor:
         """Return the scalar loss of one batch, for the learning-rate finder."""
         raise TypeError(f"{type(self).__name__} defines no loss, which the learning-rate finder needs")
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: Any) -> None:
         """Refuse data that does not fit the network; called in `setup` with the data module's facts.
 
         Raises:
@@ -139,7 +154,10 @@ class Task(LightningModule):
         facts = getattr(datamodule, "facts", None)
         if facts:
             self.check_facts(facts)
-            if stage == "fit":
+            if stage == "fit" and isinstance(facts, Facts):
+                self.normaliser.facts = facts
+                self._note_origin(vars(facts))
+            elif stage == "fit":
                 self.normaliser.update(facts)
                 self._note_origin(facts)
 

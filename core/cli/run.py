@@ -31,6 +31,7 @@ from core.cli.building import bare_network
 from core.cli.mistakes import explain, missing_extra
 from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED
+from core.data.normaliser import STATE, stored_facts
 from core.errors import UserError
 from core.strategies.launch import Together
 from core.strategies.place import find_place, variables_kept
@@ -184,7 +185,9 @@ def _train_or_test(
     if request.verb == "fit" and stored is not None:
         _compare(stored, config, task, aloud=together.first)
     if request.verb != "fit" and stored is not None:
-        known = stored["state_dict"].get("normaliser._extra_state")
+        kind = task.facts_type
+        held = stored["state_dict"].get(STATE)
+        known = held if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint_path))
         adopt = getattr(cli.datamodule, "use_statistics", None)
         if known and adopt is not None:
             adopt(known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -64,11 +64,11 @@ class DataModule(LightningDataModule):
         self._resume: dict[str, int] = {}
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the task must know of the data, in plain containers: sizes, names, statistics, licences."""
-        return {}
+    def facts(self) -> Any:
+        """What the task must know of the data: the domain's `Facts`; None if there is nothing to know."""
+        return None
 
-    def use_statistics(self, facts: Mapping[str, Any]) -> None:
+    def use_statistics(self, facts: Any) -> None:
         """Take the facts of a checkpoint that is tested: what its network was trained to see.
 
         Called before any data are read; the base class takes nothing over.

@@ -1,21 +1,77 @@
-"""Facts about the data that a checkpoint must carry so that it alone can predict in physical units."""
+"""The module that holds a task's facts and saves them with the checkpoint."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["Normaliser"]
+from core.data.facts import Facts, plain_copy
+from core.errors import UserError
 
-_SCALARS = (str, int, float, bool, type(None))
+__all__ = ["STATE", "Normaliser", "PlainNormaliser", "stored_facts"]
+
+STATE = "normaliser._extra_state"
+"""Where a checkpoint's `state_dict` holds a task's facts."""
+
+Kind = TypeVar("Kind", bound=Facts)
 
 
-class Normaliser(nn.Module):
+class Normaliser(nn.Module, Generic[Kind]):
+    """Holds the facts of a task's data beside its network, outside every key map.
+
+    They travel as the module's extra state in plain containers, not as buffers, so that neither a cast of the
+    network to bfloat16 nor a new number of series touches them.
+
+    Args:
+        kind: The domain's facts.
+        facts: The facts, where they are known already.
+    """
+
+    def __init__(self, kind: type[Kind], facts: Kind | None = None) -> None:
+        super().__init__()
+        self.kind = kind
+        self._facts = facts
+
+    @property
+    def known(self) -> bool:
+        """Whether there are facts."""
+        return self._facts is not None
+
+    @property
+    def facts(self) -> Kind:
+        """The facts.
+
+        Raises:
+            UserError: If there are none yet.
+        """
+        if self._facts is None:
+            raise UserError("nothing is known of the data yet; fit the task, or load a checkpoint of it")
+        return self._facts
+
+    @facts.setter
+    def facts(self, facts: Kind) -> None:
+        facts.plain()  # what is not plain is refused where it comes from, not at the first checkpoint
+        self._facts = facts
+
+    def learn(self, **fields: Any) -> None:
+        """Replace fields of the facts by what training found."""
+        self.facts = replace(self.facts, **fields)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the facts in plain containers, empty if there are none, for the state dict."""
+        return {} if self._facts is None else self._facts.plain()
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take the facts of a state dict in place of the present ones."""
+        self._facts = self.kind.from_plain(copy.deepcopy(dict(state))) if state else None
+
+
+class PlainNormaliser(nn.Module):
     """Holds a data module's facts (means, scales, names, residuals) and saves them with the checkpoint.
 
     It lives beside the network in a task, outside every key map. Facts are plain containers, numbers,
@@ -41,7 +97,7 @@ class Normaliser(nn.Module):
         Raises:
             TypeError: If a value is not plain; the message names its path.
         """
-        added = _plain(dict(facts), "facts")  # all of them first: an error leaves the old facts whole
+        added = plain_copy(dict(facts), "facts")  # all of them first: an error leaves the old facts whole
         self._facts.update(added)
 
     def __getitem__(self, name: str) -> Any:
@@ -68,27 +124,18 @@ class Normaliser(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take the facts of a state dict in place of the present ones."""
-        self._facts = _plain(state, "facts")
+        self._facts = plain_copy(state, "facts")
 
     def extra_repr(self) -> str:
         """Return the names of the facts."""
         return ", ".join(sorted(self._facts))
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Return `value` in plain containers, numbers, strings and CPU tensors that share no memory with it."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, (str, int)):
-                raise TypeError(f"{where} has the key {name!r}; keys must be strings or whole numbers")
-        return {name: _plain(entry, f"{where}.{name}") for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry, f"{where}.{number}") for number, entry in enumerate(value)]
-    if type(value) in _SCALARS:
-        return value
-    if hasattr(value, "__array__") and hasattr(value, "dtype"):  # numpy arrays and scalars
-        return value.item() if getattr(value, "shape", ()) == () else torch.as_tensor(value).clone()
-    kind = type(value).__name__
-    raise TypeError(f"{where} is a {kind}; only plain containers, numbers, strings and tensors are kept")
+def stored_facts(state: Mapping[str, Any], kind: type[Kind], *, where: str) -> Kind | None:
+    """Return the facts that a checkpoint's `state_dict` holds, None where it holds none.
+
+    Raises:
+        UserError: If they are those of other data; see `Facts.from_plain`.
+    """
+    held = state.get(STATE)
+    return kind.from_plain(held, where=where) if held else None

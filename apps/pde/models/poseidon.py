@@ -47,6 +47,8 @@ def to_official_config(network: ScOT) -> dict[str, Any]:
 
 
 poseidon_t = size(ScOT, "T: 20 774 444 parameters.", width=48, depths=(4, 4, 4, 4))
-poseidon_s = size(ScOT, "S: 39 901 076 parameters; its weights were not released.", width=48, depths=(8, 8, 8, 8))
+poseidon_s = size(
+    ScOT, "S: 39 901 076 parameters; its weights were not released.", width=48, depths=(8, 8, 8, 8)
+)
 poseidon_b = size(ScOT, "B: 157 729 988 parameters.", width=96, depths=(8, 8, 8, 8))
 poseidon_l = size(ScOT, "L: 628 575 524 parameters.", width=192, depths=(8, 8, 8, 8))

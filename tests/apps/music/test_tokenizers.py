@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.music.data.tokenizers import Bytes, SentencePiece, fingerprint, from_state, open_tokenizer
-from core.data.normaliser import Normaliser
+from core.data.normaliser import PlainNormaliser
 from core.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_ids_beyond_the_pieces_give_no_text(pieces):
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_a_checkpoint_carries_its_tokeniser(kind, request):
     original = Bytes() if kind == "bytes" else request.getfixturevalue("pieces")
-    kept = Normaliser({"tokenizer": original.state()})
+    kept = PlainNormaliser({"tokenizer": original.state()})
 
     again = from_state(kept["tokenizer"])
 

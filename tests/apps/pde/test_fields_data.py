@@ -15,7 +15,7 @@ import torch
 from apps.pde.data.module import Fields
 from apps.pde.data.spec import spec_of
 from core.data.cards import load_card
-from core.data.normaliser import Normaliser
+from core.data.normaliser import PlainNormaliser
 from core.errors import UserError
 
 
@@ -72,7 +72,7 @@ def test_the_facts_say_how_to_get_physical_values_back(tmp_path):
     mean, std = (torch.tensor(one[name]).view(4, 1, 1) for name in ("out_mean", "out_std"))
     back = got.targets[0, 0] * std + mean
     torch.testing.assert_close(back, torch.from_numpy(read(path, "data")[0, 6, :4]), rtol=0, atol=1e-6)
-    assert Normaliser(facts).facts["space"] == [8, 8]
+    assert PlainNormaliser(facts).facts["space"] == [8, 8]
 
 
 def test_only_velocities_can_be_asked_for(tmp_path):

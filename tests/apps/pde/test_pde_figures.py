@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.pde import figures
-from core.figures import curves, pictures
+from core.figures import curves
+from core.figures import pictures as fields
 from core.figures.curves import shown_times
 from core.figures.style import save_figure
 
@@ -36,7 +37,7 @@ def pictures(figure):
 def test_rollout_shows_truth_prediction_and_difference_over_time():
     truth = a_rollout()
 
-    figure = pictures.rollout_figure(
+    figure = fields.rollout_figure(
         truth, truth * 0.9, channels=CHANNELS, times=TIMES, columns=4, title="toy"
     )
 
@@ -62,7 +63,7 @@ def test_truth_and_prediction_share_a_scale_that_the_prediction_cannot_change():
     blown = truth.copy()
     blown[-1] = 1e6
 
-    figure = pictures.rollout_figure(
+    figure = fields.rollout_figure(
         truth, blown, channels=CHANNELS, times=TIMES, columns=2, shown=["density"]
     )
 
@@ -76,7 +77,7 @@ def test_x_runs_to_the_right_and_y_upwards():
     field = np.zeros((1, 1, 4, 6))
     field[0, 0, 3, 0] = 1.0  # last x, first y
 
-    figure = pictures.rollout_figure(field, field, channels=["u"], times=[0.0])
+    figure = fields.rollout_figure(field, field, channels=["u"], times=[0.0])
 
     image = pictures(figure)[0]
     assert image.origin == "lower" and image.get_array()[0, 3] == 1.0 and image.get_array().shape == (6, 4)
@@ -85,7 +86,7 @@ def test_x_runs_to_the_right_and_y_upwards():
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_a_diverging_scale_has_its_white_at_zero_and_every_scale_holds_its_values(values):
-    scale = pictures.colour_scale(np.array(values))
+    scale = fields.colour_scale(np.array(values))
 
     assert scale["vmin"] <= min(values) and max(values) <= scale["vmax"] and scale["vmin"] < scale["vmax"]
     if scale["cmap"] == "RdBu_r":
@@ -93,16 +94,16 @@ def test_a_diverging_scale_has_its_white_at_zero_and_every_scale_holds_its_value
 
 
 def test_signed_fields_diverge_and_overshoots_of_positive_ones_do_not():
-    assert pictures.colour_scale([-1.0, 2.0])["cmap"] == "RdBu_r"
-    assert pictures.colour_scale([-0.01, 2.0])["cmap"] == "viridis"
-    assert pictures.colour_scale([float("nan"), 3.0, 3.0])["vmax"] == 4.0
+    assert fields.colour_scale([-1.0, 2.0])["cmap"] == "RdBu_r"
+    assert fields.colour_scale([-0.01, 2.0])["cmap"] == "viridis"
+    assert fields.colour_scale([float("nan"), 3.0, 3.0])["vmax"] == 4.0
 
 
 @pytest.mark.parametrize("space", [(12,), (8, 12), (6, 6, 6)])
 def test_rollouts_of_one_to_three_axes_are_drawn_from_tensors(tmp_path, space):
     truth = torch.from_numpy(a_rollout(space))
 
-    figure = pictures.rollout_figure(truth, truth + 0.1, channels=CHANNELS, times=TIMES, columns=3)
+    figure = fields.rollout_figure(truth, truth + 0.1, channels=CHANNELS, times=TIMES, columns=3)
 
     assert save_figure(figure, tmp_path, "rollout", 1).stat().st_size > 5000
 
@@ -112,9 +113,9 @@ def test_predictions_that_are_not_finite_are_drawn_and_wrong_shapes_refused(tmp_
     broken = truth.copy()
     broken[5:] = float("nan")
 
-    save_figure(pictures.rollout_figure(truth, broken, channels=CHANNELS, times=TIMES), tmp_path, "r", 1)
+    save_figure(fields.rollout_figure(truth, broken, channels=CHANNELS, times=TIMES), tmp_path, "r", 1)
     with pytest.raises(ValueError, match="must be"):
-        pictures.rollout_figure(truth, truth[:-1], channels=CHANNELS, times=TIMES)
+        fields.rollout_figure(truth, truth[:-1], channels=CHANNELS, times=TIMES)
 
 
 def test_spectra_show_the_wave_number_of_a_wave():
@@ -203,13 +204,13 @@ def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
         ),
         (
             "gallery",
-            lambda r: pictures.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3, note="n"),
+            lambda r: fields.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3, note="n"),
         ),
         (
             "uncertainty",
-            lambda r: pictures.uncertainty_figure(r[0, 0], abs(r[0, 1]), r[1, 0], name="u", unit="K"),
+            lambda r: fields.uncertainty_figure(r[0, 0], abs(r[0, 1]), r[1, 0], name="u", unit="K"),
         ),
-        ("alone", lambda r: pictures.uncertainty_figure(r[0, 0], abs(r[0, 1]))),
+        ("alone", lambda r: fields.uncertainty_figure(r[0, 0], abs(r[0, 1]))),
         ("band", lambda r: curves.band_figure(TIMES, [{"title": "p", "mean": TIMES, "std": TIMES}] * 3)),
         ("profile", lambda r: curves.profile_figure(TIMES, {"truth": r[:2, :1, 0, :8]}, times=[0.0, 1.0])),
     ],

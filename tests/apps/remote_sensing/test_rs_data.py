@@ -128,10 +128,10 @@ def test_a_checkpoints_facts_take_the_place_of_the_datas_own(folder: Path) -> No
 
 
 def test_facts_are_plain_and_the_data_set_can_be_sent_to_a_worker(folder: Path) -> None:
-    from core.data.normaliser import Normaliser
+    from core.data.normaliser import PlainNormaliser
 
     data = scenes(folder)
-    assert Normaliser(data.facts)["classes"] == ["even", "odd"]
+    assert PlainNormaliser(data.facts)["classes"] == ["even", "odd"]
     again = pickle.loads(pickle.dumps(data.val_set()))
     assert torch.equal(again[(0, 0)].image, data.val_set()[(0, 0)].image)
 

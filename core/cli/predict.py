@@ -1,0 +1,79 @@
+"""The options that `dfm DOMAIN predict` has in every domain, and their checks, which need no torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from core.cli.words import Parser
+from core.errors import UserError
+
+__all__ = ["check_options", "predict_parser"]
+
+
+def predict_parser(
+    domain: str,
+    description: str | None,
+    *,
+    data: str,
+    out: str,
+    default_out: str | None,
+    batch_size: int | None = None,
+    several: bool = False,
+    figure: bool = True,
+    verb: str = "predict",
+    data_required: bool = True,
+) -> Parser:
+    """Return a parser with the common options of the verb.
+
+    Args:
+        domain: As it is typed.
+        description: What the verb does: the module's docstring.
+        data: What `--data.path` may be.
+        out: What `--out` may be.
+        default_out: Where results go without `--out`; None makes it required.
+        batch_size: Default of `--batch_size`; None leaves that option out.
+        several: Whether `--ckpt_path` may be given several times, as members of an ensemble.
+        figure: Whether there is `--no_figure`.
+        verb: The verb.
+        data_required: Whether `--data.path` must be given.
+    """
+    parser = Parser(prog=f"dfm {domain} {verb}", description=description)
+    add = parser.add_argument
+    if several:
+        add("--ckpt_path", action="append", required=True, help="a checkpoint; several: an ensemble")
+    else:
+        add("--ckpt_path", required=True, help="own checkpoint, folder, weights card or hub id")
+    add("--data.path", dest="path", required=data_required, help=data)
+    add("--out", default=default_out, required=default_out is None, help=out)
+    if figure:
+        add("--no_figure", action="store_true", help="write no picture beside the result")
+    add("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
+    if batch_size is not None:
+        add("--batch_size", type=int, default=batch_size, help="samples at once; changes nothing else")
+    return parser
+
+
+def check_options(options: argparse.Namespace, *, data: str) -> None:
+    """Refuse files that do not exist and a result that would replace its input.
+
+    Args:
+        options: Of a parser of `predict_parser`.
+        data: What `--data.path` should be, for the sentence.
+
+    Raises:
+        UserError: Naming the option.
+    """
+    given = options.ckpt_path if isinstance(options.ckpt_path, list) else [options.ckpt_path]
+    for path in given:
+        if path.endswith(".ckpt") and not Path(path).exists():
+            raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
+    if getattr(options, "batch_size", 1) < 1:
+        raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
+    if options.path is None:
+        return
+    source = Path(options.path).expanduser()
+    if not source.exists():
+        raise UserError(f"--data.path {options.path} does not exist; give {data}")
+    if Path(options.out).expanduser().resolve() == source.resolve():
+        raise UserError(f"--out {options.out} is the file of the data; choose another name")

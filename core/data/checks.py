@@ -1,0 +1,49 @@
+"""Checks of arguments that a recipe gives, each with one sentence that names the option."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from core.errors import UserError, did_you_mean
+
+__all__ = ["at_least", "at_most_one", "one_of"]
+
+
+def at_least(least: float, *, room: str = "data", **values: float | None) -> None:
+    """Refuse a number below `least`; None is not checked.
+
+    Args:
+        least: The smallest number allowed.
+        room: What the options' names begin with.
+        **values: Option to value.
+
+    Raises:
+        UserError: Naming the option and its value.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise UserError(f"{room}.{name} is {value}; it must be at least {least:g}")
+
+
+def one_of(choices: Collection[str], *, room: str = "data", **values: str) -> None:
+    """Refuse a word that is none of `choices`, with the nearest of them.
+
+    Raises:
+        UserError: Naming the option, its value and the choices.
+    """
+    for name, value in values.items():
+        if value not in choices:
+            near = did_you_mean(str(value), list(choices))
+            raise UserError(f"{room}.{name} is '{value}'; it must be one of {', '.join(choices)}{near}")
+
+
+def at_most_one(*, room: str = "data", **values: Any) -> None:
+    """Refuse more than one of several options that exclude each other.
+
+    Raises:
+        UserError: Naming those that are given.
+    """
+    given = [f"{room}.{name}" for name, value in values.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} are given; give only one of them")
