@@ -18,6 +18,7 @@ from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
 from core.errors import UserError
 from core.files import replacing
+from core.metrics.sums import summed
 from core.objectives.next_token import next_token
 from core.task import Task
 
@@ -211,11 +212,7 @@ class LanguageModelling(Task):
         return {name: value for name, value in scores.items() if name != "model"}
 
     def _summed(self, table: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return table
-        # in float32 on devices without float64; places are summed one by one, so little is lost
-        moved = table.to(self.device, torch.float32 if self.device.type in ("mps", "neuron") else None)
-        return self.trainer.strategy.reduce(moved, reduce_op="sum").double()
+        return summed({"table": table}, self.device)["table"]
 
     def _sample(self) -> str:
         """Continue the prompt and add it to `samples.txt`; empty where that is not to be done."""

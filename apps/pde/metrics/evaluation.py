@@ -12,6 +12,7 @@ from torch import Tensor
 from apps.pde.batch import FieldBatch
 from apps.pde.metrics.errors import relative_l1, relative_l2, vrmse
 from apps.pde.metrics.physics import physics_of, picked
+from core.metrics.sums import gathered, processes
 from core.objectives.fields import overwrite
 
 __all__ = ["Evaluation"]
@@ -96,12 +97,9 @@ class Evaluation:
 
     def gather(self) -> None:
         """Bring the errors of all processes together; call once, on every rank."""
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if processes() == 1:
             return
-        parts: list[dict[tuple[str, int], dict[str, Tensor]]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, dict(self._each()))
+        parts = gathered(dict(self._each()))
         self._kept = {}
         for part in parts:
             for key, kept in part.items():

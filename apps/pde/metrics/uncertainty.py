@@ -17,6 +17,7 @@ from torch import Tensor
 from apps.pde.batch import FieldBatch
 from apps.pde.metrics.errors import relative_l2
 from apps.pde.metrics.evaluation import Evaluation
+from core.metrics.sums import gathered, processes
 from core.objectives.fields import overwrite
 
 __all__ = ["Uncertainty"]
@@ -76,12 +77,9 @@ class Uncertainty:
 
     def gather(self) -> None:
         """Bring the scores of all processes together; call once, on every rank."""
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if processes() == 1:
             return
-        parts: list[dict[int, _Kept]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self._kept)
+        parts = gathered(self._kept)
         self._kept = {}
         for part in parts:
             for source, kept in part.items():

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneBatch
@@ -16,6 +15,7 @@ from core.data.counting import counted
 from core.errors import UserError, did_you_mean
 from core.metrics.probe_benchmark import METHODS, Split
 from core.metrics.probe_table import ProbeTable
+from core.metrics.sums import gathered, processes
 from core.task import Task
 
 __all__ = ["Probing"]
@@ -219,9 +219,8 @@ class Probing(Task):
         if not features:
             raise UserError(f"there are no {what} scenes; check how the data is split")
         own = Split(torch.cat(features), torch.cat(labels))
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, (own.features.cpu(), own.labels.cpu()))
+        if processes() > 1:
+            parts = gathered((own.features.cpu(), own.labels.cpu()))
             own = Split(*(torch.cat(rows).to(self.device) for rows in zip(*parts, strict=True)))
         if not bool(torch.isfinite(own.features).all()):
             bad = int((~torch.isfinite(own.features)).any(1).sum())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.metrics.sums import summed
 
 __all__ = [
     "ForecastErrors",
@@ -223,14 +224,9 @@ class ForecastErrors:
 
     def reduce(self) -> None:
         """Add up the sums of all ranks; call once, on every rank, before `compute`."""
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-            return
-        dist.all_reduce(self._sums)
-        windows = torch.tensor(self.windows, dtype=torch.float64, device=self._sums.device)
-        dist.all_reduce(windows)
-        self.windows = int(windows)
+        windows = torch.tensor(self.windows, dtype=torch.float64)
+        sums = summed({"sums": self._sums, "windows": windows}, self._sums.device)
+        self._sums, self.windows = sums["sums"], int(sums["windows"])
 
     def compute(self) -> dict[str, float]:
         """Return mse, mae, rmse, mape, smape, nd and nrmse over everything; mase and wql where given."""
