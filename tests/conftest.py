@@ -15,6 +15,19 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights and data that a test draws are the same on every machine and in any order of tests."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

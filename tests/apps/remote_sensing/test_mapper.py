@@ -267,7 +267,7 @@ def test_dates_together_are_what_the_encoder_makes_of_them() -> None:
 
     wanted = F.interpolate(network.head(network.decoder(features)), (16, 16), mode="bilinear")
 
-    assert torch.equal(network(x), wanted)
+    torch.testing.assert_close(network(x), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_each_date_apart_is_told_its_own_time_and_place() -> None:
