@@ -26,8 +26,8 @@ demo: ## pre-train a small time-series model, forecast unseen series, show how f
 	echo; echo "The picture, the report and the checkpoints of this run:"; \
 	find "$$run" -name wandb -prune -o \( -name '*.png' -o -name '*.ckpt' -o -name report.html \) -print | sort | sed 's/^/  /'
 
-test: everything ## run every test but the slow ones; ARGS="-k word" chooses, ARGS="-m slow" runs the slow ones
-	@.venv/bin/python -m pytest -q $(ARGS)
+test: everything ## run every test but the slow ones on all cores; ARGS="-k word" chooses, ARGS="-m slow" runs the slow ones
+	@.venv/bin/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: everything ## ruff over all code, mypy over the core
 	@.venv/bin/ruff check .

@@ -49,5 +49,5 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
     )
     build.__annotations__ = {**hints, "return": network}
     build.__module__ = sys._getframe(1).f_globals["__name__"]
-    build.__doc__ = f"{about}\n\n{inspect.getdoc(network.__init__) or inspect.getdoc(network)}"
+    build.__doc__ = f"{about}\n\n{inspect.getdoc(network)}"
     return build

@@ -37,9 +37,7 @@ def pictures(figure):
 def test_rollout_shows_truth_prediction_and_difference_over_time():
     truth = a_rollout()
 
-    figure = fields.rollout_figure(
-        truth, truth * 0.9, channels=CHANNELS, times=TIMES, columns=4, title="toy"
-    )
+    figure = fields.rollout_figure(truth, truth * 0.9, channels=CHANNELS, times=TIMES, columns=4, title="toy")
 
     shown = pictures(figure)
     assert len(shown) == 2 * 3 * 4
@@ -63,9 +61,7 @@ def test_truth_and_prediction_share_a_scale_that_the_prediction_cannot_change():
     blown = truth.copy()
     blown[-1] = 1e6
 
-    figure = fields.rollout_figure(
-        truth, blown, channels=CHANNELS, times=TIMES, columns=2, shown=["density"]
-    )
+    figure = fields.rollout_figure(truth, blown, channels=CHANNELS, times=TIMES, columns=2, shown=["density"])
 
     first, _, third = (pictures(figure)[k].get_clim() for k in (0, 2, 4))
     assert pictures(figure)[1].get_clim() == pictures(figure)[3].get_clim() == first
