@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.pde.data.readers.field_names import PREDICTED, maker
 from core.errors import UserError
 from core.files import put_back, put_in_place, replacing
+from core.inference.outputs import MARK, check_replaceable
 
 __all__ = ["SUFFIXES", "Solutions", "check_suffix", "written_to"]
 
@@ -36,6 +36,7 @@ class Solutions:
         coordinates: Positions along each axis of space.
         units: Field to unit.
         spread: Whether each field has a standard deviation beside it, `<field>_std`.
+        command: Who writes it, such as `dfm pde predict`; the file is marked with it.
         attributes: Text, numbers and lists of text about the whole.
         axis_names: What `coordinates` are called; `time` for a series, which then has no `times`.
     """
@@ -46,6 +47,7 @@ class Solutions:
     coordinates: Sequence[NDArray[np.float64]]
     units: Mapping[str, str]
     spread: bool
+    command: str
     attributes: Mapping[str, Any]
     axis_names: Sequence[str] = ("x", "y", "z")
 
@@ -58,9 +60,9 @@ class Solutions:
         return made | dict(zip(self.axis_names, self.coordinates, strict=False))
 
     @property
-    def variables(self) -> dict[str, dict[str, str]]:
+    def variables(self) -> dict[str, dict[str, Any]]:
         """Name of each variable and its attributes."""
-        made = {name: {"units": self.units.get(name, "1")} for name in self.fields}
+        made: dict[str, dict[str, Any]] = {name: {"units": self.units.get(name, "1")} for name in self.fields}
         if self.spread:
             for name in self.fields:
                 made[f"{name}_std"] = {
@@ -70,20 +72,18 @@ class Solutions:
         return made
 
 
-def check_suffix(path: str | os.PathLike[str]) -> Path:
+def check_suffix(path: str | os.PathLike[str], command: str) -> Path:
     """Return the path, if its suffix says how to write it and nothing is lost by writing there.
 
     Raises:
-        UserError: If not, or something lies there that `dfm pde predict` did not write.
+        UserError: If not, or something lies there that `command` did not write.
     """
     out = Path(path)
     if out.suffix not in SUFFIXES:
         raise UserError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
     if out.suffix == ".nc" and out.is_dir():
         raise UserError(f"--out {out} is a folder; give a file that ends in .nc")
-    if out.exists() and maker(out) != PREDICTED:
-        raise UserError(f"--out {out} exists and is no output of `dfm pde predict`; choose another name")
-    return out
+    return check_replaceable(out, command)
 
 
 @contextmanager
@@ -93,9 +93,9 @@ def written_to(path: str | os.PathLike[str], solutions: Solutions) -> Iterator[W
     The file appears under its name only when the block ends well; until then a former output stays there.
 
     Raises:
-        UserError: If the file cannot be written, or what lies there is no output of `dfm pde predict`.
+        UserError: If the file cannot be written, or what lies there is no output of the same command.
     """
-    out = check_suffix(path)
+    out = check_suffix(path, solutions.command)
     try:
         with (_netcdf if out.suffix == ".nc" else _zarr)(out, solutions) as arrays:
 
@@ -129,7 +129,7 @@ def _netcdf(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
         for name, attributes in solutions.variables.items():
             made[name] = file.create_variable(name, tuple(axes), "f4")
             made[name].attrs.update(attributes)
-        file.attrs.update(solutions.attributes)
+        file.attrs.update({MARK: solutions.command, **solutions.attributes})
         yield made
 
 
@@ -143,11 +143,12 @@ def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-        group = zarr.create_group(temporary, zarr_format=3, attributes=dict(solutions.attributes))
+        said: dict[str, Any] = {MARK: solutions.command, **solutions.attributes}
+        group = zarr.create_group(temporary, zarr_format=3, attributes=said)
         for name, values in axes.items():
-            said = {} if name == "sample" else {"units": solutions.units.get(name, "1")}
+            unit: dict[str, Any] = {} if name == "sample" else {"units": solutions.units.get(name, "1")}
             array = group.create_array(
-                name, shape=values.shape, dtype=values.dtype, dimension_names=[name], attributes=said
+                name, shape=values.shape, dtype=values.dtype, dimension_names=[name], attributes=unit
             )
             array[:] = values
         yield {

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from apps.pde.predict.initial import Initial
     from apps.pde.predict.model import Surrogate
 
-__all__ = ["main", "predict_to"]
+__all__ = ["COMMAND", "main", "predict_to"]
+
+COMMAND = "dfm pde predict"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from core.accelerators.choice import usable
     from core.inference.netcdf import check_suffix
 
-    out = check_suffix(options.out)
+    out = check_suffix(options.out, COMMAND)
     if out.resolve() == Path(options.path).expanduser().resolve():
         raise UserError(f"--out {out} is the file of the initial states; choose another name")
     if options.batch_size < 1:
@@ -102,7 +104,7 @@ def predict_to(
     from apps.pde.predict.driven_series import is_series
     from core.inference.netcdf import Solutions, check_suffix, written_to
 
-    path, name = check_suffix(out), surrogate.dataset(dataset)
+    path, name = check_suffix(out, COMMAND), surrogate.dataset(dataset)
     facts, way = surrogate.constants(name), surrogate.way(rollout)
     surrogate.check_times(times, name, way)
     shown = [field for field in surrogate.outputs if field not in facts["masked"]] or surrogate.outputs
@@ -119,6 +121,7 @@ def predict_to(
         axis_names=facts.get("axes") or ("x", "y", "z"),
         units=facts.get("units") or {},
         spread=surrogate.members > 1,
+        command=COMMAND,
         attributes=_attributes(surrogate, initial, name, way),
     )
     kept: tuple[Any, Any] | None = None
@@ -183,7 +186,6 @@ def _attributes(
         sources += [*(facts.get("sources") or []), *(record.get("sources") or [])]
     own = initial.source.licence
     return {
-        "made_by": "dfm pde predict",
         "checkpoint": ", ".join(surrogate.names),
         "dataset": dataset,
         "rollout": "steady" if surrogate.steady else way,
@@ -196,7 +198,7 @@ def _attributes(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="dfm pde predict", description=__doc__)
+    parser = Parser(prog=COMMAND, description=__doc__)
     parser.add_argument("--ckpt_path", action="append", required=True, help="a checkpoint; several: ensemble")
     parser.add_argument("--data.path", dest="path", required=True, help="file or folder of initial states")
     parser.add_argument("--data.layout", dest="layout", help="its layout; recognised by default")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.pde.data.readers.field_names import GENERATED, MARK, maker
 from core.errors import UserError
 from core.files import replacing
+from core.inference.outputs import MARK, maker
 
 if TYPE_CHECKING:
     from apps.pde.simulation.families.family import Family, Published
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["published_layout", "refuse_foreign", "write_netcdf"]
 
+_COMMAND = "dfm data generate"
 GAMMA = 1.4  # of the published compressible sets, where a family does not say its own
 
 
@@ -68,7 +69,7 @@ def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, 
                     variable[sample] = part.of(values)
             for name, value in _described(store.attributes).items():
                 file.attrs[name] = value
-            file.attrs[MARK] = GENERATED
+            file.attrs[MARK] = _COMMAND
     except OSError as error:
         raise UserError(
             f"cannot write {final} ({error.strerror or error}); choose another --out or free some space"
@@ -158,6 +159,6 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         UserError: Then.
     """
-    if not path.exists() or maker(path) == GENERATED:
+    if not path.exists() or maker(path) == _COMMAND:
         return
     raise UserError(f"{path} is there and was not made by this command; remove it or choose another --out")

@@ -228,7 +228,7 @@ def test_pdebench_is_periodic_where_the_equation_is_known_to_be(tmp_path, name, 
 SOLUTIONS = Solutions(
     fields=["phase"], samples=[0, 1], times=np.array([0.5, 3.0]),
     coordinates=[np.linspace(2, 3, 4), np.linspace(0, 9, 6)], units={"phase": "K", "time": "s"}, spread=False,
-    attributes={"made_by": "dfm pde predict", "periodic": 0},
+    command="dfm pde predict", attributes={"periodic": 0},
 )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def test_a_prediction_overwrites_nothing_but_a_prediction(tmp_path):
     assert len(there) == 10
     for path in there:
         with pytest.raises(UserError, match="choose another name") as raised:
-            check_suffix(path)
+            check_suffix(path, "dfm pde predict")
         assert "\n" not in str(raised.value)
         with pytest.raises(UserError, match="choose another name"):
             predicted(path)

@@ -352,7 +352,7 @@ def test_a_broken_off_output_leaves_the_former_one(tmp_path: Path, suffix: str) 
 
     solutions = Solutions(
         fields=["u"], samples=[0, 1], times=np.array([1.0]), coordinates=[np.arange(4.0)], units={},
-        spread=False, attributes={"made_by": "dfm pde predict"},
+        spread=False, command="dfm pde predict", attributes={},
     )  # fmt: skip
     out = tmp_path / f"out{suffix}"
     with written_to(out, solutions) as write:

@@ -1,21 +1,12 @@
-"""What a netCDF file or Zarr group says of itself: which command made it, and what its axes are called."""
+"""What the axes of a netCDF file or Zarr group are called."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from apps.pde.data.readers.arrays import is_hdf5, open_hdf5
-from core.errors import UserError
-
-__all__ = ["AXES", "GENERATED", "MARK", "PREDICTED", "Axes", "axes_of", "letters", "maker"]
-
-MARK = "made_by"
-GENERATED = "dfm data generate"
-PREDICTED = "dfm pde predict"
+__all__ = ["AXES", "Axes", "axes_of", "letters"]
 
 AXES = {
     "n": ("sample", "samples", "trajectory", "trajectories", "member", "batch", "n", "simulation"),
@@ -65,22 +56,6 @@ def axes_of(array: Any) -> Axes:
         for scale in scales
     )
     return Axes(letters(names), placed)
-
-
-def maker(path: Path) -> str:
-    """Return the command of ours that wrote a file or Zarr group; empty if none did or it cannot be read."""
-    try:
-        if path.is_dir():
-            held = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-            said = held["attributes"].get(MARK, "")
-        elif path.is_file() and is_hdf5(path):
-            with open_hdf5(str(path)) as file:
-                said = file.attrs.get(MARK, "")
-        else:
-            return ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
-        return ""
-    return _text(said) if _text(said) in (GENERATED, PREDICTED) else ""
 
 
 def _text(value: Any) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, is_hdf5, open_hdf5, uniform
-from apps.pde.data.readers.field_names import AXES, letters, maker
+from apps.pde.data.readers.field_names import AXES, letters
 from core.errors import UserError
+from core.inference.outputs import maker
 
 __all__ = ["open_labelled", "recognise", "source"]
 

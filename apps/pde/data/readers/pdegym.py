@@ -19,9 +19,10 @@ from apps.pde.data.readers.arrays import (
     open_hdf5,
     uniform,
 )
-from apps.pde.data.readers.field_names import Axes, axes_of, maker
+from apps.pde.data.readers.field_names import Axes, axes_of
 from apps.pde.data.readers.labelled import recognise as is_labelled
 from core.errors import UserError
+from core.inference.outputs import maker
 
 __all__ = ["SETS", "Published", "assembled", "recognise", "source"]
 

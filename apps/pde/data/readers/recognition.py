@@ -7,8 +7,8 @@ from pathlib import Path
 
 from apps.pde.data.readers import labelled, pdearena, pdebench, pdegym, tensors, the_well, zarr_store
 from apps.pde.data.readers.arrays import ArraySource
-from apps.pde.data.readers.field_names import maker
 from core.errors import UserError, did_you_mean
+from core.inference.outputs import maker
 
 __all__ = ["LAYOUTS", "open_source", "splits_of"]
 
