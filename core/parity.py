@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
+from core.tables import text_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -382,7 +383,7 @@ def _print(report: CaseReport) -> None:
     print(f"{title}: {'PASS' if report.passed else 'FAIL'}")
     if not report.checks:
         print("  nothing to compare: the case holds no outputs, losses or gradients")
-    width = max((len(check.name) for check in report.checks), default=0)
+    rows = []
     for check in report.checks:
         if check.remark:
             errors = check.remark
@@ -394,7 +395,9 @@ def _print(report: CaseReport) -> None:
                 f"tolerance {check.atol:.0e} + {check.rtol:.0e}*max|ref|"
             )
         verdict = "PASS" if check.passed else "FAIL"
-        print(f"  {report.system} {report.case} {check.name:<{width}}  {errors}  {verdict}")
+        rows.append((f"  {report.system} {report.case} {check.name}", errors, verdict))
+    if rows:
+        print(text_table(rows))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -306,7 +306,7 @@ class Task(LightningModule):
         """Write rows of one shape as `<name>.csv` into the run folder."""
         if self.run_folder is None or not self.trainer.is_global_zero:
             return
-        from core.tracking.tables import write_table
+        from core.tables import write_table
 
         write_table(self.run_folder / f"{name}.csv", rows)
 

@@ -23,6 +23,7 @@ OPEN_TO_ALL = {
     "errors",
     "files",
     "lazy",
+    "tables",
 }  # rooms and leaf modules that every room may import
 FURTHER = {
     "strategies": {"checkpoints"},  # what writes pieces knows how pieces are read and written

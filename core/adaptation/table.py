@@ -6,6 +6,8 @@ import re
 
 from torch import nn
 
+from core.tables import text_table
+
 __all__ = ["trained_table"]
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -31,15 +33,12 @@ def trained_table(network: nn.Module) -> str:
         shown = ", ".join(f"{leaf} {'x'.join(map(str, p.shape)) or '1'}" for leaf, p in sizes)
         row = rows.setdefault((_NUMBER.sub("*", module) or "(network)", shown), [0, 0, 0])
         row[0], row[1], row[2] = row[0] + 1, row[1] + own, row[2] + held
-    lines = [("module", "shape", "trained", "share")]
+    lines = []
     for (module, shown), (count, own, held) in rows.items():
         times = f" ({count} of them)" if count > 1 else ""
         lines.append((module + times, shown, _grouped(own), _share(own, held)))
     lines.append(("all", "", f"{_grouped(trained)} of {_grouped(total)}", _share(trained, total)))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join(
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in lines
-    )
+    return text_table(lines, head=("module", "shape", "trained", "share"))
 
 
 def _grouped(number: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.cli.words import Parser, checked_verb
 from core.errors import UserError
+from core.tables import text_table
 
 __all__ = ["main"]
 
@@ -81,7 +81,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     from core.checkpoints.files import damage, read_unverified
 
-    rows = [("checkpoint", "step", "epoch", "metric", "valid")]
+    rows = []
     for path in paths:
         wrong = damage(path)
         names = [link.stem for link, target in links.items() if target == path.resolve()]
@@ -94,7 +94,7 @@ def _list(options: argparse.Namespace) -> int:
                 wrong = "holds Python objects"
         step, epoch = str(content.get("global_step", "-")), str(content.get("epoch", "-"))
         rows.append((shown, step, epoch, _metric(content), "yes" if wrong is None else f"no, it {wrong}"))
-    _table(rows)
+    print(text_table(rows, head=("checkpoint", "step", "epoch", "metric", "valid")))
     return 0
 
 
@@ -102,11 +102,11 @@ def _fetch(options: argparse.Namespace) -> int:
     from core.checkpoints.cards import card_names, fetch_weights, is_fetched, load_weights_card
 
     if not options.card:
-        rows = [("card", "fetched", "source", "licence", "fits")]
+        rows = []
         for card in map(load_weights_card, card_names()):
             fits = card.size.class_path if card.size else "its config.json"
             rows.append((card.name, "yes" if is_fetched(card) else "no", card.source, card.licence, fits))
-        _table(rows)
+        print(text_table(rows, head=("card", "fetched", "source", "licence", "fits")))
         return 0
     cards = [load_weights_card(name) for name in options.card]
     if options.out is not None and len(cards) > 1:
@@ -135,9 +135,9 @@ def _inspect(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2, default=str))
         return 0
     keys = facts.pop("keys", {})
-    for name, value in facts.items():
-        if value not in (None, "", [], {}):
-            print(f"{name:<12}{_shown(value)}")
+    print(
+        text_table((name, _shown(value)) for name, value in facts.items() if value not in (None, "", [], {}))
+    )
     for name, (dtype, *shape) in keys.items():
         print(f"  {name}  {dtype} {'x'.join(map(str, shape)) or 'scalar'}")
     return 0
@@ -297,11 +297,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(_shown(item) if isinstance(item, Mapping) else str(item) for item in value)
     return str(value)
-
-
-def _table(rows: Iterable[Sequence[str]]) -> None:
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(line.rstrip() + "\n")

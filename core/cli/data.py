@@ -10,6 +10,7 @@ from pathlib import Path
 from core.cli.recipes import domains
 from core.cli.words import Parser, checked_verb
 from core.errors import UserError, did_you_mean
+from core.tables import text_table
 
 __all__ = ["main"]
 
@@ -51,17 +52,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from core.data.cards import card_names, list_heads
+    from core.data.cards import list_heads
 
-    wide = max(len(name) for name in card_names())  # columns stand alike whatever is listed
-    for head in list_heads(options.domain):
+    rows, listed = [], {head["name"] for head in list_heads(options.domain)}
+    for head in list_heads(None):
         files, package = head.get("files"), head.get("package")
         size = f"in {package}" if package else "by hand"
         if files:
             size = _size(sum(file["bytes"] for file in files))
-        print(
-            f"{head['domain']:<12} {head['name']:<{wide}}  {size:>14}  {head['licence']:<24}  {head['title']}"
-        )
+        rows.append((head["domain"], head["name"], size, head["licence"], head["title"]))
+    lines = text_table(rows).splitlines()  # of all, so that columns stand alike whatever is listed
+    print("\n".join(line for line, row in zip(lines, rows, strict=True) if row[1] in listed))
     return 0
 
 
@@ -70,7 +71,7 @@ def _show(options: argparse.Namespace) -> int:
 
     card = load_card(options.card)
     print(f"{card.name}: {card.title}")
-    told_of = (
+    names = [
         "domain",
         "source",
         "licence",
@@ -80,23 +81,19 @@ def _show(options: argparse.Namespace) -> int:
         "normalisation",
         "package",
         "hub",
-    )
-    for name in told_of:
-        if value := getattr(card, name):
-            print(f"  {name + ':':<15} {value}")
+    ]
+    rows = [(name, value) for name in names if (value := getattr(card, name))]
     parts = {name: getattr(card.splits, name) for name in ("train", "val", "test")}
-    told = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
-    print(f"  {'splits:':<15} {card.splits.kind}{' (' + told + ')' if told else ''}")
+    sizes = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+    rows.append(("splits", f"{card.splits.kind}{f' ({sizes})' if sizes else ''}"))
     if card.time:
-        print(f"  {'time:':<15} {', '.join(card.time)}")
-    for name, meaning in card.columns.items():
-        print(f"  {'column:':<15} {name}: {meaning}")
-    for note in card.notes:
-        print(f"  {'note:':<15} {note}")
+        rows.append(("time", ", ".join(card.time)))
+    rows += [("column", f"{name}: {meaning}") for name, meaning in card.columns.items()]
+    rows += [("note", note) for note in card.notes]
     for file in card.files:
-        print(f"  {'file:':<15} {file.path} ({_size(file.bytes)}, sha256 {file.sha256})")
-        for url in file.urls:
-            print(f"  {'':<15} {url}{f' : {file.member}' if file.member else ''}")
+        rows.append(("file", f"{file.path} ({_size(file.bytes)}, sha256 {file.sha256})"))
+        rows += [("", f"{url}{f' : {file.member}' if file.member else ''}") for url in file.urls]
+    print(text_table((f"  {name}:" if name else "", text) for name, text in rows))
     return 0
 
 
@@ -118,20 +115,19 @@ def _verify(options: argparse.Namespace) -> int:
     from core.data.cards import list_cards, load_card, verify
 
     named = [load_card(name) for name in options.card]
-    bad, seen = [], 0
+    rows = []
     for card in named or list_cards():
         states = verify(card, options.folder)
         if not named and all(state.state == "missing" for state in states):
             continue
-        for state in states:
-            seen += 1
-            print(f"{state.state:<8} {card.name:<16} {state.path}")
-            if state.state != "good" and card.name not in bad:
-                bad.append(card.name)
+        rows += [(state.state, card.name, str(state.path)) for state in states]
+    if rows:
+        print(text_table(rows))
+    bad = list(dict.fromkeys(name for state, name, _ in rows if state != "good"))
     if bad:
         command = f"dfm data fetch {' '.join(bad)}"
         raise UserError(f"files of {', '.join(bad)} are missing or damaged; `{command}` gets them")
-    if not seen:
+    if not rows:
         print("no data has been fetched")
     return 0
 

@@ -193,7 +193,7 @@ def _write(out: Path, rows: list[dict[str, Any]], *, metric: str, baseline: str 
     from core.figures.curves import efficiency_figure
     from core.figures.style import style
     from core.files import replacing
-    from core.tracking.tables import write_table
+    from core.tables import write_table
 
     write_table(out / "efficiency.csv", rows)
     curves = _curves(rows, metric)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.errors import UserError, did_you_mean
 from core.files import configs_folder
+from core.tables import text_table
 
 __all__ = ["Recipe", "all_recipes", "domains", "example", "find_config", "main"]
 
@@ -91,14 +92,14 @@ def main(argv: Sequence[str]) -> int:
         names = [name.replace("_", "-") for name in domains()]
         raise UserError(f"'{words[0]}' is no domain ({', '.join(names)}){did_you_mean(words[0], names)}")
     recipes = all_recipes(domain)
-    width = max((len(r.name) for r in recipes), default=0) + 2
-    for name in dict.fromkeys(r.domain for r in recipes):
-        print(name.replace("_", "-"))
-        for recipe in (r for r in recipes if r.domain == name):
-            print(f"  {recipe.name:<{width}}{recipe.summary}")
-    print("hardware (a second --config)")
-    for path in _hardware():
-        print(f"  {'trainer/' + path.stem:<{width}}{Recipe('', '', path).summary}")
+    recipes += [Recipe("hardware (a second --config)", f"trainer/{path.stem}", path) for path in _hardware()]
+    lines = text_table((f"  {recipe.name}", recipe.summary) for recipe in recipes).splitlines()
+    heading = ""
+    for recipe, line in zip(recipes, lines, strict=True):
+        if recipe.domain != heading:
+            heading = recipe.domain
+            print(heading.replace("_", "-"))
+        print(line)
     return 0
 
 

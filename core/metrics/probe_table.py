@@ -12,6 +12,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.metrics.probe_benchmark import Predictions, Split, predictions, share
 from core.metrics.probe_scores import average_precision
+from core.tables import text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,17 +90,12 @@ class ProbeTable:
     def text(self) -> str:
         """Return the rows as a table for the terminal."""
         names = self._headings(self.rows[0])
-        lines = [
-            f"{'method':<8}{'features':<10}{'share':>7}{'samples':>9}" + "".join(f"{n:>14}" for n in names)
-        ]
-        for row in self.rows:
-            numbers = "".join(f"{row[name]:>14.4f}" for name in names)
-            lines.append(
-                f"{row['method']:<8}{row['features']:<10}{row['share']:>7.3g}{row['samples']:>9}{numbers}"
-            )
+        head = ("method", "features", "share", "samples", *names)
+        rows = [[row[name] if name != "share" else f"{row[name]:.3g}" for name in head] for row in self.rows]
+        text = text_table(rows, head=head, number=".4f")
         if self._unfinished:
-            lines.append(f"not at its end after model.steps: {', '.join(dict.fromkeys(self._unfinished))}")
-        return "\n".join(lines)
+            text += f"\nnot at its end after model.steps: {', '.join(dict.fromkeys(self._unfinished))}"
+        return text
 
     def drawings(self) -> Iterator[tuple[str, Figure]]:
         """Yield names and figures: scores by share of the labels, and the first probe's classes."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from core.tracking.progress import LineProgress, progress_callbacks, quiet
     from core.tracking.report import write_report
     from core.tracking.settings import Tracking
-    from core.tracking.tables import write_table
     from core.tracking.throughput import Throughput
     from core.tracking.wandb_logger import WandbLogger
 
@@ -41,7 +40,6 @@ _HOMES = {
     "quiet": "progress",
     "read_metrics": "metrics_csv",
     "write_report": "report",
-    "write_table": "tables",
 }
 
 __all__ = [
@@ -63,7 +61,6 @@ __all__ = [
     "quiet",
     "read_metrics",
     "write_report",
-    "write_table",
 ]
 
 

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from core.errors import UserError
 from core.files import replacing
-from core.tracking.tables import write_table
+from core.tables import write_table
 
 __all__ = ["Profile", "ProfileSteps"]
 

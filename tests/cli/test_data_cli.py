@@ -59,7 +59,7 @@ def test_verify_of_missing_and_damaged_files_says_how_to_get_them(tmp_path, caps
 
     with pytest.raises(UserError, match="files of ett_h1 are missing or damaged; `dfm data fetch ett_h1`"):
         data_main(["verify", "--folder", str(tmp_path)])
-    assert "wrong    ett_h1" in capsys.readouterr().out
+    assert "wrong  ett_h1" in capsys.readouterr().out
     with pytest.raises(UserError, match="weather"):
         data_main(["verify", "weather", "--folder", str(tmp_path)])
     assert data_main(["verify", "--folder", str(tmp_path / "empty")]) == 0

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from core.figures.movies import save_movie
 from core.figures.style import new_figure, save_figure, style
-from core.tracking import MetricsCSV, write_report, write_table
+from core.tables import write_table
+from core.tracking import MetricsCSV, write_report
 from core.tracking.charts import chart, nice_ticks, short
+from core.tracking.report import results_table
 from core.tracking.report_style import PAGE
-from core.tracking.tables import results_table
 
 VOID = {"meta", "img", "line", "circle", "polyline", "polygon"}
 

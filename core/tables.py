@@ -1,0 +1,57 @@
+"""Tables of results: as aligned text for the terminal, and as CSV in full."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from core.files import replacing
+
+__all__ = ["text_table", "write_table"]
+
+
+def text_table(
+    rows: Iterable[Sequence[Any]], *, head: Sequence[str] | None = None, number: str = ".4g"
+) -> str:
+    """Return rows of cells as aligned columns: the first and those of words to the left, others to the right.
+
+    Args:
+        rows: Cells of equal number; None and NaN are shown as `-`.
+        head: A first line of headings.
+        number: Format of the cells that are floats.
+    """
+    lines = [[_cell(cell, number) for cell in row] for row in rows]
+    columns = list(zip(*([list(head)] if head else []), *lines, strict=True))
+    sides = [_side(cells[1:] if head else cells, place) for place, cells in enumerate(columns)]
+    widths = [max(map(len, cells)) for cells in columns]
+    return "\n".join(
+        "  ".join(map(format, line, map("{}{}".format, sides, widths))).rstrip()
+        for line in zip(*columns, strict=True)
+    )
+
+
+def write_table(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, whole or not at all: the columns in the order they are first met, numbers in full.
+
+    Args:
+        path: The file; its folder is made.
+        rows: One mapping of column to value per row; a missing value leaves an empty cell.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cell(cell: Any, number: str) -> str:
+    if cell is None or cell != cell:
+        return "-"
+    return format(cell, number) if isinstance(cell, float) else str(cell)
+
+
+def _side(cells: Sequence[str], place: int) -> str:
+    return "<" if place == 0 or any(cell[:1].isalpha() for cell in cells) else ">"
