@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["generator", "key", "uniforms"]
+__all__ = ["draws", "generator", "key", "uniforms"]
 
 _STEP, _FIRST, _SECOND = (
     value - (1 << 64) if value >> 63 else value
@@ -57,6 +58,34 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
     state = (state ^ _shifted(state, 30)) * _FIRST
     state = (state ^ _shifted(state, 27)) * _SECOND
     return _shifted(state ^ _shifted(state, 31), 11).double() * 2.0**-53
+
+
+def draws(task: Any, batch: Any, purpose: str, *counts: int) -> tuple[Tensor, ...]:
+    """Return what a task draws for a batch: random numbers `(B, count)` in [0, 1) for each count.
+
+    In training they depend on the data's seed, the epoch and a scene's name alone, so a resumed run draws
+    what an unbroken one does, and so does any number of processes. In an evaluation they depend on the name
+    alone. Windows of one scene (`data.repeats`) thus draw alike in an epoch. Batches without names draw from
+    torch's own stream in training, and by row otherwise.
+
+    Args:
+        task: A `LightningModule`, whose mode says whether this is training.
+        batch: With `image` `(B, ...)`, and perhaps `names`.
+        purpose: What the numbers are for.
+        counts: Numbers for each scene.
+    """
+    size, device = len(batch.image), batch.image.device
+    names = getattr(batch, "names", ())
+    named = not isinstance(names, str) and len(names) == size
+    if task.training and not named:
+        return torch.rand(size, sum(counts), device=device).split(counts, dim=1)
+    seed, epoch = 0, 0
+    if task.training:
+        seed, epoch = getattr(getattr(task._trainer, "datamodule", None), "seed", 0), task.current_epoch
+    stage = "training" if task.training else "evaluation"
+    rows = names if named else range(size)
+    keys = torch.tensor([key(seed, epoch, row, f"{purpose} in {stage}") for row in rows])
+    return uniforms(keys.to(device, non_blocking=True), sum(counts)).split(counts, dim=1)
 
 
 def _shifted(state: Tensor, bits: int) -> Tensor:

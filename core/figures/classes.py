@@ -1,4 +1,4 @@
-"""Charts of scores: bars of classes, confusion, and how far probabilities can be trusted."""
+"""Charts of scores: bars and precision of classes, confusion, calibration, scores by share of the labels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.figures.lettering import headline, named, text_width
+from core.figures.lettering import headline, named, text_width, unlike
 from core.figures.style import NEUTRAL, PALETTE, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bars_figure", "calibration_figure", "confusion_figure"]
+__all__ = ["bars_figure", "calibration_figure", "confusion_figure", "precision_figure", "share_figure"]
 
 _MOST = 40  # classes whose names are still readable side by side
+_SCORES = {"accuracy": "accuracy", "map_macro": "mean average precision (macro)"}
 
 
 def bars_figure(values: Sequence[float], names: Sequence[str], *, what: str, title: str = "") -> Figure:
@@ -45,7 +46,7 @@ def bars_figure(values: Sequence[float], names: Sequence[str], *, what: str, tit
 
 
 def confusion_figure(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str = "") -> Figure:
-    """Draw what each class was taken for, as shares of its labels.
+    """Draw what each class was taken for, as shares of its labels; classes that stand nowhere are left out.
 
     Args:
         counts: Rows are labels, columns predictions.
@@ -53,6 +54,9 @@ def confusion_figure(counts: Sequence[Sequence[int]], names: Sequence[str], *, t
         title: Above.
     """
     table = np.asarray(counts, dtype=float)
+    present = (table.sum(0) + table.sum(1) > 0) | (table.sum() == 0)
+    names = [name for name, there in zip(unlike(names), present, strict=True) if there]
+    table = table[np.ix_(present, present)]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     with style():
         figure, axes = new_figure()
@@ -107,4 +111,74 @@ def calibration_figure(
         axis.set_ylabel("share that is right")
         axis.legend(loc="upper left")
         headline(figure, f"{title}: calibration" if title else "calibration")
+    return figure
+
+
+def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) -> Figure:
+    """Draw a score against the share of the training labels, a line for each method and scaling.
+
+    Args:
+        rows: With `method`, `features`, `share`, `samples`, the metric, and its `_std` where seeds differ.
+        metric: Column that is drawn.
+        title: Above the panel.
+    """
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault(f"{row['method']}, {row['features']} features", []).append(row)
+    with style():
+        figure, axes = new_figure(width=7.0, height=3.6)
+        axis = axes[0, 0]
+        for number, (label, members) in enumerate(lines.items()):
+            members = sorted(members, key=lambda row: row["share"])
+            x = [row["samples"] for row in members]
+            y = np.array([row[metric] for row in members])
+            colour = PALETTE[number % len(PALETTE)]
+            axis.plot(x, y, marker="os^D"[number % 4], color=colour, label=label)
+            spread = np.array([row.get(f"{metric}_std", 0.0) for row in members])
+            if spread.any():
+                axis.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
+        axis.set_xscale("log")
+        counts = sorted({row["samples"] for row in rows})
+        axis.set_xticks(counts, [str(count) for count in counts])
+        axis.set_xticks([], minor=True)
+        axis.set_xlabel("labelled training scenes")
+        axis.set_ylabel(_SCORES.get(metric, metric))
+        headline(figure, title)
+        axis.legend()
+    return figure
+
+
+def precision_figure(rows: Sequence[Mapping[str, Any]], *, scenes: int, title: str) -> Figure:
+    """Draw each label's average precision beside its share of the scenes, which a guess would reach.
+
+    Args:
+        rows: With `class`, `samples`, `map`, one for each label; those without a scene are left out.
+        scenes: How many there are.
+        title: Above the panel.
+    """
+    there = sorted((row for row in rows if row["samples"]), key=lambda row: row["map"])
+    names = [
+        f"{name} ({row['samples']})"
+        for name, row in zip(named([row["class"] for row in there]), there, strict=True)
+    ]
+    with style():
+        figure, axes = new_figure(width=7.5, height=max(0.28 * len(there) + 1.2, 2.4))
+        axis = axes[0, 0]
+        axis.barh(range(len(there)), [row["map"] for row in there], color=PALETTE[0], height=0.7)
+        guessed = [row["samples"] / scenes for row in there]
+        axis.plot(
+            guessed,
+            range(len(there)),
+            "|",
+            color=PALETTE[1],
+            markersize=12,
+            markeredgewidth=2,
+            label="a guess",
+        )
+        axis.set_yticks(range(len(there)), names)
+        axis.set_xlim(0, 1.02)
+        axis.legend(loc="lower right")
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("average precision (in brackets: scenes that have the label)")
+        headline(figure, title)
     return figure

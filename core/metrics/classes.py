@@ -100,6 +100,10 @@ class LabelScores(Metric):
     """
 
     full_state_update = False
+    held: Tensor
+    guessed: Tensor
+    exact: Tensor
+    seen: Tensor
 
     def __init__(self, classes: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
@@ -152,6 +156,8 @@ class NumberScores(Metric):
     """Errors of numbers, of pixels or scenes, in float64: `mae`, `rmse`, `bias`, `r2`, `correlation`."""
 
     full_state_update = False
+    gap: Tensor
+    seen: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -200,6 +206,9 @@ class Calibration(Metric):
     """
 
     full_state_update = False
+    seen: Tensor
+    confidence: Tensor
+    hits: Tensor
 
     def __init__(self, bins: int = 15, **options: Any) -> None:
         super().__init__(**options)
@@ -239,6 +248,8 @@ class Temperature(Metric):
     """
 
     full_state_update = False
+    grid: Tensor
+    losses: Tensor
 
     def __init__(self, steps: int = 25, most: int = 4096, several: bool = False, **options: Any) -> None:
         super().__init__(**options)

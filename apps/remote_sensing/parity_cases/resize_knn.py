@@ -59,8 +59,7 @@ def _prepared(given: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
 
 
 def _neighbours(given: Mapping[str, Tensor], *, k: int) -> dict[str, Any]:
-    from core.metrics.probe_scores import class_scores, label_scores
-    from core.metrics.probing import Scaler, nearest, vote, vote_labels
+    from core.metrics.probes import Scaler, class_scores, label_scores, nearest, vote, vote_labels
 
     train, test = given["x_train"], given["x_test"]
     scaler = Scaler.fit(train)

@@ -14,7 +14,7 @@ from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.models.prithvi import MAEOutput, PrithviMAE
 from apps.remote_sensing.tasks.base import SceneTask
 from apps.remote_sensing.tasks.gaps import GapSums
-from core.data.draws import draws
+from core.data.randomness import draws
 from core.errors import UserError
 from core.objectives.masked_autoencoding import token_mask
 
@@ -125,7 +125,7 @@ class Pretraining(SceneTask):
     def reconstructed(self, batch: SceneBatch) -> MAEOutput:
         """Return what the network makes of a batch; in training some samples keep dates and places back.
 
-        Masks are drawn for each scene by its name; see `core.data.draws`.
+        Masks are drawn for each scene by its name; see `core.data.randomness`.
         """
         grid = self.network.encoder.grid_of(self.network.encoder.images(batch.image))
         noise, *kept_back = draws(self, batch, "reconstruction", math.prod(grid), 1, 1)

@@ -14,7 +14,7 @@ from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared
 from apps.remote_sensing.tasks.base import SceneTask
 from apps.remote_sensing.tasks.soft_labels import soft_contrastive
 from apps.remote_sensing.tasks.views import draws_of_views, two_views
-from core.data.draws import draws
+from core.data.randomness import draws
 from core.errors import UserError
 from core.objectives.masked_autoencoding import Masking, random_masking
 from core.strategies.gathering import gathered

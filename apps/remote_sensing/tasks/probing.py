@@ -13,8 +13,7 @@ from apps.remote_sensing.models.frozen.features import Pool, encoder_of, pooled_
 from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
 from core.data.counting import counted
 from core.errors import UserError, did_you_mean
-from core.metrics.probe_benchmark import METHODS, Split
-from core.metrics.probe_table import ProbeTable
+from core.metrics.probe_table import METHODS, LabelledFeatures, ProbeTable
 from core.metrics.sums import gathered, processes
 from core.task import Task
 
@@ -94,7 +93,7 @@ class Probing(Task):
             "steps": steps}  # fmt: skip
         self.shares, self.seeds = sorted({float(share) for share in shares}), list(dict.fromkeys(seeds))
         self.prepared: Prepared | None = None
-        self._train: Split | None = None
+        self._train: LabelledFeatures | None = None
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
 
@@ -212,16 +211,16 @@ class Probing(Task):
         self._features.append(self.features(batch))
         self._labels.append(batch.label)
 
-    def _taken(self, what: str) -> Split:
+    def _taken(self, what: str) -> LabelledFeatures:
         """Return the features of all processes in the order of the files, and forget them."""
         features, labels = self._features, self._labels
         self._features, self._labels = [], []
         if not features:
             raise UserError(f"there are no {what} scenes; check how the data is split")
-        own = Split(torch.cat(features), torch.cat(labels))
+        own = LabelledFeatures(torch.cat(features), torch.cat(labels))
         if processes() > 1:
             parts = gathered((own.features.cpu(), own.labels.cpu()))
-            own = Split(*(torch.cat(rows).to(self.device) for rows in zip(*parts, strict=True)))
+            own = LabelledFeatures(*(torch.cat(rows).to(self.device) for rows in zip(*parts, strict=True)))
         if not bool(torch.isfinite(own.features).all()):
             bad = int((~torch.isfinite(own.features)).any(1).sum())
             raise UserError(
@@ -231,7 +230,7 @@ class Probing(Task):
         if own.labels.ndim == 1 and bool((own.labels < 0).any()):
             known = own.labels >= 0
             self.say(f"left out: {int((~known).sum())} {what} scenes without a class")
-            own = Split(own.features[known], own.labels[known])
+            own = LabelledFeatures(own.features[known], own.labels[known])
         return own
 
     def _finish(self, stage: str) -> None:
@@ -246,11 +245,25 @@ class Probing(Task):
             self.write_table("per_class", table.per_class)
             self.say(table.text())
             headline = table.headline(stage)
-            for name, figure in table.drawings():
-                self.log_figure(name, figure)
+            self._draw(table, scenes=len(scored.labels))
         else:
             headline = {}
         self.log_dict(headline, rank_zero_only=True)
+
+    def _draw(self, table: ProbeTable, *, scenes: int) -> None:
+        """Draw scores by share of the labels, and the first probe's classes."""
+        from core.figures.classes import confusion_figure, precision_figure, share_figure
+
+        first = table.per_class[0]
+        title = f"{self.title}, {first['method']}, {first['features']} features"
+        if len(self.shares) > 1:
+            self.log_figure("labels", share_figure(table.rows, metric=table.metric, title=self.title))
+        if table.counts is not None:
+            figure = confusion_figure(table.counts.tolist(), table.classes, title=title)
+            self.log_figure("confusion", figure)
+        else:
+            rows = table.per_class[: len(table.classes)]
+            self.log_figure("labels-precision", precision_figure(rows, scenes=scenes, title=title))
 
     @property
     def title(self) -> str:

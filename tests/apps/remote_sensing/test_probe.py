@@ -29,7 +29,7 @@ from apps.remote_sensing.models.softcon import Siamese, SoftConViT
 from apps.remote_sensing.tasks.probing import Probing
 from core.checkpoints.files import write_checkpoint
 from core.errors import UserError
-from core.metrics.probe_benchmark import Split, probe
+from core.metrics.probe_table import LabelledFeatures, probe
 
 BANDS = ("red", "green", "nir_narrow")
 COLOURS = {"field": (400, 900, 2500), "town": (1500, 1400, 1800), "water": (300, 400, 100)}
@@ -85,11 +85,11 @@ def test_the_scores_are_the_protocols_of_all_scenes_in_their_order(folder, tmp_p
     for name in ("train", "test"):
         pairs = [(0, row) for row in range(len(data.source.scenes(name)))]
         batch = data._evaluated(name).__getitems__(pairs)
-        splits[name] = Split(image_statistics(batch.image[:, :, 0]), batch.label)
+        splits[name] = LabelledFeatures(image_statistics(batch.image[:, :, 0]), batch.label)
 
     scores = scored(Probing(ImageStatistics()), data, tmp_path)
 
-    expected = probe(splits["train"], splits["test"])
+    expected = [result.scores(splits["test"].labels) for result in probe(splits["train"], splits["test"])]
     rows = rows_of(tmp_path / "results.csv")
     assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in expected]
     assert [float(row["f1_macro"]) for row in rows] == [row["f1_macro"] for row in expected]

@@ -16,8 +16,16 @@ from apps.remote_sensing.models.frozen.random_features import (
 )
 from apps.remote_sensing.parity_cases.resize_knn import run
 from core.errors import UserError
-from core.metrics.probe_scores import average_precision, class_scores, label_scores
-from core.metrics.probing import Scaler, extract, fit_linear, nearest, vote, vote_labels
+from core.metrics.probes import (
+    Scaler,
+    average_precision,
+    class_scores,
+    fit_linear,
+    label_scores,
+    nearest,
+    vote,
+    vote_labels,
+)
 from core.parity import load_case, run_case
 
 
@@ -88,7 +96,7 @@ def test_small_parts_of_the_test_set_give_the_same_neighbours(monkeypatch):
     train, test = numbers(50, 6), numbers(23, 6, seed=1)
     whole = nearest(train, test)
 
-    monkeypatch.setattr("core.metrics.probing._CHUNK", 100)
+    monkeypatch.setattr("core.metrics.probes._CHUNK", 100)
 
     assert torch.equal(nearest(train, test), whole)
 
@@ -181,18 +189,6 @@ def test_labels_of_one_image_are_fitted_at_once_as_they_would_be_one_by_one():
         assert np.allclose(probe.scores(train)[:, i].numpy(), expected, atol=1e-4)
 
 
-def test_features_are_extracted_in_order_in_evaluation_mode_without_a_trace():
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5))
-    images, labels = numbers(6, 1, 2, 2), torch.arange(6)
-
-    features, found = extract(network, zip(images.split(4), labels.split(4), strict=True))
-
-    assert torch.equal(features, network.eval()(images))
-    assert found.tolist() == [0, 1, 2, 3, 4, 5]
-    assert not features.requires_grad
-    assert int(network[1].num_batches_tracked) == 0
-
-
 def test_random_filters_follow_their_seed_and_take_both_signs():
     x = numbers(2, 3, 9, 7)
     one, same, other = (RandomConvolutions(3, features=8, seed=seed) for seed in (1, 1, 2))
@@ -239,8 +235,6 @@ def test_statistics_of_an_image_stand_in_the_order_mean_deviation_maximum_minimu
         (lambda: fit_linear(torch.zeros(2, 2), torch.arange(2), strength=0.0), "above 0"),
         (lambda: RandomConvolutions(3, features=7), "must be even"),
         (lambda: RandomConvolutions(1, features=2)(torch.zeros(1, 1, 2, 9)), "fewer than a filter"),
-        (lambda: extract(torch.nn.Identity(), []), "no images"),
-        (lambda: extract(torch.nn.Identity(), [], layers=4), "leave layers out"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(wrong, message):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.models.prithvi import PrithviMAE
 from apps.remote_sensing.tasks.autoencoding import GapFilling, Pretraining
-from core.data.draws import draws
+from core.data.randomness import draws
 from core.errors import UserError
 
 

@@ -13,10 +13,14 @@ import torch
 
 from apps.remote_sensing.figures import class_colours, composite, examples_figure, reconstruction_figure
 from apps.remote_sensing.tasks.reports import confusion_rows
-from core.figures.classes import bars_figure, calibration_figure, confusion_figure
+from core.figures.classes import (
+    bars_figure,
+    calibration_figure,
+    confusion_figure,
+    precision_figure,
+    share_figure,
+)
 from core.figures.lettering import named, unlike
-from core.figures.probes import confusion_figure as probe_confusion
-from core.figures.probes import precision_figure, share_figure
 from core.figures.style import save_figure
 
 ODD = ("dry", r"b $\q$ c", "label", "label", "_hidden\nbelow")
@@ -216,7 +220,6 @@ def test_charts_of_classes_hold_all_their_text(names: tuple[str, ...]) -> None:
     rows = [{"class": name, "samples": 3, "map": 0.5} for name in names]
     for figure in (
         confusion_figure(counts.tolist(), names, title=TITLE),
-        probe_confusion(counts, classes=names, title=TITLE),
         bars_figure(scores, names, what="intersection over union", title=TITLE),
         precision_figure(rows, scenes=20, title=TITLE),
     ):

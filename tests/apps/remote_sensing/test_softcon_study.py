@@ -8,7 +8,7 @@ import torch
 from apps.remote_sensing.models.frozen.random_features import image_statistics
 from apps.remote_sensing.models.frozen.resize_study import DATA_SETS, WEIGHTS, preparation
 from core.errors import UserError
-from core.metrics.probe_benchmark import Split, probe, share
+from core.metrics.probe_table import LabelledFeatures, probe, share
 
 
 @pytest.mark.parametrize("data", DATA_SETS)
@@ -50,32 +50,32 @@ def test_frozen_features_are_scored_by_every_probe_in_one_call():
     colours = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])[labels]
     images = colours[:, :, None, None] + 0.4 * torch.randn(90, 2, 6, 6, generator=generator)
     features = image_statistics(images)
-    train, test = Split(features[:60], labels[:60]), Split(features[60:], labels[60:])
+    train, test = LabelledFeatures(features[:60], labels[:60]), LabelledFeatures(features[60:], labels[60:])
 
-    rows = probe(train, test)
+    results = list(probe(train, test))
 
-    assert [(row["method"], row["scaled"]) for row in rows] == [
+    assert [(result.method, result.scaled) for result in results] == [
         ("knn", False),
         ("linear", False),
         ("knn", True),
         ("linear", True),
     ]
-    assert all(row["accuracy"] > 0.8 for row in rows)
+    assert all(result.scores(test.labels)["accuracy"] > 0.8 for result in results)
 
 
 def test_multi_labels_are_scored_by_average_precision():
     features = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     labels = (features[:, :2] > 0).long()
-    train, test = Split(features[:40], labels[:40]), Split(features[40:], labels[40:])
+    train, test = LabelledFeatures(features[:40], labels[:40]), LabelledFeatures(features[40:], labels[40:])
 
-    rows = probe(train, test, scaled=(False,))
+    rows = [result.scores(test.labels) for result in probe(train, test, scaled=(False,))]
 
     assert all(row["map_macro"] > 0.8 for row in rows)
     assert {"map_micro", "f1_weighted", "subset_accuracy"} <= rows[0].keys()
 
 
 def test_a_share_of_the_training_data_follows_its_seed():
-    split = Split(torch.arange(200.0)[:, None], torch.arange(200))
+    split = LabelledFeatures(torch.arange(200.0)[:, None], torch.arange(200))
 
     part = share(split, 0.05, seed=1)
 
@@ -86,16 +86,16 @@ def test_a_share_of_the_training_data_follows_its_seed():
 
 
 def test_what_the_study_does_not_know_is_refused():
-    split = Split(torch.zeros(4, 2), torch.arange(4))
-    several = Split(torch.zeros(4, 2), torch.zeros(4, 2))
+    split = LabelledFeatures(torch.zeros(4, 2), torch.arange(4))
+    several = LabelledFeatures(torch.zeros(4, 2), torch.zeros(4, 2))
 
     with pytest.raises(UserError, match="did you mean 'imagenet'"):
         preparation("imagenets", "eurosat")
     with pytest.raises(UserError, match="is no data set"):
         preparation("imagenet", "mars")
     with pytest.raises(UserError, match="is no probe"):
-        probe(split, split, methods=["svm"])
+        next(probe(split, split, methods=["svm"]))
     with pytest.raises(UserError, match="as many labels"):
-        probe(split, several)
+        next(probe(split, several))
     with pytest.raises(UserError, match="above 0 and at most 1"):
         share(split, 0.0)

@@ -1,36 +1,37 @@
-"""Nearest neighbours and linear probes on frozen features, by the protocol of the resize study.
+"""Nearest neighbours and linear probes on frozen features, and their scores, by the resize study's protocol.
 
 Corley et al. 2023, "Revisiting pre-trained remote sensing model benchmarks: resizing and normalization
 matters" (arXiv 2305.13456): five neighbours, Euclidean distance, one vote each, ties to the smallest class;
-logistic regression by L-BFGS.
+logistic regression by L-BFGS. Scores equal scikit-learn's of the same names, with 0 where a quotient has no
+denominator.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
+import warnings
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.errors import UserError
 
 __all__ = [
-    "Linear",
+    "LinearProbe",
     "Scaler",
-    "extract",
+    "average_precision",
+    "class_scores",
     "fit_linear",
+    "label_scores",
     "nearest",
+    "ratios",
     "vote",
     "vote_labels",
 ]
 
 # Distances of candidates are computed anew without cancellation, so a few more than asked for are looked at.
 _SPARE = 4
-_ROUNDING = 64  # times the type's smallest step: far above the error of a product over thousands of features
 _CHUNK = 1 << 22  # numbers in the largest intermediate result
 
 
@@ -61,46 +62,11 @@ class Scaler:
         return ((features.double() - self.mean) / self.std).to(features.dtype)
 
 
-@torch.no_grad()
-def extract(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, layers: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return the features and labels of all batches, in their order, on the CPU.
-
-    Args:
-        network: Maps images to `(B, D)`, through `probe_features` where it has that; it runs in evaluation
-            mode and is left in the mode it was in.
-        batches: Prepared images and their labels.
-        layers: How many of a transformer's last blocks give their class tokens; None is the network's own
-            choice, the last one.
-
-    Raises:
-        UserError: If there is no batch, or the network has no class tokens to join.
-    """
-    run = getattr(network, "probe_features", network)
-    if layers is not None:
-        if "layers" not in inspect.signature(run).parameters:
-            raise UserError(f"{type(network).__name__} has one feature for an image; leave layers out")
-        run = partial(run, layers=layers)
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    was_training = network.training
-    network.eval()
-    try:
-        found = [(run(images.to(device)).float().cpu(), labels.cpu()) for images, labels in batches]
-    finally:
-        network.train(was_training)
-    if not found:
-        raise UserError("there are no images to extract features from; check the split's files")
-    features, labels = zip(*found, strict=True)
-    return torch.cat(features), torch.cat(labels)
-
-
 def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
     """Return the `k` nearest training rows of each test row by Euclidean distance, nearest first.
 
-    Products of matrices choose candidates, in float32 where rounding can be ruled out and else in float64;
-    their distances are then computed in float64 without cancellation. Of equally distant rows the earlier is
-    the nearer.
+    Products of matrices choose candidates; their distances are then computed without cancellation, all in
+    float64. Of equally distant rows the earlier is the nearer.
 
     Args:
         train: `(N, D)`.
@@ -121,57 +87,18 @@ def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
     if not 1 <= k <= len(train):
         raise UserError(f"k is {k}; with {len(train)} training rows it must be 1 to {len(train)}")
     for name, features in (("training", train), ("test", test)):
-        if torch.isfinite(features.sum()):
-            continue
-        bad = int((~torch.isfinite(features)).any(1).sum())
-        if bad:  # a sum of finite numbers may overflow
+        if bad := int((~torch.isfinite(features)).any(1).sum()):
             raise UserError(f"{bad} of {len(features)} {name} rows hold features that are not finite")
     centre = train.double().mean(0)
     centred = train.double() - centre
-    rough = centred.float() if _float32_is_exact() else centred
-    squares = rough.square().sum(1)
-    rows = max(_CHUNK // max(len(train), (k + _SPARE) * train.shape[1]), 1)
-    found = []
-    for part in test.split(rows):
-        query = part.double() - centre
-        ours, sure = _nearest_of(rough, squares, train, query, part, k=k)
-        if not bool(sure.all()):
-            again = _nearest_of(centred, centred.square().sum(1), train, query[~sure], part[~sure], k=k)
-            ours[~sure] = again[0]
-        found.append(ours)
-    return torch.cat(found) if found else torch.empty(0, k, dtype=torch.int64, device=train.device)
-
-
-def _nearest_of(
-    rough: Tensor, squares: Tensor, train: Tensor, query: Tensor, part: Tensor, *, k: int
-) -> tuple[Tensor, Tensor]:
-    """Return the nearest rows, and for which queries rounding cannot have hidden a nearer one.
-
-    Args:
-        rough: `(N, D)`, centred, in the type that candidates are chosen in.
-        squares: `(N,)`, of their lengths.
-        train: `(N, D)` as given.
-        query: `(M, D)`, centred, float64.
-        part: `(M, D)` as given.
-        k: Neighbours.
-    """
-    few = query.to(rough.dtype)
-    candidates = min(k + _SPARE, len(train))
-    products = torch.addmm(squares, few, rough.T, alpha=-2.0)  # M N; less the query's own square
-    farthest = products.topk(candidates, largest=False)
-    chosen = farthest.indices.sort(dim=1).values
-    exact = (train[chosen].double() - part.double()[:, None]).square().sum(2)
-    ordered = exact.sort(dim=1, stable=True)
-    length = query.square().sum(1)
-    rounding = _ROUNDING * torch.finfo(rough.dtype).eps * (length + squares.max())
-    limit = farthest.values[:, -1].double() + length - rounding
-    sure = ordered.values[:, k - 1] < limit if candidates < len(train) else torch.ones_like(limit).bool()
-    return chosen.gather(1, ordered.indices[:, :k]), sure
-
-
-def _float32_is_exact() -> bool:
-    """Tell whether products of float32 matrices are computed in float32."""
-    return torch.get_float32_matmul_precision() == "highest"
+    squares, candidates = centred.square().sum(1), min(k + _SPARE, len(train))
+    neighbours = []
+    for part in test.split(max(_CHUNK // max(len(train), (k + _SPARE) * train.shape[1]), 1)):
+        products = torch.addmm(squares, part.double() - centre, centred.T, alpha=-2.0)  # M N
+        chosen = products.topk(candidates, largest=False).indices.sort(dim=1).values
+        distances = (train[chosen].double() - part.double()[:, None]).square().sum(2)
+        neighbours.append(chosen.gather(1, distances.sort(dim=1, stable=True).indices[:, :k]))
+    return torch.cat(neighbours)
 
 
 def vote(neighbours: Tensor, labels: Tensor) -> Tensor:
@@ -186,9 +113,8 @@ def vote(neighbours: Tensor, labels: Tensor) -> Tensor:
     """
     classes, numbers = labels.unique(return_inverse=True)
     votes = F.one_hot(numbers[neighbours], len(classes)).sum(1)  # M k C -> M C
-    # A factor larger than any place makes the earlier of two equal counts the larger.
-    places = torch.arange(len(classes), device=labels.device)
-    return classes[(votes * len(classes) - places).argmax(1)]
+    # A factor larger than any number makes the earlier of two equal counts the larger.
+    return classes[(votes * len(classes) - torch.arange(len(classes), device=labels.device)).argmax(1)]
 
 
 def vote_labels(neighbours: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,21 +132,19 @@ def vote_labels(neighbours: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A fitted linear probe.
+class LinearProbe:
+    """A fitted logistic regression.
 
     Args:
         weight: `(C, D)` float64.
         bias: `(C,)` float64.
         classes: `(C,)` int64 for one class a sample; None for several labels.
-        steps: Iterations that the fit took.
-        converged: Whether it stopped because it was done.
+        converged: Whether the fit stopped because it was done.
     """
 
     weight: Tensor
     bias: Tensor
     classes: Tensor | None
-    steps: int
     converged: bool
 
     def scores(self, features: Tensor) -> Tensor:
@@ -241,14 +165,14 @@ def fit_linear(
     strength: float | None = 1.0,
     steps: int = 3000,
     tolerance: float = 1e-4,
-) -> Linear:
+) -> LinearProbe:
     """Fit a logistic regression, multinomial for classes, one for each label for multi-hot labels.
 
-    All labels are fitted at once. It minimises the mean of the losses plus `|W|² / (2 strength N)`; the bias
-    is free.
+    scikit-learn's objective, for all labels at once and on the features' device in float64: the mean of the
+    losses plus `|W|² / (2 strength N)`; the bias is free.
 
     Args:
-        features: `(N, D)`; the fit runs in float64 on their device.
+        features: `(N, D)`.
         labels: `(N,)` int64 classes, or `(N, L)` multi-hot.
         strength: Inverse strength of the penalty; None has none.
         steps: Most iterations of L-BFGS.
@@ -263,39 +187,102 @@ def fit_linear(
         raise UserError(f"strength is {strength}; it must be above 0, or null for no penalty")
     from scipy.optimize import minimize
 
-    x = features.double()
-    classes, target, outputs = _targets(labels)
+    x, classes, target = features.double(), None, labels.double()
+    if labels.ndim == 1:
+        classes, numbers = labels.unique(return_inverse=True)
+        if len(classes) < 2:
+            raise UserError(f"the training labels hold {len(classes)} class; a probe needs at least two")
+        target = F.one_hot(numbers, len(classes)).double()
     penalty = 0.0 if strength is None else 1.0 / (strength * len(x))
-    width = x.shape[1]
+    shape = (target.shape[1], x.shape[1] + 1)
 
     def value(flat: object) -> tuple[float, object]:
-        both = torch.as_tensor(flat, device=x.device).view(outputs, width + 1)
-        weight, bias = both[:, :width], both[:, width]
+        both = torch.as_tensor(flat, device=x.device).view(shape)
+        weight, bias = both[:, :-1], both[:, -1]
         logits = torch.addmm(bias, x, weight.T)
         if classes is None:
             loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
             slope = logits.sigmoid() - target
         else:
             loss = F.cross_entropy(logits, target, reduction="sum")
-            slope = logits.softmax(1)
-            slope[torch.arange(len(x), device=x.device), target] -= 1.0
+            slope = logits.softmax(1) - target
         total = loss / len(x) + 0.5 * penalty * weight.square().sum()
         by_weight = torch.addmm(weight, slope.T, x, beta=penalty, alpha=1.0 / len(x))
         gradient = torch.cat([by_weight, slope.mean(0)[:, None]], dim=1)
         return float(total), gradient.flatten().cpu().numpy()
 
-    start = torch.zeros(outputs * (width + 1), dtype=torch.float64).numpy()
+    start = torch.zeros(shape, dtype=torch.float64).flatten().numpy()
     options = {"maxiter": steps, "maxls": 50, "gtol": tolerance, "ftol": 64 * torch.finfo(torch.float64).eps}
-    done = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
-    both = torch.as_tensor(done.x, device=x.device).view(outputs, width + 1)
-    return Linear(both[:, :width], both[:, width], classes, int(done.nit), bool(done.success))
+    fit = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
+    both = torch.as_tensor(fit.x, device=x.device).view(shape)
+    return LinearProbe(both[:, :-1], both[:, -1], classes, bool(fit.success))
 
 
-def _targets(labels: Tensor) -> tuple[Tensor | None, Tensor, int]:
-    """Return the classes (None for multi-hot labels), what the loss compares with, and the outputs."""
-    if labels.ndim == 2:
-        return None, labels.double(), labels.shape[1]
-    classes, numbers = labels.unique(return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"the training labels hold {len(classes)} class; a probe needs at least two")
-    return classes, numbers, len(classes)
+def class_scores(predicted: Tensor, true: Tensor) -> dict[str, float]:
+    """Return `accuracy`, and `precision`, `recall` and `f1`, each `_micro`, `_macro` and `_weighted`.
+
+    Args:
+        predicted: `(M,)` int64 classes.
+        true: `(M,)` int64; macro averages are over all classes that stand in either.
+    """
+    classes = torch.cat([predicted, true]).unique()
+    guess, truth = predicted[:, None] == classes, true[:, None] == classes
+    return {"accuracy": float((predicted == true).double().mean()), **_averaged(guess, truth)}
+
+
+def label_scores(scores: Tensor, predicted: Tensor, true: Tensor) -> dict[str, float]:
+    """Return `map`, `precision`, `recall` and `f1`, each `_micro`, `_macro` and `_weighted`, and
+    `subset_accuracy`, the share of rows whose labels are all right.
+
+    Args:
+        scores: `(M, L)`, larger for likelier labels.
+        predicted: `(M, L)` of 0 and 1.
+        true: `(M, L)` of 0 and 1.
+    """
+    precision, support = average_precision(scores, true), true.sum(0).double().cpu()
+    return {
+        "map_micro": float(average_precision(scores.reshape(-1, 1), true.reshape(-1, 1))),
+        "map_macro": float(precision.mean()),
+        "map_weighted": float(_ratio((precision * support).sum(), support.sum())),
+        "subset_accuracy": float((predicted == true).all(1).double().mean()),
+        **_averaged(predicted.bool(), true.bool()),
+    }
+
+
+def average_precision(scores: Tensor, true: Tensor) -> Tensor:
+    """Return scikit-learn's average precision of each label, `(M, L)` twice to `(L,)` float64 on the CPU.
+
+    A label that no row has gives 0.
+    """
+    from sklearn.metrics import average_precision_score
+
+    columns = zip(true.long().cpu().numpy().T, scores.cpu().numpy().T, strict=True)
+    with warnings.catch_warnings(action="ignore"):  # of labels that no row has
+        values = [average_precision_score(held, score) for held, score in columns]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def ratios(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Return `precision`, `recall` and `f1` of each column of two bool `(M, C)`, `(C,)` float64 each."""
+    return {name: _ratio(above, below) for name, (above, below) in _quotients(predicted, true).items()}
+
+
+def _averaged(predicted: Tensor, true: Tensor) -> dict[str, float]:
+    """Return precision, recall and F1 of bool `(M, C)`, over all decisions and averaged over columns."""
+    support = true.sum(0).double()
+    scores: dict[str, float] = {}
+    for name, (above, below) in _quotients(predicted, true).items():
+        each = _ratio(above, below)
+        scores[f"{name}_micro"] = float(_ratio(above.sum(), below.sum()))
+        scores[f"{name}_macro"] = float(each.mean())
+        scores[f"{name}_weighted"] = float(_ratio((each * support).sum(), support.sum()))
+    return scores
+
+
+def _quotients(predicted: Tensor, true: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    hits, made, held = ((predicted & true).sum(0), predicted.sum(0), true.sum(0))
+    return {"precision": (hits, made), "recall": (hits, held), "f1": (2 * hits, made + held)}
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    return torch.where(below > 0, above / below.double().clamp(min=1e-300), 0.0)
