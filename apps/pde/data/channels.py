@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from apps.pde.data.mirrors import VECTORS, mirrored_fill
 from apps.pde.data.readers.arrays import ArraySource
 from apps.pde.data.spec import Channel, Spec
-from core.data.kept_statistics import streaming
+from core.data.counting import counted
+from core.data.statistics import Moments
 from core.errors import UserError, did_you_mean
 
 __all__ = ["FLUID", "Bound", "channel_groups", "complete", "default_spec", "merged"]
@@ -118,10 +119,19 @@ class Bound:
 
     def measure(self, trajectories: Sequence[int], steps: Sequence[int]) -> dict[str, tuple[float, float]]:
         """Return field to `(mean, std)` over these trajectories and snapshots; one is in memory at a time."""
-        blocks = (self.raw(trajectory, steps) for trajectory in trajectories)
-        mean, std = streaming(blocks, count=len(trajectories), name=self.name)
+        total: Moments | None = None
+        what = f"data: statistics of {self.name}"
+        with counted(what, len(trajectories), unit="trajectories") as advance:
+            for trajectory in trajectories:
+                fields = np.moveaxis(self.raw(trajectory, steps), 1, 0)
+                part = Moments.of(fields.reshape(len(fields), -1))
+                total = part if total is None else total + part
+                advance(1)
+        if total is None:
+            raise ValueError("there are no trajectories")
         return {
-            name: (float(one), float(other)) for name, one, other in zip(self.stored, mean, std, strict=True)
+            name: (float(mean), float(std))
+            for name, mean, std in zip(self.stored, total.mean, total.std, strict=True)
         }
 
     def raw(self, trajectory: int, steps: Sequence[int]) -> NDArray[np.float32]:

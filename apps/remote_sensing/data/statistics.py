@@ -1,11 +1,9 @@
-"""Mean and deviation of each band and the pixels of each class, in one pass, kept for the next run."""
+"""Mean and deviation of each band and the pixels of each class of the training scenes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ from numpy.typing import NDArray
 from apps.remote_sensing.data.opened import quick
 from apps.remote_sensing.data.readers.source import Pixels, Scene, Source
 from core.data.counting import counted
+from core.data.statistics import Moments, file_state, kept
 from core.errors import UserError
-from core.files import data_folder, replacing
 
-__all__ = ["Moments", "Statistics", "compute", "stored", "walk"]
+__all__ = ["Statistics", "compute", "stored", "walk"]
 
 _VERSION = 2
 
@@ -40,34 +38,6 @@ class Statistics:
     classes: tuple[int, ...] = ()
 
 
-class Moments:
-    """Means and squared deviations of arrays of any size, joined in float64 (Chan et al. 1979)."""
-
-    def __init__(self, bands: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(bands)
-        self.squares = np.zeros(bands)
-
-    def add(self, values: NDArray[Any]) -> None:
-        """Take in `(bands, N)`."""
-        size = values.shape[1]
-        if size == 0:
-            return
-        x = values.astype(np.float64)
-        mean = x.mean(axis=1)
-        squares = np.square(x - mean[:, None]).sum(axis=1)
-        total, gap = self.count + size, mean - self.mean
-        self.mean = self.mean + gap * size / total
-        self.squares = self.squares + squares + gap**2 * self.count * size / total
-        self.count = total
-
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """Population standard deviation of each band; 1 for one that is the same everywhere."""
-        std = np.sqrt(self.squares / max(self.count, 1))
-        return np.where(std <= 1e-12 * np.maximum(np.abs(self.mean), 1e-30), 1.0, std)
-
-
 def compute(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> Statistics:
     """Read all scenes once and return their statistics; a bar shows the progress.
 
@@ -79,20 +49,23 @@ def compute(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> St
     Raises:
         UserError: If no pixel is valid.
     """
-    moments = Moments(len(bands))
+    moments = Moments.none(len(bands))
     classes = np.zeros(len(source.classes), np.int64)
     for _, pixels in walk(source, scenes, bands, what="statistics"):
         for frame, valid in zip(pixels.image, pixels.valid, strict=True):
-            moments.add(frame[:, valid])
+            moments += Moments.of(frame[:, valid])
         if len(classes) and pixels.label is not None:
             classes += _counted(pixels.label, len(classes), marks=source.target == "multilabel")
-    if moments.count == 0:
+    if not moments.count.any():
         raise UserError(
             f"the {len(scenes)} training scenes of {source.name} have no valid pixel; check "
             "data.source.nodata"
         )
     return Statistics(
-        tuple(moments.mean.tolist()), tuple(moments.std.tolist()), moments.count, tuple(classes.tolist())
+        tuple(moments.mean.tolist()),
+        tuple(moments.std.tolist()),
+        int(moments.count.max()),
+        tuple(classes.tolist()),
     )
 
 
@@ -109,19 +82,20 @@ def stored(
     """
     if not source.keeps_statistics:
         return compute(source, scenes, bands)
-    place = data_folder() / "statistics" if folder is None else folder
-    path = place / f"{source.name}-{_fingerprint(source, scenes, bands)}.json"
-    try:
-        kept = json.loads(path.read_text())
-        found = Statistics(tuple(kept["mean"]), tuple(kept["std"]), kept["pixels"], tuple(kept["classes"]))
-        if len(found.mean) == len(found.std) == len(bands) and len(found.classes) == len(source.classes):
-            return found
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # it is counted again, and written anew
-    found = compute(source, scenes, bands)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(asdict(found)) + "\n")
-    return found
+
+    def read(plain: dict[str, Any]) -> Statistics:
+        mean, std, classes = (tuple(plain[name]) for name in ("mean", "std", "classes"))
+        if not (len(mean) == len(std) == len(bands) and len(classes) == len(source.classes)):
+            raise ValueError("the statistics are of other bands or classes")
+        return Statistics(mean, std, plain["pixels"], classes)
+
+    return kept(
+        source.name,
+        _everything(source, scenes, bands),
+        lambda: compute(source, scenes, bands),
+        read,
+        folder=folder,
+    )
 
 
 def walk(
@@ -141,19 +115,11 @@ def _counted(label: NDArray[Any], classes: int, *, marks: bool) -> NDArray[np.in
     return np.bincount(known[known >= 0], minlength=classes)
 
 
-def _fingerprint(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> str:
-    """Return a text that changes when the files, the bands or how they are read change."""
+def _everything(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> list[Any]:
+    """Return what changes when the files, the bands or how they are read change."""
     parts: list[Any] = [_VERSION, type(source).__name__, *source.reading()]
     parts += [list(source.classes), [source.bands[band] for band in bands]]
     for scene in scenes:
-        label = [_state(scene.label)] if isinstance(scene.label, Path) else scene.label
-        parts.append([scene.name, scene.places, [_state(path) for path in scene.files], label])
-    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
-
-
-def _state(path: Path) -> tuple[str, int, int]:
-    try:
-        state = path.stat()
-    except OSError:
-        return str(path), 0, 0
-    return str(path), state.st_size, state.st_mtime_ns
+        label = [file_state(scene.label)] if isinstance(scene.label, Path) else scene.label
+        parts.append([scene.name, scene.places, [file_state(path) for path in scene.files], label])
+    return parts

@@ -18,7 +18,7 @@ from apps.remote_sensing.batch import SceneBatch
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.samples import tile_windows
-from apps.remote_sensing.data.statistics import Moments
+from core.data.statistics import Moments
 from core.errors import UserError
 
 SIDE = 24
@@ -203,9 +203,9 @@ def test_tiles_cover_every_pixel_and_stay_inside(height: int, width: int, tile: 
 def test_moments_of_parts_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
     drawn = np.random.default_rng(seed)
     parts = [drawn.normal(1e4, 2, (3, size)) for size in sizes]
-    moments = Moments(3)
+    moments = Moments.none(3)
     for part in parts:
-        moments.add(part)
+        moments += Moments.of(part)
     joined = np.concatenate(parts, axis=1)
     assert np.allclose(moments.mean, joined.mean(1))
     assert np.allclose(moments.squares, ((joined - joined.mean(1, keepdims=True)) ** 2).sum(1), atol=1e-6)
