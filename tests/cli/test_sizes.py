@@ -23,7 +23,8 @@ MODULES = [
 
 def network_class(module: Any, function: Callable[..., Any]) -> Any:
     """Return the network that a function's return annotation names, or None."""
-    found = getattr(module, str(inspect.signature(function).return_annotation), None)
+    annotation = inspect.signature(function).return_annotation
+    found = getattr(module, annotation, None) if isinstance(annotation, str) else annotation
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 
 
@@ -97,9 +98,13 @@ def test_every_parameter_of_the_class_reaches_it(path, monkeypatch):
     function = getattr(module, name)
     network = network_class(module, function)
     arguments = [p for p in inspect.signature(network.__init__).parameters if p != "self"]
-    monkeypatch.setattr(module, network.__name__, lambda **given: given)
+    reached: dict[str, Any] = {}
+    monkeypatch.setattr(network, "__init__", lambda self, **given: reached.update(given))
 
-    assert {key: function(**{key: 64})[key] for key in arguments} == dict.fromkeys(arguments, 64)
+    for key in arguments:
+        reached.clear()
+        function(**{key: 64})
+        assert reached[key] == 64
 
 
 @pytest.mark.parametrize("path", SIZES)

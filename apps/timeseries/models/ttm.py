@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.timeseries.models.mixer import official
 from apps.timeseries.models.mixer.network import TTM, MaskedTTM, TTMOutput
+from core.backbones.sizes import size
 
 __all__ = [
     "KEY_MAP",
@@ -60,153 +61,32 @@ def to_official_config(network: TTM) -> dict[str, Any]:
     return official.config(name, {**network.settings, "stride": network.stride})
 
 
-def ttm_512_96(context: int = 512, horizon: int = 96, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
-    """512 -> 96, releases 1 and 2: 805 280 parameters."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
+_SMALL = {"patch": 64, "width": 192}
+_LARGE = {"patch": 128, "width": 384, "decoder_width": 256}
 
-
-def ttm_512_96_prefix(
-    context: int = 512,
-    horizon: int = 96,
-    frequency_prefix: bool = True,
-    frequency_tokens: int = 10,
-    **kw: Any,
-) -> TTM:
-    """512 -> 96 with the frequency prefix: 855 100 parameters."""
-    return TTM(
-        context=context,
-        horizon=horizon,
-        frequency_prefix=frequency_prefix,
-        frequency_tokens=frequency_tokens,
-        **kw,
-    )
-
-
-def ttm_512_192(context: int = 512, horizon: int = 192, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
-    """512 -> 192, release 2."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
-
-
-def ttm_512_336(context: int = 512, horizon: int = 336, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
-    """512 -> 336, release 2."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
-
-
-def ttm_512_720(context: int = 512, horizon: int = 720, patch: int = 64, width: int = 192, **kw: Any) -> TTM:
-    """512 -> 720, release 2."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
-
-
-def ttm_1024_96_r1(
-    context: int = 1024,
-    horizon: int = 96,
-    patch: int = 64,
-    width: int = 192,
-    **kw: Any,
-) -> TTM:
-    """1024 -> 96, release 1, patches of 64: 946 336 parameters."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, **kw)
-
-
-def ttm_1024_96(
-    context: int = 1024,
-    horizon: int = 96,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1024 -> 96, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1024_192(
-    context: int = 1024,
-    horizon: int = 192,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1024 -> 192, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1024_336(
-    context: int = 1024,
-    horizon: int = 336,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1024 -> 336, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1024_720(
-    context: int = 1024,
-    horizon: int = 720,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1024 -> 720, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1536_96(
-    context: int = 1536,
-    horizon: int = 96,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1536 -> 96, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1536_192(
-    context: int = 1536,
-    horizon: int = 192,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1536 -> 192, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1536_336(
-    context: int = 1536,
-    horizon: int = 336,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1536 -> 336, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
-
-
-def ttm_1536_720(
-    context: int = 1536,
-    horizon: int = 720,
-    patch: int = 128,
-    width: int = 384,
-    decoder_width: int = 256,
-    **kw: Any,
-) -> TTM:
-    """1536 -> 720, release 2, patches of 128."""
-    return TTM(context=context, horizon=horizon, patch=patch, width=width, decoder_width=decoder_width, **kw)
+ttm_512_96 = size(TTM, "512 -> 96, releases 1 and 2: 805 280 parameters.", context=512, horizon=96, **_SMALL)
+ttm_512_96_prefix = size(
+    TTM, "512 -> 96 with the frequency prefix: 855 100 parameters.",
+    context=512, horizon=96, frequency_prefix=True, frequency_tokens=10,
+)  # fmt: skip
+ttm_512_192 = size(TTM, "512 -> 192, release 2.", context=512, horizon=192, **_SMALL)
+ttm_512_336 = size(TTM, "512 -> 336, release 2.", context=512, horizon=336, **_SMALL)
+ttm_512_720 = size(TTM, "512 -> 720, release 2.", context=512, horizon=720, **_SMALL)
+ttm_1024_96_r1 = size(
+    TTM, "1024 -> 96, release 1, patches of 64: 946 336 parameters.", context=1024, horizon=96, **_SMALL
+)
+ttm_1024_96 = size(TTM, "1024 -> 96, release 2, patches of 128.", context=1024, horizon=96, **_LARGE)
+ttm_1024_192 = size(TTM, "1024 -> 192, release 2, patches of 128.", context=1024, horizon=192, **_LARGE)
+ttm_1024_336 = size(TTM, "1024 -> 336, release 2, patches of 128.", context=1024, horizon=336, **_LARGE)
+ttm_1024_720 = size(TTM, "1024 -> 720, release 2, patches of 128.", context=1024, horizon=720, **_LARGE)
+ttm_1536_96 = size(TTM, "1536 -> 96, release 2, patches of 128.", context=1536, horizon=96, **_LARGE)
+ttm_1536_192 = size(TTM, "1536 -> 192, release 2, patches of 128.", context=1536, horizon=192, **_LARGE)
+ttm_1536_336 = size(TTM, "1536 -> 336, release 2, patches of 128.", context=1536, horizon=336, **_LARGE)
+ttm_1536_720 = size(TTM, "1536 -> 720, release 2, patches of 128.", context=1536, horizon=720, **_LARGE)
 
 
 def ttm_small(
     context: int = 512,
-    horizon: int = 96,
     patch: int | None = None,
     width: int | None = None,
     depth: int = 3,
@@ -215,21 +95,20 @@ def ttm_small(
     **kw: Any,
 ) -> TTM:
     """Small network for training from scratch: one patch length, two patches wide; a context is made even."""
-    return TTM(
-        context=_even(context),
-        horizon=horizon,
-        patch=_patch(context) if patch is None else patch,
-        width=2 * _patch(context) if width is None else width,
+    wide = 2 * _patch(context)
+    return _any_context(
+        context,
+        patch,
+        width=width or wide,
         depth=depth,
         levels=levels,
-        decoder_width=2 * _patch(context) if decoder_width is None else decoder_width,
+        decoder_width=decoder_width or wide,
         **kw,
     )
 
 
 def ttm_medium(
     context: int = 512,
-    horizon: int = 96,
     patch: int | None = None,
     width: int = 128,
     depth: int = 3,
@@ -238,21 +117,13 @@ def ttm_medium(
     **kw: Any,
 ) -> TTM:
     """Medium network for training from scratch: three levels, width 128."""
-    return TTM(
-        context=_even(context),
-        horizon=horizon,
-        patch=_patch(context) if patch is None else patch,
-        width=width,
-        depth=depth,
-        levels=levels,
-        decoder_width=decoder_width,
-        **kw,
+    return _any_context(
+        context, patch, width=width, depth=depth, levels=levels, decoder_width=decoder_width, **kw
     )
 
 
 def ttm_large(
     context: int = 512,
-    horizon: int = 96,
     patch: int | None = None,
     width: int = 512,
     depth: int = 5,
@@ -261,25 +132,18 @@ def ttm_large(
     **kw: Any,
 ) -> TTM:
     """Large network for training from scratch: five levels, width 512."""
-    return TTM(
-        context=_even(context),
-        horizon=horizon,
-        patch=_patch(context) if patch is None else patch,
-        width=width,
-        depth=depth,
-        levels=levels,
-        decoder_width=decoder_width,
-        **kw,
+    return _any_context(
+        context, patch, width=width, depth=depth, levels=levels, decoder_width=decoder_width, **kw
     )
 
 
-def _even(context: int) -> int:
-    return context - context % 2
+def _any_context(context: int, patch: int | None, **kw: Any) -> TTM:
+    return TTM(context=context - context % 2, patch=_patch(context) if patch is None else patch, **kw)
 
 
 def _patch(context: int) -> int:
     """Return the largest power of two, at least 2, that divides the context and leaves eight patches."""
-    context, patch = _even(context), 2
+    context, patch = context - context % 2, 2
     while context % (2 * patch) == 0 and context // (2 * patch) >= 8:
         patch *= 2
     return patch

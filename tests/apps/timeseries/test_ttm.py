@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from apps.timeseries.models import ttm
-from apps.timeseries.models.mixer.layers import _MLP, TokenLinear, _Common
+from apps.timeseries.models.mixer.layers import _MLP, MixerSettings, TokenLinear
 from apps.timeseries.models.mixer.parts import scale_window
 from core.errors import UserError
 from core.tracking import count_flops
@@ -351,8 +351,8 @@ def test_an_empty_official_config_is_the_official_default() -> None:
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_an_mlp_takes_dropouts_factors_into_its_weight(tokens: bool) -> None:
-    common = _Common(expansion=2, dropout=0.3, gated=True, norm="layer", norm_eps=1e-5)
-    mlp = _MLP(6, common, tokens=tokens).double().train()
+    settings = MixerSettings(dropout=0.3)
+    mlp = _MLP(6, settings, tokens=tokens).double().train()
     x = torch.randn(4, 6, 6, dtype=torch.float64)
     torch.manual_seed(2)
     folded = mlp(x)

@@ -17,9 +17,36 @@ from torch import Tensor, nn
 
 from core.backbones.dropout import Dropout
 
-__all__ = ["MixerBlock", "MixerLayer", "Norm", "SelfAttention", "TokenLinear"]
+__all__ = ["MixerBlock", "MixerLayer", "MixerSettings", "Norm", "SelfAttention", "SoftmaxGate", "TokenLinear"]
 
 Norm = Literal["layer", "batch"]
+
+
+@dataclass(frozen=True)
+class MixerSettings:
+    """How the mixers of one stage are built.
+
+    Args:
+        depth: Layers, at each level.
+        levels: Patch lengths that are mixed at, from the finest to the coarsest; 0 is one plain stack.
+        channels: Number of channels to mix; 0 mixes none.
+        expansion: Hidden over outer size of every MLP.
+        dropout: In every MLP, and on attention's probabilities.
+        gated: Whether each mixer has a gate.
+        norm: Which normalisation.
+        norm_eps: Added to its variance.
+        heads: Heads of the attention among patches; 0 has none.
+    """
+
+    depth: int = 1
+    levels: int = 0
+    channels: int = 0
+    expansion: int = 2
+    dropout: float = 0.2
+    gated: bool = True
+    norm: Norm = "layer"
+    norm_eps: float = 1e-5
+    heads: int = 0
 
 
 class TokenLinear(nn.Module):
@@ -53,14 +80,14 @@ class TokenLinear(nn.Module):
 class _MLP(nn.Module):
     """Two linear maps, GELU between, dropout after each, over the last or the second last dimension."""
 
-    def __init__(self, size: int, common: _Common, *, tokens: bool) -> None:
+    def __init__(self, size: int, settings: MixerSettings, *, tokens: bool) -> None:
         super().__init__()
         linear = TokenLinear if tokens else nn.Linear
         self._map = _mix_tokens if tokens else F.linear
-        self.fc1 = linear(size, size * common.expansion)
-        self.fc2 = linear(size * common.expansion, size)
-        self.dropout1 = Dropout(common.dropout)
-        self.dropout2 = Dropout(common.dropout)
+        self.fc1 = linear(size, size * settings.expansion)
+        self.fc2 = linear(size * settings.expansion, size)
+        self.dropout1 = Dropout(settings.dropout)
+        self.dropout2 = Dropout(settings.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
@@ -80,7 +107,7 @@ class _MLP(nn.Module):
         return self.dropout2.zeroed(self._map(self.dropout1.zeroed(hidden), weight, bias))
 
 
-class Gate(nn.Module):
+class SoftmaxGate(nn.Module):
     """`x * softmax(linear(x))` over the last or the second last dimension."""
 
     def __init__(self, size: int, *, tokens: bool = False) -> None:
@@ -116,10 +143,10 @@ class _BatchNorm(nn.Module):
         return self.batchnorm(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
-def _norm(common: _Common, width: int) -> nn.Module:
-    if common.norm == "batch":
-        return _BatchNorm(width, common.norm_eps)
-    return nn.LayerNorm(width, eps=common.norm_eps)
+def _norm(settings: MixerSettings, width: int) -> nn.Module:
+    if settings.norm == "batch":
+        return _BatchNorm(width, settings.norm_eps)
+    return nn.LayerNorm(width, eps=settings.norm_eps)
 
 
 class SelfAttention(nn.Module):
@@ -159,30 +186,19 @@ class SelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).reshape(m, n, width))
 
 
-@dataclass(frozen=True)
-class _Common:
-    """What the three mixers of a layer share; `MixerLayer` says what each is."""
-
-    expansion: int
-    dropout: float
-    gated: bool
-    norm: Norm
-    norm_eps: float
-
-
 class PatchMixer(nn.Module):
     """Mix over patches, with an optional attention among them beside the MLP."""
 
-    def __init__(self, patches: int, width: int, common: _Common, *, heads: int) -> None:
+    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
         super().__init__()
-        self.norm = _norm(common, width)
-        self.mlp = _MLP(patches, common, tokens=True)
-        self.gate = Gate(patches, tokens=True) if common.gated else None
+        self.norm = _norm(settings, width)
+        self.mlp = _MLP(patches, settings, tokens=True)
+        self.gate = SoftmaxGate(patches, tokens=True) if settings.gated else None
         self.attention: SelfAttention | None = None
         self.attention_norm: nn.Module | None = None
-        if heads:
-            self.attention = SelfAttention(width, heads=heads, dropout=common.dropout)
-            self.attention_norm = _norm(common, width)
+        if settings.heads:
+            self.attention = SelfAttention(width, heads=settings.heads, dropout=settings.dropout)
+            self.attention_norm = _norm(settings, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
@@ -199,11 +215,11 @@ class PatchMixer(nn.Module):
 class FeatureMixer(nn.Module):
     """Mix over the features of each patch."""
 
-    def __init__(self, width: int, common: _Common) -> None:
+    def __init__(self, width: int, settings: MixerSettings) -> None:
         super().__init__()
-        self.norm = _norm(common, width)
-        self.mlp = _MLP(width, common, tokens=False)
-        self.gate = Gate(width) if common.gated else None
+        self.norm = _norm(settings, width)
+        self.mlp = _MLP(width, settings, tokens=False)
+        self.gate = SoftmaxGate(width) if settings.gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
@@ -214,11 +230,11 @@ class FeatureMixer(nn.Module):
 class ChannelMixer(nn.Module):
     """Mix over channels; here the gate stands before the MLP, not after it as in the other two mixers."""
 
-    def __init__(self, channels: int, width: int, common: _Common) -> None:
+    def __init__(self, channels: int, width: int, settings: MixerSettings) -> None:
         super().__init__()
-        self.norm = _norm(common, width)
-        self.gate = Gate(channels, tokens=True) if common.gated else None
-        self.mlp = _MLP(channels, common, tokens=True)
+        self.norm = _norm(settings, width)
+        self.gate = SoftmaxGate(channels, tokens=True) if settings.gated else None
+        self.mlp = _MLP(channels, settings, tokens=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
@@ -234,33 +250,14 @@ class MixerLayer(nn.Module):
     Args:
         patches: Number of patches `N`.
         width: Features of a patch `D`.
-        channels: Number of channels to mix; 0 mixes none.
-        expansion: Hidden over outer size of every MLP.
-        dropout: In every MLP, and on attention's probabilities.
-        gated: Whether each mixer has a gate.
-        norm: Which normalisation.
-        norm_eps: Added to its variance.
-        attention_heads: Heads of the attention among patches; 0 has none.
+        settings: Of the mixers; depth and levels do not count here.
     """
 
-    def __init__(
-        self,
-        patches: int,
-        width: int,
-        *,
-        channels: int = 0,
-        expansion: int = 2,
-        dropout: float = 0.2,
-        gated: bool = True,
-        norm: Norm = "layer",
-        norm_eps: float = 1e-5,
-        attention_heads: int = 0,
-    ) -> None:
+    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
         super().__init__()
-        common = _Common(expansion=expansion, dropout=dropout, gated=gated, norm=norm, norm_eps=norm_eps)
-        self.channel_mixer = ChannelMixer(channels, width, common) if channels else None
-        self.patch_mixer = PatchMixer(patches, width, common, heads=attention_heads) if patches > 1 else None
-        self.feature_mixer = FeatureMixer(width, common)
+        self.channel_mixer = ChannelMixer(settings.channels, width, settings) if settings.channels else None
+        self.patch_mixer = PatchMixer(patches, width, settings) if patches > 1 else None
+        self.feature_mixer = FeatureMixer(width, settings)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
@@ -280,56 +277,30 @@ class MixerBlock(nn.Module):
     Args:
         patches: Number of patches `N`.
         width: Features of a patch `D`.
-        depth: Layers at each level.
-        levels: Number of levels K; 0 is one plain stack.
-        layer: Further arguments of `MixerLayer`.
+        settings: Of the stack and its mixers.
 
     Raises:
         ValueError: If `width` cannot be cut as a level needs it.
     """
 
-    def __init__(
-        self,
-        patches: int,
-        width: int,
-        *,
-        depth: int,
-        levels: int = 0,
-        channels: int = 0,
-        expansion: int = 2,
-        dropout: float = 0.2,
-        gated: bool = True,
-        norm: Norm = "layer",
-        norm_eps: float = 1e-5,
-        attention_heads: int = 0,
-    ) -> None:
+    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
         super().__init__()
         self.patches, self.width = patches, width
         self.factors: list[int] = []
 
         def stack(factor: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                MixerLayer(
-                    patches * factor,
-                    width // factor,
-                    channels=channels,
-                    expansion=expansion,
-                    dropout=dropout,
-                    gated=gated,
-                    norm=norm,
-                    norm_eps=norm_eps,
-                    attention_heads=attention_heads,
-                )
-                for _ in range(depth)
-            )
+            size = (patches * factor, width // factor)
+            return nn.ModuleList(MixerLayer(*size, settings) for _ in range(settings.depth))
 
-        if levels == 0:
+        if settings.levels == 0:
             self.layers = stack(1)
             return
-        for level in reversed(range(levels)):
+        for level in reversed(range(settings.levels)):
             factor = 2**level if width // 2**level > 4 else 1
             if width % factor:
-                raise ValueError(f"the width is {width}; with {levels} levels it {factor} must divide it")
+                raise ValueError(
+                    f"the width is {width}; with {settings.levels} levels it {factor} must divide it"
+                )
             self.factors.append(factor)
         self.levels = nn.ModuleList(stack(factor) for factor in self.factors)
 

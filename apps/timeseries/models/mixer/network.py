@@ -9,15 +9,14 @@ fine-tuned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.timeseries.models.mixer.checks import check_future, check_past, check_settings
-from apps.timeseries.models.mixer.layers import MixerBlock, Norm, TokenLinear
+from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, Norm, TokenLinear
 from apps.timeseries.models.mixer.parts import (
     Backbone,
     Decoder,
@@ -30,6 +29,11 @@ from apps.timeseries.models.mixer.parts import (
 from core.errors import UserError
 
 __all__ = ["TTM", "Initialisation", "Loss", "MaskedTTM", "TTMOutput"]
+
+_COUNTS = (
+    "context", "horizon", "channels", "width", "depth", "expansion", "heads", "decoder_width",
+    "decoder_depth",
+)  # fmt: skip
 
 Loss = Literal["mse", "mae", "pinball", "huber"]
 Initialisation = Literal["pytorch", "normal", "uniform", "xavier_uniform"]
@@ -168,19 +172,22 @@ class TTM(nn.Module):
         self.targets = _targets(targets, self.exogenous, channels)
         self.scaling, self.objective = scaling, loss
         self.quantile, self.huber_delta = quantile, huber_delta
-        check_settings(self)
-        length = self.points_read
-        self.patches = (length - patch) // self.stride + 1
+        self._check_settings()
+        self.patches = (self.points_read - patch) // self.stride + 1
         rows = self.patches + int(frequency_prefix)
-        common = {
-            "expansion": expansion,
-            "norm": norm,
-            "norm_eps": norm_eps,
-            "attention_heads": heads if self_attention else 0,
-        }
-        mixing = channels if channel_mixing else 0
-        decoder_mixing = channels if decoder_channel_mixing else 0
-        inner = {**common, "dropout": head_dropout, "gated": gated}
+        mixer = MixerSettings(
+            depth=depth,
+            levels=levels,
+            channels=channels if channel_mixing else 0,
+            expansion=expansion,
+            dropout=dropout,
+            gated=gated,
+            norm=norm,
+            norm_eps=norm_eps,
+            heads=heads if self_attention else 0,
+        )
+        inner = replace(mixer, depth=decoder_depth, levels=decoder_levels, dropout=head_dropout)
+        corrector: ForecastMixer | None = None
         try:
             self.backbone = Backbone(
                 patch=patch,
@@ -188,14 +195,7 @@ class TTM(nn.Module):
                 width=width,
                 frequency_tokens=frequency_tokens if frequency_prefix else 0,
                 positions=positions,
-                mixer={
-                    **common,
-                    "depth": depth,
-                    "levels": levels,
-                    "channels": mixing,
-                    "dropout": dropout,
-                    "gated": gated,
-                },
+                mixer=mixer,
             )
             self.decoder: Decoder | None = None
             if decoder:
@@ -206,12 +206,20 @@ class TTM(nn.Module):
                     width=decoder_width,
                     raw_residual=decoder_raw_residual,
                     categories=static_categories or (),
-                    mixer={
-                        **inner,
-                        "depth": decoder_depth,
-                        "levels": decoder_levels,
-                        "channels": decoder_mixing,
-                    },
+                    mixer=replace(inner, channels=channels if decoder_channel_mixing else 0),
+                )
+            if forecast_mixing:
+                over = replace(
+                    inner, depth=forecast_mixing_depth, levels=0, channels=0, gated=forecast_mixing_gated
+                )
+                corrector = ForecastMixer(
+                    targets=channels if self.targets is None else len(self.targets),
+                    exogenous=len(self.exogenous),
+                    context=forecast_mixing_context,
+                    gated=forecast_mixing_gated,
+                    prepend_past=forecast_mixing_past,
+                    past_offset=self._past_offset(),
+                    mixer=over if forecast_mixing_mixer else None,
                 )
             self.head = Head(
                 features=rows * (decoder_width if decoder else width),
@@ -219,19 +227,7 @@ class TTM(nn.Module):
                 kept=self.kept,
                 targets=self.targets,
                 dropout=head_dropout,
-                forecast_mixer=ForecastMixer(
-                    targets=channels if self.targets is None else len(self.targets),
-                    exogenous=len(self.exogenous),
-                    context=forecast_mixing_context,
-                    gated=forecast_mixing_gated,
-                    prepend_past=forecast_mixing_past,
-                    past_offset=self._past_offset(),
-                    mixer={**inner, "depth": forecast_mixing_depth, "gated": forecast_mixing_gated}
-                    if forecast_mixing_mixer
-                    else None,
-                )
-                if forecast_mixing
-                else None,
+                forecast_mixer=corrector,
             )
         except ValueError as error:
             raise UserError(f"The TTM's settings do not fit: {error}.") from None
@@ -299,8 +295,8 @@ class TTM(nn.Module):
         Raises:
             UserError: If a shape does not fit, or something that this network needs is missing.
         """
-        check_past(self, past_values, past_observed)
-        check_future(self, past_values, future_values, future_observed)
+        self._check_past(past_values, past_observed)
+        self._check_future(past_values, future_values, future_observed)
         return self._forecast(
             past_values, past_observed, future_values, future_observed, freq_token, static_categories
         )
@@ -330,6 +326,83 @@ class TTM(nn.Module):
         if observed is None:
             return points.mean()
         return torch.where(seen, points, 0).sum() / seen.sum().clamp(min=1)
+
+    def _check_settings(self) -> None:
+        """Refuse settings that do not fit each other."""
+        given = self.settings
+        if given["loss"] not in ("mse", "mae", "pinball", "huber", None):
+            raise UserError(f"The TTM's loss is {given['loss']!r}; choose mse, mae, pinball, huber or null.")
+        for name, choices in (
+            ("norm", ("layer", "batch")),
+            ("positions", ("sincos", "random", None)),
+            ("scaling", ("std", "mean", None)),
+            ("init_linear", ("pytorch", "normal", "uniform", "xavier_uniform")),
+            ("init_embed", ("pytorch", "normal", "uniform", "xavier_uniform")),
+        ):
+            if given[name] not in choices:
+                raise UserError(f"The TTM's {name} is {given[name]!r}; it must be one of {choices}.")
+        for name in _COUNTS:
+            if given[name] < 1:
+                raise UserError(f"The TTM's {name} is {given[name]}; it must be at least 1.")
+        for name in ("dropout", "head_dropout"):
+            if not 0 <= given[name] <= 1:
+                raise UserError(f"The TTM's {name} is {given[name]}; it must lie in 0 to 1.")
+        if not 0 < self.kept <= self.horizon:
+            raise UserError(f"The TTM's kept_horizon is {self.kept}; it must lie in 1 to {self.horizon}.")
+        if not 0 < self.patch < self.points_read:
+            raise UserError(f"The TTM's patch is {self.patch}; the context {self.context} must be longer.")
+        if self.stride < 1:
+            raise UserError(f"The TTM's stride is {self.stride}; it must be at least 1.")
+        named = [*self.exogenous, *(self.targets or ())]
+        if len(set(named)) != len(named) or any(not 0 <= channel < self.channels for channel in named):
+            raise UserError(
+                f"The TTM's targets {self.targets} and exogenous {self.exogenous} must be "
+                f"different channels of its {self.channels}."
+            )
+        if self.targets == []:
+            raise UserError("The TTM has no channel to forecast; name targets, or fewer exogenous channels.")
+        if given["static_categories"] and given["decoder"] and not given["decoder_channel_mixing"]:
+            raise UserError("The TTM's static_categories need decoder_channel_mixing: true.")
+
+    def _check_past(self, past: Tensor, observed: Tensor | None) -> None:
+        """Refuse a past that this network cannot read."""
+        if past.dim() != 3:
+            raise UserError(f"past_values is {tuple(past.shape)}; its shape must be (batch, time, channel).")
+        if past.shape[1] < self.context:
+            raise UserError(
+                f"The context is {past.shape[1]} points long and this network needs {self.context}; "
+                "give a longer past, pad it, or choose a network with a shorter context."
+            )
+        if self.counts_channels and past.shape[2] != self.channels:
+            raise UserError(f"past_values has {past.shape[2]} channels; this network has {self.channels}.")
+        if observed is not None and observed.shape != past.shape:
+            raise UserError(
+                f"past_observed has the shape {tuple(observed.shape)}; past_values has {tuple(past.shape)}."
+            )
+
+    def _check_future(self, past: Tensor, future: Tensor | None, observed: Tensor | None) -> None:
+        """Refuse a future whose shape does not fit, or that is missing where it is known and read."""
+        if future is None:
+            if self.reads_future:
+                raise UserError("This network needs the future of its exogenous channels in future_values.")
+            return
+        batch, _, channels = past.shape
+        allowed = {channels} if self.targets is None or self.exogenous else {channels, len(self.targets)}
+        if future.dim() != 3 or future.shape[0] != batch or future.shape[2] not in allowed:
+            raise UserError(
+                f"future_values has the shape {tuple(future.shape)}; "
+                f"({batch}, {self.kept}, {channels}) is expected."
+            )
+        if not (future.shape[1] == self.kept or future.shape[1] >= self.horizon):
+            raise UserError(
+                f"future_values holds {future.shape[1]} steps; this network forecasts {self.kept}"
+                + (f" of {self.horizon}." if self.kept != self.horizon else ".")
+            )
+        if observed is not None and observed.shape != future.shape:
+            raise UserError(
+                f"future_observed has the shape {tuple(observed.shape)}; "
+                f"future_values has {tuple(future.shape)}."
+            )
 
     def _forecast(
         self,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.timeseries.models.mixer.layers import Gate, MixerBlock
+from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, SoftmaxGate
 from core.backbones.dropout import Dropout
 from core.errors import UserError
 
@@ -126,7 +127,7 @@ class Backbone(nn.Module):
         width: Features `D` of a patch.
         frequency_tokens: Size of the frequency vocabulary; 0 has no prefix.
         positions: Which position table, if any.
-        mixer: Further arguments of `MixerBlock`.
+        mixer: Settings of its mixer.
     """
 
     def __init__(
@@ -137,14 +138,14 @@ class Backbone(nn.Module):
         width: int,
         frequency_tokens: int,
         positions: Positions | None,
-        mixer: dict[str, Any],
+        mixer: MixerSettings,
     ) -> None:
         super().__init__()
         rows = patches + (1 if frequency_tokens else 0)
         self.embed = nn.Linear(patch, width)
         self.prefix = FrequencyPrefix(frequency_tokens, patch, width) if frequency_tokens else None
         self.positions = PositionTable(rows, width, positions) if positions else None
-        self.mixer = MixerBlock(rows, width, **mixer)
+        self.mixer = MixerBlock(rows, width, mixer)
 
     def forward(self, patches: Tensor, freq_token: Tensor | None = None) -> Tensor:
         """Map patches `(B, C, n, P)` to features `(B, C, N, D)`, N = n or, with the prefix, n + 1.
@@ -175,7 +176,7 @@ class Decoder(nn.Module):
         width: Features `D` that go out.
         raw_residual: Whether the scaled patches are added through a linear map of their own.
         categories: Vocabulary sizes of the static categories; each becomes an extra channel inside.
-        mixer: Further arguments of `MixerBlock`; `channels`, if set, without the extra ones.
+        mixer: Settings of its mixer; `channels`, if set, without the extra ones.
     """
 
     def __init__(
@@ -187,16 +188,16 @@ class Decoder(nn.Module):
         width: int,
         raw_residual: bool,
         categories: Sequence[int],
-        mixer: dict[str, Any],
+        mixer: MixerSettings,
     ) -> None:
         super().__init__()
         # Official checkpoints hold no adapter where the widths are equal.
         self.adapter = nn.Linear(width_in, width) if width_in != width else None
         self.raw = nn.Linear(patch, width) if raw_residual else None
         self.categories = nn.ModuleList(nn.Embedding(size, width) for size in categories)
-        if mixer["channels"]:
-            mixer = {**mixer, "channels": mixer["channels"] + len(categories)}
-        self.mixer = MixerBlock(patches, width, **mixer)
+        if mixer.channels:
+            mixer = replace(mixer, channels=mixer.channels + len(categories))
+        self.mixer = MixerBlock(patches, width, mixer)
 
     def forward(self, x: Tensor, patches: Tensor, static_categories: Tensor | None = None) -> Tensor:
         """Map `(B, C, N, D_in)`, the scaled patches `(B, C, n, P)` and categories `(B, n_cat)` to `(B, C, N,
@@ -238,7 +239,7 @@ class ForecastMixer(nn.Module):
         gated: Whether the flattened window is gated.
         prepend_past: Whether the first windows see the past; else they see zeros.
         past_offset: Steps at the past's end to skip.
-        mixer: Arguments of `MixerBlock` for a mixer over the channels, or None.
+        mixer: Settings of a mixer over the channels, or None.
     """
 
     def __init__(
@@ -250,7 +251,7 @@ class ForecastMixer(nn.Module):
         gated: bool,
         prepend_past: bool,
         past_offset: int,
-        mixer: dict[str, Any] | None,
+        mixer: MixerSettings | None,
     ) -> None:
         super().__init__()
         self.context, self.prepend_past, self.past_offset = context, prepend_past, past_offset
@@ -259,9 +260,9 @@ class ForecastMixer(nn.Module):
         self.mixer: MixerBlock | None = None
         if mixer is not None:
             self.embed = nn.Linear(size, 2 * size)
-            self.mixer = MixerBlock(channels, 2 * size, **mixer)
+            self.mixer = MixerBlock(channels, 2 * size, mixer)
             size = 2 * size
-        self.gate = Gate(channels * size) if gated else None
+        self.gate = SoftmaxGate(channels * size) if gated else None
         self.project = nn.Linear(channels * size, targets)
 
     def forward(self, forecast: Tensor, past: Tensor, known: Tensor | None) -> Tensor:
