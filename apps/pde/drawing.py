@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from apps.pde.batch import DatasetFacts
     from apps.pde.metrics.evaluation import Evaluation
     from apps.pde.metrics.physics import Physics
     from apps.pde.metrics.uncertainty import Uncertainty
@@ -32,22 +33,21 @@ def drawings(
         title: What the network is called.
         spread: An ensemble's scores.
     """
-    from apps.pde.predict.driven_series import is_series
     from apps.pde.spread_figures import error_bars_figure, series_figure, spread_figures
     from core.figures.curves import error_figure
     from core.figures.pictures import rollout_figure
 
     for number, example in enumerate(examples):
         dataset = evaluation.datasets[example["source"]]
-        names = [name for name in evaluation.outputs if name not in dataset["masked"]]
+        names = [name for name in evaluation.outputs if name not in dataset.masked]
         places = [evaluation.outputs.index(name) for name in names]
-        times = [dataset["times"][snapshot] for snapshot in example["snapshots"][1:]]
+        times = [dataset.times[snapshot] for snapshot in example["snapshots"][1:]]
         truth, guess = example["truth"][:, places], example["prediction"][:, places]
         what = f"{title} on {example['dataset']}, trajectory {example['trajectory']}"
         shown = {**example, "truth": truth, "prediction": guess}
         if example.get("std") is not None:
             shown["std"] = example["std"][:, places]
-        if is_series(dataset):
+        if dataset.is_series:
             yield f"rollout-{number + 1}", series_figure(shown, names, dataset, title=what)
             continue
         yield (
@@ -57,7 +57,7 @@ def drawings(
                 guess,
                 channels=names,
                 times=times,
-                units=dataset["units"],
+                units=dataset.units,
                 coordinates=_coordinates(dataset, truth.shape[2:]),
                 title=what,
             ),
@@ -80,8 +80,8 @@ def drawings(
         if lengths and max(lengths) > 1:
             leads = _after(dataset, next(iter(curves.values()))[0])
             errors = {model: values for model, (_, values) in curves.items()}
-            heading = f"Relative L1 error on {dataset['name']} (median)"
-            suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset['name']}"
+            heading = f"Relative L1 error on {dataset.name} (median)"
+            suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset.name}"
             yield (
                 f"error_by_time{suffix}",
                 error_figure(errors, times=leads, time_name="time after the start", title=heading),
@@ -104,42 +104,42 @@ def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np
     from core.figures.field_movies import rollout_frames
 
     dataset = evaluation.datasets[example["source"]]
-    name = (dataset["interest"] or evaluation.outputs)[0]
+    name = (dataset.interest or evaluation.outputs)[0]
     place = evaluation.outputs.index(name)
-    times = [dataset["times"][snapshot] for snapshot in example["snapshots"][1:]]
+    times = [dataset.times[snapshot] for snapshot in example["snapshots"][1:]]
     return list(
         rollout_frames(
             example["truth"][:, place],
             example["prediction"][:, place],
             times=times,
             name=name,
-            unit=dataset["units"].get(name, "1"),
+            unit=dataset.units.get(name, "1"),
         )
     )
 
 
-def _after(dataset: Mapping[str, Any], leads: Sequence[float]) -> list[float]:
+def _after(dataset: DatasetFacts, leads: Sequence[float]) -> list[float]:
     """Return lead times in units of the time constant in those of the data set's own times."""
     import numpy as np
 
-    times = np.asarray(dataset["times"], dtype=float)
-    snapshots = np.asarray(leads) * dataset["time_constant"]
+    times = np.asarray(dataset.times, dtype=float)
+    snapshots = np.asarray(leads) * dataset.time_constant
     return [float(t) for t in np.interp(snapshots, np.arange(len(times)), times) - times[0]]
 
 
-def _coordinates(dataset: Mapping[str, Any], space: Sequence[int]) -> list[NDArray[np.float64]]:
+def _coordinates(dataset: DatasetFacts, space: Sequence[int]) -> list[NDArray[np.float64]]:
     """Return positions of `space` points along each axis, over the box that the data's own points fill."""
     import numpy as np
 
     made = []
-    for size, (first, last, count) in zip(space, dataset["coordinates"].values(), strict=True):
+    for size, (first, last, count) in zip(space, dataset.coordinates.values(), strict=True):
         side = (last - first) * count / max(count - 1, 1)
         made.append(first + side / size * np.arange(size))
     return made
 
 
 def _physics(
-    dataset: Mapping[str, Any],
+    dataset: DatasetFacts,
     names: Sequence[str],
     times: Sequence[float],
     truth: Any,
@@ -152,7 +152,7 @@ def _physics(
     from apps.pde.figures import conserved_figure, spectra_figure
 
     flow = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
-    if dataset["periodic"] and truth.ndim == 4:
+    if dataset.periodic and truth.ndim == 4:
         shown = flow if len(flow) == 2 else [0]
         what = "kinetic energy" if len(flow) == 2 else names[0]
         yield (

@@ -13,11 +13,13 @@ from core.figures.style import PALETTE, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from apps.pde.batch import DatasetFacts
+
 __all__ = ["error_bars_figure", "series_figure", "spread_figures"]
 
 
 def series_figure(
-    example: Mapping[str, Any], names: Sequence[str], dataset: Mapping[str, Any], *, title: str
+    example: Mapping[str, Any], names: Sequence[str], dataset: DatasetFacts, *, title: str
 ) -> Figure:
     """Draw one test trajectory of series: truth and prediction, and an ensemble's band, a panel a field.
 
@@ -27,11 +29,11 @@ def series_figure(
         dataset: The facts of its data set.
         title: Above everything.
     """
-    first, last, count = dataset["coordinates"]["x"]
+    first, last, count = dataset.coordinates["x"]
     interval = (last - first) / max(count - 1, 1)
     points = example["truth"].shape[-1]
     times = first + interval * np.arange(1, points + 1)  # labels follow the sample that is known
-    units = dataset["units"]
+    units = dataset.units
     panels = [
         {
             "title": name.replace("_", " "),
@@ -49,7 +51,7 @@ def spread_figures(
     number: int,
     example: Mapping[str, Any],
     names: Sequence[str],
-    dataset: Mapping[str, Any],
+    dataset: DatasetFacts,
     *,
     title: str,
 ) -> Iterator[tuple[str, Figure]]:
@@ -65,18 +67,18 @@ def spread_figures(
     """
     from core.figures.pictures import uncertainty_figure
 
-    interest = [name for name in dataset["interest"] or names if name in names] or list(names)
-    times = dataset["times"]
+    interest = [name for name in dataset.interest or names if name in names] or list(names)
+    times = dataset.times
     when = f", t = {times[example['snapshots'][-1]]:.3g}" if len(example["snapshots"]) > 2 else ""
     truth, mean, std = (example[key][-1] for key in ("truth", "prediction", "std"))
     if truth.ndim == 2:
         panels = [
-            {"title": name.replace("_", " "), "unit": dataset["units"].get(name, "1")}
+            {"title": name.replace("_", " "), "unit": dataset.units.get(name, "1")}
             | {"mean": mean[place], "std": std[place], "truth": truth[place]}
             for place, name in enumerate(names)
             if name in interest
         ]
-        first, last, _ = dataset["coordinates"]["x"]
+        first, last, _ = dataset.coordinates["x"]
         x = np.linspace(first, last, truth.shape[-1])
         yield f"uncertainty-{number}", band_figure(x, panels, x_label="x", title=title + when)
         return
@@ -89,7 +91,7 @@ def spread_figures(
             std[place],
             truth[place],
             name=name,
-            unit=dataset["units"].get(name, "1"),
+            unit=dataset.units.get(name, "1"),
             title=title + when,
         ),
     )

@@ -4,13 +4,13 @@ learning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import FieldBatch, FieldFacts
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.metrics.uncertainty import Uncertainty
 from core.errors import UserError
@@ -52,6 +52,8 @@ class Operator(Task):
         UserError: If `rollout` is unknown, or the network lacks what is needed.
     """
 
+    facts_type = FieldFacts
+
     def __init__(
         self,
         network: nn.Module,
@@ -77,7 +79,7 @@ class Operator(Task):
         self._drawn: list[dict[str, Any]] = []
         self._errors: list[Tensor] = []
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: FieldFacts) -> None:
         """Refuse fields that do not fit the network.
 
         Raises:
@@ -85,8 +87,8 @@ class Operator(Task):
         """
         network = self.network
         for what, own, names in (
-            ("in_channels", network.in_channels, facts["inputs"]),
-            ("out_channels", network.out_channels, facts["outputs"]),
+            ("in_channels", network.in_channels, facts.inputs),
+            ("out_channels", network.out_channels, facts.outputs),
         ):
             if own != len(names):
                 raise UserError(
@@ -94,20 +96,20 @@ class Operator(Task):
                     f"set model.network.{what}={len(names)}, and model.reinitialise for weights of other"
                     " fields"
                 )
-        if network.frames != facts["frames"]:
+        if network.frames != facts.frames:
             raise UserError(
-                f"the network takes {network.frames} frames and data.frames is {facts['frames']}; "
+                f"the network takes {network.frames} frames and data.frames is {facts.frames}; "
                 f"give --data.frames={network.frames}"
             )
-        if getattr(network, "takes_parameters", False) and not facts.get("parameters"):
+        if getattr(network, "takes_parameters", False) and not facts.parameters:
             raise UserError(
                 "the network takes a number of the equation and the batches carry none; set data.parameters"
                 " to its name (the data's numbers: "
-                f"{', '.join(facts['datasets'][0].get('parameters') or ()) or 'none'}), or leave the"
+                f"{', '.join(facts.datasets[0].parameters) or 'none'}), or leave the"
                 " network's parameter out"
             )
         fixed = getattr(network, "resolution", None)
-        space = list(facts["space"])
+        space = list(facts.space)
         wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
         if wanted is not None and list(wanted) != space:
             raise UserError(
@@ -118,11 +120,11 @@ class Operator(Task):
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and how outputs are grouped and fed back."""
         super().setup(stage)
-        facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
-        self._groups = list(facts["groups"])
-        inputs = list(facts["inputs"])
-        places = [inputs.index(name) for name in facts["outputs"] if name in inputs]
-        self._feedback = places if len(places) == len(facts["outputs"]) else None
+        facts = self.facts
+        self._groups = list(facts.groups)
+        inputs = list(facts.inputs)
+        places = [inputs.index(name) for name in facts.outputs if name in inputs]
+        self._feedback = places if len(places) == len(facts.outputs) else None
 
     def flops_per_sample(self) -> float:
         """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""
@@ -289,18 +291,18 @@ class _Advance(nn.Module):
         return self.network.advance(history, time, **more)
 
 
-def _with_heat_ratios(facts: Mapping[str, Any], built: Parts | None) -> Mapping[str, Any]:
+def _with_heat_ratios(facts: FieldFacts, built: Parts | None) -> FieldFacts:
     """Return the facts with the `gamma` of each data set whose test trajectories all say the same."""
     if built is None:
         return facts
     datasets = []
-    for dataset, part in zip(facts["datasets"], built.test, strict=True):
+    for dataset, part in zip(facts.datasets, built.test, strict=True):
         source = part.bound.source
         named = "gamma" in source.parameters
         place = list(source.parameters).index("gamma") if named else 0
         found = {float(source.numbers(row)[place]) for row in part.rows} if named else set()
-        datasets.append({**dataset, "gamma": found.pop()} if len(found) == 1 else dataset)
-    return {**facts, "datasets": datasets}
+        datasets.append(replace(dataset, gamma=found.pop()) if len(found) == 1 else dataset)
+    return replace(facts, datasets=tuple(datasets))
 
 
 def _grid(space: Any) -> str:

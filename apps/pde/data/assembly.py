@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from apps.pde.batch import DatasetFacts
 from apps.pde.data.channels import Bound, complete, default_spec, merged
 from apps.pde.data.mirrors import tell_odd_fields
 from apps.pde.data.named_sources import Opened
@@ -205,7 +206,7 @@ def _bound(
 def _time_constant(data: Fields, one: Opened, source: ArraySource) -> float:
     chosen = data.time_constant or one.spec.time_constant
     if chosen is None and data.statistics:
-        chosen = _checkpoints(data, one.name)["time_constant"]
+        chosen = _checkpoints(data, one.name).time_constant
     return float(chosen) if chosen else float(max(source.steps - 1, 1))
 
 
@@ -311,8 +312,8 @@ def _scale(
             )
 
 
-def _checkpoints(data: Fields, name: str) -> Mapping[str, Any]:
-    return next((one for one in data.statistics if one["name"] == name), data.statistics[0])
+def _checkpoints(data: Fields, name: str) -> DatasetFacts:
+    return next((one for one in data.statistics if one.name == name), data.statistics[0])
 
 
 def _known(data: Fields, name: str) -> dict[str, tuple[float, float]]:
@@ -320,10 +321,11 @@ def _known(data: Fields, name: str) -> dict[str, tuple[float, float]]:
     found = _checkpoints(data, name)
     inputs, outputs = data._statistics_names
     constants = {}
-    for names, mean, std in ((outputs, "out_mean", "out_std"), (inputs, "mean", "std")):
-        constants.update(
-            {one: (float(m), float(s)) for one, m, s in zip(names, found[mean], found[std], strict=True)}
-        )
+    for names, means, stds in (
+        (outputs, found.out_mean, found.out_std),
+        (inputs, found.mean, found.std),
+    ):
+        constants.update({one: (m, s) for one, m, s in zip(names, means, stds, strict=True)})
     return constants
 
 

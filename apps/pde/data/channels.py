@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.pde.batch import DatasetFacts
 from apps.pde.data.mirrors import VECTORS, mirrored_fill
 from apps.pde.data.readers.arrays import ArraySource
 from apps.pde.data.spec import Channel, Spec
@@ -185,41 +186,43 @@ class Bound:
                 out[:, row] *= -1
         return out
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a task must know of this data set, in plain containers."""
+    def facts(self, *, step: int, reach: int) -> DatasetFacts:
+        """Return what a task must know of this data set.
 
-        def constants(places: Sequence[Place]) -> tuple[list[float], list[float]]:
-            means = [place.channel.shift + (place.channel.mean or 0.0) for place in places]
-            return means, [place.channel.std or 1.0 for place in places]
-
-        (mean, std), (out_mean, out_std) = constants(self.inputs), constants(self.labels)
+        Args:
+            step: Snapshots of one step of a rollout.
+            reach: Longest lead that is trained, in snapshots.
+        """
+        mean, std = _constants(self.inputs)
+        out_mean, out_std = _constants(self.labels)
         labels = [place.channel.name for place in self.labels]
-        masked = [place.channel.name for place in self.labels if place.channel.masked]
         interest = [name for name in self.spec.interest if name in labels]
-        points = self.coordinates
-        return {
-            "name": self.name,
-            "mean": mean,
-            "std": std,
-            "out_mean": out_mean,
-            "out_std": out_std,
-            "interest": interest or [p.channel.name for p in self.labels if p.row is not None],
-            "masked": masked,
-            "time_constant": self.time_constant,
-            "units": {
+        return DatasetFacts(
+            name=self.name,
+            mean=mean,
+            std=std,
+            out_mean=out_mean,
+            out_std=out_std,
+            interest=tuple(interest or [p.channel.name for p in self.labels if p.row is not None]),
+            masked=tuple(place.channel.name for place in self.labels if place.channel.masked),
+            time_constant=self.time_constant,
+            units={
                 place.channel.name: self.source.units.get(place.channel.source or "", "1")
                 for place in (*self.inputs, *self.labels)
             },
-            "stored": {p.channel.name: p.channel.source for p in self.inputs if p.channel.source},
-            "fills": {p.channel.name: p.channel.fill for p in self.inputs if p.channel.fill is not None},
-            "times": self.source.times.tolist(),
-            "coordinates": {
-                axis: [float(at[0]), float(at[-1]), len(at)] for axis, at in zip("xyz", points, strict=False)
+            stored={p.channel.name: p.channel.source for p in self.inputs if p.channel.source},
+            fills={p.channel.name: p.channel.fill for p in self.inputs if p.channel.fill is not None},
+            times=tuple(self.source.times.tolist()),
+            coordinates={
+                axis: (float(at[0]), float(at[-1]), len(at))
+                for axis, at in zip("xyz", self.coordinates, strict=False)
             },
-            "periodic": self.spec.periodic,
-            "parameters": list(self.source.parameters),
-            "path": self.source.path,
-        }
+            periodic=self.spec.periodic,
+            parameters=tuple(self.source.parameters),
+            path=self.source.path,
+            step=step,
+            reach=reach,
+        )
 
     def _read(self, trajectory: int, steps: Sequence[int]) -> NDArray[np.float32]:
         if not self.stored:
@@ -247,6 +250,12 @@ class Bound:
             x, y = np.meshgrid(*grid, indexing="ij")
             return Place(channel, None, (0.1 * np.sin(2 * np.pi * (x + y))).astype(np.float32))
         return Place(channel, None, float(channel.fill or 0.0))
+
+
+def _constants(places: Sequence[Place]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean, with the shift in it, and the deviation of each channel."""
+    means = tuple(place.channel.shift + (place.channel.mean or 0.0) for place in places)
+    return means, tuple(place.channel.std or 1.0 for place in places)
 
 
 def default_spec(source: ArraySource, *, steady: bool) -> Spec:

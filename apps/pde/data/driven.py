@@ -6,7 +6,7 @@ it. A test sample is a whole trajectory, which `apps.pde.models.chained.Chained`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import DatasetFacts, FieldBatch, FieldFacts
 from apps.pde.predict.driven_series import PREFIX
 from apps.pde.simulation.solvers.diesel_engine import COMMANDS, OUTPUTS
 from core.data.module import DataModule
@@ -88,60 +88,46 @@ class Windows(DataModule):
         self._about: dict[str, Any] = {}
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a task must know, in plain containers, enough to predict from a checkpoint alone."""
+    def facts(self) -> FieldFacts:
+        """What a task must know, enough to predict from a checkpoint alone."""
         self._read()
         assert self._constants is not None
-        mean, std = self._constants
+        mean, std = map(tuple, self._constants)
         first = len(self.inputs)
         names = [f"{PREFIX}{name}" for name in self.outputs]
         units = self._about["units"]
-        dataset = {
-            "name": self._about["name"],
-            "mean": mean[:first] + mean[first:],
-            "std": std[:first] + std[first:],
-            "out_mean": mean[first:],
-            "out_std": std[first:],
-            "interest": list(self.outputs),
-            "masked": [],
-            "time_constant": 1.0,
-            "units": {
-                "time": "s",
-                **units,
-                **{f"{PREFIX}{name}": units.get(name, "1") for name in self.outputs},
-            },
-            "times": [0.0],
-            "axes": ["time"],
-            "coordinates": {"x": [0.0, self._about["interval"] * (self.window - 1), self.window]},
-            "periodic": False,
-            "parameters": [],
-            "path": self._about["path"],
-        }
-        return {
-            "inputs": [*self.inputs, *names],
-            "outputs": list(self.outputs),
-            "frames": 1,
-            "windows": "steady",
-            "space": [self.window],
-            "periodic": False,
-            "groups": list(range(len(self.outputs) + 1)),
-            "group_names": list(self.outputs),
-            "parameters": [],
-            "datasets": [dataset],
-            "licences": self._about["licences"],
-            "sources": [self._about["name"]],
-        }
-
-    def use_statistics(self, facts: Mapping[str, Any]) -> None:
-        """Scale with a checkpoint's constants instead of the data's own; to be called before it is read."""
-        self.inputs = [name for name in facts["inputs"] if not name.startswith(PREFIX)]
-        self.outputs = list(facts["outputs"])
-        given = facts["datasets"][0]
-        first = len(self.inputs)
-        self._constants = (
-            [*given["mean"][:first], *given["out_mean"]],
-            [*given["std"][:first], *given["out_std"]],
+        dataset = DatasetFacts(
+            name=self._about["name"],
+            mean=mean,
+            std=std,
+            out_mean=mean[first:],
+            out_std=std[first:],
+            interest=tuple(self.outputs),
+            units={"time": "s"} | units | {f"{PREFIX}{name}": units.get(name, "1") for name in self.outputs},
+            times=(0.0,),
+            axes=("time",),
+            coordinates={"x": (0.0, self._about["interval"] * (self.window - 1), self.window)},
+            path=self._about["path"],
         )
+        return FieldFacts(
+            inputs=(*self.inputs, *names),
+            outputs=tuple(self.outputs),
+            frames=1,
+            windows="steady",
+            space=(self.window,),
+            groups=tuple(range(len(self.outputs) + 1)),
+            group_names=tuple(self.outputs),
+            datasets=(dataset,),
+            licences=self._about["licences"],
+            sources=(dataset.name,),
+        )
+
+    def use_statistics(self, facts: FieldFacts) -> None:
+        """Scale with a checkpoint's constants instead of the data's own; to be called before it is read."""
+        self.inputs = [name for name in facts.inputs if not name.startswith(PREFIX)]
+        self.outputs = list(facts.outputs)
+        known = facts.datasets[0]
+        self._constants = (list(known.mean), list(known.std))
         self._values = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -221,7 +207,7 @@ class Windows(DataModule):
             "path": str(path),
             "interval": float(at[1] - at[0]),
             "units": {name: source.units.get(name, "1") for name in names},
-            "licences": [licence] if (licence := getattr(source, "licence", "")) else [],
+            "licences": (source.licence,) if source.licence else (),
         }
         self._values = torch.from_numpy(((raw - mean) / std).astype(np.float32))
         return self._values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
+from apps.pde.batch import DatasetFacts, FieldFacts
 from apps.pde.data.assembly import Part, Parts, build
 from apps.pde.data.channels import Bound, channel_groups
 from apps.pde.data.datasets import FieldSet, JoinedSets
@@ -174,36 +175,35 @@ class Fields(DataModule):
         self.normalise, self.missing, self.flips = normalise, missing, flips
         self.parameters, self.keep_mb = parameters, keep_mb
         self.samples, self.repeats = samples, repeats
-        self.statistics: list[Mapping[str, Any]] = []
+        self.statistics: list[DatasetFacts] = []
         self._statistics_names: tuple[list[str], list[str]] = ([], [])
         self._built: Parts | None = None
 
     # --- what tasks and figures ask for ---
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a task must know, in plain containers, enough to predict from a checkpoint alone."""
+    def facts(self) -> FieldFacts:
+        """What a task must know, enough to predict from a checkpoint alone."""
         built = self.built
         first = built.bound[0]
         outputs = [place.channel.name for place in first.labels]
         groups, titles = channel_groups([one.spec for one in built.bound], outputs)
-        return {
-            "inputs": [place.channel.name for place in first.inputs],
-            "outputs": outputs,
-            "frames": built.frames,
-            "windows": built.kind,
-            "space": list(first.space),
-            "periodic": all(one.spec.periodic for one in built.bound),
-            "groups": groups,
-            "group_names": titles,
-            "datasets": [
-                {**one.facts(), "step": self._strides(one)[0], "reach": self._reach(one)}
-                for one in built.bound
-            ],
-            "licences": sorted({one.licence for one in built.bound if one.licence}),
-            "sources": [one.name for one in built.bound],
-            "parameters": list(built.parameters),
-        }
+        return FieldFacts(
+            inputs=tuple(place.channel.name for place in first.inputs),
+            outputs=tuple(outputs),
+            frames=built.frames,
+            windows=built.kind,
+            space=first.space,
+            periodic=all(one.spec.periodic for one in built.bound),
+            groups=tuple(groups),
+            group_names=tuple(titles),
+            datasets=tuple(
+                one.facts(step=self._strides(one)[0], reach=self._reach(one)) for one in built.bound
+            ),
+            licences=tuple(sorted({one.licence for one in built.bound if one.licence})),
+            sources=tuple(one.name for one in built.bound),
+            parameters=tuple(built.parameters),
+        )
 
     @property
     def built(self) -> Parts:
@@ -213,17 +213,17 @@ class Fields(DataModule):
             _say(self._built.notes)
         return self._built
 
-    def use_statistics(self, facts: Mapping[str, Any]) -> None:
+    def use_statistics(self, facts: FieldFacts) -> None:
         """Scale with a checkpoint's constants instead of the data's own; to be called before data are read.
 
         Args:
             facts: Those of the data module that the checkpoint was trained with. A data set of the same name
                 is taken, else the first. Its channels are taken too where none are named.
         """
-        self.statistics = list(facts["datasets"])
-        self._statistics_names = (list(facts["inputs"]), list(facts["outputs"]))
-        self.inputs = self.inputs or list(facts["inputs"])
-        self.outputs = self.outputs or list(facts["outputs"])
+        self.statistics = list(facts.datasets)
+        self._statistics_names = (list(facts.inputs), list(facts.outputs))
+        self.inputs = self.inputs or list(facts.inputs)
+        self.outputs = self.outputs or list(facts.outputs)
         self._built = None
 
     # --- hooks of the base class ---

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import DatasetFacts, FieldBatch, FieldFacts
 from apps.pde.metrics.errors import relative_l1, relative_l2, vrmse
 from apps.pde.metrics.physics import physics_of, picked
 from core.metrics.sums import gathered, processes
@@ -37,12 +37,12 @@ class Evaluation:
         device: Where the batches are.
     """
 
-    def __init__(self, facts: Mapping[str, Any], *, device: torch.device | str = "cpu") -> None:
-        self.outputs = list(facts["outputs"])
-        self.inputs = list(facts["inputs"])
-        self.groups = list(facts["groups"])
-        self.group_names = list(facts["group_names"])
-        self.datasets = list(facts["datasets"])
+    def __init__(self, facts: FieldFacts, *, device: torch.device | str = "cpu") -> None:
+        self.outputs = list(facts.outputs)
+        self.inputs = list(facts.inputs)
+        self.groups = list(facts.groups)
+        self.group_names = list(facts.group_names)
+        self.datasets = list(facts.datasets)
         self.mean = _stacked(self.datasets, "out_mean", device)
         self.std = _stacked(self.datasets, "out_std", device)
         self.physics = [physics_of(dataset, self.outputs) for dataset in self.datasets]
@@ -111,7 +111,7 @@ class Evaluation:
         """Return one row per data set and model: errors at the last time."""
         rows = []
         for (model, source), errors in self._each():
-            row: dict[str, Any] = {"dataset": self.datasets[source]["name"], "model": model}
+            row: dict[str, Any] = {"dataset": self.datasets[source].name, "model": model}
             row |= self._scores(errors, source, -1)
             if errors["times"].shape[1] > 1:
                 steps = range(errors["times"].shape[1])
@@ -124,7 +124,7 @@ class Evaluation:
     def by_time(self) -> list[dict[str, Any]]:
         """Return one row per data set, model and time."""
         return [
-            {"dataset": self.datasets[source]["name"], "model": model, "step": k + 1}
+            {"dataset": self.datasets[source].name, "model": model, "step": k + 1}
             | {"time": float(errors["times"][0, k])}
             | self._scores(errors, source, k)
             for (model, source), errors in self._each()
@@ -136,11 +136,11 @@ class Evaluation:
         out.
         """
         return [
-            {"dataset": self.datasets[source]["name"], "model": model, "channel": name}
+            {"dataset": self.datasets[source].name, "model": model, "channel": name}
             | {key: float(errors[key][:, -1, place].mean()) for key in ("relative_l2", "vrmse")}
             for (model, source), errors in self._each()
             for place, name in enumerate(self.outputs)
-            if name not in self.datasets[source].get("masked", ())
+            if name not in self.datasets[source].masked
         ]
 
     def spectra(self) -> list[dict[str, Any]]:
@@ -225,7 +225,7 @@ class Evaluation:
             prediction[one], batch.targets[one], None if batch.mask is None else batch.mask[one]
         )
         return {
-            "dataset": self.datasets[int(source)]["name"],
+            "dataset": self.datasets[int(source)].name,
             "trajectory": int(batch.trajectory[row]),
             "times": batch.time[row].tolist(),
             "snapshots": batch.snapshots[row].tolist(),
@@ -248,7 +248,7 @@ class Evaluation:
         for (model, source), errors in self._each():
             names = [key.removeprefix(prefix) for key in errors if key.startswith(prefix)]
             for k in range(errors["times"].shape[1]):
-                head = {"dataset": self.datasets[source]["name"], "model": model, "step": k + 1}
+                head = {"dataset": self.datasets[source].name, "model": model, "step": k + 1}
                 head["time"] = float(errors["times"][0, k])
                 for name in names:
                     yield head, name, errors[prefix + name][:, k], errors
@@ -274,7 +274,7 @@ class Evaluation:
         return found | {_TRUTH + name: of for name, of in physics.drifts(truth, start, truth).items()}
 
     def _scores(self, errors: Mapping[str, Tensor], source: int, step: int) -> dict[str, float]:
-        wanted = self.datasets[source].get("interest") or self.outputs
+        wanted = self.datasets[source].interest or self.outputs
         fields = [self.outputs.index(name) for name in wanted]
         groups = [
             g
@@ -296,5 +296,5 @@ def _places(outputs: Sequence[str], inputs: Sequence[str]) -> list[int] | None:
     return [known.index(name) for name in outputs] if set(outputs) <= set(known) else None
 
 
-def _stacked(datasets: Sequence[Mapping[str, Any]], name: str, device: torch.device | str) -> Tensor:
-    return torch.tensor([list(one[name]) for one in datasets], dtype=torch.float32, device=device)
+def _stacked(datasets: Sequence[DatasetFacts], name: str, device: torch.device | str) -> Tensor:
+    return torch.tensor([getattr(one, name) for one in datasets], dtype=torch.float32, device=device)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from apps.pde.batch import DatasetFacts
 from apps.pde.metrics.diagnostics import conserved, drift, spectrum_error
-from apps.pde.predict.driven_series import is_series
 
 __all__ = ["Physics", "heat_ratio", "physics_of", "picked"]
 
@@ -84,19 +83,19 @@ class Physics:
         return {name: of for name, of in quantities.items() if name != "energy" or self.gamma is not None}
 
 
-def physics_of(dataset: Mapping[str, Any], outputs: Sequence[str]) -> Physics | None:
+def physics_of(dataset: DatasetFacts, outputs: Sequence[str]) -> Physics | None:
     """Return what can be scored of a data set; None where its domain is not periodic.
 
     Args:
         dataset: Its facts.
         outputs: All label channels.
     """
-    if not dataset.get("periodic") or is_series(dataset):
+    if not dataset.periodic or dataset.is_series:
         return None
-    names = tuple(name for name in outputs if name not in (dataset.get("masked") or ()))
+    names = tuple(name for name in outputs if name not in dataset.masked)
     if not names:
         return None
-    filled = dataset.get("fills") or {}  # a constant field's spectrum is rounding errors
+    filled = dataset.fills  # a constant field's spectrum is rounding errors
     flow = tuple(name for name in _COMPONENTS if name in names)
     spectra = {"velocity": tuple(outputs.index(name) for name in flow)} if len(flow) > 1 else {}
     single = [name for name in names if name not in filled and not (spectra and name in flow)]
@@ -120,13 +119,13 @@ def picked(fields: Tensor, places: Sequence[int]) -> Tensor:
     return torch.stack([fields.select(2, place) for place in places], dim=2)
 
 
-def heat_ratio(dataset: Mapping[str, Any]) -> float | None:
+def heat_ratio(dataset: DatasetFacts) -> float | None:
     """Return the ratio of specific heats of a data set: its own fact `gamma`, else that of our solvers'
     family of its name (which solves the published set's equation); None if neither says it.
     """
-    if dataset.get("gamma") is not None:
-        return float(dataset["gamma"])
+    if dataset.gamma is not None:
+        return dataset.gamma
     from apps.pde.simulation.families import families
 
-    own = families().get(str(dataset.get("name")))
+    own = families().get(dataset.name)
     return None if own is None else own.parameters.get("gamma")

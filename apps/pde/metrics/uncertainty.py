@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import FieldBatch, FieldFacts
 from apps.pde.metrics.errors import relative_l2
 from apps.pde.metrics.evaluation import Evaluation
 from core.metrics.sums import gathered, processes
@@ -50,7 +50,7 @@ class Uncertainty:
         device: Where the batches are.
     """
 
-    def __init__(self, facts: Mapping[str, Any], *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, facts: FieldFacts, *, device: torch.device | str = "cpu") -> None:
         self._scale = Evaluation(facts, device=device)
         self.outputs, self.datasets = self._scale.outputs, self._scale.datasets
         self._kept: dict[int, _Kept] = {}
@@ -100,10 +100,10 @@ class Uncertainty:
         rows = []
         for source in sorted(self._kept):
             dataset, scores = self.datasets[source], self._kept[source].joined()
-            names = [name for name in self.outputs if name not in (dataset.get("masked") or ())]
-            interest = [name for name in dataset.get("interest") or names if name in names]
+            names = [name for name in self.outputs if name not in dataset.masked]
+            interest = [name for name in dataset.interest or names if name in names]
             for step in range(scores["times"].shape[1]):
-                head = {"dataset": dataset["name"], "step": step + 1}
+                head = {"dataset": dataset.name, "step": step + 1}
                 head["time"] = float(scores["times"][0, step])
                 parts = [(name, [name]) for name in names]
                 for name, fields in [*parts, (ALL, interest)] if len(interest) > 1 else parts:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.cli.words import Parser
+from core.cli.predict import check_options, predict_parser
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ __all__ = ["COMMAND", "main", "predict_to"]
 
 COMMAND = "dfm pde predict"
 
+_DATA = "a file or folder of initial states"
+
 
 def main(argv: Sequence[str]) -> int:
     """Continue the fields that `argv` names, write them and their pictures, and return the exit code.
@@ -28,18 +30,13 @@ def main(argv: Sequence[str]) -> int:
         UserError: For an unknown option, a missing file, or fields that do not fit the network.
     """
     options = _parser().parse_args(list(argv))
-    if not Path(options.path).expanduser().exists():
-        raise UserError(f"--data.path {options.path} does not exist; give a file or folder of initial states")
+    check_options(options, data=_DATA)
     from apps.pde.predict.initial import initial_states
     from apps.pde.predict.model import Surrogate
     from core.accelerators.choice import usable
     from core.inference.netcdf import check_suffix
 
     out = check_suffix(options.out, COMMAND)
-    if out.resolve() == Path(options.path).expanduser().resolve():
-        raise UserError(f"--out {out} is the file of the initial states; choose another name")
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
     device = usable(options.device, order=("cuda", "cpu"))
     surrogate = Surrogate.from_checkpoint(options.ckpt_path, device=device, batch_size=options.batch_size)
     dataset, way = surrogate.dataset(options.dataset), surrogate.way(options.rollout)
@@ -101,13 +98,12 @@ def predict_to(
     """
     import numpy as np
 
-    from apps.pde.predict.driven_series import is_series
     from core.inference.netcdf import Solutions, check_suffix, written_to
 
     path, name = check_suffix(out, COMMAND), surrogate.dataset(dataset)
     facts, way = surrogate.constants(name), surrogate.way(rollout)
     surrogate.check_times(times, name, way)
-    shown = [field for field in surrogate.outputs if field not in facts["masked"]] or surrogate.outputs
+    shown = [field for field in surrogate.outputs if field not in facts.masked] or surrogate.outputs
     places = [surrogate.outputs.index(field) for field in shown]
     rows = list(initial.trajectories)
     # a start that is not finite is refused before anything is computed
@@ -118,8 +114,8 @@ def predict_to(
         samples=rows,
         times=None if surrogate.steady else initial.time + np.asarray(times, dtype=np.float64),
         coordinates=initial.coordinates,
-        axis_names=facts.get("axes") or ("x", "y", "z"),
-        units=facts.get("units") or {},
+        axis_names=facts.axes,
+        units=facts.units,
         spread=surrogate.members > 1,
         command=COMMAND,
         attributes=_attributes(surrogate, initial, name, way),
@@ -143,8 +139,8 @@ def predict_to(
             if kept is None:
                 kept = mean[0], None if std is None else std[0]
     initial.source.close()
-    trained = list(surrogate.facts[0]["space"])
-    if say is not None and list(initial.space) != trained and not is_series(facts):
+    trained = list(surrogate.facts.space)
+    if say is not None and list(initial.space) != trained and not facts.is_series:
         grids = [" x ".join(map(str, space)) for space in (trained, initial.space)]
         say(f"the network was trained on a grid of {grids[0]}, the initial states have {grids[1]}")
     made = [path]
@@ -152,7 +148,7 @@ def predict_to(
         from apps.pde.predict.pictures import pictures
 
         truth = initial.later(rows[0], [0.0] if surrogate.steady else times, shown)
-        interest = [field for field in facts.get("interest") or [] if field in shown]
+        interest = [field for field in facts.interest if field in shown]
         made += pictures(path, solutions, *kept, truth=truth, shown=interest, title=f"Trajectory {rows[0]}")
     return made
 
@@ -179,46 +175,37 @@ def _attributes(
     surrogate: Surrogate, initial: Initial | InitialSeries, dataset: str, way: str
 ) -> dict[str, Any]:
     """Return what the file says of itself; lists are joined, netCDF keeps no nested ones."""
-    licences: list[str] = []
-    sources: list[str] = []
-    for facts, record in zip(surrogate.facts, surrogate.records or [{}] * len(surrogate.facts), strict=True):
-        licences += [*(facts.get("licences") or []), *(record.get("licences") or [])]
-        sources += [*(facts.get("sources") or []), *(record.get("sources") or [])]
-    own = initial.source.licence
+    own = [initial.source.licence] if initial.source.licence else []
     return {
         "checkpoint": ", ".join(surrogate.names),
         "dataset": dataset,
         "rollout": "steady" if surrogate.steady else way,
         "initial_states": initial.source.path,
         "start": initial.time,
-        "licences": ", ".join(dict.fromkeys(map(str, [*licences, *([own] if own else [])]))),
-        "sources": ", ".join(dict.fromkeys(map(str, sources))),
+        "licences": ", ".join(dict.fromkeys([*surrogate.licences, *own])),
+        "sources": ", ".join(surrogate.sources),
         "periodic": int(initial.source.periodic),
     }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--ckpt_path", action="append", required=True, help="a checkpoint; several: ensemble")
-    parser.add_argument("--data.path", dest="path", required=True, help="file or folder of initial states")
-    parser.add_argument("--data.layout", dest="layout", help="its layout; recognised by default")
-    parser.add_argument("--data.split", dest="split", help="train, valid or test, where a layout has them")
+    parser = predict_parser(
+        "pde", __doc__, data=_DATA, out="a .nc file or a .zarr folder", default_out="prediction.nc",
+        batch_size=16, several=True,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--data.layout", dest="layout", help="its layout; recognised by default")
+    add("--data.split", dest="split", help="train, valid or test, where a layout has them")
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--steps", type=int, help="steps of the training data; default: as far as it goes")
     when.add_argument("--times", type=float, nargs="+", help="physical times after the initial state")
-    parser.add_argument("--rollout", default="auto", help="auto, direct or autoregressive")
-    parser.add_argument("--dataset", help="which of the training sets gives the scaling")
-    parser.add_argument("--start", type=int, help="snapshot of the initial state; default: the last")
-    parser.add_argument("--stride", type=int, help="snapshots between the frames of a history")
-    parser.add_argument("--trajectories", type=int, nargs="+", help="rows of the file; default: all")
-    parser.add_argument(
-        "--parameter", action="append", default=[], help="NAME=NUMBER of the equation; default: the file's"
-    )
-    parser.add_argument("--resolution", type=int, help="points along each axis: keeps every k-th")
-    parser.add_argument("--out", default="prediction.nc", help="a .nc file or a .zarr folder")
-    parser.add_argument("--no_figure", action="store_true", help="write the fields alone")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
-    parser.add_argument("--batch_size", type=int, default=16, help="trajectories at once")
+    add("--rollout", default="auto", help="auto, direct or autoregressive")
+    add("--dataset", help="which of the training sets gives the scaling")
+    add("--start", type=int, help="snapshot of the initial state; default: the last")
+    add("--stride", type=int, help="snapshots between the frames of a history")
+    add("--trajectories", type=int, nargs="+", help="rows of the file; default: all")
+    add("--parameter", action="append", default=[], help="NAME=NUMBER of the equation; default: the file's")
+    add("--resolution", type=int, help="points along each axis: keeps every k-th")
     return parser
 
 

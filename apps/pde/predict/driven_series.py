@@ -9,23 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.pde.batch import DatasetFacts
 from apps.pde.data.readers.arrays import ArraySource
 from core.errors import UserError, did_you_mean
 
-__all__ = ["PREFIX", "InitialSeries", "is_series"]
+__all__ = ["PREFIX", "InitialSeries"]
 
 PREFIX = "initial "
 """Before the name of an output: the input channel that holds its first value."""
-
-
-def is_series(dataset: Mapping[str, Any]) -> bool:
-    """Say whether a data set's only axis is time."""
-    return list(dataset.get("axes") or ()) == ["time"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class InitialSeries:
 
     source: ArraySource
     inputs: Sequence[str]
-    dataset: Mapping[str, Any]
+    dataset: DatasetFacts
     trajectories: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -65,7 +60,7 @@ class InitialSeries:
                 f"{source.path} has {source.space[0]} samples; the network's windows have {self.window}, "
                 f"so it needs at least {self.window + 1}"
             )
-        first, last, count = self.dataset["coordinates"]["x"]
+        first, last, count = self.dataset.coordinates["x"]
         wanted, own = (last - first) / max(count - 1, 1), np.diff(source.coordinates[0])
         if not np.allclose(own, wanted, rtol=1e-3):
             raise UserError(
@@ -76,7 +71,7 @@ class InitialSeries:
     @property
     def window(self) -> int:
         """Samples of a window."""
-        return int(self.dataset["coordinates"]["x"][2])
+        return int(self.dataset.coordinates["x"][2])
 
     @property
     def length(self) -> int:

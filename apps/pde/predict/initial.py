@@ -13,7 +13,7 @@ from apps.pde.data.channels import Bound
 from apps.pde.data.readers.arrays import ArraySource
 from apps.pde.data.readers.recognition import open_source
 from apps.pde.data.spec import Channel, Spec
-from apps.pde.predict.driven_series import InitialSeries, is_series
+from apps.pde.predict.driven_series import InitialSeries
 from apps.pde.predict.model import Surrogate
 from core.errors import UserError, did_you_mean
 
@@ -153,7 +153,7 @@ def initial_states(
                 f"--trajectories has {row}, but {source.path} has {source.trajectories} (0 to "
                 f"{source.trajectories - 1})"
             )
-    if is_series(surrogate.constants(dataset)):
+    if surrogate.constants(dataset).is_series:
         return InitialSeries(source, surrogate.inputs, surrogate.constants(dataset), rows)
     bound = Bound(dataset, source, Spec(), factors=_factors(source, resolution), missing="keep")
     bound.bind([_channel(name, source, surrogate, dataset) for name in surrogate.inputs], [])
@@ -164,8 +164,7 @@ def initial_states(
 
 def _channel(name: str, source: ArraySource, surrogate: Surrogate, dataset: str) -> Channel:
     facts = surrogate.constants(dataset)
-    stored = (facts.get("stored") or {}).get(name)
-    fill = (facts.get("fills") or {}).get(name)
+    stored, fill = facts.stored.get(name), facts.fills.get(name)
     if stored in source.channels or name in source.channels:
         return Channel(name, stored=stored if stored in source.channels else name)
     if fill is not None:

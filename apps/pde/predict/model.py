@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apps.pde.predict.driven_series import is_series
+from apps.pde.batch import DatasetFacts, FieldFacts
 from core.errors import UserError, did_you_mean
+from core.inference.predictor import Predictor
 from core.inference.rollout import by_member, is_timed
 
 __all__ = ["ROLLOUTS", "Surrogate"]
@@ -20,92 +20,43 @@ __all__ = ["ROLLOUTS", "Surrogate"]
 ROLLOUTS = ("auto", "direct", "autoregressive")
 
 
-class Surrogate:
+class Surrogate(Predictor[FieldFacts]):
     """Trained networks with everything they need to continue fields in physical units.
 
     Args:
         networks: One, or the members of an ensemble; each has `advance` (see `core.inference.rollout`).
-        facts: For each what the data module of its training knew (`Fields.facts`).
-        names: What messages call each.
-        records: Licences and sources that each checkpoint names.
-        device: Where to compute.
-        batch_size: Trajectories in a call; the result does not depend on it.
+        facts: Of each.
+        **settings: See `core.inference.predictor.Predictor`; `batch_size` counts trajectories in a call.
 
     Raises:
         UserError: If the members do not take and give the same fields.
     """
 
+    facts_type = FieldFacts
+
     def __init__(
         self,
-        networks: Sequence[nn.Module],
-        facts: Sequence[Mapping[str, Any]],
+        networks: nn.Module | Sequence[nn.Module],
+        facts: FieldFacts | Sequence[FieldFacts],
         *,
-        names: Sequence[str] = (),
-        records: Sequence[Mapping[str, Any]] = (),
-        device: str | torch.device = "cpu",
         batch_size: int = 16,
+        **settings: Any,
     ) -> None:
-        if not networks or len(networks) != len(facts):
-            raise ValueError(f"{len(networks)} networks and {len(facts)} facts; give one of each a member")
-        self.names = list(names) or [f"member {number}" for number in range(len(networks))]
-        self.networks = [network.to(device).eval() for network in networks]
-        self.facts = [dict(one) for one in facts]
-        self.records = [dict(one) for one in records]
-        self.device, self.batch_size = device, batch_size
-        first = self.facts[0]
-        for name, one in zip(self.names, self.facts, strict=True):
+        super().__init__(networks, facts, batch_size=batch_size, **settings)
+        first = self.facts
+        for name, one in zip(self.names, self.all_facts, strict=True):
             for key in ("inputs", "outputs", "frames", "windows", "parameters"):
-                if one.get(key) != first.get(key):
+                if getattr(one, key) != getattr(first, key):
                     raise UserError(
-                        f"{name} has {key} {one.get(key)} and {self.names[0]} has {first.get(key)}; an "
+                        f"{name} has {key} {getattr(one, key)} and {self.name} has {getattr(first, key)}; an "
                         "ensemble needs checkpoints trained on the same fields"
                     )
-        self.inputs, self.outputs = list(first["inputs"]), list(first["outputs"])
-        self.frames, self.steady = int(first["frames"]), first["windows"] == "steady"
+        self.inputs, self.outputs, self.frames = list(first.inputs), list(first.outputs), first.frames
+        self.steady = first.windows == "steady"
         self.timed = all(is_timed(network) for network in self.networks)
-        self.parameters = [str(name) for name in first.get("parameters") or ()]
+        self.parameters = list(first.parameters)
         # A checkpoint may itself hold an ensemble.
         self.members = sum(len(getattr(network, "members", [network])) for network in self.networks)
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path | Sequence[str | Path],
-        *,
-        device: str | torch.device = "cpu",
-        batch_size: int = 16,
-    ) -> Surrogate:
-        """Return the surrogate of one of our checkpoints, or the ensemble of several.
-
-        Raises:
-            UserError: If one is missing, damaged, or does not say what data it was trained on.
-        """
-        from core.checkpoints.files import read_outline
-        from core.checkpoints.weights import network_from
-
-        paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
-        networks, facts, records = [], [], []
-        for one in paths:
-            if not one.exists():
-                raise UserError(f"checkpoint {one} does not exist; `dfm checkpoint list` shows what there is")
-            content = read_outline(one)
-            known = (content.get("state_dict") or {}).get("normaliser._extra_state") or {}
-            if "datasets" not in known:
-                raise UserError(
-                    f"checkpoint {one} does not say how its fields were scaled; give one that `dfm pde fit` "
-                    "wrote"
-                )
-            networks.append(network_from(str(one)))
-            facts.append(known)
-            records.append(content.get("domainfm") or {})
-        return cls(
-            networks,
-            facts,
-            names=[str(one) for one in paths],
-            records=records,
-            device=device,
-            batch_size=batch_size,
-        )
 
     def dataset(self, name: str | None = None) -> str:
         """Return the data set whose scaling is used: `name`, or the only one.
@@ -113,12 +64,12 @@ class Surrogate:
         Raises:
             UserError: If it is unknown, or there are several and none is named.
         """
-        known = [one["name"] for one in self.facts[0]["datasets"]]
-        for facts in self.facts[1:]:
-            own = [one["name"] for one in facts["datasets"]]
+        known = [one.name for one in self.facts.datasets]
+        for facts in self.all_facts[1:]:
+            own = [one.name for one in facts.datasets]
             known = [one for one in known if one in own]
         if name is None and len(known) == 1:
-            return str(known[0])
+            return known[0]
         if name is None:
             raise UserError(f"the network was trained on {', '.join(known)}; choose one with --dataset")
         if name not in known:
@@ -128,26 +79,19 @@ class Surrogate:
             )
         return name
 
-    def constants(self, name: str, member: int = 0) -> Mapping[str, Any]:
+    def constants(self, name: str, member: int = 0) -> DatasetFacts:
         """Return the facts of the data set `name`."""
-        return next(one for one in self.facts[member]["datasets"] if one["name"] == name)
-
-    def spacing(self, name: str, member: int = 0) -> float:
-        """Return the physical time between two snapshots of the training data; 1 for steady problems."""
-        times = np.asarray(self.constants(name, member)["times"], dtype=np.float64)
-        return float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+        return next(one for one in self.all_facts[member].datasets if one.name == name)
 
     def step(self, name: str) -> float:
         """Return the physical time of one step of a rollout."""
-        return self.spacing(name) * float(self.constants(name).get("step", 1))
+        dataset = self.constants(name)
+        return dataset.spacing * dataset.step
 
     def reach(self, name: str) -> float:
         """Return the longest physical lead time that every member was trained for."""
-        reaches = []
-        for member in range(len(self.networks)):
-            facts = self.constants(name, member)
-            reaches.append(self.spacing(name, member) * float(facts.get("reach") or facts["time_constant"]))
-        return min(reaches)
+        every = [self.constants(name, member) for member in range(len(self.networks))]
+        return min(one.spacing * float(one.reach or one.time_constant) for one in every)
 
     def way(self, rollout: str = "auto") -> str:
         """Return `direct` or `autoregressive`.
@@ -175,8 +119,7 @@ class Surrogate:
     def steps(self, name: str, way: str) -> int:
         """Return the steps of a rollout as long as the training data; direct ones stay within `reach`."""
         facts = self.constants(name)
-        step = int(facts.get("step", 1))
-        whole = max(1, (len(facts["times"]) - 1) // step - (self.frames - 1))
+        whole = max(1, (len(facts.times) - 1) // facts.step - (self.frames - 1))
         return (
             whole
             if way == "autoregressive"
@@ -273,12 +216,12 @@ class Surrogate:
                 f"{shape[0]} of {shape[1]}"
             )
         space = list(shape[2:])
-        trained = list(self.facts[0]["space"])
+        trained = list(self.facts.space)
         if len(space) != len(trained):
             raise UserError(
                 f"the network was trained on {len(trained)} axes of space and the data has {len(space)}"
             )
-        if is_series(self.facts[0]["datasets"][0]):  # any number of windows
+        if self.facts.datasets[0].is_series:  # any number of windows
             space = [size % one or one for size, one in zip(space, trained, strict=True)]
         for network in self.networks:
             fixed = getattr(network, "resolution", None)
@@ -297,10 +240,10 @@ class Surrogate:
         for member, network in enumerate(self.networks):
             facts = self.constants(name, member)
             mean, std, out_mean, out_std = (
-                torch.tensor(facts[key], dtype=torch.float32, device=self.device).view(-1, *axes)
+                torch.tensor(getattr(facts, key), dtype=torch.float32, device=self.device).view(-1, *axes)
                 for key in ("mean", "std", "out_mean", "out_std")
             )
-            unit = self.spacing(name, member) * float(facts["time_constant"])
+            unit = facts.spacing * facts.time_constant
             leads = [1.0] if self.steady else [time / unit for time in times]
             lead = torch.tensor(leads, dtype=torch.float32, device=self.device).expand(len(history), -1)
             scaled = (history.to(self.device) - mean) / std

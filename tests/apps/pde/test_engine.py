@@ -185,7 +185,7 @@ def test_the_family_generates_and_its_windows_read_it(tmp_path):
 
     assert [len(part) for part in (data.train_set(), data.val_set(), data.test_set())] == [6, 3, 1]
     assert data.test_set()[(0, 0)].targets.shape == (1, 1, 7, 90)
-    assert data.facts["licences"]
+    assert data.facts.licences
 
 
 def test_windows_begin_where_the_outputs_stood(store):
@@ -210,15 +210,15 @@ def test_facts_say_how_to_get_back_to_bar_and_kelvin(store):
 
     facts = data.facts
 
-    one = facts["datasets"][0]
-    scale = dict(zip(facts["outputs"], zip(one["out_mean"], one["out_std"], strict=True), strict=True))
+    one = facts.datasets[0]
+    scale = dict(zip(facts.outputs, zip(one.out_mean, one.out_std, strict=True), strict=True))
     pressure = data.test_set()[(0, 0)].targets[0, 0, 0] * scale["p_im"][1] + scale["p_im"][0]
     assert 0.9 < pressure.min() < pressure.max() < 3.5
-    assert facts["inputs"] == [*COMMANDS, *(f"initial {name}" for name in OUTPUTS)]
-    assert len(one["mean"]) == len(facts["inputs"])
-    assert one["units"]["initial p_im"] == "bar"
-    assert facts["space"] == [20]
-    assert one["coordinates"]["x"] == pytest.approx([0.0, 0.1 * 19, 20])
+    assert facts.inputs == (*COMMANDS, *(f"initial {name}" for name in OUTPUTS))
+    assert len(one.mean) == len(facts.inputs)
+    assert one.units["initial p_im"] == "bar"
+    assert facts.space == (20,)
+    assert one.coordinates["x"] == pytest.approx([0.0, 0.1 * 19, 20])
 
 
 def test_statistics_of_a_checkpoint_are_taken(store):
@@ -229,7 +229,7 @@ def test_statistics_of_a_checkpoint_are_taken(store):
 
     second.use_statistics(facts)
 
-    assert second.facts["datasets"][0]["out_mean"] == facts["datasets"][0]["out_mean"]
+    assert second.facts.datasets[0].out_mean == facts.datasets[0].out_mean
 
 
 def test_the_exact_operator_chains_to_the_exact_trajectory(store):

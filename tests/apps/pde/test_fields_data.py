@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from apps.pde.batch import FieldFacts
 from apps.pde.data.module import Fields
 from apps.pde.data.spec import spec_of
 from core.data.cards import load_card
-from core.data.normaliser import PlainNormaliser
 from core.errors import UserError
 
 
@@ -66,13 +66,13 @@ def test_the_facts_say_how_to_get_physical_values_back(tmp_path):
 
     facts, got = data.facts, batch(data, [(0, 3)])
 
-    one = facts["datasets"][0]
-    assert facts["groups"] == [0, 1, 3, 4] and facts["group_names"] == ["density", "velocity", "pressure"]
-    assert one["out_mean"] == [0.8, 0.0, 0.0, 0.215] and one["interest"] == facts["outputs"]
-    mean, std = (torch.tensor(one[name]).view(4, 1, 1) for name in ("out_mean", "out_std"))
+    one = facts.datasets[0]
+    assert facts.groups == (0, 1, 3, 4) and facts.group_names == ("density", "velocity", "pressure")
+    assert one.out_mean == (0.8, 0.0, 0.0, 0.215) and one.interest == facts.outputs
+    mean, std = (torch.tensor(values).view(4, 1, 1) for values in (one.out_mean, one.out_std))
     back = got.targets[0, 0] * std + mean
     torch.testing.assert_close(back, torch.from_numpy(read(path, "data")[0, 6, :4]), rtol=0, atol=1e-6)
-    assert PlainNormaliser(facts).facts["space"] == [8, 8]
+    assert FieldFacts.from_plain(facts.plain()) == facts and facts.space == (8, 8)
 
 
 def test_only_velocities_can_be_asked_for(tmp_path):
@@ -82,7 +82,7 @@ def test_only_velocities_can_be_asked_for(tmp_path):
     got = batch(data)
 
     assert got.inputs.shape[2] == got.targets.shape[2] == 2 and got.mask is None
-    assert data.facts["outputs"] == ["velocity_x", "velocity_y"] and data.facts["groups"] == [0, 2]
+    assert data.facts.outputs == ("velocity_x", "velocity_y") and data.facts.groups == (0, 2)
 
 
 def test_the_tracer_task_and_the_forcing(tmp_path):
@@ -131,7 +131,7 @@ def test_a_mixture_maps_both_layouts_onto_the_networks_channels(tmp_path):
     assert len(train) == 2 * 8 * 66
     assert got.source.tolist() == [1, 0, 1] and got.snapshots[0].tolist() == [20, 20]
     assert got.mask[:, 3].tolist() == [False, True, False]
-    assert data.facts["inputs"] == ["density", "velocity_x", "velocity_y", "pressure"]
+    assert data.facts.inputs == ("density", "velocity_x", "velocity_y", "pressure")
     alone = (
         Fields(path=sources[1]["path"], card="ce_rp", max_steps=10)
         .train_set()
@@ -156,11 +156,11 @@ def test_files_without_a_card_are_standardised_with_the_training_part_alone(tmp_
     path = velocity(tmp_path / "mine.nc", count=10, steps=5)
     data = Fields(path=str(path), val_trajectories=2, test_trajectories=3)
 
-    raw, one = read(path)[:5].astype("f8"), data.facts["datasets"][0]
+    raw, one = read(path)[:5].astype("f8"), data.facts.datasets[0]
 
-    assert one["mean"] == pytest.approx(raw.mean((0, 1, 3, 4)), abs=1e-9)
-    assert one["std"] == pytest.approx(raw.std((0, 1, 3, 4)), rel=1e-9)
-    assert one["time_constant"] == 4.0
+    assert one.mean == pytest.approx(raw.mean((0, 1, 3, 4)), abs=1e-9)
+    assert one.std == pytest.approx(raw.std((0, 1, 3, 4)), rel=1e-9)
+    assert one.time_constant == 4.0
     assert data.val_set()[0, 0].trajectory.item() == 5
     tests = data.test_set()
     assert [tests[0, k].trajectory.item() for k in range(len(tests))] == [7, 8, 9]
@@ -193,7 +193,7 @@ def test_histories_and_steady_pairs(tmp_path):
     data = Fields(path=path, windows="history", frames=4, horizon=2, strides=[1, 2])
     got = batch(data, [(0, k) for k in range(30)])
     assert got.inputs.shape == (30, 4, 3, 8, 8) and got.targets.shape == (30, 2, 3, 8, 8)
-    assert len(data.train_set()) == 8 * 14 and data.facts["frames"] == 4
+    assert len(data.train_set()) == 8 * 14 and data.facts.frames == 4
     assert set((got.snapshots[:, 1] - got.snapshots[:, 0]).tolist()) == {1, 2}
     assert data.test_set()[0, 0].targets.shape[1] == 10
 
@@ -261,13 +261,13 @@ def test_the_cards_of_histories_decide_frames_and_the_length_of_the_test(
 
     train, test = data.train_set()[0, 0], data.test_set()[0, 0]
 
-    assert (data.facts["windows"], data.facts["frames"]) == ("history", frames)
+    assert (data.facts.windows, data.facts.frames) == ("history", frames)
     assert train.inputs.shape[1:3] == (frames, len(names)) and train.targets.shape[1] == 1
     assert test.targets.shape[1] == labels
     own = Fields(path=str(path), card=card, frames=1, horizon=2, test_steps=3)
-    assert own.facts["frames"] == 1 and own.train_set()[0, 0].targets.shape[1] == 2
+    assert own.facts.frames == 1 and own.train_set()[0, 0].targets.shape[1] == 2
     assert own.test_set()[0, 0].targets.shape[1] == 3
-    assert Fields(path=str(path), card=card, windows="pairs").facts["frames"] == 1
+    assert Fields(path=str(path), card=card, windows="pairs").facts.frames == 1
 
 
 def test_the_longer_variant_of_a_card_can_be_asked_for(tmp_path):
@@ -294,7 +294,7 @@ def test_the_longer_variant_of_a_card_can_be_asked_for(tmp_path):
 def test_reach_is_the_longest_lead_that_is_trained(tmp_path, how, reach):
     data = Fields(path=str(velocity(tmp_path / "mine.nc")), **how)
 
-    assert data.facts["datasets"][0]["reach"] == reach
+    assert data.facts.datasets[0].reach == reach
 
 
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):
@@ -407,7 +407,7 @@ def test_a_coarser_grid_keeps_every_kth_point(tmp_path):
     got = batch(data, [(0, 0)])
 
     assert torch.equal(got.inputs[0, 0], torch.from_numpy(read(path)[0, 0, :, ::2]))
-    assert data.facts["space"] == [4, 8] and data.facts["datasets"][0]["coordinates"]["x"] == [0.0, 0.75, 4]
+    assert data.facts.space == (4, 8) and data.facts.datasets[0].coordinates["x"] == (0.0, 0.75, 4)
 
 
 def test_generated_families_are_made_once_and_mixed(tmp_path, monkeypatch, capsys):
@@ -425,11 +425,11 @@ def test_generated_families_are_made_once_and_mixed(tmp_path, monkeypatch, capsy
     assert torch.equal(first.inputs, second.train_set()[0, 0].inputs)
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("c/*")) == made
     facts = second.facts
-    assert facts["inputs"] == ["density", "velocity_x", "velocity_y", "pressure", "temperature"]
-    flow, heat = facts["datasets"]
-    assert (flow["masked"], heat["masked"]) == (["pressure", "temperature"], facts["inputs"][:4])
+    assert facts.inputs == ("density", "velocity_x", "velocity_y", "pressure", "temperature")
+    flow, heat = facts.datasets
+    assert (flow.masked, heat.masked) == (("pressure", "temperature"), facts.inputs[:4])
     # Three snapshots over the same time: two steps are the published twenty.
-    assert flow["time_constant"] == pytest.approx(2.0) and heat["interest"] == ["temperature"]
+    assert flow.time_constant == pytest.approx(2.0) and heat.interest == ("temperature",)
 
 
 def test_a_checkpoints_constants_can_be_used_on_other_data(tmp_path):
@@ -445,8 +445,8 @@ def test_a_checkpoints_constants_can_be_used_on_other_data(tmp_path):
         got.inputs[0, 0, 1], torch.from_numpy(read(tmp_path / "mine.nc")[9, 0, 0] / np.float32(0.391))
     )
     assert got.inputs[0, 0, 0].unique().item() == pytest.approx(0.2 / 0.31)
-    assert other.facts["datasets"][0]["time_constant"] == 20.0
-    assert other.facts["datasets"][0]["mean"] == first.facts["datasets"][0]["mean"]
+    assert other.facts.datasets[0].time_constant == 20.0
+    assert other.facts.datasets[0].mean == first.facts.datasets[0].mean
 
 
 def test_the_real_darcy_sample_trains_at_16_and_tests_at_32(shared):
@@ -454,12 +454,12 @@ def test_the_real_darcy_sample_trains_at_16_and_tests_at_32(shared):
 
     train, test = data.train_set(), data.test_set()
 
-    facts = data.facts["datasets"][0]
+    facts = data.facts.datasets[0]
     assert (len(train), len(test), data.val_set()) == (1000, 50, None)
-    assert facts["out_mean"] == [pytest.approx(0.3863, abs=1e-4)]
-    assert facts["out_std"] == [pytest.approx(0.3400, abs=1e-4)]
+    assert facts.out_mean == (pytest.approx(0.3863, abs=1e-4),)
+    assert facts.out_std == (pytest.approx(0.3400, abs=1e-4),)
     assert train[0, 0].targets.shape == (1, 1, 1, 16, 16) and test[0, 0].targets.shape == (1, 1, 1, 32, 32)
-    assert set(train[0, 0].inputs.unique().tolist()) == {0.0, 1.0} and data.facts["licences"] == ["MIT"]
+    assert set(train[0, 0].inputs.unique().tolist()) == {0.0, 1.0} and data.facts.licences == ("MIT",)
 
 
 def test_the_real_burgers_sample_has_its_own_test_file(shared):
@@ -470,7 +470,7 @@ def test_the_real_burgers_sample_has_its_own_test_file(shared):
 
     assert len(data.train_set()) == 350 * 17 * 18 // 2 and len(test) == 200
     assert one.inputs.shape == (1, 1, 1, 16) and one.parameters.tolist() == [[pytest.approx(0.01)]]
-    assert test[0, 0].time[0, -1] == 1.0 and data.facts["inputs"] == ["u"]
+    assert test[0, 0].time[0, -1] == 1.0 and data.facts.inputs == ("u",)
 
 
 def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
@@ -526,7 +526,7 @@ def test_grids_of_two_sizes_in_a_mixture_are_refused_unless_made_equal(tmp_path)
 
     with pytest.raises(UserError, match="grid of 16 x 16 points and NS-Sines one of 8 x 8"):
         Fields(sources=sources).train_set()
-    assert Fields(sources=sources, resolution=8).facts["space"] == [8, 8]
+    assert Fields(sources=sources, resolution=8).facts.space == (8, 8)
 
 
 def test_data_that_are_not_there_say_what_to_type(tmp_path):
@@ -543,7 +543,7 @@ def test_data_that_are_not_there_say_what_to_type(tmp_path):
 def test_cards_find_their_files_in_the_data_folder(tmp_path):
     velocity(tmp_path / "NS-Sines.nc")
     assert spec_of(load_card("ns_sines")).places[0] == "NS-Sines.nc"
-    assert Fields(card="ns_sines", root=str(tmp_path)).facts["sources"] == ["ns_sines"]
+    assert Fields(card="ns_sines", root=str(tmp_path)).facts.sources == ("ns_sines",)
 
 
 LIMITED = """

@@ -54,7 +54,7 @@ def test_batches_carry_the_numbers_that_are_named(smoke):
 
     got = data.train_set().__getitems__([(0, 0), (0, len(data.train_set()) - 1)])
 
-    assert data.facts["parameters"] == ["buoyancy"]
+    assert data.facts.parameters == ("buoyancy",)
     assert got.parameters.ravel().tolist() == pytest.approx([0.2, 0.5])
     assert Fields(path=str(smoke), windows="history", frames=2).train_set()[(0, 0)].parameters is None
 
@@ -109,7 +109,7 @@ def test_members_of_an_ensemble_take_them_and_other_networks_are_left_alone(smok
 
 def test_predictions_take_the_files_numbers_or_those_that_are_given(smoke, tmp_path):
     data = fields(smoke)
-    surrogate = Surrogate([sinenet()], [dict(data.facts)])
+    surrogate = Surrogate([sinenet()], [data.facts])
     name = surrogate.dataset()
     initial = initial_states(smoke, surrogate, dataset=name, start=1, split="test")
 
@@ -134,7 +134,7 @@ def test_numbers_that_are_missing_are_named(smoke, tmp_path):
     plain = Fields(path=str(smoke), windows="history", frames=2)
     with pytest.raises(UserError, match=r"set data.parameters to its name \(the data's numbers: buoyancy\)"):
         Operator(sinenet()).check_facts(plain.facts)
-    surrogate = Surrogate([sinenet()], [dict(fields(smoke).facts)])
+    surrogate = Surrogate([sinenet()], [fields(smoke).facts])
     with h5py.File(smoke / "NavierStokes2D_test.h5", "a") as file:
         del file["test/buo_y"]
     initial = initial_states(smoke, surrogate, dataset=surrogate.dataset(), start=1, split="test")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import FieldBatch, FieldFacts
 from apps.pde.drawing import drawings
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.models.fno import FNO
@@ -20,7 +20,7 @@ GAS = ["density", "velocity_x", "velocity_y", "pressure"]
 FLOW = ["velocity_x", "velocity_y"]
 
 
-def facts(names: list[str], *, inputs: list[str] | None = None, **more: object) -> dict:
+def facts(names: list[str], *, inputs: list[str] | None = None, **more: object) -> FieldFacts:
     inputs, count = inputs or names, len(names)
     dataset = {
         "name": "set", "mean": [0.5] * len(inputs), "std": [2.0] * len(inputs), "out_mean": [0.5] * count,
@@ -28,10 +28,11 @@ def facts(names: list[str], *, inputs: list[str] | None = None, **more: object) 
         "units": dict.fromkeys(names, "1"), "times": [0.0, 0.5, 1.0], "periodic": True, "parameters": [],
         "coordinates": {axis: [0.0, 0.875, 8] for axis in "xy"},
     }  # fmt: skip
-    return {
+    plain = {
         "inputs": inputs, "outputs": names, "groups": list(range(len(names) + 1)), "group_names": names,
         "frames": 1, "windows": "pairs", "space": [8, 8], "datasets": [{**dataset, **more}],
     }  # fmt: skip
+    return FieldFacts.from_plain(plain)
 
 
 def normal(*shape: int) -> Tensor:
@@ -181,7 +182,7 @@ def test_the_task_takes_the_ratio_from_the_test_trajectories_and_writes_the_tabl
     known = facts(GAS)
     data = SimpleNamespace(facts=known, built=SimpleNamespace(test=[part]))
     task._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, loggers=[])
-    task._feedback, task._groups, task.run_folder = [0, 1, 2, 3], known["groups"], tmp_path
+    task._feedback, task._groups, task.run_folder = [0, 1, 2, 3], known.groups, tmp_path
     logged: dict[str, float] = {}
     monkeypatch.setattr(task, "log_dict", lambda values, **how: logged.update(values))
     monkeypatch.setattr(task, "log_figure", lambda name, figure: None)

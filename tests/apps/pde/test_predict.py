@@ -197,14 +197,12 @@ def test_a_prediction_equals_the_network_called_on_the_training_batches(flow: Fi
         generate={"ns_sines": 6}, generate_options={"resolution": 16, "snapshots": 6}, max_steps=5, step=1,
         windows="pairs", val_trajectories=1, test_trajectories=1,
     )  # fmt: skip
-    data.use_statistics(surrogate.facts[0])
+    data.use_statistics(surrogate.facts)
     batch = data.test_set()[(0, 0)]
-    facts = data.facts["datasets"][0]
+    facts = data.facts.datasets[0]
     with torch.inference_mode():
         out = direct(surrogate.networks[0], batch.inputs, batch.time)
-    expected = out * torch.tensor(facts["out_std"]).view(-1, 1, 1) + torch.tensor(facts["out_mean"]).view(
-        -1, 1, 1
-    )
+    expected = out * torch.tensor(facts.out_std).view(-1, 1, 1) + torch.tensor(facts.out_mean).view(-1, 1, 1)
     assert std is None and int(batch.trajectory[0]) == 5
     np.testing.assert_allclose(mean, expected.numpy(), rtol=1e-4, atol=1e-5)
 

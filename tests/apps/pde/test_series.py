@@ -42,7 +42,7 @@ def surrogate(tmp_path: Path) -> Surrogate:
         test_trajectories=1, inputs=FIELDS[:2], outputs=FIELDS[2:], window=8,
     )  # fmt: skip
     member = DeepONet(resolution=(8,), in_channels=3, out_channels=1, constants=1, basis=4)
-    return Surrogate([Ensemble(Chained(member), members=3)], [dict(data.facts)])
+    return Surrogate([Ensemble(Chained(member), members=3)], [data.facts])
 
 
 def test_the_spread_stands_beside_the_mean_over_time(surrogate, tmp_path):
@@ -56,13 +56,13 @@ def test_the_spread_stands_beside_the_mean_over_time(surrogate, tmp_path):
         assert held["speed"].dims == ("sample", "time") and held["speed"].shape == (2, 32)
         assert held["time"].values.tolist() == pytest.approx((0.5 * np.arange(1, 33)).tolist())
         assert held["time"].attrs["units"] == "s"
-        facts = surrogate.facts[0]["datasets"][0]
-        history = (torch.from_numpy(initial.read([0])) - torch.tensor(facts["mean"]).view(-1, 1)) / (
-            torch.tensor(facts["std"]).view(-1, 1)
+        facts = surrogate.facts.datasets[0]
+        history = (torch.from_numpy(initial.read([0])) - torch.tensor(facts.mean).view(-1, 1)) / (
+            torch.tensor(facts.std).view(-1, 1)
         )
         std, mean = torch.std_mean(surrogate.networks[0].members_advance(history)[:, 0, 0, 0], dim=0)
-        scale = facts["out_std"][0]
-        np.testing.assert_allclose(held["speed"][1], mean.detach() * scale + facts["out_mean"][0], rtol=1e-5)
+        scale = facts.out_std[0]
+        np.testing.assert_allclose(held["speed"][1], mean.detach() * scale + facts.out_mean[0], rtol=1e-5)
         np.testing.assert_allclose(held["speed_std"][1], std.detach() * scale, rtol=1e-4, atol=1e-7)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apps.pde.batch import FieldBatch
+from apps.pde.batch import FieldBatch, FieldFacts
 from apps.pde.drawing import drawings
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.metrics.uncertainty import Uncertainty
@@ -20,17 +20,18 @@ from core.inference.rollout import autoregressive, by_member, direct, member_ste
 FIELDS = ["u", "v"]
 
 
-def facts(space: list[int], **more: object) -> dict:
+def facts(space: list[int], **more: object) -> FieldFacts:
     dataset = {
         "name": "set", "mean": [0.0, 5.0], "std": [1.0, 2.0], "out_mean": [0.0, 5.0], "out_std": [1.0, 2.0],
         "interest": FIELDS, "masked": [], "time_constant": 1.0, "units": {"u": "m", "v": "s"},
         "times": [0.0, 0.5, 1.0], "periodic": True,
         "coordinates": {axis: [0.0, 1 - 1 / n, n] for axis, n in zip("xy", space, strict=False)},
     }  # fmt: skip
-    return {
+    plain = {
         "inputs": FIELDS, "outputs": FIELDS, "groups": [0, 1, 2], "group_names": FIELDS, "frames": 1,
         "windows": "history", "space": space, "datasets": [{**dataset, **more}],
     }  # fmt: skip
+    return FieldFacts.from_plain(plain)
 
 
 def batch(targets: Tensor, *, mask: Tensor | None = None) -> FieldBatch:
