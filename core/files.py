@@ -22,6 +22,7 @@ __all__ = [
     "put_in_place",
     "remove",
     "replacing",
+    "replacing_folder",
 ]
 
 _ASIDE = ".aside"  # before the process id, in the name of what stood where something is being put
@@ -66,6 +67,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of a folder to make beside `path`: on success it is renamed to `path`, on error removed.
+
+    Raises:
+        OSError: What the writing raised; `path` then holds what it held before.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        put_in_place(temporary, final)
+    finally:
+        if not os.path.lexists(final):
+            put_back(final.parent)  # what stood there, if it was put aside and nothing came in its place
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def put_in_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

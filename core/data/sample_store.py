@@ -8,10 +8,12 @@ what the fields are and how they were made.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
-from core.files import fsync_folder
+from core.files import locked, replacing_folder
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["AXES", "LAYOUT", "Store"]
+__all__ = ["AXES", "LAYOUT", "Store", "consolidate", "made_once", "settings_digest"]
 
 LAYOUT = "domainfm.pde"
 FORMAT = 1
@@ -32,11 +34,46 @@ AXES = ("x", "y", "z")
 _FLAGS = 1 << 14  # flags in one chunk of `complete`
 
 
+def settings_digest(settings: object, *, size: int = 6) -> str:
+    """Return `2 * size` hexadecimal digits of all that generated data depend on, plain containers."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def made_once(path: Path, holds: Callable[[], bool], write: Callable[[Path], None]) -> Path:
+    """Return a folder of generated data; it is written when it is not there.
+
+    It gets its name when all is written, so that a run that is killed leaves no half of one, and processes
+    that ask for one folder at once wait for each other.
+
+    Args:
+        path: The folder.
+        holds: Says whether the data are there, and refuses anything else that is.
+        write: Makes them in a folder of another name.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    if holds():
+        return path
+    with locked(path.with_name(f"{path.name}.lock")):
+        if holds():
+            return path
+        for left in path.parent.glob(f"{path.name}.*.tmp"):  # of a process that was killed: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            with replacing_folder(path) as folder:
+                write(folder)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
 class Store:
     """Trajectories of one family on disk, written sample by sample.
 
     Open one with `Store.open`, make one with `Store.create`; both are cheap and read no values. A store is
-    not locked here: `apps.pde.simulation.generate` sees to it that one process writes at a time.
+    not locked here: who generates sees to it that one process writes at a time.
 
     Attributes:
         path: The group's folder.
@@ -48,8 +85,9 @@ class Store:
         self.attributes: dict[str, Any] = dict(group.attrs)
         self._fields: Any = group["fields"]
         self._flags: Any = group["complete"]
-        self._times = np.asarray(group["time"][:], dtype=np.float64)
-        self._positions = tuple(np.asarray(group[name][:], dtype=np.float64) for name in self._axes())
+        arrays: Any = group
+        self._times = np.asarray(arrays["time"][:], dtype=np.float64)
+        self._positions = tuple(np.asarray(arrays[name][:], dtype=np.float64) for name in self._axes())
 
     @classmethod
     def create(
@@ -88,66 +126,64 @@ class Store:
         frames = np.asarray(times, dtype=np.float64)
         inner = (1, 1, len(channels), *(len(values) for values in points))
         whole = (1, len(frames), *inner[2:])
-        temporary = final.with_name(f"{final.name}.{os.getpid()}.tmp")
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-            group = zarr.create_group(
-                temporary,
-                zarr_format=3,
-                attributes={
-                    "layout": LAYOUT,
-                    "format": FORMAT,
-                    "channels": list(channels),
-                    "units": {name: known.get(name, "1") for name in channels},
-                    "axis_units": {name: known.get(name, "1") for name in ("time", *axes)},
-                    **(attributes or {}),
-                },
-            )
-            group.create_array(
-                "fields",
-                shape=(samples, *whole[1:]),
-                shards=whole,
-                chunks=inner,
-                dtype="float32",
-                fill_value=float("nan"),
-                compressors=None,  # fields shrink by 2 to 30 % only, and are read a third slower
-                dimension_names=["sample", "time", "channel", *axes],
-                attributes={"long_name": "fields at the snapshots; NaN where a sample is not complete"},
-            )
-            group.create_array(
-                "complete",
-                shape=(samples,),
-                chunks=(_FLAGS,),
-                dtype="bool",
-                fill_value=False,
-                compressors=None,
-                dimension_names=["sample"],
-                attributes={"long_name": "whether the sample is there"},
-            )
-            for name, values in zip(("time", *axes), (frames, *points), strict=True):
-                array = group.create_array(
-                    name,
-                    shape=values.shape,
-                    dtype="float64",
-                    compressors=None,
-                    dimension_names=[name],
-                    attributes={"units": known.get(name, "1")},
+            with replacing_folder(final) as temporary:
+                group = zarr.create_group(
+                    temporary,
+                    zarr_format=3,
+                    attributes={
+                        "layout": LAYOUT,
+                        "format": FORMAT,
+                        "channels": list(channels),
+                        "units": {name: known.get(name, "1") for name in channels},
+                        "axis_units": {name: known.get(name, "1") for name in ("time", *axes)},
+                        **(attributes or {}),
+                    },
                 )
-                array[:] = values
-            names = group.create_array(
-                "channel", shape=(len(channels),), dtype=str, compressors=None, dimension_names=["channel"]
-            )
-            names[:] = np.array(list(channels), dtype=object)
-            _consolidate(temporary)
-            os.replace(temporary, final)
-            fsync_folder(final.parent)
+                group.create_array(
+                    "fields",
+                    shape=(samples, *whole[1:]),
+                    shards=whole,
+                    chunks=inner,
+                    dtype="float32",
+                    fill_value=float("nan"),
+                    compressors=None,  # fields shrink by 2 to 30 % only, and are read a third slower
+                    dimension_names=["sample", "time", "channel", *axes],
+                    attributes={"long_name": "fields at the snapshots; NaN where a sample is not complete"},
+                )
+                group.create_array(
+                    "complete",
+                    shape=(samples,),
+                    chunks=(_FLAGS,),
+                    dtype="bool",
+                    fill_value=False,
+                    compressors=None,
+                    dimension_names=["sample"],
+                    attributes={"long_name": "whether the sample is there"},
+                )
+                for name, values in zip(("time", *axes), (frames, *points), strict=True):
+                    array = group.create_array(
+                        name,
+                        shape=values.shape,
+                        dtype="float64",
+                        compressors=None,
+                        dimension_names=[name],
+                        attributes={"units": known.get(name, "1")},
+                    )
+                    array[:] = values
+                names = group.create_array(
+                    "channel",
+                    shape=(len(channels),),
+                    dtype=str,
+                    compressors=None,
+                    dimension_names=["channel"],
+                )
+                names[:] = np.array(list(channels), dtype=object)
+                consolidate(temporary)
         except OSError as error:
             raise UserError(
                 f"cannot write {final}: {error.strerror}; choose a folder you can write to"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls.open(final)
 
     @classmethod
@@ -208,7 +244,7 @@ class Store:
             self._fields.resize((samples, *self._fields.shape[1:]))
         if samples > self._flags.shape[0]:
             self._flags.resize((samples,))
-        _consolidate(self.path)
+        consolidate(self.path)
 
     def write(self, samples: Sequence[int], values: ArrayLike) -> None:
         """Write whole samples, then say that they are complete.
@@ -244,6 +280,11 @@ class Store:
         """Return `(samples,)`: which of them are there."""
         return np.asarray(self._flags[: self.samples], dtype=bool)
 
+    def lacking(self, samples: int) -> list[int]:
+        """Return which of the first `samples` are not there."""
+        done = self.complete()[:samples]
+        return [*(int(sample) for sample in (~done).nonzero()[0]), *range(len(done), samples)]
+
     def finished(self, sample: int) -> bool:
         """Return whether a sample is there."""
         return 0 <= sample < self.samples and bool(self._flags[sample])
@@ -274,8 +315,8 @@ def _flush(file: Path) -> None:
             os.fsync(written.fileno())
 
 
-def _consolidate(path: Path) -> None:
-    """Gather the arrays' metadata in the group's, which xarray looks for first."""
+def consolidate(path: Path) -> None:
+    """Gather the metadata of a Zarr group's arrays in the group's own, where xarray looks first."""
     import zarr
 
     with warnings.catch_warnings():

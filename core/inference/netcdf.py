@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.sample_store import consolidate
 from core.errors import UserError
-from core.files import put_back, put_in_place, replacing
+from core.files import replacing, replacing_folder
 from core.inference.outputs import MARK, check_replaceable
 
 __all__ = ["SUFFIXES", "Solutions", "check_suffix", "written_to"]
@@ -137,12 +136,9 @@ def _netcdf(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
 def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
     import zarr
 
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     axes = solutions.axes
     shape = tuple(len(values) for values in axes.values())
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(out) as temporary:
         said: dict[str, Any] = {MARK: solutions.command, **solutions.attributes}
         group = zarr.create_group(temporary, zarr_format=3, attributes=said)
         for name, values in axes.items():
@@ -163,11 +159,4 @@ def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
             )
             for name, attributes in solutions.variables.items()
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(temporary)
-        put_in_place(temporary, out)
-    finally:
-        if not out.exists():
-            put_back(out.parent)  # the former output, if it was put aside and nothing came in its place
-        shutil.rmtree(temporary, ignore_errors=True)
+        consolidate(temporary)

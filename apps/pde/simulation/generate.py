@@ -6,8 +6,6 @@ goes on where it was, and more samples are added to those that are there.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -74,6 +72,7 @@ def ensure(
     import torch
 
     from apps.pde.simulation.families import family as family_of
+    from core.data.sample_store import settings_digest
 
     known = family_of(family) if isinstance(family, str) else family
     settings = _settings(known, resolution, seed, snapshots, parameters, dtype)
@@ -82,8 +81,9 @@ def ensure(
             raise UserError(f"{name} is {value}; it must be at least 1")
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise UserError(f"the folder is {folder!r}; it must be a path")
-    path = Path(folder).expanduser() if folder is not None else _cached(settings)
-    if (store := _store(path, settings)) is not None and _lacking(store, samples) == []:
+    name = f"{settings['family']}-{settings_digest(settings)}"
+    path = data_folder() / "pde" / "generated" / name if folder is None else Path(folder).expanduser()
+    if (store := _store(path, settings)) is not None and not store.lacking(samples):
         return path
     where = _device(device)
     size = batch or default_batch(known, settings["resolution"], settings["snapshots"], device=where.type)
@@ -91,7 +91,7 @@ def ensure(
         found = _store(path, settings)
         store = found or _create(path, known, settings, samples)
         store.extend(samples)
-        todo = _lacking(store, samples)
+        todo = store.lacking(samples)
         try:
             with counted(
                 known.name, samples, done=samples - len(todo), unit="trajectories", shown=progress
@@ -186,12 +186,6 @@ def _whole(name: str, value: Any) -> int:
     return value
 
 
-def _cached(settings: Mapping[str, Any]) -> Path:
-    text = json.dumps(settings, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-    return data_folder() / "pde" / "generated" / f"{settings['family']}-{digest}"
-
-
 def _store(path: Path, settings: Mapping[str, Any]) -> Store | None:
     """Return the store at `path` if there is one.
 
@@ -240,11 +234,6 @@ def _create(path: Path, family: Family, settings: Mapping[str, Any], samples: in
             "project": "domainfm",
         },
     )
-
-
-def _lacking(store: Store, samples: int) -> list[int]:
-    done = store.complete()[:samples]
-    return [*(int(k) for k in (~done).nonzero()[0]), *range(len(done), samples)]
 
 
 def _batches(todo: list[int], size: int) -> Iterator[list[int]]:

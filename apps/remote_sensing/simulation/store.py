@@ -14,10 +14,8 @@ FOLDER/images/date_1/scene_0000.tif …   six bands, int16, reflectance times 10
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +27,9 @@ from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.simulation.ground import CLASSES, PIXEL
 from apps.remote_sensing.simulation.scene import NODATA, UNKNOWN, Landscape, landscape
 from core.data.counting import counted
+from core.data.sample_store import made_once, settings_digest
 from core.errors import UserError
-from core.files import data_folder, locked, put_in_place
+from core.files import data_folder
 
 __all__ = ["FRACTIONS", "PRESENT", "Settings", "ensure", "read_table"]
 
@@ -81,8 +80,7 @@ class Settings:
     @property
     def name(self) -> str:
         """Of the folder: readable, and different for everything that matters."""
-        text = json.dumps([_VERSION, asdict(self)], sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        digest = settings_digest([_VERSION, asdict(self)], size=4)
         return f"landscapes-{self.scenes}x{self.size}x{self.frames}-{digest}"
 
     def place(self, folder: str | os.PathLike[str] | None = None) -> Path:
@@ -95,9 +93,6 @@ def ensure(
 ) -> Path:
     """Return the folder of these landscapes; it is made when it is not there.
 
-    It gets its name when all is written, so that a run that is killed leaves no half of one, and processes
-    that ask for one folder at once wait for each other.
-
     Args:
         settings: What to make.
         folder: Where; None is the cache.
@@ -107,22 +102,9 @@ def ensure(
         UserError: If the folder holds something else, or cannot be written.
     """
     path = settings.place(folder)
-    if _holds(path, settings):
-        return path
-    with locked(path.with_name(f"{path.name}.lock")):
-        if _holds(path, settings):
-            return path
-        for left in path.parent.glob(f"{path.name}.*.tmp"):  # of a process that was killed: we hold the lock
-            shutil.rmtree(left, ignore_errors=True)
-        half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            _write(half, settings, progress=progress)
-            put_in_place(half, path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
-    return path
+    return made_once(
+        path, lambda: _holds(path, settings), lambda half: _write(half, settings, progress=progress)
+    )
 
 
 def read_table(folder: Path) -> dict[str, dict[str, str]]:
