@@ -1,14 +1,16 @@
-"""The batch every language model over tokens is fed with."""
+"""The batch every language model over tokens is fed with, and what a task must know of the data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from core.data.batch import Batch
+from core.data.facts import Facts
 
-__all__ = ["IGNORE", "TokenBatch"]
+__all__ = ["IGNORE", "TokenBatch", "TokenFacts", "TokenizerState"]
 
 IGNORE = -100
 """The label of a place that counts for nothing."""
@@ -61,3 +63,37 @@ class TokenBatch(Batch):
             raise ValueError(f"a row of {length} tokens cannot be cut into {ranks} equal slices")
         own = slice(rank * length // ranks, (rank + 1) * length // ranks)
         return TokenBatch(self.ids[:, own], self.labels[:, own], self.positions[:, own])
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizerState:
+    """A whole tokeniser in plain values, so that no file is needed beside a checkpoint.
+
+    Attributes:
+        kind: `bytes` or `sentencepiece`.
+        name: What messages call it.
+        model: The bytes of a SentencePiece model `(N,)` uint8, or None.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True, "extra": "forbid"}
+
+    kind: str
+    name: str = "bytes"
+    model: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFacts(Facts):
+    """What a network over tokens is bound to, enough to continue a text from a checkpoint alone.
+
+    Attributes:
+        context: Tokens in a row.
+        vocabulary: Ids lie below it.
+        tokenizer: What made the ids, or None where nobody says.
+        start: The id that stands before a document, or None.
+    """
+
+    context: int
+    vocabulary: int
+    tokenizer: TokenizerState | None = None
+    start: int | None = None

@@ -15,20 +15,20 @@ def _container(case: Case) -> Mapping[str, Any]:
     """Read a container of tokens, cut it into samples and blend data sets."""
     import numpy as np
 
-    from apps.music.data import megatron_order as published
+    from apps.music.data import megatron_order
+    from apps.music.data.corpus import Stream
     from apps.music.data.readers.container import open_container
-    from apps.music.data.rows import Stream
 
     files = [name for name in case.head["files"] if str(name).endswith(".idx")]
     corpus = open_container(case.path.with_name(files[0]))
     given = {name: tensor.cpu().numpy() for name, tensor in case.group("input").items()}
     length = int(case.head["sequence_length"])
     order = given["document_index"]
-    index = published.sample_index(corpus.lengths, order, length)
+    index = megatron_order.sample_index(corpus.lengths, order, length)
     stream = Stream(corpus, order)
     places = np.arange(len(index) - 1)[:, None] * length + np.arange(length + 1)
     drawn = int(case.tensors["output/blend_dataset_index"].shape[0])
-    source, number = published.blend(given["blend_weights"], drawn)
+    source, number = megatron_order.blend(given["blend_weights"].tolist(), drawn)
     return {
         "output/all_tokens": np.asarray(corpus.tokens).astype(np.int64),
         "output/sequence_lengths": corpus.lengths,

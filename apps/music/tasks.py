@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.music.batch import TokenBatch
+from apps.music.batch import TokenBatch, TokenFacts
 from apps.music.data.module import Tokens
 from apps.music.data.tokenizers import Tokenizer, from_state
-from apps.music.metrics.scores import Scores, baseline_rows, by_place, row
+from apps.music.metrics import Scores, baseline_rows, by_place, row
+from core.backbones.generation import Sampling
 from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
 from core.errors import UserError
@@ -47,6 +49,8 @@ class LanguageModelling(Task):
         UserError: If a value is out of range.
     """
 
+    facts_type = TokenFacts
+
     def __init__(
         self,
         network: nn.Module,
@@ -68,7 +72,7 @@ class LanguageModelling(Task):
         self._tokenizer: Tokenizer | None = None
         self._scores = Scores(1)
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: TokenFacts) -> None:
         """Refuse ids that the network does not have, and rows longer than it is meant for.
 
         Raises:
@@ -76,22 +80,22 @@ class LanguageModelling(Task):
         """
         settings = getattr(self.network, "settings", {})
         vocabulary, context = settings.get("vocabulary"), settings.get("context")
-        if vocabulary is not None and facts["vocabulary"] > vocabulary:
+        if vocabulary is not None and facts.vocabulary > vocabulary:
             raise UserError(
-                f"the network has {vocabulary} tokens and the data's tokeniser {facts['vocabulary']}; set "
-                f"model.network.vocabulary={facts['vocabulary']}, or name the tokeniser that fits with "
+                f"the network has {vocabulary} tokens and the data's tokeniser {facts.vocabulary}; set "
+                f"model.network.vocabulary={facts.vocabulary}, or name the tokeniser that fits with "
                 "data.tokenizer"
             )
-        if context is not None and facts["context"] > context:
+        if context is not None and facts.context > context:
             raise UserError(
-                f"data.context is {facts['context']} and the network is meant for {context} tokens; give "
+                f"data.context is {facts.context} and the network is meant for {context} tokens; give "
                 f"--data.context={context}, or a network with a longer context"
             )
 
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and the tokeniser."""
         super().setup(stage)
-        state = self.trainer.datamodule.facts.get("tokenizer")  # type: ignore[attr-defined]
+        state = self.facts.tokenizer
         self._tokenizer = None if state is None else from_state(state)
 
     def product_rows(self, datamodule: Any) -> int | None:
@@ -139,7 +143,8 @@ class LanguageModelling(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums anew."""
-        self._scores = self._new_scores()
+        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._scores = Scores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
 
     def validation_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
         """Add the losses of one batch."""
@@ -153,13 +158,8 @@ class LanguageModelling(Task):
         if not self.trainer.sanity_checking:
             self._sample()
 
-    def on_test_epoch_start(self) -> None:
-        """Begin the sums anew."""
-        self._scores = self._new_scores()
-
-    def test_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
-        """Add the losses of one batch."""
-        self._scores.update(self.logits(batch), batch)
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         """Write the table of results beside the baselines, the figures, and a continuation."""
@@ -198,16 +198,12 @@ class LanguageModelling(Task):
         flat = {name: value.reshape(1, -1) for name, value in labels.items()}
         return self.network(batch.ids.reshape(1, -1), **batch.arguments(), **flat)
 
-    def _new_scores(self) -> Scores:
-        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
-        return Scores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
-
     def _summary(self, what: str) -> dict[str, float]:
         """Return loss, perplexity and bits for each byte over all processes."""
         self._totals = nats, counts, size = self._scores.totals(self._summed)
         if not counts.sum():
             raise UserError(f"the {what} part holds no token to predict; give it a larger share of the data")
-        bits = float(nats.sum()) / torch.log(torch.tensor(2.0, dtype=torch.float64)).item()
+        bits = float(nats.sum()) / math.log(2.0)
         scores = row("", bits=bits, tokens=float(counts.sum()), size=size)
         return {name: value for name, value in scores.items() if name != "model"}
 
@@ -222,16 +218,10 @@ class LanguageModelling(Task):
             return ""
         from apps.music.predict.model import Writer
 
-        data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
-        writer = Writer(
-            self.network,
-            self._tokenizer,
-            context=data.context,
-            start=data.facts["start"],
-            device=self.device,
-        )
-        (made,) = writer.write([self.prompt], new=self.sample_tokens, temperature=self.temperature)
-        text = f"{self.prompt}{made.text}"
+        writer = Writer(self.network, self.facts, device=self.device)
+        sampling = Sampling(temperature=self.temperature)
+        (continuation,) = writer.write([self.prompt], new=self.sample_tokens, sampling=sampling)
+        text = f"{self.prompt}{continuation.text}"
         if self.run_folder is not None and self.trainer.is_global_zero:
             file = self.run_folder / "samples.txt"
             before = file.read_text(encoding="utf-8") if file.is_file() else ""

@@ -21,6 +21,7 @@ from core.backbones.cross_entropy import cross_entropy, linear_cross_entropy
 from core.backbones.decoder_block import Block
 from core.backbones.rmsnorm import RMSNorm
 from core.backbones.rope import Rope
+from core.backbones.sizes import size
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -306,100 +307,29 @@ def _allowed(real: Tensor, queries: int) -> Tensor:
     return seen | own
 
 
-def llama_tiny(
-    vocabulary: int = 256, width: int = 64, depth: int = 2, heads: int = 4, context: int = 256, **kw: Any
-) -> Llama:
-    """A network over bytes for tests and demonstrations: 164 160 parameters."""
-    return Llama(vocabulary=vocabulary, width=width, depth=depth, heads=heads, context=context, **kw)
+llama_tiny = size(
+    Llama, "A network over bytes for tests and demonstrations: 164 160 parameters.",
+    vocabulary=256, width=64, depth=2, heads=4, context=256,
+)  # fmt: skip
 
+llama_1b = size(
+    Llama, "Llama 3.2 1B: 1 235 814 400 parameters.",
+    vocabulary=128_256, width=2048, depth=16, heads=32, kv_heads=8, ffn=8192, context=131_072,
+    theta=500_000.0, rope_scaling=_LLAMA_3_2, tied=True,
+)  # fmt: skip
 
-def llama_1b(
-    vocabulary: int = 128_256,
-    width: int = 2048,
-    depth: int = 16,
-    heads: int = 32,
-    kv_heads: int = 8,
-    ffn: int = 8192,
-    context: int = 131_072,
-    theta: float = 500_000.0,
-    rope_scaling: dict[str, Any] | None = _LLAMA_3_2,
-    tied: bool = True,
-    **kw: Any,
-) -> Llama:
-    """Llama 3.2 1B: 1 235 814 400 parameters."""
-    return Llama(
-        vocabulary=vocabulary,
-        width=width,
-        depth=depth,
-        heads=heads,
-        kv_heads=kv_heads,
-        ffn=ffn,
-        context=context,
-        theta=theta,
-        rope_scaling=rope_scaling,
-        tied=tied,
-        **kw,
-    )
+llama_7b = size(
+    Llama, "Llama 2 7B: 6 738 415 616 parameters.",
+    vocabulary=32_000, width=4096, depth=32, heads=32, ffn=11_008, context=4096,
+)  # fmt: skip
 
+llama_8b = size(
+    Llama, "Llama 3.1 8B: 8 030 261 248 parameters.",
+    vocabulary=128_256, width=4096, depth=32, heads=32, kv_heads=8, ffn=14_336, context=131_072,
+    theta=500_000.0, rope_scaling=_LLAMA_3_1,
+)  # fmt: skip
 
-def llama_7b(
-    vocabulary: int = 32_000,
-    width: int = 4096,
-    depth: int = 32,
-    heads: int = 32,
-    ffn: int = 11_008,
-    context: int = 4096,
-    **kw: Any,
-) -> Llama:
-    """Llama 2 7B: 6 738 415 616 parameters."""
-    return Llama(vocabulary=vocabulary, width=width, depth=depth, heads=heads, ffn=ffn, context=context, **kw)
-
-
-def llama_8b(
-    vocabulary: int = 128_256,
-    width: int = 4096,
-    depth: int = 32,
-    heads: int = 32,
-    kv_heads: int = 8,
-    ffn: int = 14_336,
-    context: int = 131_072,
-    theta: float = 500_000.0,
-    rope_scaling: dict[str, Any] | None = _LLAMA_3_1,
-    **kw: Any,
-) -> Llama:
-    """Llama 3.1 8B: 8 030 261 248 parameters."""
-    return Llama(
-        vocabulary=vocabulary,
-        width=width,
-        depth=depth,
-        heads=heads,
-        kv_heads=kv_heads,
-        ffn=ffn,
-        context=context,
-        theta=theta,
-        rope_scaling=rope_scaling,
-        **kw,
-    )
-
-
-def llama_70b(
-    vocabulary: int = 32_000,
-    width: int = 8192,
-    depth: int = 80,
-    heads: int = 64,
-    kv_heads: int = 8,
-    ffn: int = 28_672,
-    context: int = 4096,
-    **kw: Any,
-) -> Llama:
-    """Llama 2 70B: 68 976 648 192 parameters."""
-    return Llama(
-        vocabulary=vocabulary,
-        width=width,
-        depth=depth,
-        heads=heads,
-        kv_heads=kv_heads,
-        ffn=ffn,
-        context=context,
-        **kw,
-    )
+llama_70b = size(
+    Llama, "Llama 2 70B: 68 976 648 192 parameters.",
+    vocabulary=32_000, width=8192, depth=80, heads=64, kv_heads=8, ffn=28_672, context=4096,
+)  # fmt: skip

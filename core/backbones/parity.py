@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.backbones.generation import Sampling, guide, keep_top_k, keep_top_p, mark, penalise
 from core.backbones.packed_attention import packed_attention, packed_positions
 from core.backbones.rope import Rope, rotate
-from core.backbones.sampling import Sampling, guide, keep_top_k, keep_top_p, mark, penalise
 
 __all__ = ["CASES"]
 

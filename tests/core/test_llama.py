@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from core.backbones import cross_entropy as module
 from core.backbones.cross_entropy import linear_cross_entropy
-from core.backbones.generation import generate
+from core.backbones.generation import Sampling, generate, keep_top_k, keep_top_p, mark, penalise
 from core.backbones.kv_cache import KVCache
 from core.backbones.llama import Llama, llama_1b, llama_7b, llama_8b, llama_70b, llama_tiny
 from core.backbones.parity import CASES as block_cases
 from core.backbones.rope import Rope
-from core.backbones.sampling import Sampling, keep_top_k, keep_top_p, mark, penalise
 from core.checkpoints.parity import CASES as core_cases
 from core.errors import UserError
 from core.objectives.next_token import next_token
@@ -210,8 +209,8 @@ def test_greedy_tokens_are_the_best_of_each_full_forward_also_beside_a_padded_ro
     batch = torch.cat((F.pad(ids, (3, 0)), other))
     mask = torch.tensor([[0] * 3 + [1] * 4, [1] * 7])
 
-    alone = generate(llama, ids, max_new=6, temperature=0)
-    beside = generate(llama, batch, mask=mask, max_new=6, temperature=0)
+    alone = generate(llama, ids, max_new=6, sampling=Sampling(temperature=0))
+    beside = generate(llama, batch, mask=mask, max_new=6, sampling=Sampling(temperature=0))
 
     assert torch.equal(alone, expected)
     assert torch.equal(beside[:1, 3:], expected)
@@ -220,23 +219,26 @@ def test_greedy_tokens_are_the_best_of_each_full_forward_also_beside_a_padded_ro
 def test_generation_is_repeated_by_its_generator_and_ends_at_the_end():
     llama, ids = network(), tokens(2, 3)
 
-    def draw(**kw):
-        return generate(llama, ids, max_new=8, generator=torch.Generator().manual_seed(3), **kw)
+    def draw(sampling, **kw):
+        random = torch.Generator().manual_seed(3)
+        return generate(llama, ids, max_new=8, sampling=sampling, generator=random, **kw)
 
-    chain = {"temperature": 0.9, "top_k": 30, "top_p": 0.9, "repetition_penalty": 1.1, "guidance": 1.5}
-    assert torch.equal(draw(**chain), draw(**chain))
+    chain = Sampling(temperature=0.9, top_k=30, top_p=0.9, repetition_penalty=1.1)
+    assert torch.equal(draw(chain, guidance=1.5), draw(chain, guidance=1.5))
     only = torch.zeros(40, dtype=torch.bool)
     only[[7, 9]] = True
-    ended = draw(allowed=only, eos=(7, 9), min_new=0)
+    ended = draw(Sampling(eos=(7, 9)), allowed=only)
     assert ended.shape == (2, 4)
     with pytest.raises(UserError, match=r"top_p is 1\.5; it must be above 0 and at most 1"):
-        draw(top_p=1.5)
+        Sampling(top_p=1.5)
 
 
 def test_guidance_of_one_and_none_are_the_same():
     llama, ids = network(), tokens(1, 3)
 
-    assert torch.equal(*(generate(llama, ids, max_new=5, temperature=0, guidance=g) for g in (None, 1.0)))
+    best = Sampling(temperature=0)
+
+    assert torch.equal(*(generate(llama, ids, max_new=5, sampling=best, guidance=g) for g in (None, 1.0)))
 
 
 def test_an_end_is_held_back_until_the_least_length():

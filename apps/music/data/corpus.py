@@ -11,7 +11,7 @@ import numpy as np
 
 from core.errors import UserError
 
-__all__ = ["Corpus", "concatenated", "cut", "gather", "in_documents"]
+__all__ = ["Corpus", "Stream", "corpus_of", "split_documents"]
 
 _FEW = 20  # documents below which parts are cut out of the text instead of dealt out whole
 
@@ -44,8 +44,14 @@ class Corpus:
         sums = np.concatenate([[0], np.cumsum(self.lengths)])
         return sums[self.borders[1:]] - sums[self.borders[:-1]]
 
+    def sequences_of(self, documents: np.ndarray) -> np.ndarray:
+        """Return the sequences of documents, in their order."""
+        counts = np.diff(self.borders)[documents]
+        before = np.cumsum(counts) - counts
+        return np.repeat(self.borders[documents] - before, counts) + np.arange(int(counts.sum()))
 
-def gather(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> Corpus:
+
+def corpus_of(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> Corpus:
     """Join documents, each a single sequence of ids `(N,)`, in memory.
 
     Raises:
@@ -60,18 +66,30 @@ def gather(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> Co
     return Corpus(name, np.concatenate(parts), starts, lengths, np.arange(len(parts) + 1))
 
 
-def in_documents(corpus: Corpus, documents: np.ndarray) -> np.ndarray:
-    """Return the sequences of documents, in their order."""
-    return concatenated(corpus.borders[documents], np.diff(corpus.borders)[documents])
+class Stream:
+    """Sequences of a corpus laid one behind another; nothing is copied but what is read.
+
+    Args:
+        corpus: The tokens.
+        order: Numbers of the sequences.
+    """
+
+    def __init__(self, corpus: Corpus, order: np.ndarray) -> None:
+        lengths = corpus.lengths[order]
+        self.tokens = corpus.tokens
+        self.ends = np.cumsum(lengths)
+        self.shifts = corpus.starts[order] - (self.ends - lengths)  # from a place in the stream to the tokens
+        self.total = int(self.ends[-1]) if len(order) else 0
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return the tokens at places of the stream, of any shape, as int64."""
+        item = np.searchsorted(self.ends, places, side="right")
+        return np.asarray(self.tokens[places + self.shifts[item]]).astype(np.int64)
 
 
-def concatenated(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return `start, start + 1, …` of every run, one behind another."""
-    before = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else np.zeros(0, np.int64)
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-
-
-def cut(corpus: Corpus, fractions: Sequence[float], *, mixed: bool) -> tuple[Corpus, list[np.ndarray]]:
+def split_documents(
+    corpus: Corpus, fractions: Sequence[float], *, mixed: bool
+) -> tuple[Corpus, list[np.ndarray]]:
     """Deal the documents out into parts with given shares of the tokens.
 
     Fewer than 20 documents are cut at the shares' borders themselves: their beginning is the first part.
@@ -88,20 +106,19 @@ def cut(corpus: Corpus, fractions: Sequence[float], *, mixed: bool) -> tuple[Cor
     if corpus.documents < _FEW:
         corpus = _cut_tokens(corpus, fractions)
     order = np.arange(corpus.documents)
-    hashes = None
+    hashes = order  # none like another
     if mixed and corpus.documents >= _FEW:
-        hashes = np.array([_hash(corpus, number) for number in order], dtype=np.uint64)
+        hashes = np.array([_hash(corpus, int(document)) for document in order], dtype=np.uint64)
         order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
     sums = np.concatenate([[0], np.cumsum(corpus.document_lengths()[order])])
     borders = [0]
     for share in np.cumsum(fractions)[:-1]:
         nearest = int(np.abs(sums - round(float(share) * int(sums[-1]))).argmin())
-        place = max(nearest, borders[-1])
-        while (
-            hashes is not None and 0 < place < len(order) and hashes[order[place]] == hashes[order[place - 1]]
-        ):
-            place += 1
-        borders.append(place)
+        border = max(nearest, borders[-1])
+        while 0 < border < len(order) and hashes[border] == hashes[border - 1]:
+            border += 1
+        borders.append(border)
     borders.append(len(order))
     return corpus, [order[first:last] for first, last in pairwise(borders)]
 
@@ -112,7 +129,7 @@ def _cut_tokens(corpus: Corpus, fractions: Sequence[float]) -> Corpus:
     total = int(sums[-1])
     wanted = {round(float(share) * total) for share in np.cumsum(fractions)[:-1]}
     inner = {0, *(int(sums[border - 1]) for border in corpus.borders[1:] if border)}
-    ends = sorted((wanted | inner | {int(one) for one in sums}) - {0})
+    ends = sorted((wanted | inner | set(sums.tolist())) - {0})
     begins = [0, *ends[:-1]]
     owner = np.searchsorted(sums, begins, side="right")
     starts = corpus.starts[owner] + np.array(begins) - (sums - corpus.lengths)[owner]
@@ -123,7 +140,7 @@ def _cut_tokens(corpus: Corpus, fractions: Sequence[float]) -> Corpus:
 
 def _hash(corpus: Corpus, document: int) -> int:
     digest = hashlib.blake2b(digest_size=8)
-    for number in range(corpus.borders[document], corpus.borders[document + 1]):
-        first = corpus.starts[number]
-        digest.update(np.ascontiguousarray(corpus.tokens[first : first + corpus.lengths[number]]).tobytes())
+    for sequence in range(corpus.borders[document], corpus.borders[document + 1]):
+        first = corpus.starts[sequence]
+        digest.update(np.ascontiguousarray(corpus.tokens[first : first + corpus.lengths[sequence]]).tobytes())
     return int.from_bytes(digest.digest(), "big")

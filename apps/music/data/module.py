@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
-from apps.music.data.corpus import Corpus, cut
-from apps.music.data.rows import Chunks, Documents, PublishedChunks
+from apps.music.batch import TokenFacts
+from apps.music.data.corpus import Corpus, split_documents
+from apps.music.data.rows import Chunks, Documents, PublishedChunks, Rows
 from apps.music.data.sources import Source, open_source
-from apps.music.data.tokenizers import Tokenizer, fingerprint, from_state, open_tokenizer
+from apps.music.data.tokenizers import Tokenizer, from_state, open_tokenizer
+from core.data.checks import at_least, one_of
 from core.data.module import DataModule
 from core.data.packing import Packed
-from core.errors import UserError, did_you_mean
+from core.errors import UserError
 
 __all__ = ["Tokens"]
-
-_ORDERS = ("suite", "published")
-_PACKINGS = ("chunks", "documents")
 
 
 class Tokens(DataModule):
@@ -98,15 +96,9 @@ class Tokens(DataModule):
                 if path is not None
                 else "no data is named; give data.path (texts or a container) or data.card=python_text"
             )
-        for name, value in (("context", context), ("samples", samples), ("document_limit", document_limit)):
-            if value is not None and value < 1:
-                raise UserError(f"data.{name} is {value}; it must be at least 1")
-        for name, word, words in (("order", order, _ORDERS), ("packing", packing, _PACKINGS)):
-            if word not in words:
-                raise UserError(
-                    f"data.{name} is '{word}', but must be one of {', '.join(words)}"
-                    f"{did_you_mean(word, words)}"
-                )
+        at_least(1, context=context, samples=samples, document_limit=document_limit)
+        one_of(("suite", "published"), order=order)
+        one_of(("chunks", "documents"), packing=packing)
         if packing == "documents" and order == "published":
             raise UserError(
                 "data.order=published lays out chunks; it does not go with data.packing=documents"
@@ -125,57 +117,53 @@ class Tokens(DataModule):
         self.packing, self.order, self.samples = packing, order, samples
         self.shuffle_documents = order == "suite" if shuffle_documents is None else shuffle_documents
         self.shuffled = order == "suite"
-        self._adopted: Tokenizer | None = None
-        self._source: Source | None = None
-        self._corpus: Corpus | None = None
-        self._parts: list[np.ndarray] = []
+        self._carried: Tokenizer | None = None
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a task must know, in plain containers, enough to continue a text from a checkpoint alone."""
-        source = self.source
-        known = source.tokenizer
-        return {
-            "context": self.context,
-            "vocabulary": source.vocabulary,
-            "tokenizer": None if known is None else known.state(),
-            "start": known.end if known is not None and self.end else None,
-            "licences": [source.licence] if source.licence else [],
-            "sources": [self.path or str(self.card)],
-        }
+    def facts(self) -> TokenFacts:
+        """What a task must know of the tokens."""
+        source, tokenizer = self.source, self.source.tokenizer
+        return TokenFacts(
+            context=self.context,
+            vocabulary=source.vocabulary,
+            tokenizer=None if tokenizer is None else tokenizer.state(),
+            start=tokenizer.end if tokenizer is not None and self.end else None,
+            licences=(source.licence,) if source.licence else (),
+            sources=(self.path or str(self.card),),
+        )
 
     @property
     def source(self) -> Source:
         """The tokens, read on first use."""
-        if self._source is None:
-            self._open()
-        assert self._source is not None
-        return self._source
+        return self._split[0]
+
+    @property
+    def corpus(self) -> Corpus:
+        """The tokens as they were cut into parts."""
+        return self._split[1]
 
     @property
     def parts(self) -> list[np.ndarray]:
         """The documents of training, validation and test."""
-        self.source  # noqa: B018
-        return self._parts
+        return self._split[2]
 
-    def use_statistics(self, facts: Mapping[str, Any]) -> None:
+    def use_statistics(self, facts: TokenFacts) -> None:
         """Read texts with the tokeniser of a checkpoint that is tested.
 
         Raises:
             UserError: If the recipe names another one.
         """
-        state = facts.get("tokenizer")
-        if state is None:
+        if facts.tokenizer is None:
             return
-        self._adopted = from_state(state)
+        self._carried = carried = from_state(facts.tokenizer)
         name = self.tokenizer_name
         if name is not None and (name == "bytes" or Path(name).exists()):
-            own = open_tokenizer(name)
-            if fingerprint(own) != fingerprint(self._adopted):
+            named = open_tokenizer(name)
+            if named.fingerprint != carried.fingerprint:
                 raise UserError(
-                    f"the checkpoint was trained with the tokeniser {self._adopted.name} "
-                    f"({self._adopted.vocabulary} ids), and data.tokenizer is {own.name} ({own.vocabulary} "
-                    "ids); leave data.tokenizer out"
+                    f"the checkpoint was trained with the tokeniser {carried.name} ({carried.vocabulary} "
+                    f"ids), and data.tokenizer is {named.name} ({named.vocabulary} ids); leave "
+                    "data.tokenizer out"
                 )
 
     def setup(self, stage: str | None = None) -> None:
@@ -184,19 +172,16 @@ class Tokens(DataModule):
 
     def train_set(self) -> Dataset:
         """Return the training rows."""
-        rows: Chunks | PublishedChunks | Packed
+        rows: Chunks | PublishedChunks
         if self.packing == "documents" and len(self.parts[0]):
             return self._packed(0)
+        shuffle = self.shuffle_documents
         if self.order == "published":
             rows = PublishedChunks(
-                self.corpus,
-                self.parts[0],
-                samples=self.samples,
-                shuffle=self.shuffle_documents,
-                **self._how(),
+                self.corpus, self.parts[0], self._rows, samples=self.samples, shuffle=shuffle
             )
         else:
-            rows = Chunks(self.corpus, self.parts[0], shuffle=self.shuffle_documents, **self._how())
+            rows = Chunks(self.corpus, self.parts[0], self._rows, shuffle=shuffle)
         if len(rows) == 0:
             raise UserError(
                 f"the training part of {self.corpus.name} has {self.tokens(0)} tokens, too few for a row of "
@@ -216,13 +201,6 @@ class Tokens(DataModule):
         """Return the number of tokens of training (0), validation (1) or test (2)."""
         return int(self.corpus.document_lengths()[self.parts[part]].sum())
 
-    @property
-    def corpus(self) -> Corpus:
-        """The tokens as they were cut into parts."""
-        self.source  # noqa: B018
-        assert self._corpus is not None
-        return self._corpus
-
     def _packed(self, part: int) -> Packed:
         documents = Documents(self.corpus, self.parts[part], vocabulary=self.source.vocabulary)
         return Packed(documents, documents.lengths, capacity=self.context, seed=self.seed)
@@ -230,28 +208,28 @@ class Tokens(DataModule):
     def _evaluation(self, part: int) -> Dataset | None:
         if self.packing == "documents":
             return self._packed(part) if self.tokens(part) else None
-        rows = Chunks(self.corpus, self.parts[part], tail=True, **self._how())
+        rows = Chunks(self.corpus, self.parts[part], self._rows, tail=True)
         return rows if len(rows) else None
 
-    def _how(self) -> dict[str, Any]:
-        return {"context": self.context, "vocabulary": self.source.vocabulary, "seed": self.seed}
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.context, self.source.vocabulary, self.seed)
 
-    def _open(self) -> None:
+    @cached_property
+    def _split(self) -> tuple[Source, Corpus, list[np.ndarray]]:
+        """Read the data and deal them out."""
         name = self.tokenizer_name
-        given = self._adopted or (open_tokenizer(name) if name is not None else None)
-        self._source = source = open_source(
-            self.path,
-            self.card,
-            tokenizer=given,
-            vocabulary=self.vocabulary,
-            field=self.field,
-            end=self.end,
-            limit=self.document_limit,
-        )
-        self._corpus, self._parts = cut(source.corpus, self.fractions, mixed=source.mixed)
-        shares = " + ".join(f"{self.tokens(part):,}".replace(",", " ") for part in range(3))
-        made = "an unnamed tokeniser" if source.tokenizer is None else source.tokenizer.name
-        _say(f"{source.corpus.documents} documents, {shares} tokens ({made}) to train, validate and test")
+        tokenizer = self._carried or (None if name is None else open_tokenizer(name))
+        source = open_source(
+            self.path, self.card, tokenizer=tokenizer, vocabulary=self.vocabulary, field=self.field,
+            end=self.end, limit=self.document_limit,
+        )  # fmt: skip
+        corpus, parts = split_documents(source.corpus, self.fractions, mixed=source.mixed)
+        lengths = corpus.document_lengths()
+        shares = " + ".join(f"{int(lengths[part].sum()):,}".replace(",", " ") for part in parts)
+        maker = "an unnamed tokeniser" if source.tokenizer is None else source.tokenizer.name
+        _say(f"{source.corpus.documents} documents, {shares} tokens ({maker}) to train, validate and test")
+        return source, corpus, parts
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,33 +11,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from apps.music.batch import IGNORE, TokenBatch
-from apps.music.data import megatron_order as published
-from apps.music.data.corpus import Corpus, in_documents
+from apps.music.data import megatron_order
+from apps.music.data.corpus import Corpus, Stream
 from core.data.randomness import generator
 from core.errors import UserError
 
-__all__ = ["Chunks", "Documents", "PublishedChunks", "Stream", "checked"]
+__all__ = ["Chunks", "Documents", "PublishedChunks", "Rows"]
 
 
-class Stream:
-    """Sequences of a corpus laid one behind another; nothing is copied but what is read.
+@dataclass(frozen=True)
+class Rows:
+    """What rows are made by.
 
-    Args:
-        corpus: The tokens.
-        order: Numbers of the sequences.
+    Attributes:
+        context: Tokens in a row.
+        vocabulary: Ids must lie below it.
+        seed: Of every order.
     """
 
-    def __init__(self, corpus: Corpus, order: np.ndarray) -> None:
-        lengths = corpus.lengths[order]
-        self.tokens = corpus.tokens
-        self.ends = np.cumsum(lengths)
-        self.shifts = corpus.starts[order] - (self.ends - lengths)  # from a place in the stream to the tokens
-        self.total = int(self.ends[-1]) if len(order) else 0
-
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """Return the tokens at places of the stream, of any shape, as int64."""
-        item = np.searchsorted(self.ends, places, side="right")
-        return np.asarray(self.tokens[places + self.shifts[item]]).astype(np.int64)
+    context: int
+    vocabulary: int
+    seed: int = 0
 
 
 class Chunks(Dataset):
@@ -48,9 +43,7 @@ class Chunks(Dataset):
     Args:
         corpus: The tokens.
         documents: Numbers of the documents of this part.
-        context: Tokens in a row.
-        vocabulary: Ids must lie below it.
-        seed: Of the order of the documents.
+        rows: Their length, vocabulary and seed.
         shuffle: Lay the documents out in another order in each epoch.
         tail: Keep the incomplete last row, filled up with places that count for nothing.
     """
@@ -59,20 +52,16 @@ class Chunks(Dataset):
         self,
         corpus: Corpus,
         documents: np.ndarray,
+        rows: Rows,
         *,
-        context: int,
-        vocabulary: int,
-        seed: int = 0,
         shuffle: bool = False,
         tail: bool = False,
     ) -> None:
-        self.corpus, self.documents = corpus, documents
-        self.context, self.vocabulary = context, vocabulary
-        self.seed, self.shuffle = seed, shuffle
+        self.corpus, self.documents, self.rows, self.shuffle = corpus, documents, rows, shuffle
         self._laid: tuple[int, Stream] | None = None
         total = int(corpus.document_lengths()[documents].sum())
         predicted = max(total - 1, 0)
-        self.length = -(-predicted // context) if tail else predicted // context
+        self.length = -(-predicted // rows.context) if tail else predicted // rows.context
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -84,22 +73,23 @@ class Chunks(Dataset):
         if self._laid is None or self._laid[0] != epoch:
             documents = self.documents
             if self.shuffle:
-                random = generator(self.seed, epoch, 0, "documents")
+                random = generator(self.rows.seed, epoch, 0, "documents")
                 documents = documents[torch.randperm(len(documents), generator=random).numpy()]
-            self._laid = (epoch, Stream(self.corpus, in_documents(self.corpus, documents)))
+            self._laid = (epoch, Stream(self.corpus, self.corpus.sequences_of(documents)))
         return self._laid[1]
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
         """Return the rows at `(epoch, index)` as one batch."""
-        rows = np.empty((len(pairs), self.context + 1), dtype=np.int64)
+        context = self.rows.context
+        tokens = np.empty((len(pairs), context + 1), dtype=np.int64)
         for epoch in dict.fromkeys(epoch for epoch, _ in pairs):
             chosen = [row for row, pair in enumerate(pairs) if pair[0] == epoch]
             stream = self.stream(epoch)
-            begins = np.array([pairs[row][1] for row in chosen])[:, None] * self.context
-            places = begins + np.arange(self.context + 1)
+            begins = np.array([pairs[row][1] for row in chosen])[:, None] * context
+            places = begins + np.arange(context + 1)
             beyond = places >= stream.total
-            rows[chosen] = np.where(beyond, -1, stream.read(np.minimum(places, stream.total - 1)))
-        return _batch(checked(rows, self.vocabulary, self.corpus.name))
+            tokens[chosen] = np.where(beyond, -1, stream.read(np.minimum(places, stream.total - 1)))
+        return _batch(_checked(tokens, self.rows.vocabulary, self.corpus.name))
 
 
 class PublishedChunks(Dataset):
@@ -108,9 +98,7 @@ class PublishedChunks(Dataset):
     Args:
         corpus: The tokens.
         documents: Numbers of the documents of this part; their sequences are the items.
-        context: Tokens in a row.
-        vocabulary: Ids must lie below it.
-        seed: Of the shuffles.
+        rows: Their length, vocabulary and seed.
         samples: Rows of the run; None takes one pass.
         shuffle: Whether the sequences are shuffled too.
     """
@@ -119,21 +107,23 @@ class PublishedChunks(Dataset):
         self,
         corpus: Corpus,
         documents: np.ndarray,
+        rows: Rows,
         *,
-        context: int,
-        vocabulary: int,
-        seed: int = 0,
         samples: int | None = None,
         shuffle: bool = False,
     ) -> None:
-        self.corpus, self.context, self.vocabulary = corpus, context, vocabulary
-        items = in_documents(corpus, documents)
+        self.corpus, self.rows = corpus, rows
+        items = corpus.sequences_of(documents)
         tokens = int(corpus.lengths[items].sum())
-        wanted = max(tokens - 1, 0) // context if samples is None else samples
-        self.length = wanted
-        if wanted:
-            order, self.places = published.orders(
-                corpus.lengths, items, sequence=context, samples=wanted, seed=seed, documents=shuffle
+        self.length = max(tokens - 1, 0) // rows.context if samples is None else samples
+        if self.length:
+            order, self.places = megatron_order.orders(
+                corpus.lengths,
+                items,
+                sequence=rows.context,
+                samples=self.length,
+                seed=rows.seed,
+                documents=shuffle,
             )
             self.stream = Stream(corpus, order)
 
@@ -143,9 +133,9 @@ class PublishedChunks(Dataset):
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
         """Return the rows at `(epoch, index)` as one batch; every epoch is the same."""
-        begins = self.places[[index for _, index in pairs]].astype(np.int64)[:, None] * self.context
-        rows = self.stream.read(begins + np.arange(self.context + 1))
-        return _batch(checked(rows, self.vocabulary, self.corpus.name))
+        begins = self.places[[index for _, index in pairs]].astype(np.int64)[:, None] * self.rows.context
+        tokens = self.stream.read(begins + np.arange(self.rows.context + 1))
+        return _batch(_checked(tokens, self.rows.vocabulary, self.corpus.name))
 
 
 class Documents(Dataset):
@@ -171,12 +161,12 @@ class Documents(Dataset):
 
     def __getitem__(self, pair: tuple[int, int]) -> Tensor:
         """Return the ids `(L,)` of the document at `(epoch, index)`."""
-        stream = Stream(self.corpus, in_documents(self.corpus, self.documents[pair[1] : pair[1] + 1]))
+        stream = Stream(self.corpus, self.corpus.sequences_of(self.documents[pair[1] : pair[1] + 1]))
         ids = stream.read(np.arange(stream.total))
-        return torch.from_numpy(checked(ids, self.vocabulary, self.corpus.name))
+        return torch.from_numpy(_checked(ids, self.vocabulary, self.corpus.name))
 
 
-def checked(rows: np.ndarray, vocabulary: int, name: str) -> np.ndarray:
+def _checked(rows: np.ndarray, vocabulary: int, name: str) -> np.ndarray:
     """Return rows whose ids lie in the vocabulary; -1 marks places beyond the end.
 
     Raises:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.music.data.corpus import Corpus, gather
-from apps.music.data.readers import python_text as embedded
-from apps.music.data.readers import texts
+from apps.music.data.corpus import Corpus, corpus_of
+from apps.music.data.readers import python_text, texts
 from apps.music.data.readers.container import is_container, open_container, paths_of
-from apps.music.data.tokenizers import SentencePiece, Tokenizer, fingerprint, open_tokenizer
+from apps.music.data.tokenizers import SentencePiece, Tokenizer, open_tokenizer
 from core.data.cards import load_card
 from core.errors import UserError
 from core.files import replacing
@@ -72,8 +71,8 @@ def open_source(
         tokenizer = open_tokenizer("bytes")
     documents = documents_of(path, card, field=field, limit=limit)
     name = path or str(card)
-    corpus = gather(ids_of(documents, tokenizer, end=end), name=name, vocabulary=tokenizer.vocabulary)
-    licence = embedded.LICENCE if path is None else ""
+    corpus = corpus_of(ids_of(documents, tokenizer, end=end), name=name, vocabulary=tokenizer.vocabulary)
+    licence = python_text.LICENCE if path is None else ""
     return Source(corpus, tokenizer, tokenizer.vocabulary, licence, mixed=True)
 
 
@@ -89,9 +88,10 @@ def documents_of(
         return texts.documents(path, field=field, limit=limit)
     name, _, parts = str(card).partition(":")
     if name != CARD:
-        found = load_card(name)
-        raise UserError(f"the card {name} holds data of {found.domain}, not text; give {CARD}, or data.path")
-    return embedded.documents(parts)
+        raise UserError(
+            f"the card {name} holds data of {load_card(name).domain}, not text; give {CARD}, or data.path"
+        )
+    return python_text.documents(parts)
 
 
 def ids_of(documents: Iterator[str], tokenizer: Tokenizer, *, end: bool) -> Iterator[np.ndarray]:
@@ -109,7 +109,7 @@ def note_tokenizer(path: str | Path, tokenizer: Tokenizer) -> Path:
         model = stem.with_name(stem.name + ".model")
         with replacing(model) as temporary:
             temporary.write_bytes(tokenizer.model)
-        note |= {"tokenizer": model.name, "sha256": fingerprint(tokenizer)}
+        note |= {"tokenizer": model.name, "sha256": tokenizer.fingerprint}
     target = stem.with_name(stem.name + ".tokenizer.json")
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
@@ -132,7 +132,7 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged; remove it and name the tokeniser with data.tokenizer") from error
     tokenizer = open_tokenizer(name if name == "bytes" else str(stem.with_name(name)))
-    if digest is not None and fingerprint(tokenizer) != digest:
+    if digest is not None and tokenizer.fingerprint != digest:
         raise UserError(
             f"{stem.with_name(name)} is not the tokeniser that {file.name} names; put that one back"
         )
@@ -142,7 +142,7 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
 def _container(path: str, tokenizer: Tokenizer | None, vocabulary: int | None) -> Source:
     corpus = open_container(path)
     noted = noted_tokenizer(path)
-    if noted is not None and tokenizer is not None and fingerprint(noted) != fingerprint(tokenizer):
+    if noted is not None and tokenizer is not None and noted.fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"{path} was made with the tokeniser {noted.name} ({noted.vocabulary} ids), and data.tokenizer "
             f"is {tokenizer.name} ({tokenizer.vocabulary} ids); leave data.tokenizer out"

@@ -1,22 +1,24 @@
 """Text to tokens and back: the 256 bytes, or the pieces of a SentencePiece model.
 
-A tokeniser describes itself in plain containers, which travel in the checkpoint: a checkpoint alone is
-enough to continue a text.
+A tokeniser describes itself in plain values, which travel in the checkpoint: a checkpoint alone is enough to
+continue a text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+import torch
 
+from apps.music.batch import TokenizerState
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Bytes", "SentencePiece", "Tokenizer", "fingerprint", "from_state", "open_tokenizer"]
+__all__ = ["Bytes", "SentencePiece", "Tokenizer", "from_state", "open_tokenizer"]
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space inside a piece
 
@@ -28,11 +30,13 @@ class Tokenizer(Protocol):
         name: What messages call it.
         vocabulary: Number of ids, those of special tokens included.
         end: The id that ends a document.
+        fingerprint: What tells tokenisers apart: `bytes`, or the hash of a SentencePiece model.
     """
 
     name: str
     vocabulary: int
     end: int
+    fingerprint: str
 
     def encode(self, text: str) -> np.ndarray:
         """Return the ids of a text `(N,)`, without any special token."""
@@ -47,15 +51,15 @@ class Tokenizer(Protocol):
         """UTF-8 bytes that each id stands for `(vocabulary,)`, int32; 0 for special tokens."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """Return plain containers from which `from_state` makes the tokeniser again."""
+    def state(self) -> TokenizerState:
+        """Return what `from_state` makes the tokeniser from again."""
         ...
 
 
 class Bytes:
     """The UTF-8 bytes themselves, ids 0 to 255, and 256 for the end of a document."""
 
-    name = "bytes"
+    name = fingerprint = "bytes"
     vocabulary = 257
     end = 256
 
@@ -72,9 +76,9 @@ class Bytes:
         """One byte each, none for the end."""
         return np.array([1] * 256 + [0], dtype=np.int32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TokenizerState:
         """Return its kind."""
-        return {"kind": "bytes"}
+        return TokenizerState("bytes")
 
 
 class SentencePiece:
@@ -98,8 +102,8 @@ class SentencePiece:
                 "a SentencePiece tokeniser needs the package sentencepiece; type pip install "
                 "'domainfm[music]'"
             ) from error
-        self._model = model
-        self.name = name
+        self.model, self.name = model, name
+        self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
@@ -126,40 +130,33 @@ class SentencePiece:
             raise UserError(f"tokeniser {path} does not exist; give 'bytes' or a SentencePiece .model file")
         return cls(file.read_bytes(), name=str(path))
 
-    @property
-    def model(self) -> bytes:
-        """The bytes of the `.model` file."""
-        return self._model
-
     def encode(self, text: str) -> np.ndarray:
         """Return the pieces `(N,)` of a text as int64."""
         return np.asarray(self._pieces.EncodeAsIds(text), dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of pieces; ids without a piece and control pieces give nothing."""
-        known = [
-            int(one) for one in ids if 0 <= one < self.vocabulary and not self._pieces.IsControl(int(one))
+        pieces = [
+            int(id_) for id_ in ids if 0 <= id_ < self.vocabulary and not self._pieces.IsControl(int(id_))
         ]
-        return str(self._pieces.DecodeIds(known))
+        return str(self._pieces.DecodeIds(pieces))
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """UTF-8 bytes of each piece; a byte piece is one, a control or unused piece none."""
         sizes = np.zeros(self.vocabulary, dtype=np.int32)
-        for one in range(self.vocabulary):
-            if self._pieces.IsByte(one):
-                sizes[one] = 1
-            elif not (self._pieces.IsControl(one) or self._pieces.IsUnused(one)):
-                sizes[one] = len(self._pieces.IdToPiece(one).replace(_SPACE, " ").encode())
+        for piece in range(self.vocabulary):
+            if self._pieces.IsByte(piece):
+                sizes[piece] = 1
+            elif not (self._pieces.IsControl(piece) or self._pieces.IsUnused(piece)):
+                sizes[piece] = len(self._pieces.IdToPiece(piece).replace(_SPACE, " ").encode())
         return sizes
 
-    def state(self) -> dict[str, Any]:
-        """Return the whole model, as numbers, so that no file is needed beside a checkpoint."""
-        return {
-            "kind": "sentencepiece",
-            "name": self.name,
-            "model": np.frombuffer(self._model, np.uint8).copy(),
-        }
+    def state(self) -> TokenizerState:
+        """Return the whole model."""
+        return TokenizerState(
+            "sentencepiece", self.name, torch.from_numpy(np.frombuffer(self.model, np.uint8).copy())
+        )
 
 
 def open_tokenizer(name: str) -> Tokenizer:
@@ -186,15 +183,8 @@ def open_tokenizer(name: str) -> Tokenizer:
     return SentencePiece.open(path)
 
 
-def from_state(state: Mapping[str, Any]) -> Tokenizer:
-    """Make the tokeniser that `Tokenizer.state` described."""
-    if state.get("kind") == "bytes":
+def from_state(state: TokenizerState) -> Tokenizer:
+    """Return the tokeniser that `Tokenizer.state` described."""
+    if state.model is None:
         return Bytes()
-    model = np.asarray(state["model"], dtype=np.uint8).tobytes()
-    return SentencePiece(model, name=str(state.get("name", "SentencePiece model")))
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """Return what tells tokenisers apart: `bytes`, or the hash of a SentencePiece model."""
-    model = getattr(tokenizer, "model", None)
-    return tokenizer.name if model is None else hashlib.sha256(model).hexdigest()
+    return SentencePiece(state.model.numpy().tobytes(), name=state.name)

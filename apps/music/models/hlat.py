@@ -6,58 +6,18 @@ the smaller residual projections of the 70 B.
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.backbones.llama import Llama
+from core.backbones.sizes import size
 
 __all__ = ["hlat_7b", "hlat_70b"]
 
+hlat_7b = size(
+    Llama, "HLAT 7B: 6 738 415 616 parameters, all heads with keys and values of their own.",
+    vocabulary=32_000, width=4096, depth=32, heads=32, ffn=11_008, context=4096, initial_std=0.021,
+)  # fmt: skip
 
-def hlat_7b(
-    vocabulary: int = 32_000,
-    width: int = 4096,
-    depth: int = 32,
-    heads: int = 32,
-    ffn: int = 11_008,
-    context: int = 4096,
-    initial_std: float = 0.021,
-    **kw: Any,
-) -> Llama:
-    """HLAT 7B: 6 738 415 616 parameters, all heads with keys and values of their own."""
-    return Llama(
-        vocabulary=vocabulary,
-        width=width,
-        depth=depth,
-        heads=heads,
-        ffn=ffn,
-        context=context,
-        initial_std=initial_std,
-        **kw,
-    )
-
-
-def hlat_70b(
-    vocabulary: int = 32_000,
-    width: int = 8192,
-    depth: int = 80,
-    heads: int = 64,
-    kv_heads: int = 8,
-    ffn: int = 28_672,
-    context: int = 4096,
-    initial_std: float = 0.021,
-    scaled_residual: bool = True,
-    **kw: Any,
-) -> Llama:
-    """HLAT 70B: 68 976 648 192 parameters, eight query heads to each key and value head."""
-    return Llama(
-        vocabulary=vocabulary,
-        width=width,
-        depth=depth,
-        heads=heads,
-        kv_heads=kv_heads,
-        ffn=ffn,
-        context=context,
-        initial_std=initial_std,
-        scaled_residual=scaled_residual,
-        **kw,
-    )
+hlat_70b = size(
+    Llama, "HLAT 70B: 68 976 648 192 parameters, eight query heads to each key and value head.",
+    vocabulary=32_000, width=8192, depth=80, heads=64, kv_heads=8, ffn=28_672, context=4096,
+    initial_std=0.021, scaled_residual=True,
+)  # fmt: skip

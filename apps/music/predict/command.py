@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from core.cli.predict import check_options, predict_parser
 from core.cli.words import Parser
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from apps.music.predict.model import Continuation
 
-__all__ = ["main", "read_prompts", "save"]
+__all__ = ["main"]
+
+_FILES = "a .txt (a prompt a line) or .jsonl file"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,38 +31,28 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--out {out} is neither .json nor .txt; give one of them")
     if (options.path is None) == (options.prompt is None):
         raise UserError("give the prompts either with --data.path (a file) or with --prompt, and not both")
-    checkpoint = options.ckpt_path
-    if checkpoint.endswith(".ckpt") and not Path(checkpoint).exists():
-        raise UserError(f"checkpoint {checkpoint} does not exist; `dfm checkpoint list` shows what there is")
-    prompts = [options.prompt] if options.path is None else read_prompts(options.path, field=options.field)
+    check_options(options, data=_FILES)
+    prompts = [options.prompt] if options.path is None else _read_prompts(Path(options.path), options.field)
     from apps.music.predict.model import Writer
     from core.accelerators.choice import usable
+    from core.backbones.generation import Sampling
 
-    device = usable(options.device)
-    writer = Writer.from_checkpoint(checkpoint, tokenizer=options.tokenizer, device=device)
-    made = writer.write(
-        prompts,
-        new=options.max_new,
-        samples=options.samples,
-        seed=options.seed,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        repetition_penalty=options.repetition_penalty,
+    writer = Writer.from_checkpoint(
+        options.ckpt_path, tokenizer=options.tokenizer, device=usable(options.device)
     )
-    print(save(made, out))
+    chosen = ("temperature", "top_k", "top_p", "repetition_penalty")
+    sampling = Sampling(**{name: getattr(options, name) for name in chosen})
+    continuations = writer.write(
+        prompts, new=options.max_new, samples=options.samples, seed=options.seed, sampling=sampling
+    )
+    print(_save(continuations, out))
     return 0
 
 
-def read_prompts(path: str | Path, *, field: str = "prompt") -> list[str]:
-    """Return the prompts of a file: each line of a text file, or the entry `field` of each JSON line.
-
-    Raises:
-        UserError: If there is none, or the file cannot be read.
-    """
-    file = Path(path)
+def _read_prompts(file: Path, field: str) -> list[str]:
+    """Return each line of a text file, or the entry `field` of each JSON line."""
     if not file.is_file():
-        raise UserError(f"--data.path {path} does not exist; give a .txt (a prompt a line) or .jsonl file")
+        raise UserError(f"--data.path {file} is a folder; give {_FILES}")
     if file.suffix in (".jsonl", ".json"):
         from apps.music.data.readers.texts import documents
 
@@ -75,16 +67,16 @@ def read_prompts(path: str | Path, *, field: str = "prompt") -> list[str]:
     return prompts
 
 
-def save(made: Sequence[Continuation], out: Path) -> Path:
-    """Write continuations to a `.json` or `.txt` file, whole or not at all, and return its path."""
+def _save(continuations: Sequence[Continuation], out: Path) -> Path:
+    """Write a `.json` or `.txt` file, whole or not at all, and return its path."""
     from core.files import replacing
 
     if out.suffix == ".txt":
-        text = "\n\n".join(f"{one.prompt}{one.text}" for one in made) + "\n"
+        text = "\n\n".join(f"{one.prompt}{one.text}" for one in continuations) + "\n"
     else:
-        rows: list[dict[str, Any]] = [
+        rows = [
             {"prompt": one.prompt, "continuation": one.text, "tokens": list(one.tokens), "ended": one.ended}
-            for one in made
+            for one in continuations
         ]
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     with replacing(out) as temporary:
@@ -92,15 +84,15 @@ def save(made: Sequence[Continuation], out: Path) -> Path:
     return out
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="dfm music predict", description=__doc__)
+def _parser() -> Parser:
+    parser = predict_parser(
+        "music", __doc__, data="a .txt file with a prompt a line, or .jsonl", out=".json or .txt",
+        default_out="continuations.json", figure=False, data_required=False,
+    )  # fmt: skip
     add = parser.add_argument
-    add("--ckpt_path", required=True, help="own checkpoint, folder, weights card or hub id")
-    add("--data.path", dest="path", help="a .txt file with a prompt a line, or .jsonl")
     add("--data.field", dest="field", default="prompt", help="entry of a JSON line that holds the prompt")
     add("--data.tokenizer", dest="tokenizer", help="default: the one that the checkpoint carries")
     add("--prompt", help="one prompt, instead of a file; '' begins a document")
-    add("--out", default="continuations.json", help=".json or .txt")
     add("--max_new", type=int, default=200, help="most new tokens (default 200)")
     add("--samples", type=int, default=1, help="continuations of each prompt (default 1)")
     add("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
@@ -108,5 +100,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--top_p", type=float, help="draw from the fewest that reach this probability together")
     add("--repetition_penalty", type=float, default=1.0, help="above 1 makes tokens rarer that were used")
     add("--seed", type=int, default=0, help="of the draws (default 0)")
-    add("--device", default="auto", help="auto, cpu, cuda, mps or neuron")
     return parser

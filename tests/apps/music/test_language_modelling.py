@@ -10,19 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.music.batch import IGNORE, TokenBatch
-from apps.music.data.corpus import gather
+from apps.music.batch import IGNORE, TokenBatch, TokenFacts
+from apps.music.data.corpus import corpus_of
 from apps.music.data.module import Tokens
 from apps.music.data.rows import Documents
 from apps.music.data.tokenizers import Bytes
-from apps.music.metrics.baselines import compressors, ngram_bits, ngrams
-from apps.music.metrics.scores import Scores, by_place, row
+from apps.music.metrics import Scores, by_place, compressors, ngram_bits, ngrams, row
 from apps.music.predict.model import Writer, extend
 from apps.music.tasks import LanguageModelling
+from core.backbones.generation import Sampling
 from core.backbones.llama import Llama
 from core.data.packing import Packed, PackedBatch
 from core.errors import UserError
 from core.objectives.next_token import next_token
+
+BEST = Sampling(temperature=0.0, eos=(300,))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_a_network_that_takes_no_labels_is_asked_for_logits(network):
 
 def test_packed_documents_do_not_see_each_other(network):
     texts = [np.arange(5), np.arange(20, 27), np.arange(40, 44)]
-    documents = Documents(gather(texts, name="x", vocabulary=260), np.arange(3), vocabulary=260)
+    documents = Documents(corpus_of(texts, name="x", vocabulary=260), np.arange(3), vocabulary=260)
     packed = Packed(documents, documents.lengths, capacity=16, seed=0)
     batch = PackedBatch.stack([packed[0, 0]])
     alone = {int(text[0]): network(torch.as_tensor(text)[None]).logits[0] for text in texts}
@@ -168,13 +170,13 @@ def test_a_continuation_is_greedy_decoding_within_the_context(network):
     for _ in range(10):
         row_ = torch.cat([row_, network(row_).logits[:, -1:].argmax(-1)], 1)
 
-    made = extend(network, ids, new=10, context=16, end=300, temperature=0.0)
+    made = extend(network, ids, new=10, context=16, sampling=BEST)
 
     assert made.tolist() == row_[:, 3:].tolist()
 
 
 def test_a_continuation_goes_on_past_the_context(network):
-    made = extend(network, torch.tensor([[256]]), new=50, context=16, end=300, temperature=0.0)
+    made = extend(network, torch.tensor([[256]]), new=50, context=16, sampling=BEST)
     last = torch.cat([torch.tensor([[256]]), made], 1)[:, :16]
 
     assert made.shape == (1, 50)
@@ -183,7 +185,8 @@ def test_a_continuation_goes_on_past_the_context(network):
 
 
 def test_continuations_depend_on_seed_and_prompt_alone(network):
-    writer = Writer(network, Bytes(), context=16, start=256)
+    facts = TokenFacts(context=16, vocabulary=257, tokenizer=Bytes().state(), start=256)
+    writer = Writer(network, facts)
     first = writer.write(["ab", "cd"], new=12, samples=2, seed=1)
     again = writer.write(["cd"], new=12, samples=2, seed=1)
     other = writer.write(["cd"], new=12, samples=2, seed=2)
@@ -202,7 +205,7 @@ def test_continuations_depend_on_seed_and_prompt_alone(network):
 )
 def test_data_that_do_not_fit_the_network_are_refused(network, facts, words):
     with pytest.raises(UserError, match=words):
-        LanguageModelling(network).check_facts(facts)
+        LanguageModelling(network).check_facts(TokenFacts(**facts))
 
 
 @pytest.mark.parametrize(
@@ -231,4 +234,4 @@ def test_pythons_own_text_is_split_by_documents_and_nothing_is_imported():
 
     assert sum(map(len, documents)) == data.source.corpus.documents >= 60
     assert data.tokens(0) / data.source.corpus.tokens.size == pytest.approx(0.9, abs=0.06)
-    assert data.facts["licences"] == ["PSF-2.0"]
+    assert data.facts.licences == ("PSF-2.0",)

@@ -1,8 +1,13 @@
-"""Scores of a language model over a whole text: loss by place, perplexity, bits for each byte."""
+"""Scores of language models over a whole text (loss by place, perplexity, bits for each byte), and baselines.
+
+Baselines need no network: n-grams counted in the training text, and two compressors, on the same test text.
+"""
 
 from __future__ import annotations
 
+import lzma
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,17 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apps.music.batch import IGNORE, TokenBatch
-from apps.music.data.corpus import in_documents
+from apps.music.data.corpus import Stream
 from apps.music.data.module import Tokens
-from apps.music.data.rows import Stream
-from apps.music.metrics.baselines import compressors, ngrams
 from core.data.packing import PackedBatch
 
-__all__ = ["Scores", "baseline_rows", "by_place", "row"]
+__all__ = ["Scores", "baseline_rows", "by_place", "compressors", "ngram_bits", "ngrams", "row"]
 
 _BUCKETS = 64  # places at most that a curve by place has
-_LAST = 8 << 20  # training tokens whose text compressors may have read
+_ORDERS = (1, 2, 3, 5)
 _MOST = 20_000_000  # tokens that n-grams are counted in, and scored on
+_LAST = 8 << 20  # training tokens, and bytes of their text, that compressors may have read
 
 
 class Scores:
@@ -104,10 +108,11 @@ def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
         size = float(source.tokenizer.lengths[np.minimum(test[1:], source.vocabulary - 1)].sum())
     bits: Mapping[str, float] = ngrams(train, test, vocabulary=source.vocabulary)
     if source.tokenizer is not None:
-        before, text = (_bytes(data, one) for one in (_tokens(data, 0, last=_LAST), test))
+        decode = source.tokenizer.decode
+        before, text = (decode(ids.tolist()).encode() for ids in (_tokens(data, 0, last=_LAST), test))
         bits = {**bits, **compressors(before, text)}
     rows = [row(name, bits=cost, tokens=tokens, size=size) for name, cost in bits.items()]
-    return sorted(rows, key=lambda one: one["loss"])
+    return sorted(rows, key=lambda entry: entry["loss"])
 
 
 def by_place(nats: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,14 +126,86 @@ def by_place(nats: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (firsts + 1)[kept], (sums[0][kept] / sums[1][kept])
 
 
+def ngrams(train: np.ndarray, test: np.ndarray, *, vocabulary: int) -> dict[str, float]:
+    """Return the bits that each n-gram model needs for `test[1:]`, by name.
+
+    Orders whose n-grams do not fit a 64-bit number with this vocabulary are left out.
+
+    Args:
+        train: Training tokens `(N,)`.
+        test: Test tokens `(M,)`.
+        vocabulary: Number of ids.
+    """
+    names = {1: "unigram", 2: "bigram"}
+    fitting = [n for n in _ORDERS if n * math.log2(max(vocabulary, 2)) < 63]
+    return {
+        names.get(n, f"{n}-gram"): float(ngram_bits(train, test, n=n, vocabulary=vocabulary).sum())
+        for n in fitting
+    }
+
+
+def ngram_bits(train: np.ndarray, test: np.ndarray, *, n: int, vocabulary: int) -> np.ndarray:
+    """Return the bits `(M − 1,)` of each token of `test` but the first under a Witten-Bell n-gram.
+
+    `p(w | c) = (count(c w) + kinds(c) · p(w | shorter c)) / (count(c) + kinds(c))`, where `kinds(c)` is how
+    many different tokens followed c (Witten and Bell 1991); the unigram counts every id once more.
+
+    Args:
+        train: Training tokens `(N,)`.
+        test: Test tokens `(M,)`; the first ones have shorter contexts.
+        n: Order; 1 looks at nothing before.
+        vocabulary: Number of ids.
+    """
+    train, test = np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
+    counts = np.bincount(train, minlength=vocabulary) + 1
+    chance = (counts / counts.sum())[test[1:]]
+    for order in range(2, n + 1):
+        seen = _codes(train, order, vocabulary)
+        grams, times = np.unique(seen, return_counts=True)
+        contexts, first = np.unique(grams // vocabulary, return_index=True)
+        kinds = np.diff(np.append(first, len(grams)))
+        total = np.add.reduceat(times, first) if len(grams) else np.zeros(0, np.int64)
+        asked = _codes(test, order, vocabulary)
+        here = _looked_up(grams, times, asked)
+        behind = asked // vocabulary
+        all_, different = _looked_up(contexts, total, behind), _looked_up(contexts, kinds, behind)
+        known = all_ > 0
+        late = chance[order - 2 :]  # the first tokens have no context of this length
+        late[known] = (here[known] + different[known] * late[known]) / (all_[known] + different[known])
+    return -np.log2(chance)
+
+
+def compressors(train: bytes, test: bytes) -> Mapping[str, float]:
+    """Return the bits that gzip's and lzma's methods need for `test`, having read the training text before.
+
+    gzip looks back 32 kB; lzma has read up to the last 8 MiB of the training text.
+    """
+    deflate = zlib.compressobj(9, zdict=train[-32768:]) if train else zlib.compressobj(9)
+    zipped = len(deflate.compress(test)) + len(deflate.flush())
+    before = train[-_LAST:]
+    plain = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
+    both = len(lzma.compress(before + test, **plain)) - len(lzma.compress(before, **plain))  # type: ignore[arg-type]
+    return {"gzip": 8.0 * zipped, "lzma": 8.0 * both}
+
+
 def _tokens(data: Tokens, part: int, *, last: int | None = None) -> np.ndarray:
     """Return the first tokens of a part, or its last ones; a mapped corpus may be larger than the memory."""
     corpus = data.corpus
-    stream = Stream(corpus, in_documents(corpus, data.parts[part]))
+    stream = Stream(corpus, corpus.sequences_of(data.parts[part]))
     first = 0 if last is None else max(stream.total - last, 0)
     return stream.read(np.arange(first, min(stream.total, first + (last or _MOST))))
 
 
-def _bytes(data: Tokens, ids: np.ndarray) -> bytes:
-    assert data.source.tokenizer is not None
-    return data.source.tokenizer.decode(ids.tolist()).encode()
+def _codes(tokens: np.ndarray, order: int, vocabulary: int) -> np.ndarray:
+    """Return one number for each run of `order` tokens."""
+    code = np.zeros(max(len(tokens) - order + 1, 0), dtype=np.int64)
+    for shift in range(order):
+        code = code * vocabulary + tokens[shift : shift + len(code)]
+    return code
+
+
+def _looked_up(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    if not len(keys):
+        return np.zeros(len(asked), dtype=np.int64)
+    place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[place] == asked, values[place], 0)

@@ -1,1 +1,0 @@
-"""Scores of language models, and the baselines beside them."""
