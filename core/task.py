@@ -24,9 +24,8 @@ from core.data.normaliser import Normaliser, PlainNormaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
-from core.strategies.accumulation import Window
-from core.strategies.losses import averaged, weighted
-from core.strategies.starting import start
+from core.strategies.collectives import AccumulationWindow, averaged, weighted
+from core.strategies.initialisation import load_and_freeze
 from core.tracking.throughput import is_log_step
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class Task(LightningModule):
         self.run_folder: Path | None = None
         self.fused_optimizer = False
         self._ready = False
-        self._window = Window()
+        self._window = AccumulationWindow()
         self._count: Tensor | None = None
 
     @property
@@ -172,8 +171,8 @@ class Task(LightningModule):
         prepare = None
         if self.adaptation is not None:
             prepare = partial(self.adaptation.prepare, fresh=self.reinitialise)
-        place = getattr(getattr(self._trainer, "strategy", None), "place", start)
-        report = place(self.network, load=load, prepare=prepare)
+        initialise = getattr(getattr(self._trainer, "strategy", None), "initialise", load_and_freeze)
+        report = initialise(self.network, load=load, prepare=prepare)
         if report is not None:
             self._note_origin(report.metadata)
             self.say(str(report))
@@ -223,7 +222,7 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """Set freezing for the step the run starts or resumes at."""
-        self._window, self._count = Window(), None  # what a run that broke off left
+        self._window, self._count = AccumulationWindow(), None  # what a run that broke off left
         self._adapt()
 
     def on_train_epoch_start(self) -> None:

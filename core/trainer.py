@@ -41,9 +41,8 @@ from core.resume import (
     StopGracefully,
     checkpoint_callbacks,
 )
-from core.strategies.launch import Together, slurm_as_it_is
-from core.strategies.place import devices_and_strategy
-from core.strategies.settings import Launch
+from core.strategies.launch import Launch, devices_and_strategy
+from core.strategies.processes import RunProcesses, slurm_as_it_is
 from core.task import Task
 from core.tracking import (
     FollowRun,
@@ -117,7 +116,7 @@ def build_trainer(
     profile: Profile = Profile(),  # noqa: B008
     rows: int | None = None,
     launch: Launch | None = None,
-    together: Together | None = None,
+    processes: RunProcesses | None = None,
 ) -> pl.Trainer:
     """Build the Trainer of one run.
 
@@ -133,17 +132,17 @@ def build_trainer(
         profile: Which steps to profile.
         rows: Rows of the network's largest matrix product, if known.
         launch: Whether a pre-empted job goes back into its queue.
-        together: The processes of the run; None if this is the only one.
+        processes: The processes of the run; None if this is the only one.
 
     Raises:
         UserError: If the device is absent or does not go with the other arguments.
         TypeError, ValueError, MisconfigurationException: From Lightning, for arguments it refuses.
     """
-    place = together.place if together is not None else None
-    device, arguments = on_device(devices_and_strategy(arguments, place))
+    info = processes.info if processes is not None else None
+    device, arguments = on_device(devices_and_strategy(arguments, info))
     precision = arguments.get("precision")
     plugins = [*(arguments.pop("plugins", None) or []), _checkpoint_io(checkpoints, verb)]
-    if place is not None and place.launcher == "slurm":
+    if info is not None and info.launcher == "slurm":
         plugins.append(slurm_as_it_is())
     plugin = precision_plugin(precision, device=device)
     if plugin is not None:
@@ -190,8 +189,8 @@ def build_trainer(
             "enable_progress_bar": terminal and bar is not False,
         }
     )
-    if together is not None:
-        together.join(trainer)
+    if processes is not None:
+        processes.join(trainer)
     # Filling every uninitialised tensor costs more than a small step and makes no result more repeatable.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     on = apply_switches(device, devices, task=task, precision=precision, rows=rows)

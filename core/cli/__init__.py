@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _speaks(mistake: UserError) -> bool:
     """Tell whether this process says what is wrong: of several of one run, one does, and all leave with 2."""
-    from core.strategies.place import find_place
+    from core.strategies.launch import rank_info
 
-    place = find_place()
-    if place is None:
+    info = rank_info()
+    if info is None:
         return True
-    from core.strategies.meeting import announce
+    from core.strategies.rendezvous import announce
 
-    return announce(place, str(mistake))
+    return announce(info, str(mistake))
 
 
 def _dispatch(words: list[str]) -> int:

@@ -11,15 +11,15 @@ from core.cli.arguments import Request, option, read_yaml
 from core.cli.runs import INHERITED, RunFolder, locate, newest_in, runs_of
 from core.errors import UserError
 from core.files import replacing
-from core.strategies.launch import Together
-from core.strategies.place import Job, find_job
+from core.strategies.launch import Job, job_info
+from core.strategies.processes import RunProcesses
 
 __all__ = ["agreed", "choose", "finished", "patience"]
 
 NOTE = "job.json"
 
 
-def agreed(request: Request, together: Together) -> tuple[Path | None, RunFolder | None]:
+def agreed(request: Request, processes: RunProcesses) -> tuple[Path | None, RunFolder | None]:
     """Return the checkpoint to go on from and the run folder, as rank 0 finds them.
 
     A run that torchrun or SLURM started again goes on from the newest valid checkpoint of its own folder,
@@ -30,7 +30,7 @@ def agreed(request: Request, together: Together) -> tuple[Path | None, RunFolder
     """
 
     def decide() -> list[str | None]:
-        folder = _earlier(request, together)
+        folder = _earlier(request, processes)
         if folder is None:
             checkpoint, found = locate(request)
             return [_text(checkpoint), _text(found.path if found else None)]
@@ -42,28 +42,28 @@ def agreed(request: Request, together: Together) -> tuple[Path | None, RunFolder
         print(f"going on from {newest}", flush=True)
         return [_text(newest), _text(folder)]
 
-    checkpoint, folder = together.share("checkpoint", decide)
-    _keep(request, together, folder)
+    checkpoint, folder = processes.share("checkpoint", decide)
+    _keep(request, processes, folder)
     return (Path(checkpoint) if checkpoint else None), (RunFolder(Path(folder)) if folder else None)
 
 
 def choose(
-    request: Request, together: Together, config: dict[str, Any], checkpoint: Path | None
+    request: Request, processes: RunProcesses, config: dict[str, Any], checkpoint: Path | None
 ) -> RunFolder:
     """Return a new run folder, made by rank 0."""
 
     def decide() -> str:
         return str(RunFolder.create(request, config, checkpoint).path)
 
-    folder = together.share("folder", decide)
-    _keep(request, together, folder)
+    folder = processes.share("folder", decide)
+    _keep(request, processes, folder)
     return RunFolder(Path(folder))
 
 
-def finished(folder: Path, together: Together) -> None:
+def finished(folder: Path, processes: RunProcesses) -> None:
     """Note that a job's run came to its end; the same name given to torchrun again then starts a new one."""
     note = _read(folder)
-    if together.first and note is not None:
+    if processes.first and note is not None:
         _write(folder, {**note, "finished": True})
 
 
@@ -80,23 +80,23 @@ def patience(request: Request) -> float | None:
     return seconds if seconds is None or seconds > 0 else None
 
 
-def _keep(request: Request, together: Together, folder: str | None) -> None:
-    job = find_job()
-    if folder is None or request.verb != "fit" or not together.first:
+def _keep(request: Request, processes: RunProcesses, folder: str | None) -> None:
+    job = job_info()
+    if folder is None or request.verb != "fit" or not processes.first:
         return
-    together.remember("folder", folder)
+    processes.remember("folder", folder)
     if job is not None:
         _write(Path(folder), {"job": job.name, "finished": False})
 
 
-def _earlier(request: Request, together: Together) -> Path | None:
+def _earlier(request: Request, processes: RunProcesses) -> Path | None:
     """Return the folder of an earlier attempt: as the store says, or else a job's note."""
     if request.verb != "fit" or INHERITED in os.environ:
         return None
-    kept = together.recall("folder")
+    kept = processes.recall("folder")
     if kept is not None:
         return Path(kept)
-    job = find_job()
+    job = job_info()
     if job is None:
         return None
     root = option(request, "--runs") or _runs_in_files(request)

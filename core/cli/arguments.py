@@ -39,7 +39,7 @@ GROUPS = {
     "cuda": "core.accelerators.cuda.Switches",
     "neuron": "core.accelerators.neuron.Switches",
     "profile": "core.tracking.profiler.Profile",
-    "launch": "core.strategies.settings.Launch",
+    "launch": "core.strategies.launch.Launch",
     "tracking": "core.tracking.settings.Tracking",
 }
 SPECIAL_CHECKPOINTS = ("last", "best")

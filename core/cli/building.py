@@ -8,7 +8,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from core.strategies.place import Place
+from core.strategies.launch import RankInfo
 
 __all__ = ["bare_network", "spreads_weights"]
 
@@ -21,19 +21,19 @@ def spreads_weights(strategy: Any) -> bool:
     return any(sizes.get(axis, 1) != 1 for axis in ("shard", "tensor"))
 
 
-def bare_network(config: Namespace, place: Place | None) -> Namespace:
+def bare_network(config: Namespace, info: RankInfo | None) -> Namespace:
     """Return a parsed config in which the network stands built, on the meta device, if this process may.
 
-    Parameters come from the first process in any case (`core.strategies.starting`), so the others need memory
-    for their own pieces alone.
+    Parameters come from the first process in any case (`core.strategies.initialisation`), so the others need
+    memory for their own pieces alone.
 
     Args:
         config: As parsed; it stays as it is.
-        place: Where this process stands; None is the only one, or the first.
+        info: This process; None is the only one, or the first.
     """
     network = config.get("model.init_args.network")
     spreads = spreads_weights(config.get("trainer.strategy"))
-    if place is None or place.rank == 0 or not spreads or not isinstance(network, Namespace):
+    if info is None or info.rank == 0 or not spreads or not isinstance(network, Namespace):
         return config
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--network", type=nn.Module)

@@ -33,9 +33,8 @@ from core.cli.parents import inherited, merged, with_network_options
 from core.cli.runs import INHERITED
 from core.data.normaliser import STATE, stored_facts
 from core.errors import UserError
-from core.strategies.launch import Together
-from core.strategies.place import find_place, variables_kept
-from core.strategies.settings import Launch
+from core.strategies.launch import Launch, rank_info, variables_kept
+from core.strategies.processes import RunProcesses
 from core.task import Task
 from core.tracking import Profile, Tracking, quiet
 from core.trainer import Checkpoints, Devices, build_trainer, describe
@@ -96,7 +95,7 @@ class DomainCLI(LightningCLI):
         """Build everything but the Trainer."""
         parsed = self.config
         try:
-            self.config = bare_network(parsed, find_place())
+            self.config = bare_network(parsed, rank_info())
             super().instantiate_classes()
         finally:
             self.config = parsed
@@ -118,33 +117,33 @@ def run(request: Request) -> int:
     """
     quiet()
     inherited = INHERITED in os.environ
-    together = Together(find_place(), timeout=patience(request))
+    processes = RunProcesses(rank_info(), timeout=patience(request))
     code = 1
     try:
-        together.gather()
+        processes.gather()
         with variables_kept():
-            code = _run(request, together)
+            code = _run(request, processes)
     except KeyboardInterrupt:
         code = 130
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
     except Exception as error:
-        if together.place is not None:
-            code = together.conclude(error)
+        if processes.info is not None:
+            code = processes.conclude(error)
         elif isinstance(error, UserError):
             raise
         else:
             traceback.print_exc()
     finally:
-        together.close(code)
+        processes.close(code)
         if not inherited:
             os.environ.pop(INHERITED, None)  # a second run in this process is a run of its own
         gc.freeze()  # the interpreter's last collection would walk torch and Lightning for a second
     return code
 
 
-def _run(request: Request, together: Together) -> int:
-    checkpoint_path, folder = agreed(request, together)
+def _run(request: Request, processes: RunProcesses) -> int:
+    checkpoint_path, folder = agreed(request, processes)
     stored = read_outline(checkpoint_path) if checkpoint_path else None
     words, temporary = _words(request, stored)
     try:
@@ -156,14 +155,14 @@ def _run(request: Request, together: Together) -> int:
         return 0
     config = cli.plain_config()
     fresh = folder is None and INHERITED not in os.environ
-    folder = folder or choose(request, together, config, checkpoint_path)
+    folder = folder or choose(request, processes, config, checkpoint_path)
     try:
-        code = _train_or_test(request, cli, folder.path, config, checkpoint_path, stored, together)
-        finished(folder.path, together)
+        code = _train_or_test(request, cli, folder.path, config, checkpoint_path, stored, processes)
+        finished(folder.path, processes)
         return code
     except Exception as error:
-        mistake = isinstance(error, UserError) or together.mistaken()
-        if mistake and together.first and fresh and _is_bare(folder.path):
+        mistake = isinstance(error, UserError) or processes.mistaken()
+        if mistake and processes.first and fresh and _is_bare(folder.path):
             shutil.rmtree(folder.path, ignore_errors=True)  # nothing came of it, and `last` must not find it
         raise
 
@@ -179,11 +178,11 @@ def _train_or_test(
     config: dict[str, Any],
     checkpoint_path: Path | None,
     stored: dict[str, Any] | None,
-    together: Together,
+    processes: RunProcesses,
 ) -> int:
     task = cli.model
     if request.verb == "fit" and stored is not None:
-        _compare(stored, config, task, aloud=together.first)
+        _compare(stored, config, task, aloud=processes.first)
     if request.verb != "fit" and stored is not None:
         kind = task.facts_type
         held = stored["state_dict"].get(STATE)
@@ -205,7 +204,7 @@ def _train_or_test(
         verb=request.verb,
         rows=task.product_rows(cli.datamodule),
         launch=cli.config_init["launch"],
-        together=together,
+        processes=processes,
     )
     if trainer.is_global_zero:
         print(f"run folder: {folder}", flush=True)

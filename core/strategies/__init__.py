@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import lazy
 
 if TYPE_CHECKING:
     from core.strategies.mesh import Mesh
 
 __all__ = ["Mesh"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Mesh":
-        from core.strategies.mesh import Mesh
-
-        return Mesh
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+__getattr__ = lazy(__name__, Mesh="mesh")

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.strategies.pieces import align, local
+from core.backbones.gradient_norm import local
+from core.strategies.sharded_tensors import align
 
 __all__ = ["GradientAveraging"]
 
@@ -110,11 +111,11 @@ class _Bucket:
         values, used = self.flat.split([len(self.flat) - len(self.sending), len(self.sending)])
         lacking = any(p.grad is None for p in self.sending)
         present = (used > 0).tolist() if lacking else [True] * len(self.sending)
-        place = 0
+        offset = 0
         for parameter, wanted in zip(self.sending, present, strict=True):
             shape = _real(parameter).shape
-            value = values[place : place + shape.numel()].view(shape)
-            place += shape.numel()
+            value = values[offset : offset + shape.numel()].view(shape)
+            offset += shape.numel()
             if wanted and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             if wanted and parameter.grad is not None:

@@ -27,13 +27,26 @@ from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.sharded import load_optimizers, named_state
 from core.errors import UserError
 from core.strategies.averaging import GradientAveraging
-from core.strategies.checkpointing import KINDS, Checkpointing, checkpoint_blocks
-from core.strategies.clipping import clip_by_norm
-from core.strategies.grid import Grid
-from core.strategies.optimizers import ready
-from core.strategies.sharding import blocks_of, buckets_of, cut_context, cut_matrices, shard
-from core.strategies.sizes import Size, check, resolve
-from core.strategies.starting import materialise, on_first_rank, receive, share_random_state, snapshot, start
+from core.strategies.axes import ProcessGrid, Size, check, resolve
+from core.strategies.initialisation import (
+    load_and_freeze,
+    materialise,
+    on_first_rank,
+    receive,
+    share_random_state,
+    snapshot,
+)
+from core.strategies.parallelise import (
+    KINDS,
+    Checkpointing,
+    blocks_of,
+    buckets_of,
+    checkpoint_blocks,
+    cut_context,
+    cut_matrices,
+    shard,
+)
+from core.strategies.sharded_tensors import clip_by_norm, step_shards
 
 __all__ = ["Mesh"]
 
@@ -107,9 +120,9 @@ class Mesh(ModelParallelStrategy):
         self.axes: dict[str, int] = {}
         self._network: nn.Module | None = None
         self._averaging: GradientAveraging | None = None
-        self._grid: Grid | None = None
+        self._grid: ProcessGrid | None = None
 
-    # where this process stands
+    # axes and groups
 
     @property
     def sharded(self) -> bool:
@@ -117,7 +130,7 @@ class Mesh(ModelParallelStrategy):
         return self.axes.get("shard", 1) > 1 or self.axes.get("tensor", 1) > 1
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> ProcessGrid:
         """The processes and their groups, once they have met."""
         assert self._grid is not None, "the processes have not met yet"
         return self._grid
@@ -135,9 +148,9 @@ class Mesh(ModelParallelStrategy):
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Rank and number of the processes that see other samples."""
-        place = self.grid.place
+        position = self.grid.coordinates
         ranks = self.axes["replicate"] * self.axes["shard"]
-        return {"num_replicas": ranks, "rank": place["replicate"] * self.axes["shard"] + place["shard"]}
+        return {"num_replicas": ranks, "rank": position["replicate"] * self.axes["shard"] + position["shard"]}
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -161,12 +174,12 @@ class Mesh(ModelParallelStrategy):
         self.accelerator.setup_device(self.root_device)
         self._setup_distributed()
         self.axes = resolve(self.sizes, self.world_size)
-        self._grid = Grid(self.axes, device=self.root_device.type, rank=self.global_rank)
+        self._grid = ProcessGrid(self.axes, device=self.root_device.type, rank=self.global_rank)
         self._device_mesh = self._grid.mesh
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
 
-    def place(
+    def initialise(
         self,
         network: nn.Module,
         *,
@@ -190,7 +203,7 @@ class Mesh(ModelParallelStrategy):
             network.reset_parameters()  # type: ignore[operator]
         many = self.world_size > 1
         run_load = load if load is None or not many else partial(on_first_rank, load)
-        report = start(network, load=run_load, prepare=prepare)
+        report = load_and_freeze(network, load=run_load, prepare=prepare)
         self.precision_plugin.convert_module(network)
         source = snapshot(network) if many and first else None
         if self.sharded:
@@ -214,7 +227,7 @@ class Mesh(ModelParallelStrategy):
                 " give shard=1 and tensor=1"
             )
         if self._network is None:  # a module of someone else's, that does not ask for it
-            self.place(self.lightning_module)
+            self.initialise(self.lightning_module)
         assert self._network is not None
         self.model = self.precision_plugin.convert_module(self.model)
         if not self.offload:
@@ -240,7 +253,7 @@ class Mesh(ModelParallelStrategy):
         """Build the optimizers, and let them step pieces."""
         super().setup_optimizers(trainer)
         for optimizer in self.optimizers:
-            ready(optimizer)
+            step_shards(optimizer)
 
     def setup_precision_plugin(self) -> None:
         """Let clipping see pieces of gradients for what they are."""
@@ -277,7 +290,7 @@ class Mesh(ModelParallelStrategy):
                 "give context=1"
             )
         try:
-            return part(self.grid.place["context"], ranks)
+            return part(self.grid.coordinates["context"], ranks)
         except ValueError as error:
             raise UserError(f"trainer.strategy: context is {ranks}, but {error}") from error
 

@@ -33,7 +33,7 @@ from core.data.randomness import generator
 from core.objectives.next_token import next_token
 from core.precision import precision_plugin
 from core.strategies import Mesh
-from core.strategies.pieces import whole
+from core.strategies.sharded_tensors import whole
 from core.task import Task
 from core.tracking.throughput import Throughput, is_log_step
 

@@ -19,8 +19,8 @@ from core.backbones.llama import llama_tiny
 from core.data.packing import PackedBatch
 from core.errors import UserError
 from core.strategies import Mesh
-from core.strategies.sharding import blocks_of, cut_matrices
-from core.strategies.sizes import AXES, coordinates, resolve
+from core.strategies.axes import AXES, coordinates, resolve
+from core.strategies.parallelise import blocks_of, cut_matrices
 
 ONES = dict.fromkeys(AXES, 1)
 
@@ -152,14 +152,14 @@ def test_recomputing_changes_nothing_in_one_process(rows_module, checkpointing):
 @pytest.mark.parametrize(("rank", "device"), [(0, "cpu"), (1, "meta")])
 def test_only_the_first_process_gives_its_network_memory_where_weights_are_spread(repository, rank, device):
     from core.cli.building import bare_network
-    from core.strategies.place import Place
+    from core.strategies.launch import RankInfo
 
-    place = Place(
+    info = RankInfo(
         launcher="first", rank=rank, world=2, local_world=2, address="localhost", port=1, serves=False
     )
     config = parsed(repository / "configs")
 
-    changed = bare_network(config, place)
+    changed = bare_network(config, info)
 
     network = changed["model.init_args.network"]
     if rank:

@@ -17,7 +17,7 @@ from apps.remote_sensing.tasks.views import draws_of_views, two_views
 from core.data.randomness import draws
 from core.errors import UserError
 from core.objectives.masked_autoencoding import Masking, random_masking
-from core.strategies.gathering import gathered
+from core.strategies.collectives import gathered
 
 __all__ = ["ContrastivePretraining"]
 

@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from apps.remote_sensing.models.dino.siamese import Siamese
 from apps.remote_sensing.models.softcon import SoftConViT
 from apps.remote_sensing.tasks.contrastive import ContrastivePretraining
-from core.strategies.gathering import gathered
+from core.strategies.collectives import gathered
 
 SCRIPT = """
 import sys
 import torch
 import torch.distributed as dist
-from core.strategies.gathering import gathered
+from core.strategies.collectives import gathered
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 own = torch.full((3 - 2 * rank, 2), float(rank), requires_grad=True)

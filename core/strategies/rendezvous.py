@@ -1,5 +1,4 @@
-"""Where the processes of a run meet: a store with keys of their own for every attempt, and the process group
-on top of it.
+"""Rendezvous of the processes of a run: a store with keys for every attempt, and the process group on top.
 
 torchrun starts killed processes again with the same store, where the dead ones' addresses still stand, and
 its count of restarts differs between machines. So rank 0 opens a new attempt, all others sign in with a token
@@ -19,19 +18,19 @@ from typing import Any
 
 import torch.distributed as dist
 
-from core.strategies.place import Place
+from core.strategies.launch import RankInfo
 
-__all__ = ["TIMEOUT", "Ended", "Lost", "Meeting", "announce", "listing"]
+__all__ = ["TIMEOUT", "ProcessLost", "Rendezvous", "RunEnded", "announce", "rank_list"]
 
 TIMEOUT = 1800.0
 PAUSE = 0.05
 
 
-class Lost(Exception):
+class ProcessLost(Exception):
     """A process never came, hangs or is gone: one sentence that says which, for exit code 1."""
 
 
-class Ended(Exception):
+class RunEnded(Exception):
     """Another process ended the run and has said why; this one leaves with the same code, silently.
 
     Attributes:
@@ -44,42 +43,42 @@ class Ended(Exception):
         self.code, self.text = code, text
 
 
-class Meeting:
+class Rendezvous:
     """One process's side of the store.
 
     Args:
-        place: Where this process stands.
+        info: This process.
         timeout: Seconds to wait for the store and for the others.
 
     Raises:
-        Lost: If nobody serves the store in time.
+        ProcessLost: If nobody serves the store in time.
     """
 
-    def __init__(self, place: Place, *, timeout: float = TIMEOUT) -> None:
-        self.place, self.timeout = place, timeout
+    def __init__(self, info: RankInfo, *, timeout: float = TIMEOUT) -> None:
+        self.info, self.timeout = info, timeout
         self.began = time.monotonic()
-        self.root = dist.PrefixStore(f"dfm/{place.run}", self.store(serve=place.serves))
+        self.root = dist.PrefixStore(f"dfm/{info.run}", self.store(serve=info.serves))
         self.here: dist.Store | None = None  # the keys of this attempt, once it is known
         self.attempt = 0
         self._lock, self._acknowledged = threading.Lock(), False
 
     def store(self, *, serve: bool = False) -> dist.Store:
         """Return a connection to the store; every thread needs its own, as one waits for its answers."""
-        place = self.place
+        info = self.info
         try:
             return dist.TCPStore(
-                place.address,
-                place.port,
-                place.world,
+                info.address,
+                info.port,
+                info.world,
                 is_master=serve,
                 timeout=timedelta(seconds=self.timeout),
                 wait_for_workers=False,
                 multi_tenant=serve,
             )
         except RuntimeError as error:
-            raise Lost(
-                f"rank {place.rank} of {place.world} waited {self.timeout:g} s in vain for the first process"
-                f" at {place.address}:{place.port}; check that it runs, that this is its address and"
+            raise ProcessLost(
+                f"rank {info.rank} of {info.world} waited {self.timeout:g} s in vain for the first process"
+                f" at {info.address}:{info.port}; check that it runs, that this is its address and"
                 " that the port is free"
             ) from error
 
@@ -87,12 +86,12 @@ class Meeting:
         """Wait until all processes of this attempt are here.
 
         Raises:
-            Lost: If some do not come in time; it names those that came.
-            Ended: If one of them has ended the run already.
+            ProcessLost: If some do not come in time; it names those that came.
+            RunEnded: If one of them has ended the run already.
         """
         token = uuid.uuid4().hex
-        self.root.set(f"came/{self.place.restarts}/{self.place.rank}", token)
-        if self.place.rank == 0:
+        self.root.set(f"came/{self.info.restarts}/{self.info.rank}", token)
+        if self.info.rank == 0:
             self._lead(token)
         else:
             self._follow(token)
@@ -101,11 +100,11 @@ class Meeting:
         """Return what rank 0 decides, in plain JSON; the others wait for it.
 
         Raises:
-            Ended: If rank 0 could not decide.
-            Lost: If it does not in time.
+            RunEnded: If rank 0 could not decide.
+            ProcessLost: If it does not in time.
         """
         assert self.here is not None
-        if self.place.rank == 0:
+        if self.info.rank == 0:
             value = decide()
             self.here.set(name, json.dumps(value))
             return value
@@ -127,8 +126,8 @@ class Meeting:
         dist.init_process_group(
             backend,
             store=dist.PrefixStore(f"group/{self.attempt}", self.root),
-            rank=self.place.rank,
-            world_size=self.place.world,
+            rank=self.info.rank,
+            world_size=self.info.world,
             timeout=timedelta(seconds=timeout),
         )
 
@@ -145,13 +144,13 @@ class Meeting:
         keys.set("end", json.dumps({"code": code, "text": text}))
         return True
 
-    def ended(self, *, wait: float = 0.0, store: dist.Store | None = None) -> Ended | None:
+    def ended(self, *, wait: float = 0.0, store: dist.Store | None = None) -> RunEnded | None:
         """Return how the run was ended, if it was; look again for `wait` seconds."""
         until = time.monotonic() + wait
         while True:
             for keys in filter(None, (self._keys_of(2, store), self._keys_of(1, store))):
                 if keys.check(["end"]):
-                    return Ended(**json.loads(keys.get("end")))
+                    return RunEnded(**json.loads(keys.get("end")))
             if time.monotonic() >= until:
                 return None
             time.sleep(PAUSE)
@@ -161,7 +160,7 @@ class Meeting:
         with self._lock:
             if not self._acknowledged:
                 self._acknowledged = True
-                root = self.root if store is None else dist.PrefixStore(f"dfm/{self.place.run}", store)
+                root = self.root if store is None else dist.PrefixStore(f"dfm/{self.info.run}", store)
                 root.add(f"told/{self.attempt}", 1)
 
     def told(self, *, wait: float) -> None:
@@ -169,19 +168,19 @@ class Meeting:
         the first that leaves, and who serves the store takes it along.
         """
         self.acknowledge()
-        if self.place.launcher != "torchrun" and not self.place.serves:
+        if self.info.launcher != "torchrun" and not self.info.serves:
             return
         until = time.monotonic() + wait
-        while self.root.add(f"told/{self.attempt}", 0) < self.place.world and time.monotonic() < until:
+        while self.root.add(f"told/{self.attempt}", 0) < self.info.world and time.monotonic() < until:
             time.sleep(PAUSE)
 
     def keys(self, store: dist.Store) -> dist.Store:
         """Return this attempt's keys over another connection."""
-        return dist.PrefixStore(f"dfm/{self.place.run}/{self.attempt}", store)
+        return dist.PrefixStore(f"dfm/{self.info.run}/{self.attempt}", store)
 
     def _keys_of(self, code: int, store: dist.Store | None) -> dist.Store | None:
         if code == 2:
-            root = self.root if store is None else dist.PrefixStore(f"dfm/{self.place.run}", store)
+            root = self.root if store is None else dist.PrefixStore(f"dfm/{self.info.run}", store)
             return dist.PrefixStore("mistake", root)
         return self.here if store is None or self.here is None else self.keys(store)
 
@@ -193,15 +192,15 @@ class Meeting:
     def _lead(self, token: str) -> None:
         here = self._open(self.root.add("attempts", 1))
         here.set("here/0", token)
-        names = [f"here/{rank}" for rank in range(self.place.world)]
+        names = [f"here/{rank}" for rank in range(self.info.world)]
         while not here.check(names):
             self._pause(names=names)
         tokens = [here.get(name).decode() for name in names]
         here.set("open", json.dumps(tokens))
 
     def _follow(self, token: str) -> None:
-        rank, known = self.place.rank, 0
-        names = [f"came/{self.place.restarts}/{other}" for other in range(self.place.world)]
+        rank, known = self.info.rank, 0
+        names = [f"came/{self.info.restarts}/{other}" for other in range(self.info.world)]
         while True:
             attempt = self.root.add("attempts", 0)
             if attempt != known:
@@ -225,16 +224,16 @@ class Meeting:
             keys = self.here if names and names[0].startswith("here") else self.root
             assert keys is not None
             came = [rank for rank, name in enumerate(names) if keys.check([name])]
-            world = self.place.world
+            missing = [rank for rank in range(self.info.world) if rank not in came]
             why = why or (
-                f"only {listing(came)} of {world} came, not {listing(sorted(set(range(world)) - set(came)))};"
+                f"only {rank_list(came)} of {self.info.world} came, not {rank_list(missing)};"
                 " see what those say, and that every machine starts the same number of processes"
             )
-            raise Lost(f"after {self.timeout:g} s {why}")
+            raise ProcessLost(f"after {self.timeout:g} s {why}")
         time.sleep(PAUSE)
 
 
-def listing(ranks: Sequence[int]) -> str:
+def rank_list(ranks: Sequence[int]) -> str:
     """Return `rank 3`, `ranks 0, 2 and 5`, or, for many, the first of them and their number."""
     if not ranks:
         return "no rank"
@@ -244,15 +243,15 @@ def listing(ranks: Sequence[int]) -> str:
     return f"rank {shown[0]}" if len(shown) == 1 else f"ranks {', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def announce(place: Place, mistake: str, *, timeout: float = 60.0) -> bool:
+def announce(info: RankInfo, mistake: str, *, timeout: float = 60.0) -> bool:
     """End the run for a user's mistake that was found before the processes met, and tell whether this process
     is to say it: the first that finds one is.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all at the first that leaves
     try:
-        meeting = Meeting(place, timeout=timeout)
-        speaks = meeting.end(2, mistake)
-        meeting.told(wait=30.0)
-    except (Lost, RuntimeError):
+        rendezvous = Rendezvous(info, timeout=timeout)
+        speaks = rendezvous.end(2, mistake)
+        rendezvous.told(wait=30.0)
+    except (ProcessLost, RuntimeError):
         return True
     return speaks

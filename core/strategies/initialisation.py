@@ -1,4 +1,4 @@
-"""How every process comes to the weights of one: the first builds and loads them, the others receive theirs.
+"""Initialisation of a network on all processes: the first builds and loads them, the others receive theirs.
 
 The first process holds the whole network in its host's memory while the weights are handed out, one tensor at
 a time; the others may have built theirs on the meta device and never hold more than their pieces and one
@@ -14,15 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from core.backbones.gradient_norm import local
 from core.errors import UserError
-from core.strategies.pieces import like, local
+from core.strategies.sharded_tensors import like
 
-__all__ = ["materialise", "on_first_rank", "receive", "share_random_state", "snapshot", "start"]
+__all__ = ["load_and_freeze", "materialise", "on_first_rank", "receive", "share_random_state", "snapshot"]
 
 Result = TypeVar("Result")
 
 
-def start(
+def load_and_freeze(
     network: nn.Module,
     *,
     load: Callable[[], Result] | None = None,

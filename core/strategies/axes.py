@@ -1,6 +1,4 @@
-"""The sizes of a mesh: which axes there are, what "auto" becomes, and whether they fill the processes of a
-run.
-"""
+"""The axes of a mesh: their sizes, what "auto" becomes, and the groups of processes along them."""
 
 from __future__ import annotations
 
@@ -8,9 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
 from core.errors import UserError
 
-__all__ = ["AXES", "Size", "check", "coordinates", "resolve"]
+__all__ = ["AXES", "ProcessGrid", "Size", "check", "coordinates", "resolve"]
 
 AXES = ("replicate", "shard", "context", "tensor")  # outermost first: neighbours in rank share a tensor group
 Size = int | Literal["auto"]
@@ -79,8 +80,52 @@ def resolve(sizes: Mapping[str, Size], world: int) -> dict[str, int]:
 
 
 def coordinates(sizes: Mapping[str, int], rank: int) -> dict[str, int]:
-    """Return the place of `rank` on every axis; the last axis of `AXES` varies fastest."""
-    place: dict[str, int] = {}
+    """Return the coordinate of `rank` on every axis; the last axis of `AXES` varies fastest."""
+    position: dict[str, int] = {}
     for axis in reversed(AXES):
-        rank, place[axis] = divmod(rank, sizes[axis])
-    return place
+        rank, position[axis] = divmod(rank, sizes[axis])
+    return position
+
+
+class ProcessGrid:
+    """A device mesh of the axes that are larger than 1, and the groups on it.
+
+    Args:
+        sizes: Axis to size, as `resolve` returns them.
+        device: Type of the devices.
+        rank: This process's number.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], *, device: str, rank: int) -> None:
+        self.sizes = dict(sizes)
+        self.coordinates = coordinates(sizes, rank)
+        axes = tuple(axis for axis in AXES if sizes[axis] > 1) or ("replicate",)
+        self.mesh: DeviceMesh = init_device_mesh(
+            device, tuple(sizes[axis] for axis in axes), mesh_dim_names=axes
+        )
+        self._groups: dict[tuple[str, ...], dist.ProcessGroup | None] = {}
+
+    def group(self, *axes: str) -> dist.ProcessGroup | None:
+        """Return the processes that differ from this one on the given axes only; None if there are no
+        others.
+        """
+        if axes not in self._groups:
+            self._groups[axes] = self._new_group(tuple(axis for axis in axes if self.sizes[axis] > 1))
+        return self._groups[axes]
+
+    def sharding(self) -> DeviceMesh:
+        """Return the axis that weights are sharded over, after the one they are replicated over if there is
+        one. Processes with other slices of a sequence hold other pieces too.
+        """
+        axis = "shard"
+        if self.sizes["context"] > 1:
+            axis = "shard_context"
+            self.mesh["shard", "context"]._flatten(axis)
+        return self.mesh["replicate", axis] if self.sizes["replicate"] > 1 else self.mesh[axis]
+
+    def _new_group(self, axes: tuple[str, ...]) -> dist.ProcessGroup | None:
+        if len(axes) == 1:
+            return self.mesh.get_group(axes[0])
+        if axes and math.prod(self.sizes[axis] for axis in axes) == dist.get_world_size():
+            return dist.group.WORLD
+        return self.mesh[axes]._flatten("_".join(("all", *axes))).get_group() if axes else None

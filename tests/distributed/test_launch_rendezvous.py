@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from core.strategies.meeting import Ended, Lost, Meeting, listing
-from core.strategies.place import Place
-from core.strategies.watch import Watch
+from core.strategies.heartbeat import Heartbeat
+from core.strategies.launch import RankInfo
+from core.strategies.rendezvous import ProcessLost, Rendezvous, RunEnded, rank_list
 
 WORLD = 3
 
@@ -28,16 +28,16 @@ def threads():
         yield pool
 
 
-def meeting(store: dist.TCPStore, rank: int, timeout: float = 20.0, restarts: int = 0) -> Meeting:
-    place = Place("torchrun", rank, WORLD, WORLD, "127.0.0.1", store.port, False, "run", restarts)
-    return Meeting(place, timeout=timeout)
+def rendezvous(store: dist.TCPStore, rank: int, timeout: float = 20.0, restarts: int = 0) -> Rendezvous:
+    info = RankInfo("torchrun", rank, WORLD, WORLD, "127.0.0.1", store.port, False, "run", restarts)
+    return Rendezvous(info, timeout=timeout)
 
 
 def gathered(threads, store, ranks=range(WORLD), **how) -> list[Future]:
     """Let `ranks` come in this order, each once the one before is on its way."""
 
-    def come(rank: int) -> Meeting:
-        own = meeting(store, rank, **how)
+    def come(rank: int) -> Rendezvous:
+        own = rendezvous(store, rank, **how)
         own.gather()
         return own
 
@@ -46,8 +46,8 @@ def gathered(threads, store, ranks=range(WORLD), **how) -> list[Future]:
 
 def test_all_meet_and_hear_what_rank_zero_decides(store, threads):
     met = [future.result() for future in gathered(threads, store, (2, 0, 1))]
-    met.sort(key=lambda one: one.place.rank)
-    asked = [threads.submit(one.share, "folder", lambda one=one: f"runs/{one.place.rank}") for one in met]
+    met.sort(key=lambda one: one.info.rank)
+    asked = [threads.submit(one.share, "folder", lambda one=one: f"runs/{one.info.rank}") for one in met]
     assert [future.result() for future in asked] == ["runs/0"] * WORLD
 
 
@@ -63,14 +63,14 @@ def test_a_second_attempt_meets_by_itself_over_the_same_store(store, threads):
 
 def test_an_attempt_that_broke_off_while_meeting_harms_no_later_one(store, threads):
     dead = gathered(threads, store, (0, 1), timeout=0.5)
-    assert all(isinstance(future.exception(), Lost) for future in dead)
+    assert all(isinstance(future.exception(), ProcessLost) for future in dead)
     again = [future.result() for future in gathered(threads, store, (2, 1, 0))]
     assert {one.attempt for one in again} == {2}
 
 
 def test_who_came_is_named_when_one_does_not(store, threads):
     errors = [future.exception() for future in gathered(threads, store, (0, 2), timeout=0.5)]
-    assert all(isinstance(error, Lost) for error in errors)
+    assert all(isinstance(error, ProcessLost) for error in errors)
     assert "only ranks 0 and 2 of 3 came, not rank 1" in str(errors[0])
 
 
@@ -80,18 +80,18 @@ def test_who_came_is_named_when_rank_zero_does_not(store, threads):
 
 
 def test_a_store_that_nobody_serves_is_said_to_be_missing(launching):
-    place = Place("slurm", 1, 2, 2, "127.0.0.1", launching.free_port(), False)
-    with pytest.raises(Lost, match=r"rank 1 of 2 waited 0\.5 s in vain"):
-        Meeting(place, timeout=0.5)
+    info = RankInfo("slurm", 1, 2, 2, "127.0.0.1", launching.free_port(), False)
+    with pytest.raises(ProcessLost, match=r"rank 1 of 2 waited 0\.5 s in vain"):
+        Rendezvous(info, timeout=0.5)
 
 
 def test_a_mistake_before_the_meeting_is_said_once_and_ends_all_attempts(store, threads):
     waiting = gathered(threads, store, (0,))
-    speaks = [meeting(store, rank).end(2, "no such file") for rank in (1, 2)]
+    speaks = [rendezvous(store, rank).end(2, "no such file") for rank in (1, 2)]
     error = waiting[0].exception()
     assert speaks == [True, False]
-    assert isinstance(error, Ended) and (error.code, error.text) == (2, "no such file")
-    assert isinstance(gathered(threads, store, (1,), restarts=1)[0].exception(), Ended)
+    assert isinstance(error, RunEnded) and (error.code, error.text) == (2, "no such file")
+    assert isinstance(gathered(threads, store, (1,), restarts=1)[0].exception(), RunEnded)
 
 
 def test_a_loss_ends_one_attempt_and_not_the_next(store, threads):
@@ -103,37 +103,37 @@ def test_a_loss_ends_one_attempt_and_not_the_next(store, threads):
 
 def test_a_process_that_falls_silent_ends_the_others(store, threads, capsys):
     met = [future.result() for future in gathered(threads, store)]
-    watches = [Watch(one, timeout=0.6, grace=60.0, interval=0.05) for one in met]
-    for watch in watches[:2]:
-        watch.start()
+    heartbeats = [Heartbeat(one, timeout=0.6, grace=60.0, interval=0.05) for one in met]
+    for heartbeat in heartbeats[:2]:
+        heartbeat.start()
     until = time.monotonic() + 10
-    while not all(watch.code for watch in watches[:2]) and time.monotonic() < until:
+    while not all(heartbeat.code for heartbeat in heartbeats[:2]) and time.monotonic() < until:
         time.sleep(0.05)
     said = capsys.readouterr().err
-    for watch in watches[:2]:
-        watch.stop()
-    assert [watch.code for watch in watches[:2]] == [1, 1]
+    for heartbeat in heartbeats[:2]:
+        heartbeat.stop()
+    assert [heartbeat.code for heartbeat in heartbeats[:2]] == [1, 1]
     assert said.count("dfm: ") == 1
     assert "rank 2 has given no sign of life" in said
 
 
 def test_a_process_that_is_done_is_not_missed(store, threads):
     met = [future.result() for future in gathered(threads, store)]
-    watches = [Watch(one, timeout=0.5, grace=60.0, interval=0.05) for one in met]
-    for watch in watches:
-        watch.start()
+    heartbeats = [Heartbeat(one, timeout=0.5, grace=60.0, interval=0.05) for one in met]
+    for heartbeat in heartbeats:
+        heartbeat.start()
     time.sleep(0.2)
-    watches[2].stop()
+    heartbeats[2].stop()
     time.sleep(1.0)
-    codes = [watch.code for watch in watches[:2]]
-    for watch in watches[:2]:
-        watch.stop()
+    codes = [heartbeat.code for heartbeat in heartbeats[:2]]
+    for heartbeat in heartbeats[:2]:
+        heartbeat.stop()
     assert codes == [None, None]
 
 
 def test_a_run_of_another_name_in_the_same_store_is_another_run(store, threads):
     met = [future.result() for future in gathered(threads, store)]
-    other = Meeting(replace(met[0].place, run="other"), timeout=1.0)
+    other = Rendezvous(replace(met[0].info, run="other"), timeout=1.0)
     met[0].end(2, "no such file")
     assert other.ended() is None
 
@@ -143,4 +143,4 @@ def test_a_run_of_another_name_in_the_same_store_is_another_run(store, threads):
     [([], "no rank"), ([3], "rank 3"), ([0, 2, 5], "ranks 0, 2 and 5"), (list(range(99)), "99 ranks (0, 1,")],
 )
 def test_ranks_are_listed_as_one_would_say_them(ranks, words):
-    assert listing(ranks).startswith(words)
+    assert rank_list(ranks).startswith(words)

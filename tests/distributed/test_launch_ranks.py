@@ -1,4 +1,4 @@
-"""What launchers say of a process becomes its place; what a recipe says must agree with it."""
+"""What launchers say of a process becomes its rank; what a recipe says must agree with it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import torch
 
 from core.errors import UserError
 from core.resume.requeue import in_slurm, requeue
-from core.strategies.launch import backend_for
-from core.strategies.place import Place, devices_and_strategy, find_job, find_place
-from core.strategies.settings import Launch
+from core.strategies.launch import Launch, RankInfo, devices_and_strategy, job_info, rank_info
+from core.strategies.processes import backend_for
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -50,22 +49,22 @@ def addresses(monkeypatch):
 
 
 def test_torchrun_says_where_a_process_stands():
-    assert find_place(TORCHRUN) == Place("torchrun", 5, 8, 4, "first", 29500, False, "none", 2)
+    assert rank_info(TORCHRUN) == RankInfo("torchrun", 5, 8, 4, "first", 29500, False, "none", 2)
 
 
 def test_rank_zero_serves_the_store_where_torchrun_does_not():
     without = TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False", "RANK": "0"}
-    assert find_place(without).serves
+    assert rank_info(without).serves
 
 
 def test_srun_says_where_a_process_stands(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    assert find_place() == Place("slurm", 0, 4, 2, "node07", 19711, True)
+    assert rank_info() == RankInfo("slurm", 0, 4, 2, "node07", 19711, True)
 
 
 def test_the_first_process_says_where_one_it_started_stands():
-    assert find_place(STARTED_BY_THE_FIRST) == Place("first", 3, 4, 2, "first", 29500, False)
+    assert rank_info(STARTED_BY_THE_FIRST) == RankInfo("first", 3, 4, 2, "first", 29500, False)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_the_first_process_says_where_one_it_started_stands():
     ids=["nothing", "torchrun of one", "srun of one", "a shell of SLURM's", "no srun"],
 )
 def test_one_process_has_no_place_among_others(alone):
-    assert find_place(alone) is None
+    assert rank_info(alone) is None
 
 
 @pytest.mark.parametrize(
@@ -93,30 +92,30 @@ def test_one_process_has_no_place_among_others(alone):
     ],
 )
 def test_a_job_that_may_start_again_has_a_name(found, name, again):
-    assert (find_job(found).name, find_job(found).again) == (name, again)
+    assert (job_info(found).name, job_info(found).again) == (name, again)
 
 
 @pytest.mark.parametrize("drawn", ["none", "0f3c1b1e-8f0e-4b8a-9d27-3f3f5d3b2c11"])
 def test_a_name_that_torchrun_draws_is_none(drawn):
-    assert find_job(TORCHRUN | {"TORCHELASTIC_RUN_ID": drawn}) is None
+    assert job_info(TORCHRUN | {"TORCHELASTIC_RUN_ID": drawn}) is None
 
 
 @pytest.mark.parametrize(
     "given", [{}, {"devices": 1, "num_nodes": 1}, {"devices": "auto", "strategy": "auto"}]
 )
 def test_the_launcher_decides_on_the_sizes(given):
-    filled = devices_and_strategy(given, find_place(TORCHRUN))
+    filled = devices_and_strategy(given, rank_info(TORCHRUN))
     assert filled == {"devices": 4, "num_nodes": 2, "strategy": "ddp"}
 
 
 def test_a_strategy_that_is_named_stays():
     strategy = {"class_path": "core.strategies.Mesh"}
-    assert devices_and_strategy({"strategy": strategy}, find_place(TORCHRUN))["strategy"] is strategy
+    assert devices_and_strategy({"strategy": strategy}, rank_info(TORCHRUN))["strategy"] is strategy
 
 
 def test_sizes_that_contradict_the_launcher_are_refused():
     with pytest.raises(UserError, match=r"trainer.devices is 3, but torchrun started 4 processes on each"):
-        devices_and_strategy({"devices": 3}, find_place(TORCHRUN))
+        devices_and_strategy({"devices": 3}, rank_info(TORCHRUN))
 
 
 def test_a_process_alone_keeps_its_sizes():

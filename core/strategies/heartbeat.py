@@ -14,38 +14,38 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from core.strategies.meeting import Meeting, listing
+from core.strategies.rendezvous import Rendezvous
 
-__all__ = ["Watch"]
+__all__ = ["Heartbeat"]
 
 DONE = "done"
 
 
-class Watch(threading.Thread):
+class Heartbeat(threading.Thread):
     """Beat in the store, watch the next rank's beat, and look whether the run was ended.
 
     Each process watches one other, so that the store's work grows with their number and not with its square.
 
     Args:
-        meeting: Where the processes met.
+        rendezvous: Where the processes met.
         timeout: Seconds of silence after which a process counts as lost.
         grace: Seconds the main thread has to leave by itself once the run has ended.
-        casualty: Says which process that this one started has died, if one has.
+        killed: Says which process that this one started has died, if one has.
         interval: Seconds between beats; None takes one second, and more where there are many processes.
     """
 
     def __init__(
         self,
-        meeting: Meeting,
+        rendezvous: Rendezvous,
         *,
         timeout: float,
         grace: float = 15.0,
-        casualty: Callable[[], str | None] = lambda: None,
+        killed: Callable[[], str | None] = lambda: None,
         interval: float | None = None,
     ) -> None:
-        super().__init__(daemon=True, name="dfm-watch")
-        self.meeting, self.timeout, self.grace, self.casualty = meeting, timeout, grace, casualty
-        self.interval = interval or min(30.0, max(1.0, meeting.place.world / 64))
+        super().__init__(daemon=True, name="dfm-heartbeat")
+        self.rendezvous, self.timeout, self.grace, self.killed = rendezvous, timeout, grace, killed
+        self.interval = interval or min(30.0, max(1.0, rendezvous.info.world / 64))
         self.code: int | None = None  # how the run ended, once it has
         self._lock, self._leaving = threading.Lock(), threading.Event()
         self._answered = time.monotonic()
@@ -64,17 +64,17 @@ class Watch(threading.Thread):
 
     def silent(self) -> list[int]:
         """Return the ranks whose beat has stopped; takes three intervals."""
-        keys = self.meeting.keys(self.meeting.store())
+        keys = self.rendezvous.keys(self.rendezvous.store())
         before = self._beats(keys)
         self._leaving.wait(3 * self.interval)
         after = self._beats(keys)
-        own = self.meeting.place.rank
+        own = self.rendezvous.info.rank
         return [r for r in before if r != own and before[r] == after[r] != DONE]
 
     def run(self) -> None:
         """Beat until stopped; a store that does not answer is the judge's business."""
         try:
-            self._store = self.meeting.store()
+            self._store = self.rendezvous.store()
             self._beat()
         except Exception:  # the store is gone, and nobody had ended the run
             if not self._leaving.is_set():
@@ -82,26 +82,26 @@ class Watch(threading.Thread):
 
     def orphaned(self) -> None:
         """Say that who serves the store is gone; no other process can be told, so each says it once."""
-        who = "torchrun's agent" if self.meeting.place.launcher == "torchrun" else "rank 0"
+        who = "torchrun's agent" if self.rendezvous.info.launcher == "torchrun" else "rank 0"
         why = "left without a word: killed, or the machine is gone"
         self._over(1, f"{who} {why}; the run can go on with --ckpt_path last")
 
     def _beat(self) -> None:
         assert self._store is not None
-        keys, place = self.meeting.keys(self._store), self.meeting.place
-        following = (place.rank + 1) % place.world
+        keys, info = self.rendezvous.keys(self._store), self.rendezvous.info
+        following = (info.rank + 1) % info.world
         count, seen, since = 0, b"", time.monotonic()
         while not self._leaving.wait(self.interval):
             count += 1
-            keys.set(f"beat/{place.rank}", str(count))
+            keys.set(f"beat/{info.rank}", str(count))
             self._answered = now = time.monotonic()
             if self.code is None:
-                end = self.meeting.ended(store=self._store)
+                end = self.rendezvous.ended(store=self._store)
                 if end is not None:
-                    self.meeting.acknowledge(store=self._store)
+                    self.rendezvous.acknowledge(store=self._store)
                     self._over(end.code, None)
                     return  # the store may go now
-                if (died := self.casualty()) is not None:
+                if (died := self.killed()) is not None:
                     self._say(died)
             name = f"beat/{following}"
             beat = keys.get(name) if keys.check([name]) else b""
@@ -112,10 +112,10 @@ class Watch(threading.Thread):
                     f"rank {following} has given no sign of life for {self.timeout:g} s: it is stopped, hangs"
                     " or its machine is gone; the run can go on with --ckpt_path last"
                 )
-        keys.set(f"beat/{place.rank}", DONE)
+        keys.set(f"beat/{info.rank}", DONE)
 
     def _say(self, sentence: str) -> None:
-        first = self.meeting.end(1, sentence, store=self._store)
+        first = self.rendezvous.end(1, sentence, store=self._store)
         self._over(1, sentence if first else None)
 
     def _over(self, code: int, sentence: str | None) -> None:
@@ -134,7 +134,7 @@ class Watch(threading.Thread):
             if self.code is None and now - self._answered > self.timeout + self.grace:
                 self._over(
                     1,
-                    f"the process that serves the store has not answered {listing([self.meeting.place.rank])}"
+                    f"the process that serves the store has not answered rank {self.rendezvous.info.rank}"
                     f" for {now - self._answered:.0f} s; the run can go on with --ckpt_path last",
                 )
             if self.code is None:
@@ -147,7 +147,7 @@ class Watch(threading.Thread):
 
     def _beats(self, keys: dist.Store) -> dict[int, str]:
         found = {}
-        for rank in range(self.meeting.place.world):
+        for rank in range(self.rendezvous.info.world):
             name = f"beat/{rank}"
             found[rank] = keys.get(name).decode() if keys.check([name]) else ""
         return found

@@ -1,38 +1,66 @@
-"""Optimizers that step this rank's pieces of sharded parameters as plain tensors."""
+"""What is the same for whole tensors and for shards of a mesh: layout, clipping, and the optimizer's step."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, optim
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn, optim
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from core.strategies.pieces import align, local
+from core.backbones.gradient_norm import global_norm, local
 
-__all__ = ["ready"]
+__all__ = ["align", "clip_by_norm", "like", "step_shards", "whole"]
 
 # They change every number by itself, so a piece is stepped as the whole would be.
 _ELEMENTWISE = (
-    optim.Adadelta,
-    optim.Adagrad,
-    optim.Adam,
-    optim.Adamax,
-    optim.AdamW,
-    optim.ASGD,
-    optim.NAdam,
-    optim.RAdam,
-    optim.RMSprop,
-    optim.Rprop,
-    optim.SGD,
-)
+    optim.Adadelta, optim.Adagrad, optim.Adam, optim.Adamax, optim.AdamW, optim.ASGD, optim.NAdam,
+    optim.RAdam, optim.RMSprop, optim.Rprop, optim.SGD,
+)  # fmt: skip
 
 
-def ready(optimizer: Optimizer) -> None:
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; every rank of its mesh must ask."""
+    return tensor.full_tensor().detach() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def align(parameter: Tensor) -> None:
+    """Lay a parameter's gradient out as the parameter is; tensor-parallel layers may leave it otherwise."""
+    gradient = parameter.grad
+    if not isinstance(parameter, DTensor) or not isinstance(gradient, DTensor):
+        return
+    if gradient.placements != parameter.placements:
+        parameter.grad = gradient.redistribute(placements=parameter.placements)
+
+
+def like(full: Tensor, pattern: Tensor) -> Tensor:
+    """Spread a whole tensor, the same on every rank, as `pattern` is; nothing is sent."""
+    if not isinstance(pattern, DTensor):
+        return full
+    return distribute_tensor(full, pattern.device_mesh, pattern.placements, src_data_rank=None)
+
+
+def clip_by_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients so that their common norm is at most `limit`; return the norm before.
+
+    Args:
+        parameters: Their gradients are changed in place.
+        limit: Largest norm that is left alone.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = global_norm(gradients)
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+    for gradient in gradients:
+        piece = local(gradient)
+        piece.mul_(factor.to(piece.device, piece.real.dtype if piece.is_complex() else piece.dtype))
+    return norm
+
+
+def step_shards(optimizer: Optimizer) -> None:
     """Let an optimizer step its parameters' pieces, in place.
 
     One that changes every number by itself sees plain tensors: DTensors would cost more than the step, and
