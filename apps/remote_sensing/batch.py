@@ -1,4 +1,4 @@
-"""The batch every network of images of the Earth is fed with."""
+"""The batch every network of images of the Earth is fed with, and what is known of the data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,67 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from core.data.batch import IGNORE, Batch
+from core.data.facts import Facts
 from core.errors import UserError
 
-__all__ = ["IGNORE", "SceneBatch"]
+__all__ = ["IGNORE", "SceneBatch", "SceneFacts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFacts(Facts):
+    """How images were read and what their labels are: enough to map another scene from a checkpoint alone.
+
+    Attributes:
+        bands: Names, in the network's order.
+        mean: Of each band, in units of stored numbers times `scale`.
+        std: The same.
+        scale: Stored numbers are multiplied by it before `mean` and `std` hold.
+        frames: Dates of a scene.
+        sensor: Whose numbers names of bands are, or None.
+        target: What the labels are: `segmentation`, `regression`, `classification`, `multilabel` or `none`.
+        classes: Their names.
+        class_counts: Labelled pixels or scenes of each, empty where nobody counted.
+        nodata: Number that stands for no measurement in files that do not say it, or None.
+        fill: What pixels without data become.
+        fill_before: Whether that is before the normalisation.
+        resize: Side to which windows are resized, or None.
+        window: Side of the training windows in pixels of the files, or None where nobody knows.
+        order: Date and band of each date and band where a reader mixes them up on purpose, else None.
+        time: Whether networks are told dates.
+        first_day: Number of the first of January.
+        location: Whether networks are told latitude and longitude.
+        longitude_first: Whether longitude comes first.
+        kind: What the task was for; `features` before any task.
+        temperature: What logits are divided by for probabilities.
+        label_mean: Of the training labels of a regression.
+        label_std: The same.
+        quantity: What a regression's numbers are called.
+    """
+
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1.0
+    frames: int = 1
+    sensor: str | None = None
+    target: str = "none"
+    classes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+    nodata: float | None = None
+    fill: float = 0.0
+    fill_before: bool = False
+    resize: int | None = None
+    window: int | None = None
+    order: tuple[tuple[int, int], ...] | None = None
+    time: bool = False
+    first_day: int = 1
+    location: bool = False
+    longitude_first: bool = False
+    kind: str = "features"
+    temperature: float = 1.0
+    label_mean: float = 0.0
+    label_std: float = 1.0
+    quantity: str = "value"
 
 
 @dataclass(frozen=True, eq=False)

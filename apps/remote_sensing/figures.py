@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apps.remote_sensing.batch import IGNORE
+from apps.remote_sensing.batch import IGNORE, SceneFacts
 from core.figures.lettering import headline, named, shortened, text_width, unlike, wrapped
 from core.figures.style import PALETTE, new_figure, style
 
@@ -108,9 +108,7 @@ def stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[A
     return low, high
 
 
-def examples_figure(
-    examples: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *, title: str = ""
-) -> Figure:
+def examples_figure(examples: Sequence[Mapping[str, Any]], facts: SceneFacts, *, title: str = "") -> Figure:
     """Draw scenes: each date in colour, then label, prediction, and doubt or error.
 
     Scenes with maps have a row each; scenes with labels of the whole stand side by side, these below.
@@ -136,15 +134,15 @@ def examples_figure(
             for axis, panel in zip(axes[row, first:], shown, strict=False):
                 _draw(figure, axis, panel, heading=row == 0)
             _below(axes[row, first], caption)
-        if mapped and facts["target"] == "segmentation":
-            legend(figure, facts["classes"], class_colours(facts["classes"]))
+        if mapped and facts.target == "segmentation":
+            legend(figure, facts.classes, class_colours(facts.classes))
         headline(figure, title)
         _fit(figure, axes, examples)
     return figure
 
 
 def reconstruction_figure(
-    examples: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *, title: str = ""
+    examples: Sequence[Mapping[str, Any]], facts: SceneFacts, *, title: str = ""
 ) -> Figure:
     """Draw scenes and their dates in rows: what there was, what the network saw, what it made of it.
 
@@ -160,11 +158,11 @@ def reconstruction_figure(
         for row, (example, date) in enumerate(lines):
             image, made = (example[name][:, date].float().numpy() for name in ("image", "prediction"))
             valid, removed = (example[name][date].numpy() for name in ("valid", "removed"))
-            chosen = _denormalised(image, facts)[_places(facts["bands"])]
+            chosen = _denormalised(image, facts)[_places(facts.bands)]
             options = {
-                "bands": facts["bands"],
-                "mean": facts["mean"],
-                "std": facts["std"],
+                "bands": facts.bands,
+                "mean": facts.mean,
+                "std": facts.std,
                 "limits": stretched(chosen, valid),
             }
             whole, guess = composite(image, valid=valid, **options), composite(made, **options)
@@ -205,37 +203,35 @@ def legend(
     figure.legend(handles=patches, loc="outside lower center", ncols=columns)
 
 
-def _mapped(example: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def _mapped(example: Mapping[str, Any], facts: SceneFacts) -> bool:
     """Say whether there is a class or a number for each pixel."""
     made = example.get("prediction")
-    if facts["target"] == "regression":
+    if facts.target == "regression":
         return made is not None and made.ndim == 2
-    return bool(facts["target"] == "segmentation")
+    return bool(facts.target == "segmentation")
 
 
-def _panels(example: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _panels(example: Mapping[str, Any], facts: SceneFacts) -> list[dict[str, Any]]:
     image, valid = example["image"].float().numpy(), example["valid"].numpy()
     dates = image.shape[1]
     panels = [
         {
             "head": f"date {date + 1}" if dates > 1 else "scene",
             "picture": composite(
-                image[:, date], facts["bands"], mean=facts["mean"], std=facts["std"], valid=valid[date]
+                image[:, date], facts.bands, mean=facts.mean, std=facts.std, valid=valid[date]
             ),
         }
         for date in range(dates)
     ]
     if _mapped(example, facts):
-        draw = _maps if facts["target"] == "segmentation" else _numbers
+        draw = _maps if facts.target == "segmentation" else _numbers
         panels += draw(example, facts, valid.any(0))
     return panels
 
 
-def _maps(
-    example: Mapping[str, Any], facts: Mapping[str, Any], seen: NDArray[np.bool_]
-) -> list[dict[str, Any]]:
+def _maps(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return panels of classes and doubt; what was made of pixels without data is grey."""
-    palette = np.asarray(class_colours(facts["classes"]), np.float32) / 255
+    palette = np.asarray(class_colours(facts.classes), np.float32) / 255
     panels: list[dict[str, Any]] = []
     for head, known in (("label", np.ones_like(seen)), ("prediction", seen)):
         if example.get(head) is not None:
@@ -247,9 +243,7 @@ def _maps(
     return panels
 
 
-def _numbers(
-    example: Mapping[str, Any], facts: Mapping[str, Any], seen: NDArray[np.bool_]
-) -> list[dict[str, Any]]:
+def _numbers(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return panels of numbers and their error; those that are unknown or without data are grey."""
     known = example["label"].float().numpy()
     made = np.where(seen, example["prediction"].float().numpy(), np.nan)
@@ -300,11 +294,11 @@ def _below(axis: Any, text: str) -> None:
                   fontsize=_SMALL, va="top", annotation_clip=False)  # fmt: skip
 
 
-def _caption(figure: Figure, example: Mapping[str, Any], facts: Mapping[str, Any], *, inches: float) -> str:
+def _caption(figure: Figure, example: Mapping[str, Any], facts: SceneFacts, *, inches: float) -> str:
     """Return a scene's name and, without maps, what it is and what it was taken for."""
     text = shortened(example["name"])
     if example.get("prediction") is not None and not _mapped(example, facts):
-        text += f"\n{_verdict(example.get('label'), example['prediction'], facts['classes'])}"
+        text += f"\n{_verdict(example.get('label'), example['prediction'], facts.classes)}"
     return wrapped(figure, text, inches=inches, size=_SMALL)
 
 
@@ -347,6 +341,6 @@ def _places(bands: Sequence[str]) -> list[int]:
     return [0, 0, 0] if len(known) < 3 else [0, 1, 2]
 
 
-def _denormalised(image: NDArray[Any], facts: Mapping[str, Any]) -> NDArray[Any]:
-    mean, std = (np.asarray(facts[name], np.float32)[:, None, None] for name in ("mean", "std"))
+def _denormalised(image: NDArray[Any], facts: SceneFacts) -> NDArray[Any]:
+    mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (facts.mean, facts.std))
     return image * std + mean

@@ -60,9 +60,11 @@ class Facts:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
+            domain = cls.__module__.split(".")[1]
             raise UserError(
-                f"{where} does not hold the facts of {cls.__module__.split('.')[1]} data "
-                f"({name}: {first['msg'].lower()}); give one that `dfm fit` of this version wrote"
+                f"{where} does not hold the facts of {domain} data ({name}: {first['msg'].lower()}), so it "
+                f"is none of {domain.replace('_', ' ')}, or of another version; give one that "
+                f"`dfm {domain.replace('_', '-')} fit` wrote"
             ) from error
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from apps.remote_sensing.batch import IGNORE
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data.readers.source import Scene, Source
 from apps.remote_sensing.data.readers.usable import mixed_order, usable
 from apps.remote_sensing.data.samples import SceneSet, Style, tile_windows
@@ -136,48 +136,48 @@ class Scenes(DataModule):
         self.statistics_folder = Path(statistics_folder) if statistics_folder else None
         self.skipped: list[str] = []
         source.refused = self.skipped if bad_files == "skip" else None
-        self._known: Mapping[str, Any] = {}
+        self._known: SceneFacts | None = None
         self._scenes: dict[str, list[Scene]] = {}
         self._style: Style | None = None
         self._side: int | None = None
-        self._order: list[list[int]] | None = None
+        self._order: tuple[tuple[int, int], ...] | None = None
         self._constants: Mapping[str, tuple[float, float]] = {}
         self._counted: Statistics | None = None
 
     # --- what tasks and figures ask for ---
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a task must know, in plain containers, enough to map another scene from a checkpoint alone."""
+    def facts(self) -> SceneFacts:
+        """What a task must know, enough to map another scene from a checkpoint alone."""
         style, source = self.style, self.source
-        return {
-            "bands": [source.bands[band] for band in style.bands],
-            "sensor": source.sensor,
-            "frames": source.frames,
-            "target": source.target,
-            "classes": list(source.classes),
-            "ignore": IGNORE,
-            "scale": style.scale,
-            "mean": [self._constants[source.bands[band]][0] for band in style.bands],
-            "std": [self._constants[source.bands[band]][1] for band in style.bands],
-            "fill": self.fill,
-            "fill_before": self.fill_before,
-            "time": style.time,
-            "first_day": self.first_day,
-            "location": style.location,
-            "longitude_first": self.longitude_first,
-            "resize": self.resize,
-            "window": self._side,
-            "order": self._order,
-            "nodata": source.default_nodata if source.nodata is None else source.nodata,
-            "class_counts": list(self._counted.classes) if self._counted else [],
-            "sources": [source.name],
-            "licences": [source.licence] if source.licence else [],
-        }
+        bands = tuple(source.bands[band] for band in style.bands)
+        return SceneFacts(
+            bands=bands,
+            sensor=source.sensor,
+            frames=source.frames,
+            target=source.target,
+            classes=tuple(source.classes),
+            scale=style.scale,
+            mean=tuple(self._constants[band][0] for band in bands),
+            std=tuple(self._constants[band][1] for band in bands),
+            fill=self.fill,
+            fill_before=self.fill_before,
+            time=style.time,
+            first_day=self.first_day,
+            location=style.location,
+            longitude_first=self.longitude_first,
+            resize=self.resize,
+            window=self._side,
+            order=self._order,
+            nodata=source.default_nodata if source.nodata is None else source.nodata,
+            class_counts=self._counted.classes if self._counted else (),
+            sources=(source.name,),
+            licences=(source.licence,) if source.licence else (),
+        )
 
-    def use_statistics(self, facts: Mapping[str, Any]) -> None:
+    def use_statistics(self, facts: SceneFacts) -> None:
         """Take bands, normalisation and coordinates of a checkpoint; to be called before data are read."""
-        self._known = dict(facts)
+        self._known = facts
         self._style = None
 
     @property
@@ -278,7 +278,7 @@ class Scenes(DataModule):
         return [scenes[row] for row in sorted(kept)]
 
     def _names(self) -> list[str] | None:
-        return self.bands or self._known.get("bands")
+        return self.bands or (list(self._known.bands) if self._known else None)
 
     def _decided(self) -> Style:
         source = self.source
@@ -329,9 +329,9 @@ class Scenes(DataModule):
                     f"bands ({', '.join(names)}); give one each"
                 )
             return scale, dict(zip(names, zip(self.mean, self.std, strict=True), strict=True))
-        if known and set(names) <= set(known["bands"]):
-            pairs = zip(known["bands"], zip(known["mean"], known["std"], strict=True), strict=True)
-            return (known["scale"] if self.scale is None else self.scale), dict(pairs)
+        if known and set(names) <= set(known.bands):
+            pairs = zip(known.bands, zip(known.mean, known.std, strict=True), strict=True)
+            return (known.scale if self.scale is None else self.scale), dict(pairs)
         if self.normalise == "none":
             return scale, {name: (0.0, 1.0) for name in names}
         published = all(name in source.mean and name in source.std for name in names)

@@ -59,20 +59,16 @@ def main(argv: Sequence[str]) -> int:
 def _settings(options: argparse.Namespace, model: SceneModel) -> MapSettings:
     from apps.remote_sensing.predict.settings import MapSettings
 
-    kind, names = _kind(options, model), model.names
-    if model.kind == "gap_filling":
-        names = model.channels  # type: ignore[attr-defined]
-    tile = min(model.window or 224, _LARGEST) if options.tile is None else options.tile
-    if model.kind == "gap_filling":
-        tile = model.whole_tile(tile, asked=options.tile is not None)  # type: ignore[attr-defined]
-    elif options.gaps:
-        raise UserError(f"--gaps is for networks that fill gaps, and this one is for {model.kind}")
+    kind = _kind(options, model)
+    side = min(model.facts.window or 224, _LARGEST) if options.tile is None else options.tile
+    tile = model.tile_side(side, asked=options.tile is not None)
+    model.check_gaps(options.gaps)
     return MapSettings(
-        names=names,
+        names=model.channels,
         kind=kind,
-        sensor=options.sensor or model.sensor,
+        sensor=options.sensor or model.facts.sensor,
         dates=model.frames,
-        needs="any" if options.any_date or model.kind == "gap_filling" else "all",
+        needs="any" if options.any_date else model.needs,
         gaps=options.gaps,
         tile=tile,
         overlap=tile // 8 if options.overlap is None else options.overlap,
@@ -85,29 +81,28 @@ def _settings(options: argparse.Namespace, model: SceneModel) -> MapSettings:
 
 
 def _kind(options: argparse.Namespace, model: SceneModel) -> Literal["classes", "scores"]:
-    numbers = model.kind in ("regression", "gap_filling", "multilabel")
     if options.kind not in (None, "classes", "scores"):
         near = did_you_mean(options.kind, ("classes", "scores"))
         raise UserError(f"--kind is '{options.kind}'; it must be classes or scores{near}")
-    if options.kind == "classes" and numbers:
-        raise UserError(f"--kind is classes and the network is for {model.kind}; leave it out")
-    if options.uncertainty and (numbers or model.whole):
+    if options.kind == "classes" and model.numbers:
+        raise UserError(f"--kind is classes and the network is for {model.facts.kind}; leave it out")
+    if options.uncertainty and (model.numbers or model.whole):
         raise UserError(
-            f"--uncertainty is of maps of classes, and the network is for {model.kind}; leave it out"
+            f"--uncertainty is of maps of classes, and the network is for {model.facts.kind}; leave it out"
         )
-    return "scores" if numbers or options.kind == "scores" else "classes"
+    return "scores" if model.numbers or options.kind == "scores" else "classes"
 
 
 def _colours(options: argparse.Namespace, model: SceneModel) -> tuple[tuple[int, int, int], ...] | None:
     if not options.colours:
         from apps.remote_sensing.figures import class_colours
 
-        given = model.facts.get("colours") or class_colours(model.names)
-        return tuple((int(r), int(g), int(b)) for r, g, b in given) if len(model.names) < 256 else None
-    if len(options.colours) != len(model.names):
+        given = class_colours(model.channels)
+        return tuple((int(r), int(g), int(b)) for r, g, b in given) if len(given) < 256 else None
+    if len(options.colours) != len(model.channels):
         raise UserError(
-            f"--colours gives {len(options.colours)} colours and there are {len(model.names)} classes "
-            f"({', '.join(model.names)}); give one for each"
+            f"--colours gives {len(options.colours)} colours and there are {len(model.channels)} classes "
+            f"({', '.join(model.channels)}); give one for each"
         )
     found = []
     for word in options.colours:
@@ -134,15 +129,7 @@ def _map(
     here, how, scene = fitted(paths, model, settings, wanted)
     if model.whole:
         return _tile_image(paths, out, here, how, options)
-    if model.kind == "gap_filling":
-        if how.missing is None and scene.nodata is None and not options.gaps and scene.dtype[0] != "f":
-            raise UserError(
-                f"{paths[0]} says of no number that it is no data; give --nodata or --gaps MASK.tif"
-            )
-        nodata = scene.nodata if how.missing is None else how.missing
-        how = replace(
-            how, keep=True, dtype=scene.dtype, nodata=options.map_nodata if nodata is None else nodata
-        )
+    how = model.for_scene(how, scene, paths[0], nodata=options.map_nodata)
     made = map_scene(
         paths,
         out,
@@ -197,7 +184,7 @@ def _tables(
     """Write one table for all scenes, or one for each into a folder."""
     from apps.remote_sensing.predict.model import fitted
     from apps.remote_sensing.predict.tables import CsvTable
-    from apps.remote_sensing.predict.tile_labels import columns, label_rows
+    from apps.remote_sensing.predict.tile_labels import label_rows
     from core.inference.many import outputs_for
 
     def add(paths: Sequence[Path], table: CsvTable) -> SceneMap:
@@ -205,13 +192,13 @@ def _tables(
         return label_rows(paths, table, here, how, scene)
 
     def alone(paths: Sequence[Path], out: Path) -> SceneMap:
-        with CsvTable(out, columns(model), overwrite=options.overwrite).written() as table:
+        with CsvTable(out, model.columns(), overwrite=options.overwrite).written() as table:
             return add(paths, table)
 
     if job.out.suffix.lower() != ".csv" or job.out.is_dir():
         return job.run(job.outs((".csv",)), alone, on_error=options.on_error)
     job.check([job.out])
-    with CsvTable(job.out, columns(model), overwrite=options.overwrite).written() as table:
+    with CsvTable(job.out, model.columns(), overwrite=options.overwrite).written() as table:
         outs = outputs_for(job.firsts, job.out.parent)  # names alone: all go into the one table
         return job.run(outs, lambda paths, out: add(paths, table), on_error=options.on_error)
 

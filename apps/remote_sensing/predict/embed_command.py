@@ -179,12 +179,12 @@ def _settings(options: argparse.Namespace, model: SceneModel, embedder: Embedder
     from apps.remote_sensing.predict.settings import MapSettings
 
     step = max(embedder.step)
-    side = model.window or 224
-    tile = max(side // step, 1) * step if options.tile is None and not model.facts.get("resize") else side
+    side = model.facts.window or 224
+    tile = max(side // step, 1) * step if options.tile is None and not model.facts.resize else side
     return MapSettings(
         names=("vector",),
         kind="scores",
-        sensor=options.sensor or model.sensor,
+        sensor=options.sensor or model.facts.sensor,
         dates=model.frames,
         needs="any" if options.any_date else "all",
         tile=tile if options.tile is None else options.tile,

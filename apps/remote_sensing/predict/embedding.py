@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.models.downstream.images import feature_maps
 from apps.remote_sensing.models.downstream.outline import patches_of_dates
 from apps.remote_sensing.models.frozen.features import encoder_of
@@ -104,22 +106,25 @@ class WeightsModel(SceneModel):
         if not bands:
             raise UserError(f"{type(encoder).__name__} does not say which bands it reads")
         image = getattr(encoder, "image", None) or getattr(encoder, "resolution", None)
-        facts: dict[str, Any] = {
-            "bands": bands,
-            "frames": int(getattr(encoder, "frames", 1)),
-            "scale": 1.0,
-            "mean": [0.0] * len(bands),
-            "std": [1.0] * len(bands),
-            "fill": float(getattr(encoder, "fill", 0.0)),
-            "time": getattr(encoder, "time_code", None) is not None,
-            "location": getattr(encoder, "location_code", None) is not None,
-            "window": max(image) if isinstance(image, tuple | list) else image,
-            "reflectance": reflectance,
-        }
-        super().__init__(network, facts, device=device, name=name)
-        self._prepared = prepared_for(
-            encoder, {**facts, "mean": [], "std": []}, binding=OfWeights(reflectance=reflectance), run=None
+        count = len(bands)
+        facts = SceneFacts(
+            bands=tuple(bands),
+            mean=(0.0,) * count,
+            std=(1.0,) * count,
+            frames=int(getattr(encoder, "frames", 1)),
+            fill=float(getattr(encoder, "fill", 0.0)),
+            time=getattr(encoder, "time_code", None) is not None,
+            location=getattr(encoder, "location_code", None) is not None,
+            window=max(image) if isinstance(image, tuple | list) else image,
         )
+        super().__init__(network, facts, names=[name], device=device)
+        binding = OfWeights(reflectance=reflectance)
+        self._reflectance = reflectance
+        self._prepared = prepared_for(encoder, replace(facts, mean=(), std=()), binding=binding, run=None)
+
+    def fingerprint(self) -> str:
+        """Return what tells these weights, their unit and what they are told of the scene from others."""
+        return f"{super().fingerprint()} {self._reflectance}"
 
     @classmethod
     def from_weights(

@@ -1,128 +1,102 @@
-"""From tiles in a file's units to maps: a trained network with all that its checkpoint knows of the data."""
+"""From tiles in a file's units to maps: a trained network with all that its checkpoint knows of the data.
+
+`SceneModel.from_checkpoint` gives the class of the answers that the network was trained for: classes, several
+labels, numbers, filled gaps, or features alone.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from apps.remote_sensing.batch import SceneFacts
+from core.checkpoints.weights import network_from
 from core.errors import UserError
+from core.inference.predictor import Predictor
+from core.objectives.masked_autoencoding import token_mask
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Found, Wanted
     from apps.remote_sensing.predict.settings import MapSettings
 
-__all__ = ["KINDS", "SceneModel", "fitted"]
-
-KINDS = ("segmentation", "change", "regression", "classification", "multilabel", "gap_filling")
-"""What a checkpoint may have been trained for that gives a map."""
-
-_NEEDED = ("bands", "frames", "scale", "mean", "std")
+__all__ = ["ClassesModel", "FilledModel", "LabelsModel", "NumbersModel", "SceneModel", "fitted"]
 
 
-class SceneModel:
-    """A network that takes tiles as they are read and gives probabilities or numbers, see `scenes.mapping`.
+class SceneModel(Predictor[SceneFacts]):
+    """A network that takes tiles as they are read; this class gives features alone, its subclasses answers.
 
-    Args:
-        network: Called with images `(B, C, T, H, W)` and, where `facts` say so, `time` and `location`.
-        facts: What the data module of its training knew (`Scenes.facts`), and the `kind` of its task.
-        device: Where to compute; on CUDA in bfloat16.
-        name: What messages call it.
+    On CUDA it computes in bfloat16. For the arguments see `Predictor`.
 
     Attributes:
-        kind: What it was trained for, one of `KINDS` if it gives maps.
-        names: The classes, or what the numbers are called.
         bands: Of one date, in the network's order.
         frames: Dates.
-        window: Side of the training windows in pixels of the file, or None if the checkpoint does not say.
-
-    Raises:
-        UserError: If the facts are incomplete.
+        channels: Names of what it gives: the classes, or what the numbers are called.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        facts: Mapping[str, Any],
-        *,
-        device: str | torch.device = "cpu",
-        name: str = "the network",
-    ) -> None:
-        if lacking := [key for key in _NEEDED if key not in facts]:
-            raise UserError(
-                f"checkpoint {name} does not say how its images were read ({', '.join(lacking)}); give one "
-                "that `dfm remote-sensing fit` wrote"
-            )
-        self.network, self.facts, self.name = network.to(device).eval(), dict(facts), name
-        self.device = torch.device(device)
-        self.kind = str(facts.get("kind") or "features")
-        self.bands, self.frames = tuple(facts["bands"]), int(facts["frames"])
-        classes = () if self.kind == "regression" else tuple(facts.get("classes") or ())
-        self.names = classes or (str(facts.get("quantity") or "value"),)
-        self.sensor = facts.get("sensor")
-        self.window = int(facts["window"]) if facts.get("window") else None
+    facts_type = SceneFacts
+    gives_maps: ClassVar[bool] = False
+    """Whether there are answers that can be mapped."""
+    numbers: ClassVar[bool] = False
+    """Whether these are numbers and no classes."""
+    needs: ClassVar[Literal["all", "any"]] = "all"
+    """Whether a pixel needs data at all dates."""
+
+    def __init__(self, networks: nn.Module | Sequence[nn.Module], facts: Any, **how: Any) -> None:
+        super().__init__(networks, facts, **how)
+        facts = self.facts
+        self.bands, self.frames = facts.bands, facts.frames
         self.dates: tuple[date, ...] | None = None
         self.place: tuple[float, float] | None = None
-        mean, std = (torch.tensor(list(facts[key]), dtype=torch.float64) for key in ("mean", "std"))
-        scale = float(facts["scale"])
+        mean, std = (torch.tensor(one, dtype=torch.float64) for one in (facts.mean, facts.std))
         shape = (-1, 1, 1, 1)
-        self._offset = (mean / scale).float().view(shape).to(self.device)
-        self._factor = (scale / std).float().view(shape).to(self.device)
-        self._fill, self._before = float(facts.get("fill", 0.0)), bool(facts.get("fill_before"))
-        self._scale, self._resize = scale, facts.get("resize")
-        self._order = self._mixed(facts.get("order"))
+        self._offset = (mean / facts.scale).float().view(shape).to(self.device)
+        self._factor = (facts.scale / std).float().view(shape).to(self.device)
+        self._order = self._mixed(facts.order)
         self._digest, self._checked = "", False
         self.said: set[str] = set()  # notes on scenes, each told once
 
     @classmethod
-    def from_checkpoint(
-        cls, path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
-    ) -> SceneModel:
-        """Return the model of one of our checkpoints.
+    def from_checkpoint(cls, path: Any, *, device: str | torch.device = "cpu", **settings: Any) -> SceneModel:
+        """Return the model of one of our checkpoints, of the class of its answers.
 
         Raises:
             UserError: If it is missing, damaged, of another domain, or does not say how its images were read.
         """
-        from core.checkpoints.files import read_outline
-        from core.checkpoints.weights import network_from
+        facts, record = cls._read(str(path))
+        kind = _ANSWERS.get(facts.kind, cls) if cls is SceneModel else cls
+        network = network_from(str(path))
+        return kind(network, facts, names=[str(path)], records=[record], device=device, **settings)
 
-        if not Path(path).exists():
-            raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
-        content = read_outline(path)
-        facts = (content.get("state_dict") or {}).get("normaliser._extra_state") or {}
-        if "bands" not in facts:
-            raise UserError(
-                f"checkpoint {path} knows of no bands, so it is none of remote sensing; give one that "
-                "`dfm remote-sensing fit` wrote"
-            )
-        kind = cls
-        if cls is SceneModel and facts.get("kind") == "gap_filling":
-            from apps.remote_sensing.predict.gap_model import GapModel
-
-            kind = GapModel
-        return kind(network_from(str(path)), facts, device=device, name=str(path))
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of what it gives."""
+        return self.facts.classes or (self.facts.quantity,)
 
     @property
     def whole(self) -> bool:
         """Whether the network says something of whole images and not of pixels."""
         from apps.remote_sensing.models.labeller import Labeller
 
-        return self.kind in ("classification", "multilabel") or isinstance(self.network, Labeller)
+        return self.facts.kind in ("classification", "multilabel") or isinstance(self.network, Labeller)
 
     def reads(self, name: str) -> bool:
-        """Return whether the network's encoder has a code of `time` or `location`."""
+        """Return whether the network's encoder has a code of `time` or `location`, and was told them."""
         from apps.remote_sensing.models.frozen.features import encoder_of
 
-        return getattr(encoder_of(self.network), f"{name}_code", None) is not None
+        told = bool(getattr(self.facts, name))
+        return told and getattr(encoder_of(self.network), f"{name}_code", None) is not None
 
     def check_maps(self) -> None:
         """Refuse a network that was not trained for maps or labels.
@@ -130,15 +104,48 @@ class SceneModel:
         Raises:
             UserError: With what it is for.
         """
-        if self.kind not in KINDS:
+        if not self.gives_maps:
             raise UserError(
-                f"checkpoint {self.name} is of {self.kind.replace('_', ' ')}, which gives no map; use "
+                f"checkpoint {self.name} is of {self.facts.kind.replace('_', ' ')}, which gives no map; use "
                 "`dfm remote-sensing embed` for its features, or fine-tune it first"
             )
 
+    def check_gaps(self, gaps: str | None) -> None:
+        """Refuse a mask of gaps for a network that fills none.
+
+        Raises:
+            UserError: With what it is for.
+        """
+        if gaps:
+            raise UserError(f"--gaps is for networks that fill gaps, and this one is for {self.facts.kind}")
+
+    def tile_side(self, side: int, *, asked: bool) -> int:
+        """Return the side of tiles that the network takes: the given one, or the nearest if nobody asked.
+
+        Raises:
+            UserError: If it was asked for and does not fit.
+        """
+        return side
+
+    def for_scene(
+        self, settings: MapSettings, scene: Found, path: Path, *, nodata: float | None
+    ) -> MapSettings:
+        """Return the settings with what the map takes over from the scene.
+
+        Args:
+            settings: Of all scenes.
+            scene: What was found of this one.
+            path: Its first file.
+            nodata: What the user wants where there is no data.
+
+        Raises:
+            UserError: If the scene does not say what is needed.
+        """
+        return settings
+
     def at(self, *, dates: Sequence[date] | None, place: tuple[float, float] | None) -> SceneModel:
         """Return the same model for a scene of these dates and of this latitude and longitude."""
-        self._digest = self._digest or digest(self.network, self.facts)
+        self._digest = self._digest or _digest(self.network, self.facts)
         other = copy.copy(self)
         other._checked = False
         other.dates, other.place = tuple(dates) if dates else None, place
@@ -146,19 +153,9 @@ class SceneModel:
 
     def fingerprint(self) -> str:
         """Return what tells these weights, and what they are told of the scene, from others."""
-        told = [str(day) for day in self.dates or ()] if self.timed else []
-        told += [f"{degrees:.6f}" for degrees in self.place or ()] if self.placed else []
-        return " ".join([self._digest or digest(self.network, self.facts), *told])
-
-    @property
-    def timed(self) -> bool:
-        """Whether the network is told dates."""
-        return bool(self.facts.get("time"))
-
-    @property
-    def placed(self) -> bool:
-        """Whether the network is told places."""
-        return bool(self.facts.get("location"))
+        told = [str(day) for day in self.dates or ()] if self.facts.time else []
+        told += [f"{degrees:.6f}" for degrees in self.place or ()] if self.facts.location else []
+        return " ".join([self._digest or _digest(self.network, self.facts), *told])
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Map tiles to probabilities of the classes, or to numbers.
@@ -175,24 +172,28 @@ class SceneModel:
         out = out.float()
         if out.ndim == 4 and out.shape[-2:] != tiles.shape[-2:]:
             out = F.interpolate(out, tiles.shape[-2:], mode="bilinear", align_corners=False)
-        if self.kind == "regression":
-            return out * float(self.facts.get("label_std", 1.0)) + float(self.facts.get("label_mean", 0.0))
-        out = out / float(self.facts.get("temperature", 1.0))
-        if self.kind == "multilabel":
-            return out.sigmoid()
-        if out.shape[1] == 1:
-            second = out.sigmoid()
-            return torch.cat([1 - second, second], dim=1)
-        return out.softmax(dim=1)
+        return self.answers(out)
+
+    def answers(self, out: Tensor) -> Tensor:
+        """Return what the network's output `(B, K, …)` means."""
+        raise UserError(f"{self.name} gives features and no answers; fine-tune it first")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of a table of tiles that it names as a whole."""
+        return self.channels
+
+    def row(self, score: NDArray[np.float32]) -> list[Any]:
+        """Return the values of these columns for a tile's answers `(K,)`."""
+        return [float(value) for value in score]
 
     def images(self, tiles: Tensor) -> Tensor:
         """Return what the network is given for tiles: normalised, and resized if it was trained so."""
-        image = self.normalised(tiles)
-        if self._resize is None or image.shape[-2:] == (self._resize, self._resize):
+        image, side = self.normalised(tiles), self.facts.resize
+        if side is None or image.shape[-2:] == (side, side):
             return image
         from apps.remote_sensing.models.frozen.resizing import resize
 
-        return resize(image, (self._resize, self._resize))
+        return resize(image, (side, side))
 
     def autocast(self) -> torch.autocast:
         """Return the context that the network runs in: bfloat16 on CUDA."""
@@ -220,11 +221,11 @@ class SceneModel:
         self._check_units(image, offset.abs() + 1 / factor)
         lost = image.isnan().any(dim=1, keepdim=True)
         some = bool(lost.any())
-        if some and self._before:
-            image = torch.where(lost, self._fill / self._scale, image)
+        if some and self.facts.fill_before:
+            image = torch.where(lost, self.facts.fill / self.facts.scale, image)
         image = image.sub_(offset).mul_(factor)
-        if some and not self._before:
-            image = torch.where(lost, self._fill, image)
+        if some and not self.facts.fill_before:
+            image = torch.where(lost, self.facts.fill, image)
         return image
 
     def _check_units(self, images: Tensor, level: Tensor) -> None:
@@ -250,21 +251,167 @@ class SceneModel:
 
     def told(self, count: int) -> dict[str, Tensor]:
         """Return `time` and `location` for so many tiles, as far as they are known and used."""
-        known = {"time": self._time(count), "location": self._location(count)}
-        return {name: value for name, value in known.items() if value is not None}
+        facts, told = self.facts, {}
+        if facts.time and self.dates is not None:
+            days = [(day.year, day.timetuple().tm_yday - 1 + facts.first_day) for day in self.dates]
+            told["time"] = self._each([days], count)
+        if facts.location and self.place is not None:
+            told["location"] = self._each([self.place[::-1] if facts.longitude_first else self.place], count)
+        return told
 
-    def _time(self, count: int) -> Tensor | None:
-        if not self.timed or self.dates is None:
-            return None
-        first = int(self.facts.get("first_day", 1))
-        rows = [(float(day.year), float(day.timetuple().tm_yday - 1 + first)) for day in self.dates]
-        return torch.tensor([rows], dtype=torch.float32, device=self.device).expand(count, -1, -1)
+    def _each(self, values: Any, count: int) -> Tensor:
+        one = torch.tensor(values, dtype=torch.float32, device=self.device)
+        return one.expand(count, *one.shape[1:])
 
-    def _location(self, count: int) -> Tensor | None:
-        if not self.placed or self.place is None:
-            return None
-        place = self.place[::-1] if self.facts.get("longitude_first") else self.place
-        return torch.tensor([place], dtype=torch.float32, device=self.device).expand(count, -1)
+
+class ClassesModel(SceneModel):
+    """A network that gives logits of classes: of pixels, of changes, or of whole images."""
+
+    gives_maps = True
+
+    def answers(self, out: Tensor) -> Tensor:
+        """Return calibrated probabilities; of one logit those of both classes."""
+        out = out / self.facts.temperature
+        if out.shape[1] == 1:
+            second = out.sigmoid()
+            return torch.cat([1 - second, second], dim=1)
+        return out.softmax(dim=1)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of a table of tiles."""
+        return ("class", "probability", *self.channels)
+
+    def row(self, score: NDArray[np.float32]) -> list[Any]:
+        """Return the likeliest class, its probability, and all of them."""
+        best = int(score.argmax())
+        return [self.channels[best], float(score[best]), *super().row(score)]
+
+
+class LabelsModel(SceneModel):
+    """A network that gives logits of several labels of whole images."""
+
+    gives_maps = True
+    numbers = True
+
+    def answers(self, out: Tensor) -> Tensor:
+        """Return the calibrated probability of each label."""
+        return (out / self.facts.temperature).sigmoid()
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of a table of tiles."""
+        return ("labels", *self.channels)
+
+    def row(self, score: NDArray[np.float32]) -> list[Any]:
+        """Return the labels above one half, and the probabilities of all."""
+        named = [name for name, value in zip(self.channels, score, strict=True) if float(value) > 0.5]
+        return [";".join(named), *super().row(score)]
+
+
+class NumbersModel(SceneModel):
+    """A network that gives numbers, in deviations of the training labels."""
+
+    gives_maps = True
+    numbers = True
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the numbers are called."""
+        return (self.facts.quantity,)
+
+    def answers(self, out: Tensor) -> Tensor:
+        """Return numbers in the labels' units."""
+        return out * self.facts.label_std + self.facts.label_mean
+
+
+class FilledModel(SceneModel):
+    """A masked autoencoder that fills what clouds hide; what is visible stays bit for bit as it is."""
+
+    gives_maps = True
+    numbers = True
+    needs = "any"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the bands of the filled scene, those of a date together."""
+        if self.frames == 1:
+            return self.bands
+        return tuple(f"{band}_{date + 1}" for date in range(self.frames) for band in self.bands)
+
+    def check_gaps(self, gaps: str | None) -> None:
+        """Take any mask."""
+
+    def tile_side(self, side: int, *, asked: bool) -> int:
+        """Return the side of tiles of whole patches."""
+        patch = self._patch
+        if not asked:
+            step = math.lcm(*patch[1:])
+            return max(side // step, 1) * step
+        if any(side % size for size in patch[1:]):
+            raise UserError(
+                f"a tile of {side} pixels is no multiple of the network's patch, {patch[1]} x {patch[2]}; "
+                "give another --tile"
+            )
+        return side
+
+    def for_scene(
+        self, settings: MapSettings, scene: Found, path: Path, *, nodata: float | None
+    ) -> MapSettings:
+        """Return the settings of a map that keeps the scene's own numbers, with its dtype and nodata."""
+        missing = scene.nodata if settings.missing is None else settings.missing
+        if missing is None and not settings.gaps and scene.dtype[0] != "f":
+            raise UserError(f"{path} says of no number that it is no data; give --nodata or --gaps MASK.tif")
+        return replace(settings, keep=True, dtype=scene.dtype, nodata=nodata if missing is None else missing)
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
+        network: Any = self.network
+        return network.encoder.patch
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Fill tiles.
+
+        Args:
+            tiles: `(B, T * C, h, w)` float32 in the file's units, NaN without data; a mask of gaps may
+                follow, `(B, 1 or T, h, w)`, not zero where a date is hidden.
+
+        Returns:
+            `(B, T * C, h, w)` float32; NaN where a tile shows no patch without a gap.
+        """
+        count = len(self.bands) * self.frames
+        tiles = tiles.to(self.device, torch.float32)
+        images, mask = tiles[:, :count], tiles[:, count:]
+        split = images.unflatten(1, (self.frames, len(self.bands)))  # B TC h w -> B T C h w
+        hidden = split.isnan().any(dim=2)
+        if mask.shape[1]:
+            hidden = hidden | (mask != 0)
+        gaps = hidden[:, None]
+        patches = token_mask(gaps, self._patch)
+        made = torch.full_like(split, torch.nan)
+        rows = (patches.any(1) & ~patches.all(1)).nonzero().flatten()
+        if len(rows):
+            filled = self._filled(images[rows], gaps[rows])
+            made[rows] = filled.transpose(1, 2)  # B C T h w -> B T C h w
+        return torch.where(hidden[:, :, None], made, split).flatten(1, 2)
+
+    def _filled(self, tiles: Tensor, gaps: Tensor) -> Tensor:
+        """Return predictions `(B, C, T, h, w)` in the file's units for tiles that show some patch."""
+        image = self.normalised(tiles)
+        with self.autocast():
+            made = self.network(image, **self.told(len(image)), gaps=gaps)
+        network: Any = self.network
+        image = network.image(made.prediction.float(), made.grid)
+        return image / self._factor + self._offset
+
+
+_ANSWERS: dict[str, type[SceneModel]] = {
+    "segmentation": ClassesModel,
+    "change": ClassesModel,
+    "classification": ClassesModel,
+    "multilabel": LabelsModel,
+    "regression": NumbersModel,
+    "gap_filling": FilledModel,
+}
+"""The class of a network's answers by what it was trained for; all others give features alone."""
 
 
 def fitted(
@@ -281,14 +428,14 @@ def fitted(
     scene.tell(paths[0], model.said)
     here = model.at(dates=scene.dates, place=scene.place)
     how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
-    if how.missing is None and scene.nodata is None and model.facts.get("nodata") is not None:
-        how = replace(how, missing=float(model.facts["nodata"]))  # as the reader of the training data took it
+    if how.missing is None and scene.nodata is None:
+        how = replace(how, missing=model.facts.nodata)  # as the reader of the training data took it
     return here, how, scene
 
 
-def digest(network: nn.Module, facts: Mapping[str, Any]) -> str:
+def _digest(network: nn.Module, facts: SceneFacts) -> str:
     """Return a checksum of a network's weights and of what is known of its data."""
-    sha = hashlib.sha256(repr(sorted(facts.items())).encode())
+    sha = hashlib.sha256(repr(facts).encode())
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, Tensor):
             sha.update(name.encode())

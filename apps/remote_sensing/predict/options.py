@@ -165,10 +165,10 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
         frames=model.frames,
         chosen=chosen or None,
         names=tuple(options.band_names) if options.band_names else None,
-        sensor=options.sensor or model.sensor,
+        sensor=options.sensor or model.facts.sensor,
         dates=tuple(options.dates) if options.dates else None,
-        timed=model.timed and model.reads("time"),
-        placed=model.placed and model.reads("location"),
+        timed=model.reads("time"),
+        placed=model.reads("location"),
     )
 
 

@@ -60,20 +60,21 @@ def quick_look(
 
 def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: MapSettings) -> Figure:
     from apps.remote_sensing.figures import legend
+    from apps.remote_sensing.predict.model import FilledModel, NumbersModel
     from core.figures.style import new_figure
 
     scene, valid = _scene(paths, model, settings)
     values = _values(made.path)
     panels: list[dict[str, Any]] = [{"head": "scene", "picture": _colour(scene[0], valid[0], model)}]
     classes: Sequence[str] = ()
-    if model.kind == "gap_filling":
+    if isinstance(model, FilledModel):
         date = int((~valid).sum((1, 2)).argmax())  # the one with the most to fill in
         filled = values.reshape(model.frames, len(model.bands), *values.shape[1:])[date]
         panels = [
             {"head": f"date {date + 1}", "picture": _colour(scene[date], valid[date], model)},
             {"head": "filled", "picture": _colour(filled, np.isfinite(filled).all(0), model)},
         ]
-    elif model.kind == "regression":
+    elif isinstance(model, NumbersModel):
         panels.append({"head": named(settings.names)[0], "values": values[0], "map": "viridis"})
     else:
         classes = settings.names

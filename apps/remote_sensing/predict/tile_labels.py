@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.predict.settings import MapSettings
     from apps.remote_sensing.predict.tables import CsvTable
 
-__all__ = ["columns", "label_image", "label_rows", "open_scene", "tile_rows"]
-
-
-def columns(model: SceneModel) -> tuple[str, ...]:
-    """Return the columns that a table of tiles has for a network."""
-    if model.kind == "classification":
-        return ("class", "probability", *model.names)
-    return ("labels", *model.names) if model.kind == "multilabel" else model.names
+__all__ = ["label_image", "label_rows", "open_scene", "tile_rows"]
 
 
 @contextmanager
@@ -64,7 +57,7 @@ def label_rows(
 
     Args:
         paths: Its files.
-        table: Open; its columns are `columns(model)`.
+        table: Open; its columns are `model.columns()`.
         model: Told of the scene.
         settings: With the scene's bands.
         scene: What was found of it.
@@ -76,7 +69,7 @@ def label_rows(
         for batch, scores in _scored(source, model, settings, paths[0]):
             table.add(
                 [
-                    [*row, *_said(model, score)]
+                    [*row, *model.row(score)]
                     for row, score in zip(tile_rows(batch, paths[0].name, scene), scores, strict=True)
                 ]
             )
@@ -110,14 +103,3 @@ def _scored(
     for batch in tile_batches(source, settings, label=f"tiles of {path.name}", progress=True):
         with torch.inference_mode():
             yield batch, model(batch.pixels).cpu().numpy()
-
-
-def _said(model: SceneModel, score: NDArray[np.float32]) -> list[Any]:
-    numbers = [float(value) for value in score]
-    if model.kind == "classification":
-        best = int(score.argmax())
-        return [model.names[best], numbers[best], *numbers]
-    if model.kind == "multilabel":
-        named = zip(model.names, numbers, strict=True)
-        return [";".join(name for name, value in named if value > 0.5), *numbers]
-    return numbers

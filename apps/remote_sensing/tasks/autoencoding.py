@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.prithvi import MAEOutput, PrithviMAE
 from apps.remote_sensing.tasks.base import SceneTask
 from apps.remote_sensing.tasks.gaps import GapSums
@@ -97,7 +97,7 @@ class Pretraining(SceneTask):
     def on_test_epoch_start(self) -> None:
         """Begin to count."""
         self.drawn = []
-        bands = list(self.facts["bands"])
+        bands = list(self.facts.bands)
         self._scores = {name: GapSums(bands).to(self.device) for name in (self.title, "mean of what is seen")}
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
@@ -236,27 +236,27 @@ class GapFilling(Pretraining):
                 "give masks with fewer clouds (data.source.most of GapChips), or leave these scenes out"
             ) from error
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network, or of one date.
 
         Raises:
             UserError: Naming both values.
         """
         super().check_facts(facts)
-        if facts["frames"] < 2:
+        if facts.frames < 2:
             raise UserError(
                 "gaps are filled from other dates, and the data has one; give scenes of several dates"
             )
 
     def _sums(self) -> GapSums:
-        return GapSums(list(self.facts["bands"]), similarity=True).to(self.device)
+        return GapSums(list(self.facts.bands), similarity=True).to(self.device)
 
     def _reflectances(self, batch: SceneBatch, made: MAEOutput) -> tuple[Tensor, Tensor]:
         """Return prediction and truth `(B, C, T, H, W)` as reflectances."""
         facts, scale = self.facts, float(getattr(self.network.encoder, "scale", 1.0))
-        unit = 1.0 if facts["scale"] != 1.0 else scale  # a data set with a scale gives reflectances already
+        unit = 1.0 if facts.scale != 1.0 else scale  # a data set with a scale gives reflectances already
         truth = self.network.encoder.images(batch.image)
-        mean, std = (truth.new_tensor(facts[name]).view(-1, 1, 1, 1) / unit for name in ("mean", "std"))
+        mean, std = (truth.new_tensor(one).view(-1, 1, 1, 1) / unit for one in (facts.mean, facts.std))
         image = self.network.image(made.prediction, made.grid)
         return image * std + mean, truth * std + mean
 

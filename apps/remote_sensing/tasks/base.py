@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from core.errors import UserError
 from core.metrics.classes import Temperature
 from core.task import Task
@@ -29,6 +29,7 @@ class SceneTask(Task):
         UserError: If `examples` is negative.
     """
 
+    facts_type = SceneFacts
     kind = "scenes"
     """What a checkpoint says it is for."""
     targets: tuple[str, ...] = ()
@@ -43,12 +44,6 @@ class SceneTask(Task):
         self._labels_seen: Tensor | None = None
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the data module knows, or else what a checkpoint kept of it."""
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        return getattr(data, "facts", None) or self.normaliser.facts
-
-    @property
     def title(self) -> str:
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__)
@@ -58,30 +53,30 @@ class SceneTask(Task):
         """Whether a validation belongs to a training, of which it is no trial before the start."""
         return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network.
 
         Raises:
             UserError: Naming both values.
         """
-        bands, given = tuple(getattr(self.network, "bands", facts["bands"])), tuple(facts["bands"])
+        bands, given = tuple(getattr(self.network, "bands", facts.bands)), tuple(facts.bands)
         if bands != given:
             raise UserError(
                 f"the network reads the bands {', '.join(bands)} and the data gives {', '.join(given)}; "
                 f"set data.bands to [{', '.join(bands)}], or the network's bands to those of the data"
             )
         dates = getattr(self.network, "dates", None)
-        if dates is not None and dates != facts["frames"]:
+        if dates is not None and dates != facts.frames:
             raise UserError(
-                f"the network is built for {dates} date(s) and the data has {facts['frames']}; set "
-                f"model.network.dates={facts['frames']}"
+                f"the network is built for {dates} date(s) and the data has {facts.frames}; set "
+                f"model.network.dates={facts.frames}"
             )
-        if self.targets and facts["target"] not in self.targets:
+        if self.targets and facts.target not in self.targets:
             raise UserError(
                 f"{type(self).__name__} learns from labels of {' or '.join(self.targets)}, and the data has "
-                f"'{facts['target']}'; choose another task or set data.source.target"
+                f"'{facts.target}'; choose another task or set data.source.target"
             )
-        plain = all(mean == 0 for mean in facts["mean"]) and all(std == 1 for std in facts["std"])
+        plain = all(mean == 0 for mean in facts.mean) and all(std == 1 for std in facts.std)
         if plain and not self.raw:
             raise UserError(
                 "the data module gives stored numbers (data.normalise is none), on which networks learn "
@@ -105,7 +100,7 @@ class SceneTask(Task):
         """Take the data's facts, as every task does, and keep what the checkpoint is for."""
         super().setup(stage)
         if stage == "fit":
-            self.normaliser.update({"kind": self.kind})
+            self.normaliser.learn(kind=self.kind)
 
     def on_train_epoch_start(self) -> None:
         """Begin to count what is labelled."""
@@ -180,9 +175,9 @@ class CalibratedTask(SceneTask):
     @property
     def temperature(self) -> float:
         """What logits are divided by for probabilities; 1 before any validation."""
-        return float(self.normaliser.get("temperature", 1.0))
+        return self.normaliser.facts.temperature if self.normaliser.known else 1.0
 
     def keep_temperature(self, fitted: Temperature) -> None:
         """Keep what a validation found, if it belongs to a training."""
         if self.fitting:
-            self.normaliser.update({"temperature": float(fitted.compute())})
+            self.normaliser.learn(temperature=float(fitted.compute()))

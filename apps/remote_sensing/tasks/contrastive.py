@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
 from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
 from apps.remote_sensing.tasks.base import SceneTask
@@ -86,7 +86,7 @@ class ContrastivePretraining(SceneTask):
         self.prepared: Prepared | None = None
         self._projected: list[tuple[Tensor, ...]] = []
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do.
 
         Raises:
@@ -96,8 +96,7 @@ class ContrastivePretraining(SceneTask):
             super().check_facts(facts)
             return
         self.prepared = prepared_for(self.network.encoder, facts, binding=self.preparation, run=None)
-        given = {**facts, "bands": list(self.network.bands), "mean": [1.0], "std": [1.0]}
-        super().check_facts(given)
+        super().check_facts(replace(facts, bands=tuple(self.network.bands), mean=(1.0,), std=(1.0,)))
 
     def flops_per_sample(self) -> float:
         """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from apps.remote_sensing.batch import IGNORE, SceneBatch
+from apps.remote_sensing.batch import IGNORE, SceneBatch, SceneFacts
 from apps.remote_sensing.tasks.base import CalibratedTask
 from core.errors import UserError
 from core.metrics.classes import Calibration, ClassScores, LabelScores, Temperature
@@ -55,33 +54,33 @@ class Classification(CalibratedTask):
         self.objective = CrossEntropy(weights_of_classes, smoothing)
         self._scores: dict[str, Any] = {}
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network.
 
         Raises:
             UserError: Naming both values.
         """
         super().check_facts(facts)
-        self.check_outputs(facts["classes"])
+        self.check_outputs(facts.classes)
         weights = self.weights_of_classes
-        if weights is not None and len(weights) != len(facts["classes"]):
+        if weights is not None and len(weights) != len(facts.classes):
             raise UserError(
-                f"model.weights_of_classes has {len(weights)} numbers for {len(facts['classes'])} classes; "
+                f"model.weights_of_classes has {len(weights)} numbers for {len(facts.classes)} classes; "
                 "give one for each"
             )
-        if facts["target"] == "multilabel" and self.smoothing:
+        if facts.target == "multilabel" and self.smoothing:
             raise UserError("model.smoothing is for one class a scene; the data has several, so leave it out")
 
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and whether a scene may have several labels."""
         super().setup(stage)
         if stage == "fit":
-            self.normaliser.update({"kind": self.facts["target"]})
+            self.normaliser.learn(kind=self.facts.target)
 
     @property
     def several(self) -> bool:
         """Whether a scene may have several labels."""
-        return bool(self.facts["target"] == "multilabel")
+        return bool(self.facts.target == "multilabel")
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return cross-entropy, of the class or of each label."""
@@ -159,7 +158,7 @@ class Classification(CalibratedTask):
         return self._shares(self.run_network(batch).float() / self.temperature)
 
     def _counter(self) -> ClassScores | LabelScores:
-        names = list(self.facts["classes"])
+        names = list(self.facts.classes)
         return (LabelScores(names) if self.several else ClassScores(names)).to(self.device)
 
     def _score(self, name: str, logits: Tensor, batch: SceneBatch) -> None:

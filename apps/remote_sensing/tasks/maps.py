@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from apps.remote_sensing.batch import IGNORE, SceneBatch
+from apps.remote_sensing.batch import IGNORE, SceneBatch, SceneFacts
 from apps.remote_sensing.tasks.base import CalibratedTask, SceneTask
 from apps.remote_sensing.tasks.baselines import PixelBaselines, gathered
 from core.errors import UserError
@@ -65,14 +64,14 @@ class Segmentation(CalibratedTask):
         self._scores: dict[str, Any] = {}
         self._peers: PixelBaselines | None = None
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network.
 
         Raises:
             UserError: Naming both values.
         """
         super().check_facts(facts)
-        self.check_outputs(facts["classes"])
+        self.check_outputs(facts.classes)
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return the objective of one batch, with that of the auxiliary head."""
@@ -90,7 +89,7 @@ class Segmentation(CalibratedTask):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""
-        names = list(self.facts["classes"])
+        names = list(self.facts.classes)
         self._scores = {
             "classes": ClassScores(names).to(self.device),
             "temperature": Temperature().to(self.device),
@@ -113,7 +112,7 @@ class Segmentation(CalibratedTask):
 
     def on_test_epoch_start(self) -> None:
         """Begin to count, and fit the baselines."""
-        names = list(self.facts["classes"])
+        names = list(self.facts.classes)
         self.drawn, self._peers = [], None
         if self.baselines:
             self._peers = gathered(self.trainer.datamodule, classes=names)  # type: ignore[attr-defined]
@@ -178,16 +177,16 @@ class Change(Segmentation):
 
     kind = "change"
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network, or of one date.
 
         Raises:
             UserError: Naming both values.
         """
         super().check_facts(facts)
-        if facts["frames"] < 2:
+        if facts.frames < 2:
             raise UserError(
-                f"a change needs two dates and the data has {facts['frames']}; set data.source.frames or "
+                f"a change needs two dates and the data has {facts.frames}; set data.source.frames or "
                 "data.source.later, or train apps.remote_sensing.tasks.Segmentation"
             )
 
@@ -225,7 +224,7 @@ class Regression(SceneTask):
         self.quantity, self.window = quantity, check_window(window, window_stride)
         self._scores: dict[str, Any] = {}
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse scenes that do not fit the network.
 
         Raises:
@@ -237,9 +236,9 @@ class Regression(SceneTask):
     def setup(self, stage: str) -> None:
         """Take the data's facts, and the mean and deviation of the training labels."""
         super().setup(stage)
-        if stage == "fit" and "label_mean" not in self.normaliser:
+        if stage == "fit":
             mean, std = label_spread(self.trainer.datamodule)  # type: ignore[attr-defined]
-            self.normaliser.update({"label_mean": mean, "label_std": std, "quantity": self.quantity})
+            self.normaliser.learn(label_mean=mean, label_std=std, quantity=self.quantity)
 
     def loss(self, batch: SceneBatch) -> Tensor:
         """Return the objective of one batch, in deviations of the labels."""
@@ -280,7 +279,7 @@ class Regression(SceneTask):
         """Score the network beside the training labels' mean."""
         made = self.predict_step(batch, batch_idx)
         self._scores[self.title].update(made, batch.label)
-        constant = torch.full_like(made, float(self.normaliser.get("label_mean", 0.0)))
+        constant = torch.full_like(made, self._spread[0])
         self._scores["mean of training"].update(constant, batch.label)
         self.keep_examples(batch, prediction=made)
 
@@ -303,7 +302,9 @@ class Regression(SceneTask):
 
     @property
     def _spread(self) -> tuple[float, float]:
-        return float(self.normaliser.get("label_mean", 0.0)), float(self.normaliser.get("label_std", 1.0))
+        if not self.normaliser.known:
+            return 0.0, 1.0
+        return self.normaliser.facts.label_mean, self.normaliser.facts.label_std
 
     def _standard(self, numbers: Tensor | None) -> Tensor:
         mean, std = self._spread

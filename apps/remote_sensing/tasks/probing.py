@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.frozen.features import Pool, encoder_of, pooled_features
 from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
 from core.data.counting import counted
@@ -56,6 +56,8 @@ class Probing(Task):
         UserError: If a value is out of its range.
     """
 
+    facts_type = SceneFacts
+
     def __init__(
         self,
         network: nn.Module,
@@ -97,16 +99,16 @@ class Probing(Task):
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, facts: SceneFacts) -> None:
         """Refuse data without labels of whole scenes, and data that would be normalised twice.
 
         Raises:
             UserError: Saying what to do.
         """
-        if facts["target"] not in ("classification", "multilabel"):
+        if facts.target not in ("classification", "multilabel"):
             raise UserError(
                 f"a probe needs a class, or several labels, of each scene, and the labels of "
-                f"{', '.join(facts.get('sources') or ['these data'])} are of the kind '{facts['target']}'; "
+                f"{', '.join(facts.sources or ['these data'])} are of the kind '{facts.target}'; "
                 "take a reader with classes, such as apps.remote_sensing.data.readers.class_folders.EuroSAT"
             )
         self.prepared = prepared_for(
@@ -239,7 +241,7 @@ class Probing(Task):
         train, self._train = self._train, None
         facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
         if self.trainer.is_global_zero:
-            table = ProbeTable(facts["classes"], title=self.title)
+            table = ProbeTable(facts.classes, title=self.title)
             table.fill(train, scored, shares=self.shares, seeds=self.seeds, **self.protocol)
             self.write_table("results", table.rows)
             self.write_table("per_class", table.per_class)
@@ -272,13 +274,13 @@ class Probing(Task):
         return str(getattr(encoder, "name", None) or type(encoder).__name__)
 
 
-def _facts_of(weights: str | None) -> Mapping[str, Any] | None:
+def _facts_of(weights: str | None) -> SceneFacts | None:
     """Return the facts of the data that a checkpoint of ours was trained on, or None for other weights."""
     from pathlib import Path
 
     from core.checkpoints.files import read_outline
+    from core.data.normaliser import stored_facts
 
     if weights is None or not (path := Path(weights).expanduser()).exists() or path.suffix != ".ckpt":
         return None
-    facts = (read_outline(path).get("state_dict") or {}).get("normaliser._extra_state")
-    return facts if isinstance(facts, Mapping) and "bands" in facts else None
+    return stored_facts(read_outline(path).get("state_dict") or {}, SceneFacts, where=f"checkpoint {path}")

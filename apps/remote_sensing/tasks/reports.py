@@ -42,7 +42,7 @@ def report_classes(
         matrix: Its counts, rows the labels.
         calibration: `Calibration`'s counts with and without temperature.
     """
-    names = list(task.facts["classes"])
+    names = list(task.facts.classes)
     _tables(task, found, rows, names)
     task.write_table("confusion", confusion_rows(matrix.tolist(), names))
     _calibration(task, calibration)
@@ -50,7 +50,7 @@ def report_classes(
         return
     from core.figures.classes import bars_figure, confusion_figure
 
-    key = "iou" if task.facts["target"] == "segmentation" else "f1"
+    key = "iou" if task.facts.target == "segmentation" else "f1"
     task.log_figure("by_class", bars_figure(rows[key].tolist(), names, what=_SPOKEN[key], title=task.title))
     task.log_figure("confusion", confusion_figure(matrix.tolist(), names, title=task.title))
     _draw_examples(task)
@@ -72,7 +72,7 @@ def confusion_rows(counts: Sequence[Sequence[int]], names: Sequence[str]) -> lis
 
 def report_labels(task: SceneTask, found: Scores, *, rows: Mapping[str, Tensor], calibration: Scores) -> None:
     """Write scores of several labels a scene; for the arguments see `report_classes`."""
-    names = list(task.facts["classes"])
+    names = list(task.facts.classes)
     _tables(task, found, rows, names)
     _calibration(task, calibration)
     if task.trainer.is_global_zero:
@@ -92,7 +92,7 @@ def report_numbers(task: SceneTask, found: Scores) -> None:
 
 def report_bands(task: SceneTask, found: Scores) -> None:
     """Write scores of reconstructions, the task's own first, each `(C,)` by band."""
-    bands = list(task.facts["bands"])
+    bands = list(task.facts.bands)
     table = [
         {"model": name, "band": band, **{key: float(values[place]) for key, values in scores.items()}}
         for name, scores in found.items()

@@ -167,7 +167,7 @@ def test_every_task_gives_batches(cache: Path, task: Any, frames: int, label: An
     assert (None if batch.label is None else (tuple(batch.label.shape), batch.label.dtype)) == label
     assert batch.time.shape == (4, frames, 2) and batch.location.shape == (4, 2)
     assert (batch.gaps is None) == (task != "gaps")
-    assert module.facts["bands"] == list(HLS)
+    assert module.facts.bands == HLS
 
 
 def test_gaps_hide_the_middle_date_the_same_way_in_every_evaluation(cache: Path):

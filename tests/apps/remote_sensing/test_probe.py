@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.bigearthnet import BigEarthNet
 from apps.remote_sensing.data.readers.class_folders import ClassFolders
@@ -178,7 +179,7 @@ def test_the_preparation_of_a_run_of_ours_is_that_of_its_data(folder, tmp_path):
     trained = scenes(folder, normalise="statistics", statistics_folder=kept, scale=1e-4)
     path = tmp_path / "last.ckpt"
     state = {f"network.{name}": value for name, value in vit().state_dict().items()}
-    write_checkpoint({"state_dict": {**state, "normaliser._extra_state": dict(trained.facts)}}, path)
+    write_checkpoint({"state_dict": {**state, "normaliser._extra_state": trained.facts.plain()}}, path)
     task = Probing(vit(), weights=str(path))
     given = next(iter(scenes(folder).in_order("test")))
 
@@ -202,7 +203,7 @@ def test_bands_are_brought_into_the_networks_order_and_absent_ones_are_zeros(fol
 
 
 def test_the_study_resizes_first_and_takes_its_own_statistics_by_name():
-    facts = {"bands": ["green", "red"], "mean": [0.0, 0.0], "std": [1.0, 1.0]}
+    facts = SceneFacts(bands=("green", "red"), mean=(0.0, 0.0), std=(1.0, 1.0))
     data = DATA_SETS["eurosat"]
     mean, std = (
         torch.tensor([dict(zip(data.bands, row, strict=True))[band] for band in ("green", "red")])
@@ -276,7 +277,8 @@ def test_labels_that_a_probe_cannot_use_are_refused(folder):
     with pytest.raises(UserError, match="hold 1 class; a probe needs at least two"):
         scored(Probing(ImageStatistics()), data)
     with pytest.raises(UserError, match=r"labels of .* are of the kind 'segmentation'"):
-        Probing(ImageStatistics()).check_facts({"target": "segmentation", "sources": ["maps"]})
+        facts = SceneFacts(bands=(), mean=(), std=(), target="segmentation", sources=("maps",))
+        Probing(ImageStatistics()).check_facts(facts)
     with pytest.raises(UserError, match="nothing to fit; score the network's features with `dfm"):
         Probing(ImageStatistics()).setup("fit")
 

@@ -143,7 +143,7 @@ def test_a_pixel_without_a_number_is_lost_where_zero_is_no_data(tmp_path: Path) 
 
     assert (~batch.valid[0, 0]).nonzero().tolist() == [[0, 0], [1, 1]]
     assert torch.isfinite(batch.image).all()
-    assert all(np.isfinite(data.facts["mean"]))
+    assert all(np.isfinite(data.facts.mean))
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -222,7 +222,7 @@ def test_dates_are_those_of_the_names_or_stamps_of_the_files(tmp_path: Path) -> 
     ]  # fmt: skip
     data = Scenes(reader(tmp_path), normalise="none")
     (batch,) = list(data.train_dataloader())
-    assert data.facts["time"]
+    assert data.facts.time
     assert batch.time.tolist() == [[[2018.0, 285.0]], [[2018.0, 287.0]]] or batch.time.tolist() == [
         [[2018.0, 287.0]], [[2018.0, 285.0]]
     ]  # fmt: skip

@@ -111,7 +111,7 @@ def test_the_scrambled_order_is_that_of_a_reshape_by_band(shared: Path) -> None:
         right[0].transpose(0, 1).reshape(18, *right.shape[-2:])
     )  # as in the file, each z-scored by its band
     assert torch.equal(scrambled[0], stack.reshape(6, 3, *right.shape[-2:]))
-    facts = [Scenes(Crops(folder, order=order)).facts["mean"] for order in ("right", "scrambled")]
+    facts = [Scenes(Crops(folder, order=order)).facts.mean for order in ("right", "scrambled")]
     assert facts[0] == facts[1]
 
 
@@ -229,7 +229,7 @@ def test_torchgeo_samples_become_batches_of_ours() -> None:
     assert batch.image[:, :, 0, 0, 0].tolist() == [[2, 0], [12, 10], [22, 20]]
     assert batch.label.shape == (3, 4, 4)
     assert batch.location is None
-    assert Scenes(source, normalise="statistics").facts["mean"] == pytest.approx([10, 11, 12])
+    assert Scenes(source, normalise="statistics").facts.mean == pytest.approx([10, 11, 12])
 
 
 def test_torchgeo_classes_out_of_range_are_refused() -> None:

@@ -84,7 +84,7 @@ def test_a_file_for_each_band_and_no_labels(tmp_path):
 
     batch = next(iter(data.in_order("train")))
 
-    assert data.facts["bands"] == ["vv", "vh"]
+    assert data.facts.bands == ("vv", "vh")
     assert batch.image[0, :, 0, 0, 0].tolist() == [ord("V"), ord("H")]
     assert batch.label is None
 

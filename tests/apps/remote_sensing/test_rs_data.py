@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.batch import SceneBatch
+from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.samples import tile_windows
@@ -113,25 +114,24 @@ def test_statistics_are_kept_and_computed_anew_for_other_bands(folder: Path, tmp
     first = scenes(folder, statistics_folder=str(tmp_path)).facts
     (kept,) = tmp_path.iterdir()
     written = kept.stat().st_mtime_ns
-    assert scenes(folder, statistics_folder=str(tmp_path)).facts["mean"] == first["mean"]
+    assert scenes(folder, statistics_folder=str(tmp_path)).facts.mean == first.mean
     assert kept.stat().st_mtime_ns == written
     other = scenes(folder, statistics_folder=str(tmp_path), bands=["nir_narrow"]).facts
-    assert other["mean"] == first["mean"][1:]
+    assert other.mean == first.mean[1:]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_checkpoints_facts_take_the_place_of_the_datas_own(folder: Path) -> None:
-    facts = {**scenes(folder).facts, "bands": ["nir_narrow"], "mean": [5.0], "std": [2.0], "scale": 0.1}
+    facts = replace(scenes(folder).facts, bands=("nir_narrow",), mean=(5.0,), std=(2.0,), scale=0.1)
     data = scenes(folder)
     data.use_statistics(facts)
-    assert (data.facts["bands"], data.facts["mean"], data.facts["scale"]) == (["nir_narrow"], [5.0], 0.1)
+    assert (data.facts.bands, data.facts.mean, data.facts.scale) == (("nir_narrow",), (5.0,), 0.1)
 
 
 def test_facts_are_plain_and_the_data_set_can_be_sent_to_a_worker(folder: Path) -> None:
-    from core.data.normaliser import PlainNormaliser
-
     data = scenes(folder)
-    assert PlainNormaliser(data.facts)["classes"] == ["even", "odd"]
+    assert data.facts.plain()["classes"] == ["even", "odd"]
+    assert SceneFacts.from_plain(data.facts.plain()) == data.facts
     again = pickle.loads(pickle.dumps(data.val_set()))
     assert torch.equal(again[(0, 0)].image, data.val_set()[(0, 0)].image)
 

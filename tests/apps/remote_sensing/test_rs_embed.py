@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = Scenes(GeoTiffFolder(str(folder), labels=None, target="none"), tile=32).facts
     torch.manual_seed(0)
     task = Pretraining(instantiate(NETWORK, where="test"))
-    task.normaliser.update({**facts, "kind": "pretraining", "time": True})
+    task.normaliser.facts = replace(facts, kind="pretraining", time=True)
     task.record = {"config": {"model": {"init_args": {"network": NETWORK}}}}
     content: dict[str, Any] = {"state_dict": task.state_dict(), "global_step": 1}
     task.on_save_checkpoint(content)
@@ -162,7 +163,7 @@ def test_published_weights_are_prepared_as_they_were_trained(home: Path, tmp_pat
     expected = (values[0] * 2 - mean) / std
     expected[:, :4, :4] = task.encoder.fill
     torch.testing.assert_close(model.normalised(values)[0, :, 0], expected)
-    assert model.window == 32
+    assert model.facts.window == 32
     scene = write_scene(tmp_path / "scene.tif", numbers(6, 32, 32))
     words = ("--weights", home / "mae.ckpt", "--reflectance", 5000, "--out", tmp_path / "x.parquet")
     outcome = dfm("remote-sensing", "embed", *words, "--data.path", scene, "--dates", "2020-01-31")

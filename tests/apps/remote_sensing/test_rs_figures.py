@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.figures import class_colours, composite, examples_figure, reconstruction_figure
 from apps.remote_sensing.tasks.reports import confusion_rows
 from core.figures.classes import (
@@ -30,11 +31,15 @@ GREY = (216, 216, 216)
 SIZE = 8
 
 
-def facts(target: str, classes: Sequence[str] = (), bands: Sequence[str] = ("blue", "green", "red")) -> dict:
+def facts(
+    target: str, classes: Sequence[str] = (), bands: Sequence[str] = ("blue", "green", "red")
+) -> SceneFacts:
+    target: str, classes: Sequence[str] = (), bands: Sequence[str] = ("blue", "green", "red")
+) -> SceneFacts:
     """Return what a data module says of scenes whose numbers are not normalised."""
     count = len(bands)
-    return {"target": target, "classes": tuple(classes), "bands": tuple(bands),
-            "mean": [0.0] * count, "std": [1.0] * count}  # fmt: skip
+    plain = {"mean": (0.0,) * count, "std": (1.0,) * count}
+    return SceneFacts(target=target, classes=tuple(classes), bands=tuple(bands), **plain)
 
 
 def example(*, bands: int = 3, dates: int = 1, **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from in_process import Outcome, dfm
 from rasterio.transform import from_origin
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.dates_and_places import dates_in
 from apps.remote_sensing.data.module import Scenes
@@ -69,11 +71,11 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 3000, size=shape).astype(np.int16)
 
 
-def trained(kind: type[Task], network: dict[str, Any], facts: dict[str, Any], path: Path) -> Task:
+def trained(kind: type[Task], network: dict[str, Any], facts: SceneFacts, path: Path) -> Task:
     """A task with drawn weights, and the checkpoint that it writes."""
     torch.manual_seed(0)
     task = kind(instantiate(network, where="test")).eval()
-    task.normaliser.update({**facts, "kind": facts.get("kind", kind.kind)})
+    task.normaliser.facts = facts if facts.kind != "features" else replace(facts, kind=kind.kind)
     task.record = {"config": {"model": {"init_args": {"network": network}}}}
     content: dict[str, Any] = {"state_dict": task.state_dict(), "global_step": 1}
     task.on_save_checkpoint(content)
@@ -81,9 +83,9 @@ def trained(kind: type[Task], network: dict[str, Any], facts: dict[str, Any], pa
     return task
 
 
-def facts_of(folder: Path, frames: int = 1, **more: Any) -> dict[str, Any]:
+def facts_of(folder: Path, frames: int = 1, **more: Any) -> SceneFacts:
     source = GeoTiffFolder(str(folder), labels=None, target="none", frames=frames, bands=HLS)
-    return {**Scenes(source).facts, "classes": CLASSES, **more}
+    return replace(Scenes(source).facts, classes=tuple(CLASSES), **more)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +99,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one, three = facts_of(folder / "one"), facts_of(folder / "three", frames=3)
     trained(Segmentation, mapper(), one, folder / "map.ckpt")
     trained(Segmentation, mapper(frames=3), three, folder / "dates.ckpt")
-    trained(Classification, labeller(), {**one, "kind": "classification"}, folder / "label.ckpt")
+    trained(Classification, labeller(), replace(one, kind="classification"), folder / "label.ckpt")
     trained(GapFilling, autoencoder(3), three, folder / "gaps.ckpt")
     trained(Pretraining, autoencoder(1), one, folder / "mae.ckpt")
-    numeric = {**one, "label_mean": 40.0, "label_std": 5.0, "quantity": "height (m)"}
+    numeric = replace(one, label_mean=40.0, label_std=5.0, quantity="height (m)")
     trained(Regression, mapper(outputs=1), numeric, folder / "height.ckpt")
     return folder
 
@@ -136,7 +138,7 @@ def test_a_map_is_what_the_task_itself_predicts_for_the_file(tmp_path: Path) -> 
     write_scene(tmp_path / "validation" / f"{name}.mask.tif", np.ones((1, 32, 32), np.int16), names=None)
     data = Scenes(BurnScars(str(tmp_path)), fill=0.0001)
     network = mapper(outputs=2, coordinates=["time", "location"])
-    task = trained(Segmentation, network, {**data.facts, "temperature": 1.3}, tmp_path / "burnt.ckpt")
+    task = trained(Segmentation, network, replace(data.facts, temperature=1.3), tmp_path / "burnt.ckpt")
     batch = data.predict_set().__getitems__([(0, 0)])
     with torch.no_grad():
         expected = task.predict_step(batch, 0)[0].numpy()
@@ -343,8 +345,8 @@ def test_labels_of_tiles_are_a_table_or_a_coarse_image(home: Path, tmp_path: Pat
 
 def test_several_labels_and_numbers_of_whole_tiles_have_their_own_columns(home: Path, tmp_path: Path) -> None:
     scene, facts = home / "one" / "images" / "one.tif", facts_of(home / "one")
-    trained(Classification, labeller(), {**facts, "kind": "multilabel"}, tmp_path / "labels.ckpt")
-    numeric = {**facts, "label_mean": 40.0, "label_std": 5.0, "quantity": "height"}
+    trained(Classification, labeller(), replace(facts, kind="multilabel"), tmp_path / "labels.ckpt")
+    numeric = replace(facts, label_mean=40.0, label_std=5.0, quantity="height")
     trained(Regression, labeller(outputs=1), numeric, tmp_path / "height.ckpt")
     rows = {}
     for name in ("labels", "height"):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
@@ -23,9 +24,7 @@ from apps.remote_sensing.predict.embedding import WeightsModel
 from apps.remote_sensing.predict.model import SceneModel
 from core.errors import UserError
 
-FACTS: dict[str, Any] = {
-    "bands": list(HLS), "frames": 1, "scale": 1.0, "mean": [800.0] * 6, "std": [500.0] * 6, "kind": "map"
-}  # fmt: skip
+FACTS = SceneFacts(bands=HLS, mean=(800.0,) * 6, std=(500.0,) * 6)
 
 
 def tiles(times: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -61,7 +60,7 @@ def test_nothing_is_said_of_zeros_few_pixels_heights_and_radar() -> None:
 
 @pytest.mark.parametrize("times", [1e-4, 1e4])
 def test_a_scene_in_other_units_is_refused_by_a_trained_network(times: float) -> None:
-    model = SceneModel(encoder(), FACTS, name="run.ckpt")
+    model = SceneModel(encoder(), FACTS, names=["run.ckpt"])
     with pytest.raises(UserError, match=r"the scene's images .* give run\.ckpt scenes in the units"):
         model.images(tiles(times))
     here = model.at(dates=None, place=None)

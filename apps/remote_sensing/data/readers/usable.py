@@ -49,7 +49,7 @@ def usable(
     return kept
 
 
-def mixed_order(scene: Scene, bands: Sequence[int], count: int) -> list[list[int]] | None:
+def mixed_order(scene: Scene, bands: Sequence[int], count: int) -> tuple[tuple[int, int], ...] | None:
     """Return date and band of each date and band where a reader mixes them up on purpose, else None.
 
     Both count from 0; the numbers of bands are those among the wanted ones, or -1.
@@ -58,4 +58,4 @@ def mixed_order(scene: Scene, bands: Sequence[int], count: int) -> list[list[int
         return None
     places = [scene.places[frame * count + band][1] - 1 for frame in range(scene.frames) for band in bands]
     wanted = {band: place for place, band in enumerate(bands)}
-    return [[place // count, wanted.get(place % count, -1)] for place in places]
+    return tuple((place // count, wanted.get(place % count, -1)) for place in places)

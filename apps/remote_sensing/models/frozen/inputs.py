@@ -6,13 +6,13 @@ The data module hands over stored numbers (`data.normalise=none`); size and numb
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.models.frozen import resize_study as study
 from apps.remote_sensing.models.frozen.resizing import Normalisation, Preparation, arranged, preparation_for
 from core.errors import UserError, did_you_mean
@@ -129,19 +129,19 @@ class OfRun(Binding):
         scale: What this run's stored numbers are multiplied by.
     """
 
-    facts: Mapping[str, Any]
+    facts: SceneFacts
     scale: float = 1.0
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
         """Return the run's means and deviations, and the side to which it resized."""
-        pairs = zip(self.facts["mean"], self.facts["std"], strict=True)
-        numbers = dict(zip(self.facts["bands"], pairs, strict=True))
+        pairs = zip(self.facts.mean, self.facts.std, strict=True)
+        numbers = dict(zip(self.facts.bands, pairs, strict=True))
         mean, std = zip(*(numbers.get(band, (0.0, 1.0)) for band in bands), strict=True)
-        return Preparation("standardise", size=self.facts.get("resize"), mean=mean, std=std)
+        return Preparation("standardise", size=self.facts.resize, mean=mean, std=std)
 
     def factor(self, network: nn.Module) -> float:
         """Return the run's units over those of these data."""
-        return float(self.facts.get("scale", 1.0)) / self.scale
+        return self.facts.scale / self.scale
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Prepared:
 
 
 def prepared_for(
-    network: nn.Module, facts: Mapping[str, Any], *, binding: Binding | None, run: Mapping[str, Any] | None
+    network: nn.Module, facts: SceneFacts, *, binding: Binding | None, run: SceneFacts | None
 ) -> Prepared:
     """Return what is done to the data's images before a network sees them.
 
@@ -257,13 +257,12 @@ def prepared_for(
     Raises:
         UserError: If the images would be normalised twice, or the preparation cannot be told.
     """
-    given = tuple(facts["bands"])
+    given = tuple(facts.bands)
     wanted = tuple(getattr(network, "bands", given))
     if not set(given) & set(wanted) and len(given) == len(wanted):
         given = wanted  # the network's bands have numbers instead of names
     if binding is None:
-        by_run = run is not None and is_normalised(run)
-        binding = OfRun(run or {}, facts.get("scale", 1.0)) if by_run else OfWeights()
+        binding = OfRun(run, facts.scale) if run is not None and is_normalised(run) else OfWeights()
     preparation = binding.preparation(network, wanted)
     if preparation.normalisation != "none" and is_normalised(facts):
         raise UserError(
@@ -271,10 +270,10 @@ def prepared_for(
             f"({preparation.normalisation}); give --data.normalise=none, or --model.preparation "
             "apps.remote_sensing.models.frozen.inputs.Given to keep the data module's"
         )
-    fill = binding.facts.get("fill", 0.0) if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
+    fill = binding.facts.fill if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
     return Prepared(preparation, given, wanted, binding.factor(network), float(fill))
 
 
-def is_normalised(facts: Mapping[str, Any]) -> bool:
+def is_normalised(facts: SceneFacts) -> bool:
     """Tell from a data module's facts whether it changes stored numbers by mean and deviation."""
-    return any(facts.get("mean") or ()) or any(number != 1 for number in facts.get("std") or ())
+    return any(facts.mean) or any(number != 1 for number in facts.std)
