@@ -20,9 +20,11 @@ def predict_parser(
     default_out: str | None,
     batch_size: int | None = None,
     several: bool = False,
+    paths: bool = False,
     figure: bool = True,
     verb: str = "predict",
     data_required: bool = True,
+    checkpoint_required: bool = True,
 ) -> Parser:
     """Return a parser with the common options of the verb.
 
@@ -34,17 +36,21 @@ def predict_parser(
         default_out: Where results go without `--out`; None makes it required.
         batch_size: Default of `--batch_size`; None leaves that option out.
         several: Whether `--ckpt_path` may be given several times, as members of an ensemble.
+        paths: Whether `--data.path` takes several.
         figure: Whether there is `--no_figure`.
         verb: The verb.
         data_required: Whether `--data.path` must be given.
+        checkpoint_required: Whether `--ckpt_path` must be given.
     """
     parser = Parser(prog=f"dfm {domain} {verb}", description=description)
     add = parser.add_argument
     if several:
         add("--ckpt_path", action="append", required=True, help="a checkpoint; several: an ensemble")
     else:
-        add("--ckpt_path", required=True, help="own checkpoint, folder, weights card or hub id")
-    add("--data.path", dest="path", required=data_required, help=data)
+        add(
+            "--ckpt_path", required=checkpoint_required, help="own checkpoint, folder, weights card or hub id"
+        )
+    add("--data.path", dest="path", nargs="+" if paths else None, required=data_required, help=data)
     add("--out", default=default_out, required=default_out is None, help=out)
     if figure:
         add("--no_figure", action="store_true", help="write no picture beside the result")

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from apps.remote_sensing.predict.options import Job, add_scene_options, job_of, wanted_of
-from core.cli.words import Parser
+from apps.remote_sensing.predict.options import Job, job_of, scene_parser, wanted_of
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -204,10 +203,8 @@ def _tables(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="dfm remote-sensing predict", description=__doc__)
-    parser.add_argument("--ckpt_path", required=True, help="a checkpoint of a task of remote sensing")
-    parser.add_argument("--out", required=True, help="the map, or a folder for several")
-    add_scene_options(parser)
+    out = "the map, or a folder for several"
+    parser = scene_parser("predict", __doc__, out=out, checkpoint=True, figure=True)
     add = parser.add_argument
     add("--kind", help="classes, or scores: one band for each class; default: classes")
     add("--overlap", type=int, help="pixels that tiles share; default: an eighth of a tile")
@@ -216,5 +213,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--map_nodata", type=float, help="what the map holds without data; default: 255 or NaN")
     add("--colours", nargs="+", help="'#rrggbb' of each class, the map's palette")
     add("--restart", action="store_true", help="drop what a killed run left of a map")
-    add("--no_figure", action="store_true", help="write no picture beside the map")
     return parser

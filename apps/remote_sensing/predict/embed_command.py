@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.predict.options import Job, add_scene_options, job_of, wanted_of
-from core.cli.words import Parser
+from apps.remote_sensing.predict.options import Job, job_of, scene_parser, wanted_of
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -196,18 +195,16 @@ def _settings(options: argparse.Namespace, model: SceneModel, embedder: Embedder
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="dfm remote-sensing embed", description=__doc__)
+    out = "a .parquet (or, of one scene, .tif) file, or a folder"
+    parser = scene_parser("embed", __doc__, out=out, checkpoint=False, figure=False)
     add = parser.add_argument
-    add("--ckpt_path", help="a checkpoint of ours: its encoder, and how its images were normalised")
     add("--weights", help="published weights instead: a card, a file or a hub id")
     add("--network", help="their network: a named size such as prithvi_v2_100m_tl, or an import path")
     add("--reflectance", type=float, help="what a reflectance of 1 is in the files, for --weights")
-    add("--out", required=True, help="a .parquet (or, of one scene, .tif) file, or a folder")
     add("--format", help="parquet: a vector for each tile; geotiff: an image of the patches' features")
     add(
         "--pool",
         default="mean",
         help="mean or max of the patches, or class: the class token",
     )
-    add_scene_options(parser)
     return parser

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.remote_sensing.data.addresses import is_address
+from core.cli.predict import predict_parser
+from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.predict.mapping import SceneMap
     from apps.remote_sensing.predict.model import SceneModel
 
-__all__ = ["SUFFIXES", "Job", "add_scene_options", "job_of", "scene_files", "wanted_of"]
+__all__ = ["SUFFIXES", "Job", "job_of", "scene_files", "scene_parser", "wanted_of"]
 
 
 def job_of(options: argparse.Namespace) -> Job:
@@ -172,14 +174,23 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
     )
 
 
-def add_scene_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which scenes are read and how."""
+def scene_parser(verb: str, description: str | None, *, out: str, checkpoint: bool, figure: bool) -> Parser:
+    """Return a parser with the options that say which scenes are read and how.
+
+    Args:
+        verb: `predict` or `embed`.
+        description: Of the verb.
+        out: What `--out` may be.
+        checkpoint: Whether `--ckpt_path` must be given.
+        figure: Whether there is `--no_figure`.
+    """
+    parser = predict_parser(
+        "remote-sensing", description, data="scenes, folders of them, or addresses", out=out,
+        default_out=None, batch_size=4, paths=True, figure=figure, verb=verb, checkpoint_required=checkpoint,
+    )  # fmt: skip
     add = parser.add_argument
-    add("--data.path", dest="path", nargs="+", required=True, help="scenes, folders of them, or addresses")
     add("--stack", action="store_true", help="the files are the dates of one scene, or each folder is a date")
     add("--tile", type=int, help="pixels of a tile's side; default: that of training windows")
-    add("--batch_size", type=int, default=4, help="tiles at once")
-    add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--bands", nargs="+", help="the files' bands to use, by name or number, in the network's order")
     add("--band_names", nargs="+", help="names of the files' bands, where theirs are missing")
     add("--sensor", help="whose numbers the names are: sentinel2, landsat or sentinel1")
@@ -188,6 +199,7 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     add("--nodata", type=float, help="number of the files that means no data, if they do not say it")
     add("--on_error", default="skip", help="with several scenes: skip one that fails, or stop")
     add("--overwrite", action="store_true", help="replace results of ours that were made otherwise")
+    return parser
 
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")

@@ -99,7 +99,7 @@ class SceneTask(Task):
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and keep what the checkpoint is for."""
         super().setup(stage)
-        if stage == "fit":
+        if stage == "fit" and self.normaliser.known:
             self.normaliser.learn(kind=self.kind)
 
     def on_train_epoch_start(self) -> None:

@@ -34,8 +34,6 @@ SIZE = 8
 def facts(
     target: str, classes: Sequence[str] = (), bands: Sequence[str] = ("blue", "green", "red")
 ) -> SceneFacts:
-    target: str, classes: Sequence[str] = (), bands: Sequence[str] = ("blue", "green", "red")
-) -> SceneFacts:
     """Return what a data module says of scenes whose numbers are not normalised."""
     count = len(bands)
     plain = {"mean": (0.0,) * count, "std": (1.0,) * count}
