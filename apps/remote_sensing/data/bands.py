@@ -6,15 +6,9 @@ near-infrared on Landsat and the first red edge on Sentinel-2, so a number means
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
 from core.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["HLS", "NAMES", "SENSORS", "canonical", "matched_weight", "named_bands", "with_bands"]
+__all__ = ["HLS", "NAMES", "SENSORS", "canonical"]
 
 HLS = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
 """The six bands of Harmonized Landsat Sentinel-2, in the order of Prithvi."""
@@ -86,68 +80,3 @@ def canonical(band: str, *, sensor: str | None = None) -> str:
             f"the band ({', '.join(HLS)}, …)"
         )
     return word
-
-
-def matched_weight(weight: Tensor, fresh: Tensor, *, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Return first-layer weights for the wanted bands: those of a checkpoint by name, others as drawn.
-
-    Args:
-        weight: `(D, C, ...)` of the checkpoint.
-        fresh: `(D, C', ...)` as the network was initialised.
-        given: Names of the checkpoint's C bands.
-        wanted: Names of the network's C' bands.
-
-    Returns:
-        `(D, C', ...)`; bands that only the checkpoint has are left out.
-
-    Raises:
-        UserError: If the names do not fit the weight's channels.
-    """
-    if weight.shape[1] != len(given):
-        raise UserError(
-            f"the checkpoint's first layer takes {weight.shape[1]} bands, and {len(given)} are named "
-            f"({', '.join(given)}); name its bands in their order"
-        )
-    merged = fresh.detach().to(weight.dtype).clone()
-    for place, band in enumerate(wanted):
-        if band in given:
-            merged[:, place] = weight[:, list(given).index(band)]
-    return merged
-
-
-def named_bands(described: Any) -> tuple[str, ...] | None:
-    """Return the first bands that a checkpoint's description of its network holds, at whatever depth."""
-    if not isinstance(described, Mapping):
-        return None
-    bands = described.get("bands")
-    if isinstance(bands, list | tuple) and all(isinstance(band, str) for band in bands):
-        return tuple(bands)
-    return next((found for value in described.values() if (found := named_bands(value))), None)
-
-
-def with_bands(
-    tensors: Mapping[str, Tensor],
-    name: str,
-    fresh: Tensor,
-    *,
-    given: Sequence[str] | None,
-    wanted: Sequence[str],
-) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint with those of the first layer matched by name.
-
-    Args:
-        tensors: Of the checkpoint.
-        name: Of the first layer's weight.
-        fresh: As for `matched_weight`.
-        given: As for `matched_weight`; None takes the layer as it is.
-        wanted: As for `matched_weight`.
-
-    Raises:
-        UserError: If the names do not fit the weight's channels.
-    """
-    weight = tensors.get(name)
-    if weight is None or given is None or tuple(given) == tuple(wanted):
-        return dict(tensors)
-    if weight.shape[:1] + weight.shape[2:] != fresh.shape[:1] + fresh.shape[2:]:
-        return dict(tensors)  # another size, which whoever loads it refuses with both shapes
-    return {**tensors, name: matched_weight(weight, fresh, given=given, wanted=wanted)}

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.data.bands import named_bands, with_bands
-from apps.remote_sensing.models.band_maps import BandedMap, band_rule, is_marked
+from apps.remote_sensing.models.band_maps import BandedMap, ReadsBands, band_rule, first_layer, is_marked
 from apps.remote_sensing.models.frames import check_one_frame, frame_by_frame, joined
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError, did_you_mean
 
-__all__ = ["KEY_MAP", "AnyBackbone", "first_layer", "from_official_config", "key_maps", "to_official_config"]
+__all__ = ["KEY_MAP", "AnyBackbone", "from_official_config", "key_maps", "to_official_config"]
 
 KEY_MAP = BandedMap(
     renames=(Rename("{rest*}", "body.{rest*}"),),
@@ -28,7 +27,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TORCHVISION = "torchvision/"
 
 
-class AnyBackbone(nn.Module):
+class AnyBackbone(ReadsBands):
     """A published image backbone without its classifier.
 
     Images are to be scaled so that white, or a reflectance of 1, is 1, and standardised by `mean` and `std`:
@@ -130,19 +129,6 @@ class AnyBackbone(nn.Module):
         stages = [getattr(self.body, f"layer{i}", None) for i in range(1, 5)]
         for part in stages if all(isinstance(s, nn.Sequential) for s in stages) else [self.body.children()]:
             yield from part  # type: ignore[misc]
-
-    def fit_weights(
-        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
-        """Return weights of one of our checkpoints with the first layer's bands matched by name.
-
-        Args:
-            tensors: Under our names.
-            prefix: Where this backbone stands in the network.
-            described: The network that the checkpoint says it holds; it names the bands.
-        """
-        name, fresh = first_layer(self)
-        return with_bands(tensors, prefix + name, fresh, given=named_bands(described), wanted=self.bands)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew as their library does, and write all buffers."""
@@ -272,12 +258,6 @@ def key_maps(network: AnyBackbone) -> tuple[KeyMap, ...]:
     return (replace(KEY_MAP, reshapes=rules(None), rules=rules),)
 
 
-def first_layer(network: AnyBackbone) -> tuple[str, Tensor]:
-    """Return name and tensor of the weight that reads the bands."""
-    found = _first(network.body)
-    return f"body.{found}.weight", network.body.get_submodule(found).weight  # type: ignore[return-value]
-
-
 def spread(weight: Tensor, bands: Sequence[str]) -> Tensor:
     """Return a first layer's weight `(D, 3, ...)` for colours as `(D, C, ...)` for bands.
 
@@ -315,7 +295,7 @@ def to_official_config(network: AnyBackbone) -> dict[str, Any]:
 
 def _replace_first(body: nn.Module, *, channels: int) -> None:
     """Put a convolution over other channels in the place of the first one."""
-    path = _first(body)
+    path = first_layer(body)[0].removesuffix(".weight")
     old = body.get_submodule(path)
     assert isinstance(old, nn.Conv2d)
     new = nn.Conv2d(
@@ -329,15 +309,9 @@ def _replace_first(body: nn.Module, *, channels: int) -> None:
     _put(body, path, new)
 
 
-def _first(body: nn.Module) -> str:
-    """Return where the layer stands that reads the image: the first convolution."""
-    return next(name for name, module in body.named_modules() if isinstance(module, nn.Conv2d))
-
-
 def _fill(body: nn.Module, colours: nn.Module, bands: Sequence[str]) -> None:
     """Give a backbone of any bands the weights of one of red, green and blue."""
-    name = f"{_first(body)}.weight"
-    state = colours.state_dict()
+    name, state = first_layer(body)[0], colours.state_dict()
     body.load_state_dict({**state, name: spread(state[name], bands)})
 
 

@@ -1,4 +1,4 @@
-"""Official weights whose channels are bands: matched by name, whatever order a file has them in.
+"""Weights whose channels are bands: matched by name, whatever order a file or a checkpoint has them in.
 
 Which bands a file has is known from its configuration, or from a mark that our own export leaves on the
 tensors; else the layout's usual order is assumed.
@@ -8,17 +8,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apps.remote_sensing.data.bands import matched_weight, named_bands
+from torch import Tensor, nn
+
 from core.checkpoints.keymap import KeyMap, Reshape
+from core.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["BandedMap", "band_rule", "is_marked", "with_rows"]
+__all__ = ["BandedMap", "ReadsBands", "band_rule", "first_layer", "is_marked"]
 
 _MARK = "bands_of_channels"
+
+
+class ReadsBands(nn.Module):
+    """A network that knows which bands it reads, and takes checkpoints of ours with other bands.
+
+    Attributes:
+        bands: Of the input in their order.
+    """
+
+    bands: tuple[str, ...]
+
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of one of our checkpoints with their bands matched by name.
+
+        Args:
+            tensors: Under our names.
+            prefix: Where this network stands in a larger one.
+            described: The network that the checkpoint says it holds; it names the bands.
+
+        Raises:
+            UserError: If the names do not fit the first layer's channels.
+        """
+        named = _named_bands(described)
+        given = None if named is None else self.our_bands(named)
+        if given is None or given == self.bands:
+            return dict(tensors)
+        changed = {
+            prefix + name: _matched(tensors[prefix + name], fresh, given=given, wanted=self.bands, rows=rows)
+            for name, (fresh, rows) in self.band_weights().items()
+            if prefix + name in tensors
+        }
+        return {**tensors, **changed}
+
+    def band_weights(self) -> dict[str, tuple[Tensor, int]]:
+        """Return name and tensor of what has bands for channels, with the `rows` of `band_rule`."""
+        name, fresh = first_layer(self)
+        return {name: (fresh, 0)}
+
+    def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
+        """Return our names of the bands that a checkpoint names."""
+        return tuple(named)
 
 
 @dataclass(frozen=True)
@@ -33,7 +75,7 @@ class BandedMap(KeyMap):
 
     def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
         """Return the table for files whose configuration names their bands."""
-        names = named_bands(config)
+        names = _named_bands(config)
         return self if names is None or self.rules is None else replace(self, reshapes=self.rules(names))
 
 
@@ -64,10 +106,8 @@ def band_rule(
         known = (names for names in (getattr(tensor, _MARK, None), described) if names is not None)
         given = next((names for names in known if len(names) == channels), usual(channels))
         if given is None:
-            same = _others(tensor, rows) == _others(fresh, rows)
+            same = _other_axes(tensor, rows) == _other_axes(fresh, rows)
             return fresh.detach().to(tensor.dtype) if same else tensor
-        if rows and tensor.shape[0] != rows * len(given):
-            return tensor  # of another size, as in `_matched`
         return _matched(tensor, fresh, given=given, wanted=wanted, rows=rows)
 
     def to_official(tensor: Tensor) -> Tensor:
@@ -83,44 +123,49 @@ def is_marked(tensor: Tensor) -> bool:
     return hasattr(tensor, _MARK)
 
 
-def with_rows(
-    tensors: Mapping[str, Tensor],
-    fresh: Mapping[str, Tensor],
-    *,
-    given: Sequence[str] | None,
-    wanted: tuple[str, ...],
-    rows: int,
-) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint with the rows of some tensors matched by their bands.
+def first_layer(network: nn.Module) -> tuple[str, Tensor]:
+    """Return name and weight of the layer that reads the image: the first convolution."""
+    kinds = (nn.Conv2d, nn.Conv3d)
+    name, layer = next((name, part) for name, part in network.named_modules() if isinstance(part, kinds))
+    return f"{name}.weight", layer.weight
 
-    Args:
-        tensors: Of the checkpoint.
-        fresh: Name to tensor as initialised, of those whose rows are bands.
-        given: The checkpoint's bands; None takes the tensors as they are.
-        wanted: The network's.
-        rows: See `band_rule`.
-    """
-    if given is None or tuple(given) == wanted:
-        return dict(tensors)
-    changed = {
-        name: _matched(tensors[name], own, given=given, wanted=wanted, rows=rows)
-        for name, own in fresh.items()
-        if name in tensors and len(tensors[name]) == rows * len(given)
-    }
-    return {**tensors, **changed}
+
+def _named_bands(described: Any) -> tuple[str, ...] | None:
+    """Return the first bands that a description of a network holds, at whatever depth."""
+    if not isinstance(described, Mapping):
+        return None
+    bands = described.get("bands")
+    if isinstance(bands, list | tuple) and all(isinstance(band, str) for band in bands):
+        return tuple(bands)
+    return next((names for value in described.values() if (names := _named_bands(value))), None)
 
 
 def _matched(
     tensor: Tensor, fresh: Tensor, *, given: Sequence[str], wanted: tuple[str, ...], rows: int
 ) -> Tensor:
-    if tuple(given) == wanted or _others(tensor, rows) != _others(fresh, rows):
-        return tensor  # of another size, which whoever loads it refuses with both shapes
-    if not rows:
-        return matched_weight(tensor, fresh, given=given, wanted=wanted)
-    apart, own = (one.detach().unflatten(0, (rows, -1)) for one in (tensor, fresh))
-    return matched_weight(apart, own, given=given, wanted=wanted).flatten(0, 1)
+    """Return a weight for the wanted bands: those that are given by name, others as drawn.
+
+    One of another size stays as it is; whoever loads it refuses it with both shapes.
+    """
+    if tuple(given) == wanted or _other_axes(tensor, rows) != _other_axes(fresh, rows):
+        return tensor
+    if rows:
+        if len(tensor) != rows * len(given):
+            return tensor
+        apart, own = (weight.detach().unflatten(0, (rows, -1)) for weight in (tensor, fresh))
+        return _matched(apart, own, given=given, wanted=wanted, rows=0).flatten(0, 1)
+    if tensor.shape[1] != len(given):
+        raise UserError(
+            f"the checkpoint's first layer takes {tensor.shape[1]} bands, and {len(given)} are named "
+            f"({', '.join(given)}); name its bands in their order"
+        )
+    merged = fresh.detach().to(tensor.dtype).clone()
+    for place, band in enumerate(wanted):
+        if band in given:
+            merged[:, place] = tensor[:, list(given).index(band)]
+    return merged
 
 
-def _others(tensor: Tensor, rows: int) -> tuple[int, ...]:
+def _other_axes(tensor: Tensor, rows: int) -> tuple[int, ...]:
     """Return the lengths of the axes that are not the channels."""
     return tuple(tensor.shape[1:]) if rows else (tensor.shape[0], *tensor.shape[2:])

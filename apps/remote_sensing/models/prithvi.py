@@ -7,13 +7,14 @@ Parameters are counted without the fixed tables of positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from apps.remote_sensing.models.prithvi_eo import official
 from apps.remote_sensing.models.prithvi_eo.autoencoder import MAEOutput, PrithviMAE
-from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi
+from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
 from apps.remote_sensing.models.prithvi_eo.segmenter import PrithviSegmenter
+from core.backbones.sizes import size
 from core.checkpoints.keymap import KeyMap
 
 __all__ = [
@@ -48,8 +49,87 @@ __all__ = [
 
 KEY_MAP = official.KEY_MAP
 
-
 Network = Prithvi | PrithviMAE | PrithviSegmenter
+
+_TINY = {"frames": 1, "width": 256, "depth": 4, "heads": 4}
+_100M = {"width": 768, "depth": 12, "heads": 12}
+_TINY_TL = {"frames": 1, "width": 192, "depth": 12, "heads": 3, "coordinates": ("time", "location")}
+_100M_TL = {"frames": 4, **_100M, "coordinates": ("time", "location")}
+_300M = {"frames": 4, "width": 1024, "depth": 24, "heads": 16}
+_600M = {"frames": 4, "patch": (1, 14, 14), "width": 1280, "depth": 32, "heads": 16}
+_LEARNT = {"coordinates": ("time", "location"), "learn_scale": True}
+
+prithvi_tiny = size(Prithvi, "A toy of one frame, 3 553 280 parameters; no weights were published.", **_TINY)
+prithvi_v1_100m = size(Prithvi, "Version 1, three frames: 86 237 184 parameters.", **_100M, statistics="v1")
+prithvi_v2_tiny_tl = size(
+    Prithvi, "Version 2, one frame with time and location: 5 634 048 parameters.", **_TINY_TL
+)
+prithvi_v2_100m_tl = size(
+    Prithvi, "Version 2, four frames with time and location: 86 237 184 parameters.", **_100M_TL
+)
+prithvi_v2_300m = size(Prithvi, "Version 2, four frames: 303 886 336 parameters.", **_300M)
+prithvi_v2_300m_tl = size(
+    Prithvi,
+    "Version 2, four frames with time and location, learnt strengths: 303 886 338 parameters.",
+    **_300M,
+    **_LEARNT,
+)
+prithvi_v2_600m = size(
+    Prithvi, "Version 2, four frames, patches of 14 pixels: 631 188 480 parameters.", **_600M
+)
+prithvi_v2_600m_tl = size(
+    Prithvi,
+    "Version 2, patches of 14 pixels, time and location, learnt strengths: 631 188 482 parameters.",
+    **_600M,
+    **_LEARNT,
+)
+
+prithvi_tiny_mae = size(
+    PrithviMAE,
+    "A toy of one frame, 4 577 792 parameters; no weights were published.",
+    **_TINY,
+    decoder_width=128,
+    decoder_depth=4,
+    decoder_heads=4,
+)
+prithvi_v1_100m_mae = size(
+    PrithviMAE, "Version 1, three frames: 112 639 488 parameters.", **_100M, statistics="v1"
+)
+prithvi_gap_filling = size(
+    PrithviMAE,
+    "Version 1 as trained to fill cloud gaps: 112 639 488 parameters, its own statistics and norms.",
+    **_100M,
+    eps=1e-6,
+    statistics="gap_filling",
+)
+prithvi_v2_tiny_tl_mae = size(
+    PrithviMAE, "Version 2, one frame with time and location: 31 741 440 parameters.", **_TINY_TL
+)
+prithvi_v2_100m_tl_mae = size(
+    PrithviMAE, "Version 2, four frames with time and location: 112 639 488 parameters.", **_100M_TL
+)
+prithvi_v2_300m_mae = size(PrithviMAE, "Version 2, four frames: 330 419 712 parameters.", **_300M)
+prithvi_v2_300m_tl_mae = size(
+    PrithviMAE,
+    "Version 2, four frames with time and location, learnt strengths: 330 419 716 parameters.",
+    **_300M,
+    **_LEARNT,
+)
+prithvi_v2_600m_mae = size(
+    PrithviMAE, "Version 2, four frames, patches of 14 pixels: 657 668 248 parameters.", **_600M
+)
+prithvi_v2_600m_tl_mae = size(
+    PrithviMAE,
+    "Version 2, patches of 14 pixels, time and location, learnt strengths: 657 668 252 parameters.",
+    **_600M,
+    **_LEARNT,
+)
+
+prithvi_v1_segmenter = size(
+    PrithviSegmenter,
+    "Version 1 fine-tuned for maps of floods and burn scars. "
+    "The released crop map has `frames` 3, `classes` 13, `depth` 6 and `heads` 8.",
+)
 
 
 def key_maps(network: Network) -> tuple[KeyMap, ...]:
@@ -92,254 +172,3 @@ def from_official_config(config: Mapping[str, Any]) -> Network:
 def to_official_config(network: Network) -> dict[str, Any]:
     """Return the official configuration of a network, every field spelt out."""
     return official.config(network.settings, kind=type(network).__name__)
-
-
-def prithvi_tiny(frames: int = 1, width: int = 256, depth: int = 4, heads: int = 4, **kw: Any) -> Prithvi:
-    """A toy of one frame, 3 553 280 parameters; no weights were published."""
-    return Prithvi(frames=frames, width=width, depth=depth, heads=heads, **kw)
-
-
-def prithvi_v1_100m(
-    frames: int = 3,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    statistics: Literal["v1", "v2", "gap_filling"] = "v1",
-    **kw: Any,
-) -> Prithvi:
-    """Version 1, three frames: 86 237 184 parameters."""
-    return Prithvi(frames=frames, width=width, depth=depth, heads=heads, statistics=statistics, **kw)
-
-
-def prithvi_v2_tiny_tl(
-    frames: int = 1,
-    width: int = 192,
-    depth: int = 12,
-    heads: int = 3,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    **kw: Any,
-) -> Prithvi:
-    """Version 2, one frame with time and location: 5 634 048 parameters."""
-    return Prithvi(frames=frames, width=width, depth=depth, heads=heads, coordinates=coordinates, **kw)
-
-
-def prithvi_v2_100m_tl(
-    frames: int = 4,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    **kw: Any,
-) -> Prithvi:
-    """Version 2, four frames with time and location: 86 237 184 parameters."""
-    return Prithvi(frames=frames, width=width, depth=depth, heads=heads, coordinates=coordinates, **kw)
-
-
-def prithvi_v2_300m(
-    frames: int = 4, width: int = 1024, depth: int = 24, heads: int = 16, **kw: Any
-) -> Prithvi:
-    """Version 2, four frames: 303 886 336 parameters."""
-    return Prithvi(frames=frames, width=width, depth=depth, heads=heads, **kw)
-
-
-def prithvi_v2_300m_tl(
-    frames: int = 4,
-    width: int = 1024,
-    depth: int = 24,
-    heads: int = 16,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    learn_scale: bool = True,
-    **kw: Any,
-) -> Prithvi:
-    """Version 2, four frames with time and location, learnt strengths: 303 886 338 parameters."""
-    return Prithvi(
-        frames=frames,
-        width=width,
-        depth=depth,
-        heads=heads,
-        coordinates=coordinates,
-        learn_scale=learn_scale,
-        **kw,
-    )
-
-
-def prithvi_v2_600m(
-    frames: int = 4,
-    patch: Sequence[int] = (1, 14, 14),
-    width: int = 1280,
-    depth: int = 32,
-    heads: int = 16,
-    **kw: Any,
-) -> Prithvi:
-    """Version 2, four frames, patches of 14 pixels: 631 188 480 parameters."""
-    return Prithvi(frames=frames, patch=patch, width=width, depth=depth, heads=heads, **kw)
-
-
-def prithvi_v2_600m_tl(
-    frames: int = 4,
-    patch: Sequence[int] = (1, 14, 14),
-    width: int = 1280,
-    depth: int = 32,
-    heads: int = 16,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    learn_scale: bool = True,
-    **kw: Any,
-) -> Prithvi:
-    """Version 2, patches of 14 pixels, time and location, learnt strengths: 631 188 482 parameters."""
-    return Prithvi(
-        frames=frames,
-        patch=patch,
-        width=width,
-        depth=depth,
-        heads=heads,
-        coordinates=coordinates,
-        learn_scale=learn_scale,
-        **kw,
-    )
-
-
-def prithvi_tiny_mae(
-    frames: int = 1,
-    width: int = 256,
-    depth: int = 4,
-    heads: int = 4,
-    decoder_width: int = 128,
-    decoder_depth: int = 4,
-    decoder_heads: int = 4,
-    **kw: Any,
-) -> PrithviMAE:
-    """A toy of one frame, 4 577 792 parameters; no weights were published."""
-    return PrithviMAE(
-        frames=frames,
-        width=width,
-        depth=depth,
-        heads=heads,
-        decoder_width=decoder_width,
-        decoder_depth=decoder_depth,
-        decoder_heads=decoder_heads,
-        **kw,
-    )
-
-
-def prithvi_v1_100m_mae(
-    frames: int = 3,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    statistics: Literal["v1", "v2", "gap_filling"] = "v1",
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 1, three frames: 112 639 488 parameters."""
-    return PrithviMAE(frames=frames, width=width, depth=depth, heads=heads, statistics=statistics, **kw)
-
-
-def prithvi_gap_filling(
-    frames: int = 3,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    eps: float = 1e-06,
-    statistics: Literal["v1", "v2", "gap_filling"] = "gap_filling",
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 1 as trained to fill cloud gaps: 112 639 488 parameters, its own statistics and norms."""
-    return PrithviMAE(
-        frames=frames, width=width, depth=depth, heads=heads, eps=eps, statistics=statistics, **kw
-    )
-
-
-def prithvi_v2_tiny_tl_mae(
-    frames: int = 1,
-    width: int = 192,
-    depth: int = 12,
-    heads: int = 3,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 2, one frame with time and location: 31 741 440 parameters."""
-    return PrithviMAE(frames=frames, width=width, depth=depth, heads=heads, coordinates=coordinates, **kw)
-
-
-def prithvi_v2_100m_tl_mae(
-    frames: int = 4,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 2, four frames with time and location: 112 639 488 parameters."""
-    return PrithviMAE(frames=frames, width=width, depth=depth, heads=heads, coordinates=coordinates, **kw)
-
-
-def prithvi_v2_300m_mae(
-    frames: int = 4, width: int = 1024, depth: int = 24, heads: int = 16, **kw: Any
-) -> PrithviMAE:
-    """Version 2, four frames: 330 419 712 parameters."""
-    return PrithviMAE(frames=frames, width=width, depth=depth, heads=heads, **kw)
-
-
-def prithvi_v2_300m_tl_mae(
-    frames: int = 4,
-    width: int = 1024,
-    depth: int = 24,
-    heads: int = 16,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    learn_scale: bool = True,
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 2, four frames with time and location, learnt strengths: 330 419 716 parameters."""
-    return PrithviMAE(
-        frames=frames,
-        width=width,
-        depth=depth,
-        heads=heads,
-        coordinates=coordinates,
-        learn_scale=learn_scale,
-        **kw,
-    )
-
-
-def prithvi_v2_600m_mae(
-    frames: int = 4,
-    patch: Sequence[int] = (1, 14, 14),
-    width: int = 1280,
-    depth: int = 32,
-    heads: int = 16,
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 2, four frames, patches of 14 pixels: 657 668 248 parameters."""
-    return PrithviMAE(frames=frames, patch=patch, width=width, depth=depth, heads=heads, **kw)
-
-
-def prithvi_v2_600m_tl_mae(
-    frames: int = 4,
-    patch: Sequence[int] = (1, 14, 14),
-    width: int = 1280,
-    depth: int = 32,
-    heads: int = 16,
-    coordinates: Sequence[Coordinate] = ("time", "location"),
-    learn_scale: bool = True,
-    **kw: Any,
-) -> PrithviMAE:
-    """Version 2, patches of 14 pixels, time and location, learnt strengths: 657 668 252 parameters."""
-    return PrithviMAE(
-        frames=frames,
-        patch=patch,
-        width=width,
-        depth=depth,
-        heads=heads,
-        coordinates=coordinates,
-        learn_scale=learn_scale,
-        **kw,
-    )
-
-
-def prithvi_v1_segmenter(
-    frames: int = 1, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
-) -> PrithviSegmenter:
-    """Version 1 fine-tuned for maps of floods and burn scars.
-
-    The released crop map has `frames` 3, `classes` 13, `depth` 6 and `heads` 8.
-    """
-    return PrithviSegmenter(frames=frames, width=width, depth=depth, heads=heads, **kw)

@@ -7,7 +7,7 @@ Sentinel-2 or 2 of Sentinel-1. The networks stand in `dino/`; what they are trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from apps.remote_sensing.models.dino import official
@@ -15,6 +15,7 @@ from apps.remote_sensing.models.dino.resnet import SoftConResNet50
 from apps.remote_sensing.models.dino.sensors import S1, S2
 from apps.remote_sensing.models.dino.siamese import Siamese
 from apps.remote_sensing.models.dino.vit import SoftConViT, Tokens
+from core.backbones.sizes import size
 from core.checkpoints.keymap import KeyMap
 
 __all__ = [
@@ -38,8 +39,37 @@ __all__ = [
 
 KEY_MAP = official.KEY_MAP
 
-
 Network = SoftConViT | SoftConResNet50 | Siamese
+
+_SMALL = {"width": 384, "depth": 12, "heads": 6}
+_BASE = {"width": 768, "depth": 12, "heads": 12}
+
+softcon_vits14_s2 = size(
+    SoftConViT, "S on 13 bands of Sentinel-2, `B13_vits14_softcon.pth`.", bands=S2.bands, **_SMALL
+)
+softcon_vitb14_s2 = size(
+    SoftConViT, "B on 13 bands of Sentinel-2, `B13_vitb14_softcon.pth`.", bands=S2.bands, **_BASE
+)
+softcon_vitl14_s2 = size(
+    SoftConViT, "L on 13 bands of Sentinel-2; its weights were not released.", width=1024, depth=24, heads=16
+)
+softcon_vitg14_s2 = size(
+    SoftConViT,
+    "Size g on 13 bands of Sentinel-2; its weights were not released.",
+    width=1536,
+    depth=40,
+    heads=24,
+)
+softcon_vits14_s1 = size(
+    SoftConViT, "S on both polarisations of Sentinel-1, `B2_vits14_softcon.pth`.", bands=S1.bands, **_SMALL
+)
+softcon_vitb14_s1 = size(
+    SoftConViT, "B on both polarisations of Sentinel-1, `B2_vitb14_softcon.pth`.", bands=S1.bands, **_BASE
+)
+softcon_rn50_s2 = size(SoftConResNet50, "ResNet-50 on 13 bands of Sentinel-2, `B13_rn50_softcon.pth`.")
+softcon_rn50_s1 = size(
+    SoftConResNet50, "ResNet-50 on both polarisations of Sentinel-1, `B2_rn50_softcon.pth`.", bands=S1.bands
+)
 
 
 def key_maps(network: Network) -> tuple[KeyMap, ...]:
@@ -82,55 +112,3 @@ def to_official_config(network: Network) -> dict[str, Any]:
     if isinstance(network, SoftConResNet50):
         return {"arch": official.RESNET, "in_chans": len(network.bands), "bands": list(network.bands)}
     return official.config(network)
-
-
-def softcon_vits14_s2(
-    bands: Sequence[str] = S2.bands, width: int = 384, depth: int = 12, heads: int = 6, **kw: Any
-) -> SoftConViT:
-    """S on 13 bands of Sentinel-2, `B13_vits14_softcon.pth`."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_vitb14_s2(
-    bands: Sequence[str] = S2.bands, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
-) -> SoftConViT:
-    """B on 13 bands of Sentinel-2, `B13_vitb14_softcon.pth`."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_vitl14_s2(
-    bands: Sequence[str] = S2.bands, width: int = 1024, depth: int = 24, heads: int = 16, **kw: Any
-) -> SoftConViT:
-    """L on 13 bands of Sentinel-2; its weights were not released."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_vitg14_s2(
-    bands: Sequence[str] = S2.bands, width: int = 1536, depth: int = 40, heads: int = 24, **kw: Any
-) -> SoftConViT:
-    """Size g on 13 bands of Sentinel-2; its weights were not released."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_vits14_s1(
-    bands: Sequence[str] = S1.bands, width: int = 384, depth: int = 12, heads: int = 6, **kw: Any
-) -> SoftConViT:
-    """S on both polarisations of Sentinel-1, `B2_vits14_softcon.pth`."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_vitb14_s1(
-    bands: Sequence[str] = S1.bands, width: int = 768, depth: int = 12, heads: int = 12, **kw: Any
-) -> SoftConViT:
-    """B on both polarisations of Sentinel-1, `B2_vitb14_softcon.pth`."""
-    return SoftConViT(bands=bands, width=width, depth=depth, heads=heads, **kw)
-
-
-def softcon_rn50_s2(bands: Sequence[str] = S2.bands, **kw: Any) -> SoftConResNet50:
-    """ResNet-50 on 13 bands of Sentinel-2, `B13_rn50_softcon.pth`."""
-    return SoftConResNet50(bands=bands, **kw)
-
-
-def softcon_rn50_s1(bands: Sequence[str] = S1.bands, **kw: Any) -> SoftConResNet50:
-    """ResNet-50 on both polarisations of Sentinel-1, `B2_rn50_softcon.pth`."""
-    return SoftConResNet50(bands=bands, **kw)

@@ -12,6 +12,7 @@ from torch import nn
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models import any_backbone, prithvi, softcon
 from apps.remote_sensing.models.any_backbone import AnyBackbone
+from apps.remote_sensing.models.band_maps import first_layer
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE, PrithviSegmenter
 from apps.remote_sensing.models.softcon import SoftConResNet50, SoftConViT
 from core.checkpoints.exchange import export_weights, write_own
@@ -169,8 +170,8 @@ def test_colours_of_published_weights_go_to_the_bands_of_their_names(name):
     x = torch.rand(1, 3, 32, 32)
 
     assert torch.allclose(turned(x.flip(1)), source(x), atol=1e-4)
-    grey = any_backbone.first_layer(more)[1]
-    own = any_backbone.first_layer(source)[1]
+    grey = first_layer(more)[1]
+    own = first_layer(source)[1]
     assert torch.allclose(grey[:, [2, 3, 0]], own * 0.75)
     assert torch.allclose(grey[:, 1], own.mean(1) * 0.75, atol=1e-6)
 
@@ -182,8 +183,8 @@ def test_fetched_weights_put_each_colour_on_its_band(tmp_path: Path):
 
     turned = AnyBackbone("resnet10t", ("blue", "green", "red"), pretrained=True, options=options).eval()
 
-    weight = any_backbone.first_layer(turned)[1]
-    assert torch.equal(weight, any_backbone.first_layer(source)[1].flip(1))
+    weight = first_layer(turned)[1]
+    assert torch.equal(weight, first_layer(source)[1].flip(1))
     assert torch.equal(turned.body.layer1[0].conv1.weight, source.body.layer1[0].conv1.weight)
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from apps.remote_sensing.models import softcon
-from apps.remote_sensing.models.dino.blocks import Block
 from apps.remote_sensing.models.dino.official import chunked
+from apps.remote_sensing.models.dino.vit import DinoBlock as Block
 from apps.remote_sensing.models.softcon import (
     KEY_MAP,
     SoftConResNet50,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.decoders.base import Decoder, Decoding, Maps, at_least_one
-from apps.remote_sensing.models.prithvi_eo.neck import PixelNorm
+from apps.remote_sensing.models.prithvi_eo.segmenter import PixelNorm
 
 __all__ = ["FCN"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from apps.remote_sensing.models.band_maps import BandedMap, band_rule
-from apps.remote_sensing.models.dino.positions import resize_grid, side_of
+from apps.remote_sensing.models.band_maps import BandedMap, band_rule, first_layer
 from apps.remote_sensing.models.dino.sensors import S1, S2, sensor_of
 from core.checkpoints.keymap import Rename, Reshape
 from core.errors import UserError, did_you_mean
@@ -15,7 +14,6 @@ from core.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from apps.remote_sensing.models.dino.sensors import Banded
     from apps.remote_sensing.models.dino.vit import SoftConViT
 
 __all__ = ["FIELDS", "KEY_MAP", "RESNET", "DinoMap", "arguments", "chunked", "config", "map_for"]
@@ -87,7 +85,7 @@ KEY_MAP = DinoMap(
 )
 
 
-def map_for(network: Banded, *, holder: str = "") -> DinoMap:
+def map_for(network: Any, *, holder: str = "") -> DinoMap:
     """Return the table for one network, which also reads files of other bands and image sizes.
 
     A file has the bands that its configuration names. Without one, a first layer of 13 or 2 channels is taken
@@ -96,11 +94,10 @@ def map_for(network: Banded, *, holder: str = "") -> DinoMap:
     another grid are resized.
 
     Args:
-        network: As initialised.
+        network: `SoftConViT` or `SoftConResNet50` as initialised.
         holder: See `DinoMap`.
     """
-    own = dict(network.named_parameters())
-    first = "patch_embed.weight" if "patch_embed.weight" in own else "body.conv1.weight"
+    own, (first, _) = dict(network.named_parameters()), first_layer(network)
     bands = network.bands
     known = {len(sensor.bands): sensor.bands for sensor in (S2, S1)}
 
@@ -115,8 +112,13 @@ def map_for(network: Banded, *, holder: str = "") -> DinoMap:
         given = None if described is None else sensor_of(described).bands
         found = [band_rule(holder + first, own[first], wanted=bands, described=given, usual=usual)]
         if "pos_embed" in own:
+            side = network.image // network.patch
             found.append(
-                Reshape(f"{holder}pos_embed", lambda table: _on_grid(table, network), lambda table: table)
+                Reshape(
+                    f"{holder}pos_embed",
+                    lambda table: network.positions(side, side, table),
+                    lambda table: table,
+                )
             )
         return tuple(found)
 
@@ -198,18 +200,6 @@ def config(network: SoftConViT) -> dict[str, Any]:
     }
     official = {name: given[ours] for name, _, ours in FIELDS}
     return {**official, "block_chunks": 0, "bands": list(network.bands)}
-
-
-def _on_grid(table: Tensor, network: Any) -> Tensor:
-    """Return learned positions `(1, 1 + N, D)` on the network's own grid."""
-    import torch
-
-    wanted = network.pos_embed.shape[1]
-    if table.shape[1] == wanted:
-        return table
-    side = side_of(wanted - 1)
-    grid = resize_grid(table[:, 1:], (side, side), antialias=network.antialias, offset=network.offset)
-    return torch.cat([table[:, :1], grid], dim=1)
 
 
 def _bare(name: str) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.models.dino.sensors import S2, Banded
+from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
 from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.errors import UserError
 
 __all__ = ["SoftConResNet50"]
 
 
-class SoftConResNet50(Banded):
+class SoftConResNet50(SensorNetwork):
     """torchvision's ResNet-50 whose first convolution reads other bands; its feature is the global mean.
 
     Args:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from apps.remote_sensing.data.bands import SENSORS, canonical, named_bands, with_bands
+from apps.remote_sensing.data.bands import SENSORS, canonical
+from apps.remote_sensing.models.band_maps import ReadsBands
 from apps.remote_sensing.models.frames import check_one_frame
 from core.errors import UserError
 
-__all__ = ["S1", "S2", "Banded", "Sensor", "sensor_of"]
+__all__ = ["S1", "S2", "Sensor", "SensorNetwork", "sensor_of"]
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,12 @@ class Sensor:
     scale: float = 1.0
 
 
-_IMAGES = 4  # axes of the weight of a layer that reads images
+# fmt: off
 _S2_MEAN = (
-    1612.9,
-    1397.6,
-    1322.3,
-    1373.1,
-    1561.0,
-    2108.4,
-    2390.7,
-    2318.7,
-    2581.0,
-    837.7,
-    22.0,
-    2195.2,
-    1537.4,
+    1612.9, 1397.6, 1322.3, 1373.1, 1561.0, 2108.4, 2390.7, 2318.7, 2581.0, 837.7, 22.0, 2195.2, 1537.4
 )
 _S2_STD = (791.0, 854.3, 878.7, 1144.9, 1127.5, 1164.2, 1276.0, 1249.5, 1345.9, 577.5, 47.5, 1340.0, 1142.9)
+# fmt: on
 
 S2 = Sensor(tuple(SENSORS["sentinel2"].values()), _S2_MEAN, _S2_STD, scale=10000.0)
 """Sentinel-2, top of the atmosphere (L1C), B1 to B8, B8A, B9 to B12, reflectance x 10000."""
@@ -87,53 +76,29 @@ def sensor_of(bands: Sequence[str] | int) -> Sensor:
     return Sensor(names, (0.0,) * len(names), (1.0,) * len(names))
 
 
-class Banded(nn.Module):
+class SensorNetwork(ReadsBands):
     """A network that knows which bands it reads, and how they were normalised.
 
     Args:
         bands: As in `sensor_of`.
+
+    Attributes:
+        bands: Of the input in their order.
+        mean: Of each band in the data that the published weights saw, in the units of `scale`.
+        std: As `mean`.
+        scale: What a reflectance of 1 is in these units; 1 for a sensor without reflectances.
     """
 
     normalisation = "eight_bit"  # of the published weights; see apps.remote_sensing.models.frozen.resizing
 
     def __init__(self, bands: Sequence[str] | int) -> None:
         super().__init__()
-        self.sensor = sensor_of(bands)
+        sensor = sensor_of(bands)
+        self.bands, self.mean, self.std, self.scale = sensor.bands, sensor.mean, sensor.std, sensor.scale
 
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Bands of the input in their order."""
-        return self.sensor.bands
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each band in the data that the published weights saw, in the units of `scale`."""
-        return self.sensor.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each band, as `mean`."""
-        return self.sensor.std
-
-    @property
-    def scale(self) -> float:
-        """What a reflectance of 1 is in the units of `mean`; 1 for a sensor without reflectances."""
-        return self.sensor.scale
-
-    def fit_weights(
-        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
-        """Return weights of one of our checkpoints with the first layer's bands matched by name.
-
-        Args:
-            tensors: Under our names.
-            prefix: Where this encoder stands in the network.
-            described: The network that the checkpoint says it holds; it names the bands.
-        """
-        given = named_bands(described)
-        known = None if given is None else sensor_of(given).bands
-        name, fresh = next((n, p) for n, p in self.named_parameters() if p.ndim == _IMAGES)
-        return with_bands(tensors, prefix + name, fresh, given=known, wanted=self.bands)
+    def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
+        """Return our names of the bands that a checkpoint names."""
+        return sensor_of(named).bands
 
     def one_frame(self, x: Tensor) -> Tensor:
         """Return `(B, C, H, W)` for that or for `(B, C, 1, H, W)`.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.remote_sensing.models.dino.blocks import Block
-from apps.remote_sensing.models.dino.positions import resize_grid, side_of
-from apps.remote_sensing.models.dino.sensors import S2, Banded
+from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
 from apps.remote_sensing.models.frames import frame_by_frame, joined
+from core.backbones import vit
 from core.errors import UserError
 
-__all__ = ["SoftConViT", "Tokens"]
+__all__ = ["DinoBlock", "SoftConViT", "Tokens"]
+
+
+# Up to this rate every sample runs through a branch and its result may be thrown away.
+_SUBSAMPLED_ABOVE = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Tokens:
     unnormed: Tensor
 
 
-class SoftConViT(Banded):
+class SoftConViT(SensorNetwork):
     """Vision transformer with learned positions, a class token, optional registers and a mask token.
 
     Args:
@@ -100,7 +105,7 @@ class SoftConViT(Banded):
         self.patch_embed = nn.Conv2d(len(self.bands), width, kernel_size=patch, stride=patch)
         rates = [drop_path if drop_path_uniform else drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.layers = nn.ModuleList(
-            Block(
+            DinoBlock(
                 width,
                 heads,
                 mlp_ratio,
@@ -210,15 +215,20 @@ class SoftConViT(Banded):
             parts.append(found[-1].patches.mean(dim=1))
         return torch.cat(parts, dim=-1)
 
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """Return the positions of the class token and of a grid of patches, `(1, 1 + rows * columns, D)`."""
-        side = side_of(self.pos_embed.shape[1] - 1)
+    def positions(self, rows: int, columns: int, table: Tensor | None = None) -> Tensor:
+        """Return the positions of the class token and of a grid of patches, `(1, 1 + rows * columns, D)`.
+
+        Args:
+            rows: Of patches.
+            columns: Of patches.
+            table: `(1, 1 + N, D)`, those of another grid; None is the network's own.
+        """
+        table = self.pos_embed if table is None else table
+        side = _side_of(table.shape[1] - 1)
         if rows == columns == side:
-            return self.pos_embed
-        grid = resize_grid(
-            self.pos_embed[:, 1:], (rows, columns), antialias=self.antialias, offset=self.offset
-        )
-        return torch.cat([self.pos_embed[:, :1], grid], dim=1)
+            return table
+        grid = _resized(table[:, 1:], (rows, columns), antialias=self.antialias, offset=self.offset)
+        return torch.cat([table[:, :1], grid], dim=1)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the transformer blocks."""
@@ -276,3 +286,101 @@ def _check(*, width: int, heads: int, patch: int, image: int, ffn: str) -> None:
         raise UserError(f"image is {image} and patch {patch}; the patch must divide the image")
     if ffn not in ("mlp", "swiglu", "swiglufused"):
         raise UserError(f"ffn is {ffn!r}; it must be mlp, swiglu or swiglufused")
+
+
+class DinoBlock(vit.Block):
+    """DINOv2's block: `x + ls1(attn(norm1(x)))`, then `x + ls2(mlp(norm2(x)))`.
+
+    Args:
+        width: Features D of a token.
+        heads: A divisor of it.
+        mlp_ratio: Hidden features of the MLP over `width`.
+        layer_scale: First value of the factor on each feature of a branch; None leaves the factors out.
+        drop_path: Probability that a sample skips a branch in training. Above 0.1 the branch runs on a random
+            subset of exactly that size, which saves its time and memory; its result is scaled up alike.
+        ffn: `mlp` (GELU), `swiglu`, or `swiglufused` (the same with two thirds of the hidden features).
+        eps: Of the layer norms.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        layer_scale: float | None = 1e-5,
+        drop_path: float = 0.0,
+        ffn: str = "mlp",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(width, heads, mlp_ratio, drop_path=drop_path, layer_scale=layer_scale, eps=eps)
+        if ffn != "mlp":
+            hidden = int(width * mlp_ratio)
+            self.mlp = SwiGLU(width, (hidden * 2 // 3 + 7) // 8 * 8 if ffn == "swiglufused" else hidden)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map `(B, N, D)` to the same shape; `mask` `(B, 1, 1 or N, N)` is True where a token may look."""
+        if not self.training or self.drop_path <= _SUBSAMPLED_ABOVE or mask is not None:
+            return super().forward(x, mask)
+        x = self._part_of(x, lambda part: self.ls1(self.attn(self.norm1(part))))
+        return self._part_of(x, lambda part: self.ls2(self.mlp(self.norm2(part))))
+
+    def _part_of(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """Add a branch of a random part of the batch."""
+        count = len(x)
+        kept = max(int(count * (1 - self.drop_path)), 1)
+        chosen = torch.randperm(count, device=x.device)[:kept]
+        return x.index_add(0, chosen, branch(x[chosen]).to(x.dtype), alpha=count / kept)
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP, `w3(silu(a) * b)` with a and b the two halves of `w12(x)` (Shazeer 2020, arXiv 2002.05202).
+
+    Args:
+        width: Features in and out.
+        hidden: Features of each half.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., D)` to `(..., D)`."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+def _resized(table: Tensor, grid: tuple[int, int], *, antialias: bool, offset: float) -> Tensor:
+    """Resize the positions of a square grid bicubically.
+
+    An `offset` is added to both counts before they become scale factors: published weights were trained with
+    0.1, which shifts every sampling point a little; 0 samples exactly.
+
+    Args:
+        table: `(1, N, D)`, row by row, N a square number; computed in float32.
+        grid: Rows and columns wanted.
+        antialias: Whether to smooth first where the grid shrinks.
+        offset: As said above.
+    """
+    side = _side_of(table.shape[1])
+    image = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # B N D -> B D h w
+    if offset:
+        factors = tuple((count + offset) / side for count in grid)
+        resized = F.interpolate(image, scale_factor=factors, mode="bicubic", antialias=antialias)
+    else:
+        resized = F.interpolate(image, size=grid, mode="bicubic", antialias=antialias)
+    if tuple(resized.shape[-2:]) != grid:
+        raise UserError(
+            f"a grid of {side}x{side} positions with the offset {offset} gives "
+            f"{resized.shape[-2]}x{resized.shape[-1]} instead of {grid[0]}x{grid[1]}; keep the offset below 1"
+        )
+    return resized.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+def _side_of(count: int) -> int:
+    side = math.isqrt(count)
+    if side * side != count:
+        raise UserError(f"{count} positions are no square grid, and nothing says what else they are")
+    return side

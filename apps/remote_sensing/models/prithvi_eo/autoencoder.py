@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.data.bands import HLS, canonical, named_bands
-from apps.remote_sensing.models.band_maps import with_rows
+from apps.remote_sensing.data.bands import HLS
+from apps.remote_sensing.models.band_maps import ReadsBands
 from apps.remote_sensing.models.prithvi_eo.coordinates import (
     LocationEmbed,
     TimeEmbed,
@@ -19,7 +20,7 @@ from apps.remote_sensing.models.prithvi_eo.coordinates import (
     positions_for,
     write_positions,
 )
-from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi
+from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi, Statistics
 from core.backbones.patches import patchify, unpatchify
 from core.backbones.vit import Block, reset_parts
 from core.errors import UserError
@@ -141,7 +142,7 @@ class PrithviDecoder(nn.Module):
         write_positions(self.pos_embed, self.grid)
 
 
-class PrithviMAE(nn.Module):
+class PrithviMAE(ReadsBands):
     """Predict the pixels of removed patches from the others.
 
     The first arguments are those of `Prithvi`.
@@ -184,7 +185,7 @@ class PrithviMAE(nn.Module):
         learn_scale: bool = False,
         drop_path: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["v1", "v2", "gap_filling"] = "v2",
+        statistics: Statistics = "v2",
         decoder_width: int = 512,
         decoder_depth: int = 8,
         decoder_heads: int = 16,
@@ -202,21 +203,7 @@ class PrithviMAE(nn.Module):
             raise UserError(f"mask_ratio is {mask_ratio}; it must lie in [0, 1)")
         self.settings = settings
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
-        self.encoder = Prithvi(
-            resolution=resolution,
-            frames=frames,
-            patch=patch,
-            bands=bands,
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            coordinates=coordinates,
-            learn_scale=learn_scale,
-            drop_path=drop_path,
-            eps=eps,
-            statistics=statistics,
-        )
+        self.encoder = Prithvi(**{name: settings[name] for name in inspect.signature(Prithvi).parameters})
         self.decoder = PrithviDecoder(
             width,
             math.prod(self.encoder.patch) * len(self.encoder.bands),
@@ -239,24 +226,19 @@ class PrithviMAE(nn.Module):
         """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
         reset_parts(self)
 
-    def fit_weights(
-        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
-        """Return weights of one of our checkpoints with the predicted bands matched by name.
+    @property
+    def bands(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Bands of the input in their order."""
+        return self.encoder.bands
 
-        Args:
-            tensors: Under our names.
-            prefix: Where this autoencoder stands in the network.
-            described: The network that the checkpoint says it holds; it names the bands.
-        """
-        names = named_bands(described)
-        return with_rows(
-            tensors,
-            {f"{prefix}decoder.predict.{n}": p for n, p in self.decoder.predict.named_parameters()},
-            given=None if names is None else tuple(canonical(name) for name in names),
-            wanted=self.encoder.bands,
-            rows=math.prod(self.encoder.patch),
-        )
+    def band_weights(self) -> dict[str, tuple[Tensor, int]]:
+        """Return what predicts bands; the encoder knows what reads them."""
+        rows = math.prod(self.encoder.patch)
+        return {f"decoder.predict.{name}": (p, rows) for name, p in self.decoder.predict.named_parameters()}
+
+    def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
+        """Return our names of the bands that a checkpoint names."""
+        return self.encoder.our_bands(named)
 
     def forward(
         self,

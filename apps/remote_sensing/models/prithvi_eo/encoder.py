@@ -7,20 +7,15 @@ Tokens are row-major over frame, row and column, the class token in front.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.data.bands import HLS, canonical, named_bands, with_bands
+from apps.remote_sensing.data.bands import HLS, canonical
+from apps.remote_sensing.models.band_maps import ReadsBands
 from apps.remote_sensing.models.frames import Frames, folded
-from apps.remote_sensing.models.prithvi_eo.checks import (
-    check_coordinates,
-    check_images,
-    check_layers,
-    check_settings,
-)
 from apps.remote_sensing.models.prithvi_eo.coordinates import (
     LocationEmbed,
     TimeEmbed,
@@ -28,17 +23,38 @@ from apps.remote_sensing.models.prithvi_eo.coordinates import (
     positions_for,
     write_positions,
 )
-from apps.remote_sensing.models.prithvi_eo.published import STATISTICS
 from core.backbones.patches import PatchEmbed, patch_grid
 from core.backbones.vit import Block, reset_parts
+from core.errors import UserError, did_you_mean
 from core.objectives.masked_autoencoding import Masking, select
 
 __all__ = ["Frames", "Prithvi", "frames_apart"]
 
 Coordinate = Literal["time", "location"]
+Statistics = Literal["v1", "v2", "gap_filling"]
+
+# fmt: off
+STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "v1": (
+        (775.2290211032589, 1080.992780391705, 1228.5855250417867,
+         2497.2022620507532, 2204.2139147975554, 1610.8324823273745),
+        (1281.526139861424, 1270.0297974547493, 1399.4802505642526,
+         1368.3446143747644, 1291.6764008585435, 1154.505683480695),
+    ),
+    "v2": (
+        (1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0),
+        (2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0),
+    ),
+    "gap_filling": (
+        (495.7316, 814.1386, 924.5740, 2962.5623, 2640.8833, 1740.3031),
+        (286.9569, 359.3304, 576.3471, 892.2656, 945.9432, 916.1625),
+    ),
+}
+# fmt: on
+"""Means and deviations of the six HLS bands in reflectance times 10 000, by the weights they belong to."""
 
 
-class Prithvi(nn.Module):
+class Prithvi(ReadsBands):
     """Map images to features.
 
     Args:
@@ -88,11 +104,11 @@ class Prithvi(nn.Module):
         learn_scale: bool = False,
         drop_path: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["v1", "v2", "gap_filling"] = "v2",
+        statistics: Statistics = "v2",
     ) -> None:
         settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
-        check_settings(settings, statistics=tuple(STATISTICS))
+        _check_settings(settings)
         self.settings = settings
         self.bands = tuple(canonical(band) for band in bands)
         self.mean, self.std = (
@@ -154,7 +170,7 @@ class Prithvi(nn.Module):
             UserError: If a shape or a number of a block does not fit the network.
         """
         count = len(self.layers)
-        wanted = list(range(count)) if layers is None else check_layers(layers, count=count)
+        wanted = list(range(count)) if layers is None else _counted(layers, count)
         h = self.embed(x, time, location)
         kept: dict[int, Tensor] = {}
         for number in range(max(wanted) + 1):
@@ -232,7 +248,7 @@ class Prithvi(nn.Module):
         """Return what the first block sees, `(B, 1 + K, D)`; for the arguments see `encode`."""
         x = self.images(x)
         grid = self.grid_of(x)
-        check_coordinates(self, x, time, location)
+        self._check_coordinates(x, time, location)
         positions = self.positions(grid)
         codes = self.codes(grid, time, location)
         added = positions[:, 1:] if codes is None else positions[:, 1:] + codes
@@ -249,7 +265,20 @@ class Prithvi(nn.Module):
         """Return `(B, C, T, H, W)`, a frame of its own put in where the network has one, checked."""
         if x.dim() == 4 and self.frames == 1:
             x = x.unsqueeze(2)
-        check_images(self, x)
+        shape = tuple(x.shape)
+        if x.dim() != 5:
+            hint = " (images without a frame axis are taken by networks of one frame)" if x.dim() == 4 else ""
+            raise UserError(f"Prithvi was given images of the shape {shape}; it needs (B, C, T, H, W){hint}")
+        if shape[1] != len(self.bands):
+            raise UserError(
+                f"Prithvi was given {shape[1]} bands and has {len(self.bands)} ({', '.join(self.bands)}); "
+                "choose these from the data, or give the network the data's bands"
+            )
+        if any(n < p for n, p in zip(shape[2:], self.patch, strict=True)):
+            raise UserError(
+                f"Prithvi was given images of {shape[2:]} frames, rows and columns; its patch alone has "
+                f"{self.patch}: pad them or take larger ones"
+            )
         return x
 
     def grid_of(self, x: Tensor) -> tuple[int, int, int]:
@@ -268,20 +297,19 @@ class Prithvi(nn.Module):
         """Return what date and place add to the tokens, broadcastable to `(B, L, D)`, or None."""
         return coordinate_codes(self.time_code, self.location_code, grid, time, location)
 
-    def fit_weights(
-        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
-    ) -> dict[str, Tensor]:
-        """Return weights of one of our checkpoints with the first layer's bands matched by name.
+    def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
+        """Return our names of the bands that a checkpoint names."""
+        return tuple(canonical(band) for band in named)
 
-        Args:
-            tensors: Under our names.
-            prefix: Where this encoder stands in the network.
-            described: The network that the checkpoint says it holds; it names the bands.
-        """
-        given = named_bands(described)
-        known = None if given is None else tuple(canonical(band) for band in given)
-        name = f"{prefix}patch_embed.proj.weight"
-        return with_bands(tensors, name, self.patch_embed.proj.weight, given=known, wanted=self.bands)
+    def _check_coordinates(self, x: Tensor, time: Tensor | None, location: Tensor | None) -> None:
+        """Refuse coordinates that do not belong to the images, where the network reads them."""
+        wanted = {
+            "time": (self.time_code, time, (x.shape[0], x.shape[2], 2), "year and day of each frame"),
+            "location": (self.location_code, location, (x.shape[0], 2), "latitude and longitude"),
+        }
+        for name, (code, given, shape, meaning) in wanted.items():
+            if code is not None and given is not None and tuple(given.shape) != shape:
+                raise UserError(f"{name} has the shape {tuple(given.shape)}; it must be {shape}, {meaning}")
 
     def _write_own(self) -> None:
         nn.init.normal_(self.cls_token, std=0.02)
@@ -296,3 +324,50 @@ def frames_apart(tokens: Tensor, grid: tuple[int, int, int], *, frames: Frames =
     """
     t, h, w = grid
     return folded(tokens[:, 1:].unflatten(1, (t, h, w)).permute(0, 1, 4, 2, 3), frames)  # B L D -> B t D h w
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse settings that do not fit each other."""
+    for name in ("frames", "width", "depth", "heads"):
+        if settings[name] < 1:
+            raise UserError(f"{name} is {settings[name]}; it must be at least 1")
+    width, heads, patch = settings["width"], settings["heads"], list(settings["patch"])
+    if width % 16:
+        raise UserError(f"width is {width}; Prithvi's code of positions needs a multiple of 16")
+    if width % heads:
+        raise UserError(f"width is {width} and heads {heads}; heads must divide the width")
+    sides = settings["resolution"]
+    sides = [sides, sides] if isinstance(sides, int) else list(sides)
+    if len(patch) != 3 or len(sides) != 2:
+        raise UserError(
+            f"patch is {patch} and resolution {sides}; they must be [frames, rows, columns] and "
+            "[rows, columns]"
+        )
+    axes = dict(zip(("frames", "rows", "columns"), (settings["frames"], *sides), strict=True))
+    for (name, length), side in zip(axes.items(), patch, strict=True):
+        if side < 1 or side > length:
+            raise UserError(f"the patch has {side} {name} of {length}; it must have 1 to {length}")
+    bands = list(settings["bands"])
+    if not bands or len(set(bands)) != len(bands):
+        raise UserError(f"bands are {', '.join(bands) or 'none'}; each must be named once, and at least one")
+    for name in settings["coordinates"]:
+        if name not in get_args(Coordinate):
+            hint = did_you_mean(str(name), get_args(Coordinate))
+            raise UserError(f"coordinates hold '{name}'; they may hold time and location{hint}")
+    if "time" in settings["coordinates"] and patch[0] != 1:
+        raise UserError(f"the patch has {patch[0]} frames; a code of time needs patches of one frame")
+    if settings["statistics"] not in STATISTICS:
+        hint = did_you_mean(str(settings["statistics"]), STATISTICS)
+        raise UserError(
+            f"statistics is '{settings['statistics']}'; it must be one of {', '.join(STATISTICS)}{hint}"
+        )
+
+
+def _counted(layers: Sequence[int], count: int) -> list[int]:
+    """Return numbers of blocks counted from 0."""
+    if not layers:
+        raise UserError("no block is named whose features are wanted; name at least one")
+    for number in layers:
+        if not -count <= number < count:
+            raise UserError(f"layers name block {number}; the network has {count}, 0 to {count - 1}")
+    return [number % count for number in layers]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apps.remote_sensing.data.bands import HLS
-from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi
-from apps.remote_sensing.models.prithvi_eo.neck import PrithviUpscaled
+from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi, Statistics
 from core.backbones.vit import reset_parts
 from core.errors import UserError
 
-__all__ = ["BatchNorm", "ConvolutionalHead", "NormedConvolution", "PrithviSegmenter"]
+__all__ = [
+    "BatchNorm",
+    "ConvolutionalHead",
+    "NormedConvolution",
+    "PixelNorm",
+    "PrithviSegmenter",
+    "PrithviUpscaled",
+    "UpsamplingNeck",
+]
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -78,6 +86,63 @@ class ConvolutionalHead(nn.Module):
         return self.conv_seg(self.dropout(x))
 
 
+class PixelNorm(nn.Module):
+    """Norm over the channels of each pixel.
+
+    Args:
+        channels: Channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.ln = nn.LayerNorm(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to the same shape."""
+        return self.ln(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class UpsamplingNeck(nn.Sequential):
+    """Four steps of transposed convolutions, each twice as wide and high, in two pairs.
+
+    Args:
+        inputs: Channels given.
+        outputs: Channels made.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.fpn1 = _pair(inputs, outputs)
+        self.fpn2 = _pair(outputs, outputs)
+
+
+class PrithviUpscaled(nn.Module):
+    """The encoder and the neck that version 1 was fine-tuned with.
+
+    Args:
+        backbone: The encoder.
+        outputs: Channels made.
+        frames: Patches along time of the images, which stand among the neck's channels; None is the
+            encoder's own number.
+    """
+
+    def __init__(self, backbone: Prithvi, *, outputs: int, frames: int | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        slots = backbone.grid[0] if frames is None else frames
+        self.neck = UpsamplingNeck(slots * backbone.width, outputs)
+
+    def forward(self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None) -> Tensor:
+        """Map `(B, C, T, H, W)` to `(B, outputs, 16 h, 16 w)`, `(h, w)` the grid of patches.
+
+        The channels before the neck are `d * t + frame`, other than those of `Prithvi.feature_maps`.
+        """
+        _, h, w = self.backbone.grid_of(x)
+        tokens = self.backbone(x, time, location)[:, 1:]
+        image = tokens.transpose(1, 2).reshape(len(tokens), -1, h, w)  # B (t h w) D -> B (D t) h w
+        return self.neck(image)
+
+
 class PrithviSegmenter(PrithviUpscaled):
     """Map images to logits of classes for each pixel.
 
@@ -117,7 +182,7 @@ class PrithviSegmenter(PrithviUpscaled):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         eps: float = 1e-5,
-        statistics: Literal["v1", "v2", "gap_filling"] = "v1",
+        statistics: Statistics = "v1",
         outputs: int | None = None,
         channels: int = 256,
         dropout: float = 0.1,
@@ -126,17 +191,7 @@ class PrithviSegmenter(PrithviUpscaled):
         if classes < 1:
             raise UserError(f"classes is {classes}; it must be at least 1")
         backbone = Prithvi(
-            resolution=resolution,
-            frames=frames,
-            patch=patch,
-            bands=bands,
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            drop_path=drop_path,
-            eps=eps,
-            statistics=statistics,
+            **{name: settings[name] for name in inspect.signature(Prithvi).parameters if name in settings}
         )
         made = backbone.grid[0] * width if outputs is None else outputs
         super().__init__(backbone, outputs=made)
@@ -168,3 +223,12 @@ class PrithviSegmenter(PrithviUpscaled):
     @staticmethod
     def _resized(logits: Tensor, x: Tensor) -> Tensor:
         return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _pair(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 2, 2),
+        PixelNorm(outputs),
+        nn.GELU(),
+        nn.ConvTranspose2d(outputs, outputs, 2, 2),
+    )
