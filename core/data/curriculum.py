@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -25,6 +25,7 @@ __all__ = [
     "FixedDiscrete",
     "FixedLinear",
     "FixedRoot",
+    "Pace",
     "SequenceCurriculum",
     "consumed",
     "reshape",
@@ -150,14 +151,27 @@ class FixedDiscrete(Curriculum):
         return self.difficulties[sum(step > last for last in self.until)]
 
 
-def consumed(pace: Any, steps: int) -> float:
+class Pace(Protocol):
+    """How much of a full batch each update processes; curricula and token dropping are such."""
+
+    @property
+    def end(self) -> int:
+        """A step from which on the share stays the same."""
+        ...
+
+    def share(self, step: int) -> float:
+        """Return the part of a full batch that update `step` processes, above 0 to 1."""
+        ...
+
+
+def consumed(pace: Pace, steps: int) -> float:
     """Return the work of the first `steps` updates, in updates of full batches.
 
     Args:
         pace: What has `share(step)`, and `end`, a step from which on the share stays the same.
         steps: Number of updates.
     """
-    prefix = _prefix(pace)
+    prefix = _prefix(pace)  # type: ignore[arg-type]
     if steps < len(prefix):
         return prefix[max(steps, 0)]
     return prefix[-1] + (steps - len(prefix) + 1) * pace.share(len(prefix) - 1)

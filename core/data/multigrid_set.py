@@ -96,7 +96,7 @@ class MultigridSet(Dataset):
 
 
 class MultigridShapes(Callback):
-    """Train in the shapes of a multigrid schedule; the rate belongs to it: `core.optim.multigrid`.
+    """Train in the shapes of a multigrid schedule; the rate belongs to it: `core.optim.data_pace`.
 
     In a recipe, with `trainer.max_epochs` about `grid.work`, a baseline's epochs less what is saved:
 

@@ -1,23 +1,23 @@
 """Schedules, parameter groups and the learning-rate finder."""
 
-from core.optim.floored import FlooredCosine
 from core.optim.groups import parameter_groups
-from core.optim.lr_finder import LRFinder, LRFinderResult, find_learning_rate
-from core.optim.polynomial import Polynomial
+from core.optim.lr_finder import LRFinder, LRFinderResult
 from core.optim.scheduler import ScheduleLR
 from core.optim.schedules import (
     WSD,
     WSDS,
     Constant,
     Cosine,
+    FlooredCosine,
     FreezeOut,
     Infinite,
     Linear,
     OneCycle,
+    Polynomial,
     RewarmCosine,
     Schedule,
+    Staircase,
 )
-from core.optim.staircase import Staircase
 
 __all__ = [
     "WSD",
@@ -36,6 +36,5 @@ __all__ = [
     "Schedule",
     "ScheduleLR",
     "Staircase",
-    "find_learning_rate",
     "parameter_groups",
 ]

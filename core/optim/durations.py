@@ -1,25 +1,38 @@
-"""Durations of schedules, their warm-up, and the checks of their fields."""
+"""Durations of schedules, their warm-up, and the checks of their fields, which the fields' types name."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from itertools import pairwise
+from typing import Any, get_args, get_type_hints
 
 from core.errors import UserError, did_you_mean
 
 __all__ = [
+    "Duration",
+    "Ends",
+    "PositiveShare",
+    "Share",
     "check_between",
-    "check_choice",
-    "check_duration",
-    "check_ends",
+    "check_fields",
     "check_length",
     "cycle_of",
     "steps_of",
     "warm",
 ]
 
+Duration = int | float
+"""Steps, or a share of the run."""
+Ends = tuple[int | float, ...]
+"""Durations from the first step, ascending."""
+Share = float
+"""A number from 0 to 1."""
+PositiveShare = float
+"""A number above 0 and up to 1."""
 
-def steps_of(duration: int | float, total: float) -> int:
+
+def steps_of(duration: Duration, total: float) -> int:
     """Turn a duration into steps: an int as it is, a float as a share of `total`, rounded down."""
     if isinstance(duration, int):
         return duration
@@ -31,7 +44,12 @@ def steps_of(duration: int | float, total: float) -> int:
     return int(duration * total)
 
 
-def cycle_of(owner: object, ends: tuple[int | float, ...], step: int, total: float) -> tuple[int, int, int]:
+def warm(step: int, warmup: int, start: float) -> float:
+    """Rise from `start` at step 0 to 1 at step `warmup`, then stay."""
+    return 1.0 if step >= warmup else start + (1 - start) * step / warmup
+
+
+def cycle_of(owner: object, ends: Ends, step: int, total: float) -> tuple[int, int, int]:
     """Return which cycle `step` is in, where it begins and where it ends; past the last end, the last
     cycle.
     """
@@ -39,20 +57,36 @@ def cycle_of(owner: object, ends: tuple[int | float, ...], step: int, total: flo
     if any(b < a for a, b in pairwise(limits)):
         name = type(owner).__name__
         raise UserError(f"{name}: ends {ends} are steps {limits[1:]} of {total}; they must ascend")
-    number = next((i for i, end in enumerate(limits[1:]) if step < end), len(ends) - 1)
-    return number, limits[number], limits[number + 1]
+    cycle = next((i for i, end in enumerate(limits[1:]) if step < end), len(ends) - 1)
+    return cycle, limits[cycle], limits[cycle + 1]
 
 
-def check_duration(owner: object, name: str) -> None:
-    """Refuse a field that is neither a number of steps nor a share of the run."""
-    value = getattr(owner, name)
-    where = f"{type(owner).__name__}: {name} is {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{where}; it must be a number of steps (integer) or a share of the run (0.0 to 1.0)")
-    if isinstance(value, int) and value < 0:
-        raise UserError(f"{where}; a number of steps must be at least 0")
-    if isinstance(value, float) and not 0.0 <= value <= 1.0:
-        raise UserError(f"{where}; a share of the run must be 0.0 to 1.0 (a number of steps is an integer)")
+def check_fields(schedule: Any) -> None:
+    """Refuse values that the types of a dataclass's fields do not allow; ends become a tuple."""
+    for field in fields(schedule):
+        value, kind = getattr(schedule, field.name), str(field.type)
+        if kind == "Duration" or (kind == "Duration | None" and value is not None):
+            _check_duration(schedule, field.name)
+        elif kind in ("Share", "PositiveShare"):
+            check_between(schedule, field.name, 0.0, 1.0, above=kind == "PositiveShare")
+        elif kind == "Ends":
+            object.__setattr__(schedule, field.name, _checked_ends(schedule, value))
+        elif kind.startswith("Literal"):
+            choices = get_args(get_type_hints(type(schedule))[field.name])
+            if value not in choices:
+                raise UserError(
+                    f"{type(schedule).__name__}: {field.name} is {value!r}; it must be one of "
+                    f"{', '.join(choices)}{did_you_mean(str(value), choices)}"
+                )
+
+
+def check_length(owner: object, total: float) -> None:
+    """Refuse a run without a length."""
+    if not math.isfinite(total) or total < 0:
+        raise UserError(
+            f"{type(owner).__name__} needs the run's length and found {total}; "
+            "set trainer.max_steps or trainer.max_epochs"
+        )
 
 
 def check_between(owner: object, name: str, low: float, high: float, *, above: bool = False) -> None:
@@ -67,39 +101,27 @@ def check_between(owner: object, name: str, low: float, high: float, *, above: b
         )
 
 
-def check_choice(owner: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a field that is none of `allowed`."""
+def _check_duration(owner: object, name: str) -> None:
     value = getattr(owner, name)
-    if value not in allowed:
-        where = f"{type(owner).__name__}: {name}"
-        hint = did_you_mean(str(value), allowed)
-        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(allowed)}{hint}")
+    where = f"{type(owner).__name__}: {name} is {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{where}; it must be a number of steps (integer) or a share of the run (0.0 to 1.0)")
+    if isinstance(value, int) and value < 0:
+        raise UserError(f"{where}; a number of steps must be at least 0")
+    if isinstance(value, float) and not 0.0 <= value <= 1.0:
+        raise UserError(f"{where}; a share of the run must be 0.0 to 1.0 (a number of steps is an integer)")
 
 
-def check_length(owner: object, total: float) -> None:
-    """Refuse a run without a length."""
-    if not math.isfinite(total) or total < 0:
-        raise UserError(
-            f"{type(owner).__name__} needs the run's length and found {total}; "
-            "set trainer.max_steps or trainer.max_epochs"
-        )
-
-
-def check_ends(owner: object, ends: tuple[int | float, ...]) -> tuple[int | float, ...]:
-    """Check a list of ends as far as it can be checked without the run's length."""
-    result = tuple(ends)
-    if not result:
+def _checked_ends(owner: object, ends: Ends) -> Ends:
+    """Return a list of ends as a tuple, checked as far as it can be without the run's length."""
+    ends = tuple(ends)
+    if not ends:
         raise UserError(f"{type(owner).__name__}: ends is empty; give at least one")
-    for end in result:
+    for end in ends:
         positive = not isinstance(end, bool) and isinstance(end, int | float) and end > 0
         if not positive or (isinstance(end, float) and end > 1.0):
             raise UserError(
                 f"{type(owner).__name__}: an end is {end!r}; each must be a positive number of steps "
                 "(integer) or a share of the run (above 0.0, at most 1.0)"
             )
-    return result
-
-
-def warm(step: int, warmup: int, start: float) -> float:
-    """Rise from `start` at step 0 to 1 at step `warmup`, then stay."""
-    return 1.0 if step >= warmup else start + (1 - start) * step / warmup
+    return ends

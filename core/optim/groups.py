@@ -48,7 +48,12 @@ def parameter_groups(
     Raises:
         UserError: If a value is out of range, a pattern matches nothing, or the network has no blocks.
     """
-    _check(lr=lr, weight_decay=weight_decay, layer_decay=layer_decay)
+    if lr is not None and not lr >= 0:
+        raise UserError(f"the learning rate is {lr}; it must be at least 0")
+    if weight_decay is not None and not weight_decay >= 0:
+        raise UserError(f"weight_decay is {weight_decay}; it must be at least 0")
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise UserError(f"layer_decay is {layer_decay}; it must be above 0 and at most 1")
     names = dict(network.named_parameters())
     patterns = (("1d",) if no_decay else ()) if isinstance(no_decay, bool) else tuple(no_decay)
     rates = dict(rates or {})
@@ -66,10 +71,10 @@ def parameter_groups(
     for name, parameter in names.items():
         exempt = _exempt(name, parameter, patterns)
         title = "no_decay" if exempt else "decay"
-        own = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
-        group: dict[str, Any] = {"scale": 1.0 if own is None else rates[own]}
-        if own is not None:
-            title = f"{own}.{title}"
+        fitting = next((pattern for pattern in rates if fnmatchcase(name, pattern)), None)
+        group: dict[str, Any] = {"scale": 1.0 if fitting is None else rates[fitting]}
+        if fitting is not None:
+            title = f"{fitting}.{title}"
         if layer_decay is not None:
             layer = depth[name]
             title = f"layer{layer:03d}.{title}"
@@ -95,12 +100,3 @@ def _exempt(name: str, parameter: nn.Parameter, patterns: Sequence[str]) -> bool
         if parameter.ndim <= 1 if bare == "1d" else fnmatchcase(name, bare):
             exempt = bare == pattern
     return exempt
-
-
-def _check(*, lr: float | None, weight_decay: float | None, layer_decay: float | None) -> None:
-    if lr is not None and not lr >= 0:
-        raise UserError(f"the learning rate is {lr}; it must be at least 0")
-    if weight_decay is not None and not weight_decay >= 0:
-        raise UserError(f"weight_decay is {weight_decay}; it must be at least 0")
-    if layer_decay is not None and not 0 < layer_decay <= 1:
-        raise UserError(f"layer_decay is {layer_decay}; it must be above 0 and at most 1")

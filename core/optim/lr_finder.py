@@ -9,18 +9,21 @@ comes here.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.errors import UserError
 
-__all__ = ["LRFinder", "LRFinderResult", "find_learning_rate", "valley"]
+__all__ = ["LRFinder", "LRFinderResult", "valley"]
 
 Item = TypeVar("Item")
 
@@ -63,18 +66,48 @@ class LRFinder:
         optimizer_factory: Callable[[list[nn.Parameter]], Optimizer],
         batches: Iterable[Item],
     ) -> LRFinderResult:
-        """Do the sweep with these settings; see `find_learning_rate`."""
-        return find_learning_rate(
-            step,
-            network,
-            optimizer_factory,
-            batches,
-            minimum=self.minimum,
-            maximum=self.maximum,
-            steps=self.steps,
-            beta=self.beta,
-            stop=self.stop,
-        )
+        """Train on some batches with growing rates, put everything back, and suggest a rate.
+
+        Args:
+            step: Maps a batch to its scalar loss, in training mode and on the right device.
+            network: What is trained: its parameters, buffers, `grad`s and modes are put back.
+            optimizer_factory: Makes an optimizer of its own from the parameters that require a gradient, so
+                that the run's optimizer is never touched.
+            batches: Read at most `steps` times, and from the beginning again if shorter (then it must be
+                re-iterable).
+
+        Raises:
+            UserError: If there is no batch, or the loss is not finite from the start.
+        """
+        rates: list[float] = []
+        losses: list[float] = []
+        average = 0.0
+        with _put_back(network):
+            optimizer = optimizer_factory([p for p in network.parameters() if p.requires_grad])
+            for i, batch in enumerate(_cycled(batches, self.steps)):
+                rate = self.minimum * (self.maximum / self.minimum) ** (i / (self.steps - 1))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                with torch.enable_grad():
+                    loss = step(batch)
+                    loss.backward()
+                optimizer.step()
+                average = self.beta * average + (1 - self.beta) * float(loss.detach())
+                smoothed = average / (1 - self.beta ** (i + 1))
+                if not math.isfinite(smoothed):
+                    break
+                rates.append(rate)
+                losses.append(smoothed)
+                if smoothed > self.stop * min(losses):
+                    break
+        if len(losses) < 2:
+            raise UserError(
+                f"the learning-rate finder saw {len(losses)} finite losses and needs 2; "
+                "check the data, or give the rate by hand"
+            )
+        index = valley(losses)
+        return LRFinderResult(rate=rates[index], index=index, rates=tuple(rates), losses=tuple(losses))
 
 
 @dataclass(frozen=True)
@@ -92,75 +125,6 @@ class LRFinderResult:
     index: int
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-
-
-def find_learning_rate(
-    step: Callable[[Item], Tensor],
-    parameters: nn.Module | Iterable[nn.Parameter],
-    optimizer_factory: Callable[[list[nn.Parameter]], Optimizer],
-    batches: Iterable[Item],
-    *,
-    minimum: float = 1e-7,
-    maximum: float = 10.0,
-    steps: int = 100,
-    beta: float = 0.98,
-    stop: float = 4.0,
-) -> LRFinderResult:
-    """Train on some batches with growing rates, put everything back, and suggest a rate.
-
-    Args:
-        step: Maps a batch to its scalar loss, in training mode and on the right device.
-        parameters: The module that is trained: its parameters, buffers, `grad`s and modes are put back.
-            Parameters alone do for a module without buffers.
-        optimizer_factory: Makes an optimizer of its own from the parameters that require a gradient, so that
-            the run's optimizer is never touched.
-        batches: Read at most `steps` times, and from the beginning again if shorter (then it must be
-            re-iterable).
-        minimum: Rate of the first batch.
-        maximum: Rate of batch `steps`.
-        steps: Number of batches.
-        beta: Smoothing of the loss.
-        stop: Ends the sweep when the smoothed loss exceeds this many times its smallest; so does a loss that
-            is not finite.
-
-    Returns:
-        The suggestion and the curve.
-
-    Raises:
-        UserError: If a setting is out of range, there is no batch, or the loss is not finite from the start.
-    """
-    LRFinder(minimum=minimum, maximum=maximum, steps=steps, beta=beta, stop=stop)  # checks the settings
-    tensors = list(parameters.parameters()) if isinstance(parameters, nn.Module) else list(parameters)
-    module = parameters if isinstance(parameters, nn.Module) else None
-    rates: list[float] = []
-    losses: list[float] = []
-    average = 0.0
-    with _put_back(tensors, module):
-        optimizer = optimizer_factory([p for p in tensors if p.requires_grad])
-        for i, batch in enumerate(_cycled(batches, steps)):
-            rate = minimum * (maximum / minimum) ** (i / (steps - 1))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            with torch.enable_grad():
-                loss = step(batch)
-                loss.backward()
-            optimizer.step()
-            average = beta * average + (1 - beta) * float(loss.detach())
-            smoothed = average / (1 - beta ** (i + 1))
-            if not math.isfinite(smoothed):
-                break
-            rates.append(rate)
-            losses.append(smoothed)
-            if smoothed > stop * min(losses):
-                break
-    if len(losses) < 2:
-        raise UserError(
-            f"the learning-rate finder saw {len(losses)} finite losses and needs 2; "
-            "check the data, or give the rate by hand"
-        )
-    index = valley(losses)
-    return LRFinderResult(rate=rates[index], index=index, rates=tuple(rates), losses=tuple(losses))
 
 
 def valley(losses: Sequence[float]) -> int:
@@ -184,53 +148,40 @@ def valley(losses: Sequence[float]) -> int:
 
 
 def _cycled(batches: Iterable[Item], steps: int) -> Iterator[Item]:
+    """Yield `steps` batches, from the beginning again where there are fewer."""
     count = 0
     while count < steps:
         before = count
-        for batch in batches:
+        for batch in islice(batches, steps - count):
             yield batch
             count += 1
-            if count == steps:
-                return
+        if count == 0:
+            raise UserError("the learning-rate finder found no batch; check the data")
         if count == before:
-            if count == 0:
-                raise UserError("the learning-rate finder found no batch; check the data")
             return
 
 
 @contextmanager
-def _put_back(parameters: list[nn.Parameter], module: nn.Module | None) -> Iterator[None]:
+def _put_back(module: nn.Module) -> Iterator[None]:
     """Keep values, gradients, buffers, modes and random streams, and put them back whatever happens."""
-    tensors: list[Tensor] = [*parameters, *(module.buffers() if module is not None else ())]
+    tensors = [*module.parameters(), *module.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
-    gradients = [parameter.grad for parameter in parameters]
-    modes = {m: m.training for m in module.modules()} if module is not None else {}
-    for parameter in parameters:
-        parameter.grad = None
-    devices = sorted({t.device.index for t in tensors if t.device.type == "cuda"})
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    modes = [(part, part.training) for part in module.modules()]
+    module.zero_grad()
+    python, array = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=devices), _host_streams():
+        with torch.random.fork_rng(
+            devices=sorted({t.device.index for t in tensors if t.device.type == "cuda"})
+        ):
             yield
     finally:
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in gradients:
             parameter.grad = gradient
-        for part, mode in modes.items():
+        for part, mode in modes:
             part.training = mode
-
-
-@contextmanager
-def _host_streams() -> Iterator[None]:
-    """Keep the streams of numpy and of Python's random."""
-    import random
-
-    import numpy
-
-    python, array = random.getstate(), numpy.random.get_state()
-    try:
-        yield
-    finally:
         random.setstate(python)
-        numpy.random.set_state(array)
+        np.random.set_state(array)

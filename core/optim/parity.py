@@ -17,54 +17,32 @@ def schedules(case: Any) -> dict[str, Tensor]:
     """Return `output/lr_<name>`, float64, for every schedule that the case's configuration describes."""
     config: Mapping[str, Any] = case.config
     peak, total = config["peak"], config["total"]
-    steps = [int(step) for step in config["steps"]]
-    outputs: dict[str, Tensor] = {}
-
-    def record(name: str, schedule: Schedule, top: float = peak) -> None:
-        rates = [top * schedule.factor(step, total) for step in steps]
-        outputs[f"output/lr_{name}"] = torch.tensor(rates, dtype=torch.float64)
-
-    if (c := config.get("cosine")) is not None:
-        record("cosine", Cosine(warmup=c["warmup"], minimum=c["min"] / peak))
-    if (c := config.get("wsd")) is not None:
+    described: dict[str, tuple[Schedule, float]] = {}
+    if c := config.get("cosine"):
+        described["cosine"] = Cosine(c["warmup"], c["min"] / peak), peak
+    if c := config.get("wsd"):
         for shape in ("linear", "cosine", "exp", "inv", "sqrt"):
-            record(
-                f"wsd_{shape}",
-                WSD(warmup=c["warmup"], decay=c["decay"], shape=shape, minimum=c["min"] / peak),  # type: ignore[arg-type]
-            )
-    if (c := config.get("wsd_s")) is not None:
-        record(
-            "wsd_s",
-            WSDS(
-                ends=tuple(c["ends"]),
-                warmup=c["warmup"],
-                rewarmup=c.get("rewarmup", 0),
-                decay=c.get("decay_fraction", 0.1),
-                minimum=c["min"] / peak,
-            ),
-        )
-    if (c := config.get("infinite")) is not None:
+            schedule = WSD(c["warmup"], c["decay"], shape, c["min"] / peak)  # type: ignore[arg-type]
+            described[f"wsd_{shape}"] = schedule, peak
+    if c := config.get("wsd_s"):
+        rewarmup, decay = c.get("rewarmup", 0), c.get("decay_fraction", 0.1)
+        described["wsd_s"] = WSDS(tuple(c["ends"]), c["warmup"], rewarmup, decay, c["min"] / peak), peak
+    if c := config.get("infinite"):
+        lengths = {name: c[name] for name in ("warmup", "cooldown", "anneal")}
+        levels = {"level": c["const_lr"] / peak, "minimum": c["min"] / peak}
         for name, shape in (("cosine", "cosine"), ("inv_sqrt", "inverse_sqrt")):
-            record(
-                f"infinite_{name}",
-                Infinite(
-                    warmup=c["warmup"],
-                    cooldown=c["cooldown"],
-                    constant=c["const"],
-                    anneal=c["anneal"],
-                    level=c["const_lr"] / peak,
-                    minimum=c["min"] / peak,
-                    shape=shape,  # type: ignore[arg-type]
-                ),
-            )
-    if (c := config.get("rewarm")) is not None:
+            schedule = Infinite(**lengths, constant=c["const"], **levels, shape=shape)  # type: ignore[assignment, arg-type]
+            described[f"infinite_{name}"] = schedule, peak
+    if c := config.get("rewarm"):
         top = c["peak"]
-        record(
-            "rewarm_cosine",
-            RewarmCosine(warmup=c["warmup"], start=c["start"] / top, minimum=c["min"] / top),
-            top,
+        start, minimum = c["start"] / top, c["min"] / top
+        described["rewarm_cosine"] = RewarmCosine(warmup=c["warmup"], start=start, minimum=minimum), top
+    return {
+        f"output/lr_{name}": torch.tensor(
+            [top * schedule.factor(int(step), total) for step in config["steps"]], dtype=torch.float64
         )
-    return outputs
+        for name, (schedule, top) in described.items()
+    }
 
 
 CASES: dict[tuple[str, str], Callable[[Any], dict[str, Tensor]]] = {("recipes", "schedules"): schedules}

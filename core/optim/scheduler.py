@@ -42,11 +42,6 @@ class ScheduleLR(LRScheduler):
             )
         super().__init__(optimizer)
 
-    @property
-    def step_index(self) -> int:
-        """The optimizer step that the present rates belong to; 0 before the first update."""
-        return self.last_epoch
-
     def get_lr(self) -> list[float | Tensor]:
         """Return the rate of every group at the present step, and set the momenta."""
         self._set_momentum()
@@ -77,17 +72,14 @@ class ScheduleLR(LRScheduler):
         self._last_lr = [group["lr"] for group in groups]
 
     def _factor(self, group: dict[str, Any]) -> float:
-        if "layer" not in group:
+        depth = {name: group[name] for name in ("layer", "layers") if name in group}
+        if not depth:
             return self.schedule.factor(self.last_epoch, self.total)
-        return self.schedule.layer_factor(
-            self.last_epoch, self.total, layer=group["layer"], layers=group["layers"]
-        )
+        return self.schedule.layer_factor(self.last_epoch, self.total, **depth)
 
     def _set_momentum(self) -> None:
         value = self.schedule.momentum(self.last_epoch, self.total)
-        if value is None:
-            return
-        for group in self.optimizer.param_groups:
+        for group in self.optimizer.param_groups if value is not None else ():
             if "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
             else:

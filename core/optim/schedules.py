@@ -3,10 +3,12 @@
 Sources: warm-up, cosine, WSD and its decay shapes, infinite and re-warmed schedules as their papers define
 them; WSD-S (arXiv 2410.05192) with the detail of its published code that the first two steps of a decay have
 the same rate; MiniCPM's decay (arXiv 2404.06395); one cycle (arXiv 1708.07120) with the numbers of
-`torch.optim.lr_scheduler.OneCycleLR`; FreezeOut (arXiv 1706.04983).
+`torch.optim.lr_scheduler.OneCycleLR`; FreezeOut (arXiv 1706.04983); HLAT's cosine with a floor (arXiv
+2404.10630).
 
 A duration is a number of steps if it is an `int` and a share of the whole run if it is a `float`. Step 0 is
-the first update.
+the first update. In all schedules `warmup` is the length of a linear warm-up, and `start` the factor of the
+first update where there is one.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import Literal
 
 from core.errors import UserError
 from core.optim.durations import (
+    Duration,
+    Ends,
+    PositiveShare,
+    Share,
     check_between,
-    check_choice,
-    check_duration,
-    check_ends,
+    check_fields,
     check_length,
     cycle_of,
     steps_of,
@@ -32,20 +36,27 @@ __all__ = [
     "WSDS",
     "Constant",
     "Cosine",
+    "FlooredCosine",
     "FreezeOut",
     "Infinite",
     "Linear",
     "OneCycle",
+    "Polynomial",
     "RewarmCosine",
     "Schedule",
+    "Staircase",
 ]
 
 
 class Schedule:
     """What a learning rate is multiplied by at each optimizer step; subclasses are frozen dataclasses.
 
-    Everything is a function of the step alone, so a resumed run has the same rates as an unbroken one.
+    Everything is a function of the step alone, so a resumed run has the same rates as an unbroken one. A
+    field's type (`Duration`, `Share`, `Literal` …) says what is refused.
     """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` (0 is the first) relative to the peak, in a run of `total`
@@ -69,19 +80,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The peak rate throughout, after an optional linear warm-up.
+    """The peak rate throughout, after an optional warm-up."""
 
-    Args:
-        warmup: Length of the warm-up.
-        start: Factor of the first update where there is a warm-up, 0 to 1.
-    """
-
-    warmup: int | float = 0
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_duration(self, "warmup")
-        check_between(self, "start", 0.0, 1.0)
+    warmup: Duration = 0
+    start: Share = 0.0
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -92,21 +94,11 @@ class Constant(Schedule):
 class Linear(Schedule):
     """From `start` to `end` in equal steps over `duration`, then `end`: the rule of
     `torch.optim.lr_scheduler.LinearLR`.
-
-    Args:
-        start: Factor of the first update.
-        end: Factor from update `duration` on.
-        duration: Over how long the factor changes; the default is the whole run.
     """
 
-    start: float = 1.0
-    end: float = 0.0
-    duration: int | float = 1.0
-
-    def __post_init__(self) -> None:
-        check_between(self, "start", 0.0, 1.0)
-        check_between(self, "end", 0.0, 1.0)
-        check_duration(self, "duration")
+    start: Share = 1.0
+    end: Share = 0.0
+    duration: Duration = 1.0
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -116,27 +108,88 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Linear warm-up from `start`, then half a cosine down to `minimum` at the last step.
+    """Warm-up, usually 1 to 10 % of the run, then half a cosine down to `minimum` at the last step."""
 
-    Args:
-        warmup: Length of the warm-up; usually 1 to 10 % of the run.
-        minimum: Factor at the end.
-        start: Factor of the first update.
-    """
-
-    warmup: int | float = 0.05
-    minimum: float = 0.1
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_duration(self, "warmup")
-        check_between(self, "minimum", 0.0, 1.0)
-        check_between(self, "start", 0.0, 1.0)
+    warmup: Duration = 0.05
+    minimum: Share = 0.1
+    start: Share = 0.0
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
         check_length(self, total)
         return _warm_cosine(step, steps_of(self.warmup, total), total, self.start, self.minimum)
+
+
+@dataclass(frozen=True)
+class FlooredCosine(Schedule):
+    """Warm-up from 0, an optional constant stretch, and half a cosine towards 0 that is cut off at `floor`
+    instead of being bent to end there.
+
+    The rate flattens before the end: with a floor of 0.1 where 79.5 % of the cosine are done. A run may be
+    shorter than the cosine, whose length then has to be given.
+
+    Args:
+        warmup: Length of the warm-up.
+        plateau: Length of the constant stretch after it; most of the run makes this a warm-up-stable-decay.
+        length: Step at which the cosine would reach 0, counted from the first update.
+        floor: Smallest factor after the warm-up.
+    """
+
+    warmup: Duration = 2000
+    plateau: Duration = 0
+    length: Duration = 1.0
+    floor: Share = 0.1
+
+    def factor(self, step: int, total: float) -> float:
+        """Return the rate of update `step` relative to the peak."""
+        if isinstance(self.length, float):
+            check_length(self, total)
+        warmup, end = steps_of(self.warmup, total), steps_of(self.length, total)
+        if step < warmup:
+            return warm(step, warmup, 0.0)
+        begin = warmup + steps_of(self.plateau, total)
+        return max(self.floor, _decay("cosine", _progress(step, begin, end) if end > begin else 1.0, 0.0))
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """`(1 - step / total) ** power`, during the warm-up times a factor that rises from `start` to 1.
+
+    Without warm-up it is `torch.optim.lr_scheduler.PolynomialLR`; with it, mmsegmentation's `poly` policy,
+    whose warm-up scales the falling rate.
+    """
+
+    power: float = 1.0
+    warmup: Duration = 0
+    start: Share = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.power <= 0:
+            raise UserError(f"Polynomial: power is {self.power}; it must be above 0")
+
+    def factor(self, step: int, total: float) -> float:
+        """Return the rate of update `step` relative to the peak."""
+        fallen = (1 - min(step / steps_of(1.0, total), 1.0)) ** self.power
+        length = steps_of(self.warmup, total)
+        return fallen * (1 - (1 - step / length) * (1 - self.start) if step < length else 1.0)
+
+
+@dataclass(frozen=True)
+class Staircase(Schedule):
+    """The peak times `gamma` to the number of `every` that have passed: `torch.optim.lr_scheduler.StepLR`."""
+
+    every: Duration = 0.1
+    gamma: Share = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.every:
+            raise UserError("Staircase: every is 0; it must be at least one step")
+
+    def factor(self, step: int, total: float) -> float:
+        """Return the rate of update `step` relative to the peak."""
+        return self.gamma ** (step // max(steps_of(self.every, total), 1))
 
 
 @dataclass(frozen=True)
@@ -153,20 +206,17 @@ class WSD(Schedule):
         start: Factor of the first update.
     """
 
-    warmup: int | float = 0.01
-    decay: int | float = 0.1
+    warmup: Duration = 0.01
+    decay: Duration = 0.1
     shape: Literal["linear", "cosine", "exp", "inv", "sqrt", "half"] = "sqrt"
-    minimum: float = 0.1
-    half_life: int | float = 0.02
-    start: float = 0.0
+    minimum: Share = 0.1
+    half_life: Duration = 0.02
+    start: Share = 0.0
 
     def __post_init__(self) -> None:
-        check_duration(self, "warmup")
-        check_duration(self, "decay")
-        check_duration(self, "half_life")
-        check_choice(self, "shape", ("linear", "cosine", "exp", "inv", "sqrt", "half"))
-        check_between(self, "minimum", 0.0, 1.0, above=self.shape in ("exp", "inv"))
-        check_between(self, "start", 0.0, 1.0)
+        super().__post_init__()
+        if self.shape in ("exp", "inv"):
+            check_between(self, "minimum", 0.0, 1.0, above=True)
         if self.half_life == 0:
             raise UserError("WSD: half_life is 0; it must be above 0")
 
@@ -199,17 +249,11 @@ class WSDS(Schedule):
         minimum: Factor at each end, above 0.
     """
 
-    ends: tuple[int | float, ...] = (1.0,)
-    warmup: int | float = 0.01
-    rewarmup: int | float = 0
-    decay: int | float = 0.1
-    minimum: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ends", check_ends(self, self.ends))
-        for name in ("warmup", "rewarmup", "decay"):
-            check_duration(self, name)
-        check_between(self, "minimum", 0.0, 1.0, above=True)
+    ends: Ends = (1.0,)
+    warmup: Duration = 0.01
+    rewarmup: Duration = 0
+    decay: Duration = 0.1
+    minimum: PositiveShare = 0.1
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -243,22 +287,13 @@ class Infinite(Schedule):
         shape: Cool-down along half a `cosine` or along `inverse_sqrt`, `1/√(1 + p((1/level)² − 1))`.
     """
 
-    warmup: int | float = 0.01
-    cooldown: int | float = 0.5
-    constant: int | float | None = 0.85
-    anneal: int | float = 0.15
-    level: float = 0.5
-    minimum: float = 0.01
+    warmup: Duration = 0.01
+    cooldown: Duration = 0.5
+    constant: Duration | None = 0.85
+    anneal: Duration = 0.15
+    level: PositiveShare = 0.5
+    minimum: PositiveShare = 0.01
     shape: Literal["cosine", "inverse_sqrt"] = "cosine"
-
-    def __post_init__(self) -> None:
-        for name in ("warmup", "cooldown", "anneal"):
-            check_duration(self, name)
-        if self.constant is not None:
-            check_duration(self, "constant")
-        check_between(self, "level", 0.0, 1.0, above=True)
-        check_between(self, "minimum", 0.0, 1.0, above=True)
-        check_choice(self, "shape", ("cosine", "inverse_sqrt"))
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -268,7 +303,7 @@ class Infinite(Schedule):
         if step < cooldown:
             p = (step - warmup) / (cooldown - warmup)
             if self.shape == "cosine":
-                return self.level + (1 - self.level) * (1 + math.cos(math.pi * p)) / 2
+                return _decay("cosine", p, self.level)
             return 1 / math.sqrt(1 + p * ((1 / self.level) ** 2 - 1))
         if self.constant is None or step <= steps_of(self.constant, total):
             return self.level
@@ -289,16 +324,10 @@ class RewarmCosine(Schedule):
         minimum: Factor at each end.
     """
 
-    ends: tuple[int | float, ...] = (1.0,)
-    warmup: int | float = 0.01
-    start: float = 0.1
-    minimum: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ends", check_ends(self, self.ends))
-        check_duration(self, "warmup")
-        check_between(self, "start", 0.0, 1.0)
-        check_between(self, "minimum", 0.0, 1.0)
+    ends: Ends = (1.0,)
+    warmup: Duration = 0.01
+    start: Share = 0.1
+    minimum: Share = 0.1
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -323,22 +352,19 @@ class OneCycle(Schedule):
         max_momentum: Momentum at both ends.
     """
 
-    warmup: int | float = 0.3
+    warmup: Duration = 0.3
     shape: Literal["cosine", "linear"] = "cosine"
     divisor: float = 25.0
     final_divisor: float = 1e4
     three_phase: bool = False
     cycle_momentum: bool = True
-    base_momentum: float = 0.85
-    max_momentum: float = 0.95
+    base_momentum: Share = 0.85
+    max_momentum: Share = 0.95
 
     def __post_init__(self) -> None:
-        check_duration(self, "warmup")
-        check_choice(self, "shape", ("cosine", "linear"))
+        super().__post_init__()
         for name in ("divisor", "final_divisor"):
             check_between(self, name, 0.0, math.inf, above=True)
-        for name in ("base_momentum", "max_momentum"):
-            check_between(self, name, 0.0, 1.0)
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""
@@ -384,12 +410,9 @@ class FreezeOut(Schedule):
         scaled: Divide each layer's rate by its t_i, so that all layers move as far.
     """
 
-    first: float = 0.8
+    first: PositiveShare = 0.8
     cubic: bool = True
     scaled: bool = True
-
-    def __post_init__(self) -> None:
-        check_between(self, "first", 0.0, 1.0, above=True)
 
     def factor(self, step: int, total: float) -> float:
         """Return the factor of the last layer."""

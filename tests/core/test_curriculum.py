@@ -29,7 +29,7 @@ from core.data.packing import Packed, PackedBatch
 from core.errors import UserError
 from core.objectives.next_token import next_token
 from core.optim import Cosine
-from core.optim.tokens import CountedByTokens
+from core.optim.data_pace import CountedByTokens
 
 
 @given(

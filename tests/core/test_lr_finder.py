@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.optim import LRFinder, find_learning_rate
+from core.optim import LRFinder
 from core.optim.lr_finder import valley
 
 
@@ -39,7 +39,7 @@ def adamw(parameters) -> torch.optim.Optimizer:
 
 def test_the_curve_runs_through_all_rates_and_the_suggestion_lies_on_it():
     module = network()
-    result = find_learning_rate(loss_of(module), module, adamw, batches(7))
+    result = LRFinder().run(loss_of(module), module, adamw, batches(7))
     ratios = np.diff(np.log(result.rates))
     assert result.rates[0] == 1e-7
     assert ratios == pytest.approx(np.full(len(ratios), np.log(1e8) / 99))
@@ -54,7 +54,7 @@ def test_nothing_is_changed_by_a_search():
     before = copy.deepcopy(module.state_dict())
     gradients = [p.grad.clone() for p in module.parameters()]
     streams = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    find_learning_rate(loss_of(module), module, adamw, batches(3), steps=20)
+    LRFinder(steps=20).run(loss_of(module), module, adamw, batches(3))
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(torch.equal(p.grad, g) for p, g in zip(module.parameters(), gradients, strict=True))
     assert torch.equal(torch.get_rng_state(), streams[0])
@@ -74,7 +74,7 @@ def test_everything_is_put_back_after_an_error_too():
         return loss_of(module)(x)
 
     with pytest.raises(RuntimeError, match="broken"):
-        find_learning_rate(fails_later, module, adamw, batches(9))
+        LRFinder().run(fails_later, module, adamw, batches(9))
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
@@ -82,9 +82,7 @@ def test_frozen_parameters_are_left_out():
     module = network()
     module[0].requires_grad_(False)
     seen = []
-    find_learning_rate(
-        loss_of(module), module, lambda ps: seen.append(len(ps)) or adamw(ps), batches(2), steps=5
-    )
+    LRFinder(steps=5).run(loss_of(module), module, lambda ps: seen.append(len(ps)) or adamw(ps), batches(2))
     assert seen == [4]
 
 
@@ -108,24 +106,17 @@ def test_the_valley_rule(losses, index):
 
 def test_a_loss_that_explodes_ends_the_sweep():
     module = network()
-    result = find_learning_rate(loss_of(module), module, adamw, batches(7), maximum=1e6, beta=0.0)
+    result = LRFinder(maximum=1e6, beta=0.0).run(loss_of(module), module, adamw, batches(7))
     assert len(result.losses) < 100
     assert np.isfinite(result.losses).all()
-
-
-def test_the_settings_of_a_recipe_do_the_same_sweep():
-    module = network()
-    found = LRFinder(steps=30).run(loss_of(module), module, adamw, batches(7))
-    module = network()
-    assert found == find_learning_rate(loss_of(module), module, adamw, batches(7), steps=30)
 
 
 def test_data_without_a_finite_loss_or_without_a_batch_is_refused():
     module = network()
     with pytest.raises(UserError, match="saw 0 finite losses"):
-        find_learning_rate(lambda x: module(x).mean() * float("nan"), module, adamw, batches(3))
+        LRFinder().run(lambda x: module(x).mean() * float("nan"), module, adamw, batches(3))
     with pytest.raises(UserError, match="found no batch"):
-        find_learning_rate(loss_of(module), module, adamw, [])
+        LRFinder().run(loss_of(module), module, adamw, [])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from core.data.multigrid import Multigrid, Shape
 from core.data.multigrid_set import MultigridBatches, MultigridShapes, reshaped
 from core.data.sampler import ResumableSampler
 from core.errors import UserError
-from core.optim.multigrid import MultigridRate
+from core.optim.data_pace import MultigridRate
 
 SMALL = Multigrid(frames=8, crop=16, borders=(4, 6), epochs=8)
 

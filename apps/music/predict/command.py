@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_COMMAND = "dfm music predict"
 _FILES = "a .txt (a prompt a line) or .jsonl file"
 
 
@@ -32,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
     if (options.path is None) == (options.prompt is None):
         raise UserError("give the prompts either with --data.path (a file) or with --prompt, and not both")
     check_options(options, data=_FILES)
+    from core.inference.outputs import check_replaceable
+
+    check_replaceable(out, _COMMAND)
     prompts = [options.prompt] if options.path is None else _read_prompts(Path(options.path), options.field)
     from apps.music.predict.model import Writer
     from core.accelerators.choice import usable
@@ -69,7 +73,7 @@ def _read_prompts(file: Path, field: str) -> list[str]:
 
 def _save(continuations: Sequence[Continuation], out: Path) -> Path:
     """Write a `.json` or `.txt` file, whole or not at all, and return its path."""
-    from core.files import replacing
+    from core.inference.outputs import output
 
     if out.suffix == ".txt":
         text = "\n\n".join(f"{one.prompt}{one.text}" for one in continuations) + "\n"
@@ -79,7 +83,7 @@ def _save(continuations: Sequence[Continuation], out: Path) -> Path:
             for one in continuations
         ]
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    with replacing(out) as temporary:
+    with output(out, _COMMAND) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out
 

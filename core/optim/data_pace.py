@@ -1,26 +1,35 @@
-"""Learning rates counted in what was processed instead of in updates, for runs that grow while they train."""
+"""Rates that follow what the data do: multigrid's stages, and updates counted in what they process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
-from core.data.curriculum import consumed
-from core.optim.durations import check_length
+from core.data.curriculum import Pace, consumed
+from core.data.multigrid import Multigrid
+from core.optim.durations import Duration, Share, check_length, steps_of, warm
 from core.optim.schedules import Schedule
 
-__all__ = ["CountedByTokens", "Pace"]
+__all__ = ["CountedByTokens", "MultigridRate"]
 
 
-class Pace(Protocol):
-    """How much of a full batch each update processes; curricula and token dropping are such."""
+@dataclass(frozen=True)
+class MultigridRate(Schedule):
+    """The rate of `Multigrid`'s stages; the peak is the baseline's first rate, for its default batch.
 
-    @property
-    def end(self) -> int:
-        """A step from which on the share stays the same."""
+    Args:
+        grid: The schedule that the data follow too (`core.data.multigrid_set.MultigridShapes`).
+        warmup: Length of a linear warm-up.
+        start: Factor of the first update where there is a warm-up, 0 to 1.
+    """
 
-    def share(self, step: int) -> float:
-        """Return the part of a full batch that update `step` processes, above 0 to 1."""
+    grid: Multigrid = field(default_factory=Multigrid)
+    warmup: Duration = 0
+    start: Share = 0.0
+
+    def factor(self, step: int, total: float) -> float:
+        """Return the rate of update `step` relative to the peak."""
+        check_length(self, total)
+        return warm(step, steps_of(self.warmup, total), self.start) * self.grid.rate(step, int(total))
 
 
 @dataclass(frozen=True)
