@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+PREDICTOR = "apps.music.predict.model:Writer"
+"""What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
+
 VERBS = {"predict": "apps.music.predict.command:main", "tokenize": "apps.music.data.tokenize_command:main"}
 """What `dfm music` does in its own way: prompts in and continuations out; texts in and tokens out."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+PREDICTOR = "apps.pde.predict.model:Surrogate"
+"""What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
+
 VERBS = {"predict": "apps.pde.predict.command:main", "efficiency": "core.cli.efficiency:main"}
 """What `dfm pde` does in its own way: files of initial states in and trajectories out; error against the
 number of training trajectories.

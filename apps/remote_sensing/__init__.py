@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+PREDICTOR = "apps.remote_sensing.predict.model:SceneModel"
+"""What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
+
 VERBS = {
     "predict": "apps.remote_sensing.predict.command:main",
     "embed": "apps.remote_sensing.predict.embed_command:main",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+PREDICTOR = "apps.timeseries.predict.model:Forecaster"
+"""What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
+
 VERBS = {"predict": "apps.timeseries.predict.command:main"}
 """What `dfm timeseries` does in its own way: prediction is the Forecaster's, which needs no Lightning."""
 

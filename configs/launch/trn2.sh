@@ -11,4 +11,4 @@ fi
 exec "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes "${NODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "${CORES:-64}" \
   --master_addr "${MASTER:-127.0.0.1}" --master_port "${PORT:-29500}" --max_restarts "${RESTARTS:-3}" \
-  -m core.cli "$@" --config "${HARDWARE:-trainer/neuron}"
+  -m domainfm "$@" --config "${HARDWARE:-trainer/neuron}"
