@@ -6,7 +6,7 @@ Llama's own vocabulary of 32 000 tokens, in float32.
 *Apart*: each side in processes of its own, in turn, as its users run it. The reference: its default attention
 (`sdpa`), its own loss, torch's default AdamW (a loop over parameters on a CPU), glibc's default allocator.
 Ours: the loss from labels, fused AdamW, the CPU switches of `configs/trainer/cpu.yaml`.
-*RunProcesses*: both in one process, alternating, with our allocator settings for both; the reference once with
+*Together*: both in one process, alternating, with our allocator settings for both; the reference once with
 torch's default AdamW and once with the fused one, so that only the formulation differs.
 
 Losses and gradients are compared before anything is timed.

@@ -4,7 +4,7 @@ A step is forward pass, loss, backward pass, AdamW in float32; features are what
 tokens of all blocks without a gradient.
 
 *Apart*: each side in processes of its own, in turn, as its users run it: the reference with torch's default
-AdamW and allocator, ours with fused AdamW and what `configs/trainer/cpu.yaml` switches on. *RunProcesses*: both
+AdamW and allocator, ours with fused AdamW and what `configs/trainer/cpu.yaml` switches on. *Together*: both
 in one process, alternating, with our allocator settings and fused AdamW for both, so that only the
 formulation differs. Losses and gradients are compared before anything is timed together.
 

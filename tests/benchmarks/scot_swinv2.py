@@ -5,7 +5,7 @@ stage's input to its output before patch merging and Swin V2 does not, so the be
 blocks and patch mergings itself, without that sum: both compute the same function.
 *network*: the whole conditioned scOT beside `scot_plain.py`.
 
-Two comparisons of each. *RunProcesses*: both in one process, alternating, equal settings (threads, allocator,
+Two comparisons of each. *Together*: both in one process, alternating, equal settings (threads, allocator,
 fused AdamW), so that only the formulation differs. *Apart*: each in processes of its own, in turn, as its own
 users run it: ours with the CPU switches, the reference with PyTorch's defaults. Outputs and a gradient are
 compared before anything is timed. `--scaling` shows time and memory of our forward and backward pass as the

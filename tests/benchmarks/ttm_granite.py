@@ -2,7 +2,7 @@
 
 Both have the same weights and read the same batch of 64 x 7 channels.
 
-Two comparisons. *RunProcesses*: both in one process, alternating, equal settings (threads, allocator, fused
+Two comparisons. *Together*: both in one process, alternating, equal settings (threads, allocator, fused
 AdamW), so that only the formulation differs. *Apart*: each in processes of its own, in turn, as its own users
 run it: ours with the CPU switches, the reference with PyTorch's defaults. Outputs and losses are compared
 before anything is timed.

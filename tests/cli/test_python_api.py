@@ -55,13 +55,14 @@ def test_mistakes_are_one_sentence(tmp_path) -> None:
 
 
 def test_folders_named_like_our_packages_do_no_harm(clashing) -> None:
-    done = in_folder(
-        "import domainfm, core; print(domainfm.UserError.__name__, hasattr(core, 'MINE'))", clashing
-    )
+    done = in_folder("import domainfm, core; print(hasattr(core, 'MINE'))", clashing)
     command = subprocess.run(
-        [sys.executable, "-m", "domainfm", "recipes", "timeseries"], cwd=clashing, capture_output=True, text=True,
+        [sys.executable, "-m", "domainfm", "recipes", "timeseries"],
+        cwd=clashing,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
 
     assert done.stdout.split() == ["False"], done.stderr
     assert command.returncode == 0 and "ttm/demo" in command.stdout
