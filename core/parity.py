@@ -25,6 +25,8 @@ from core.tables import text_table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from core.checkpoints.sources import Weights
+
 __all__ = ["Case", "CaseReport", "Check", "known_cases", "load_case", "main", "run_case"]
 
 _FORMAT = "parity-1"
@@ -91,6 +93,12 @@ class Case:
         for key in self.head.get("complex_state") or ():
             weights[key] = torch.view_as_complex(weights[key].contiguous())
         return weights
+
+    def weights(self) -> Weights:
+        """Return what `core.checkpoints.weights.load_weights` fills a network from, as a run's."""
+        from core.checkpoints.sources import Weights
+
+        return Weights(self.name, self.path, "case", "official", self.state(), config=self.config)
 
     def expect(self, name: str, value: Any) -> None:
         """Add a result that stands in the head and not among the tensors, such as `output/cuts`."""

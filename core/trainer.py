@@ -4,11 +4,9 @@ switches.
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +25,8 @@ from core.accelerators.memory import LogMemory
 from core.accelerators.neuron_callbacks import ReportFallbacks, UnfusedOptimizer
 from core.accelerators.out_of_memory import RecordMemory
 from core.accelerators.shapes import CountShapes, StaticShapes
-from core.checkpoints.files import FORMAT, clean_leftovers
+from core.checkpoints.archive import FORMAT, versions
+from core.checkpoints.files import clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.networks import home_of
 from core.errors import UserError
@@ -54,7 +53,7 @@ from core.tracking import (
     progress_callbacks,
 )
 
-__all__ = ["Checkpoints", "Devices", "build_trainer", "describe", "versions"]
+__all__ = ["Checkpoints", "Devices", "build_trainer", "describe"]
 
 
 @dataclass(frozen=True)
@@ -273,14 +272,3 @@ def describe(
         "versions": versions(),
         "switches": {},
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide what a run computes."""
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for name in ("domainfm", "torch", "lightning", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -16,9 +16,10 @@ __all__ = ["CASES"]
 def _tiny_time_mixer(case: Case) -> Mapping[str, Tensor | None]:
     """Forward pass, loss and gradients of TTM, plain or masked."""
     from apps.timeseries.models.ttm import KEY_MAP, from_official_config
+    from core.checkpoints.weights import load_weights
 
     network = from_official_config({**case.config, "architectures": [case.head.get("model_class")]})
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).train(case.training)
     seen: dict[str, Tensor] = {}
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from core.adaptation.freezing import Adaptation, Parts, frozen_norms, keep_in_evaluation
 from core.backbones.adapters import LowRankUpdate, Resetting, is_adapter
 from core.backbones.merging import merge
-from core.checkpoints.huggingface import read_safetensors, write_weights
-from core.checkpoints.weights import read_weights
+from core.checkpoints.exchange import write_safetensors
+from core.checkpoints.sources import read_safetensors, read_weights
 from core.errors import UserError
 
 __all__ = ["SavedAdapter", "export_adapter", "kept_names", "load_adapter", "save_adapter"]
@@ -186,7 +186,8 @@ def _write(
     common = max(kinds.values(), key=list(kinds.values()).count, default="torch.float32")
     dtypes = {"": common, **{name: kind for name, kind in kinds.items() if kind != common}}
     adapter = {"format": _FORMAT, "base": fingerprint(base, dtypes=dtypes), "dtypes": dtypes}
-    return write_weights(path, {name: state[name] for name in sorted(kept)}, {**notes, "adapter": adapter})
+    tensors = {name: state[name] for name in sorted(kept)}
+    return write_safetensors(path, tensors, notes={**notes, "adapter": adapter})
 
 
 def _has_weights(own: Mapping[str, Tensor]) -> bool:

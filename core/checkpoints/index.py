@@ -15,20 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader, StorageReader, filesystem, metadata
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    StorageMeta,
-    TensorProperties,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
-from torch.futures import Future
+from torch.distributed.checkpoint import filesystem, metadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from core.errors import UserError
 
-__all__ = ["INDEX", "FolderReader", "MemoryReader", "read_index"]
+__all__ = ["INDEX", "read_index"]
 
 INDEX = ".metadata"
 """DCP's name for its index."""
@@ -67,24 +59,20 @@ def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = No
     try:
         with open(path, "rb") as file:
             index = _IndexUnpickler(file, path).load()
+        entries, places = dict(index.state_dict_metadata), dict(index.storage_data)
+        whole = isinstance(index, Metadata)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); use another checkpoint") from error
     except Exception as error:  # a pickle that was cut or written by hand fails in any way there is
         raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint") from error
-    if not (
-        isinstance(index, Metadata)
-        and isinstance(index.state_dict_metadata, dict)
-        and isinstance(index.storage_data, dict)
-    ):
-        raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint")
-    for name, entry in index.state_dict_metadata.items():
+    for name, entry in entries.items():
         if not isinstance(entry, TensorStorageMetadata):
             raise UserError(f"{path} lists {name}, which is no tensor; only tensors are read from its files")
-    for where in index.storage_data.values():
-        if not isinstance(where, filesystem._StorageInfo):
-            raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint")
+    if not whole or not all(isinstance(where, filesystem._StorageInfo) for where in places.values()):
+        raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint")
+    for where in places.values():
         if where.relative_path not in known or getattr(where, "transform_descriptors", None):
             raise UserError(f"{path} points to '{where.relative_path}', which is no file of this checkpoint")
     return index
@@ -135,72 +123,3 @@ def _layout(name: str) -> torch.layout:
     if name != "torch.strided":
         raise pickle.UnpicklingError(f"layout {name}")
     return torch.strided
-
-
-class FolderReader(FileSystemReader):
-    """DCP's reader of a folder, with our reading of the index."""
-
-    def __init__(self, path: str | os.PathLike[str], *, index: Metadata | None = None) -> None:
-        super().__init__(path)
-        self.index = read_index(Path(path) / INDEX) if index is None else index
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return the index; another rank's own is never asked for."""
-        return self.index
-
-
-class MemoryReader(StorageReader):
-    """Whole tensors in memory as a place to load from: a single-file checkpoint for sharded destinations.
-
-    Args:
-        tensors: Name to the whole tensor.
-    """
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.tensors = tensors
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Describe each tensor as one piece."""
-        entries: dict[str, Any] = {
-            name: TensorStorageMetadata(
-                properties=TensorProperties(dtype=tensor.dtype),
-                size=tensor.size(),
-                chunks=[ChunkStorageMetadata(torch.Size([0] * tensor.ndim), tensor.size())],
-            )
-            for name, tensor in self.tensors.items()
-        }
-        return Metadata(entries, storage_data={}, storage_meta=StorageMeta())
-
-    def set_up_storage_reader(
-        self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any
-    ) -> None:
-        """There is nothing to set up."""
-
-    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Return the plan as it is."""
-        return plan
-
-    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Return the plans as they are."""
-        return plans
-
-    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Copy each asked part into its destination."""
-        for item in plan.items:
-            part = self.tensors[item.storage_index.fqn]
-            for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                part = part.narrow(dim, start, length)
-            target = planner.resolve_tensor(item).detach()
-            target.copy_(part)
-            planner.commit_tensor(item, target)
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-
-    def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
-        """There is nothing to reset."""
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """No name leads here."""
-        return False

@@ -107,25 +107,17 @@ class KeyMap:
         """Return the official name of one of our parameters, or None if no rule knows it."""
         return _walk(ours, [rule.backward for rule in reversed(self.renames)])
 
-    def from_official(
-        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Return official weights under our names and in our layouts.
-
-        Args:
-            state: Official name to tensor.
-            expected: Our network's own names; given, every one must come and no other may.
+    def from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return official weights, by their names, under our names and in our layouts.
 
         Raises:
-            UserError: If names are unknown to the table, collide, or differ from `expected`; all are listed.
+            UserError: If names are unknown to the table or collide; all are listed.
         """
         wanted = {key: tensor for key, tensor in state.items() if not self.ignores(key)}
         named = _renamed(wanted, self.our_name, "official checkpoint")
         for key in named:
             if (rule := self._reshape(key)) is not None:
                 named[key] = rule.to_ours(named[key])
-        if expected is not None:
-            _compare(set(named), set(expected))
         return named
 
     def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
@@ -148,25 +140,6 @@ class KeyMap:
             rule = self._reshape(key)
             changed[key] = tensor if rule is None else rule.to_official(tensor)
         return _renamed(changed, self.official_name, "network")
-
-    def load(self, network: nn.Module, official: Mapping[str, Tensor]) -> None:
-        """Fill `network` with official weights, strictly: every tensor used, none missing, every shape equal.
-
-        Raises:
-            UserError: If names or shapes differ; all are listed.
-        """
-        computed = computed_names(network)
-        own = {key: tensor for key, tensor in network.state_dict().items() if key not in computed}
-        known = {key: tensor for key, tensor in official.items() if self.our_name(key) not in computed}
-        state = self.from_official(known, expected=own)
-        wrong = [
-            f"{key} is {tuple(tensor.shape)} and must be {tuple(own[key].shape)}"
-            for key, tensor in state.items()
-            if tensor.shape != own[key].shape
-        ]
-        if wrong:
-            raise UserError(f"The weights have other shapes than the network: {_listed(wrong)}.")
-        network.load_state_dict(state, strict=False)  # completeness was checked above
 
     def _reshape(self, key: str) -> Reshape | None:
         fitting = [rule for rule in self.reshapes if rule.fits(key)]
@@ -211,17 +184,6 @@ def _renamed(
             raise UserError(f"Two parameters of the {where} would both be named '{new}' (one is '{key}').")
         result[new] = state[key]
     return result
-
-
-def _compare(found: set[str], expected: set[str]) -> None:
-    unknown, missing = sorted(found - expected), sorted(expected - found)
-    parts = []
-    if unknown:
-        parts.append(f"{len(unknown)} that the network does not have: {_listed(unknown)}")
-    if missing:
-        parts.append(f"{len(missing)} missing: {_listed(missing)}")
-    if parts:
-        raise UserError(f"The checkpoint's parameters do not fit the network; {'; '.join(parts)}.")
 
 
 def _listed(words: list[str]) -> str:

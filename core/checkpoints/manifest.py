@@ -20,6 +20,7 @@ from core.files import fsync_folder
 __all__ = [
     "MANIFEST",
     "damaged_files",
+    "file_hash",
     "folder_damage",
     "is_sharded",
     "read_manifest",
@@ -30,8 +31,6 @@ __all__ = [
 MANIFEST = "manifest.json"
 FORMAT = 1
 """Version of a folder's layout that this code writes; it reads all up to it."""
-
-_CHUNK = 1 << 22
 
 Path_ = str | os.PathLike[str]
 
@@ -76,7 +75,7 @@ def read_manifest(folder: Path_) -> dict[str, Any]:
         whole = content.pop("check") == _check(content) and isinstance(content["files"], dict)
     except FileNotFoundError as error:
         raise UserError(f"checkpoint {folder} is a folder without {MANIFEST}; check the path") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"checkpoint {folder} has a damaged {MANIFEST}; use an earlier one") from error
     if not whole:
         raise UserError(f"checkpoint {folder} has a damaged {MANIFEST}; use an earlier one")
@@ -119,16 +118,21 @@ def damaged_files(folder: Path_, manifest: Mapping[str, Any], names: Iterable[st
         if Path(name).name != name:
             return f"{name} lies outside of it"
         try:
-            found = path.stat()
-            if found.st_size != entry["bytes"]:
-                return f"{name} has {found.st_size} bytes of {entry['bytes']}"
-            if _sha256(str(path), found.st_size, found.st_mtime_ns, found.st_ino) != entry["sha256"]:
+            if (size := path.stat().st_size) != entry["bytes"]:
+                return f"{name} has {size} bytes of {entry['bytes']}"
+            if file_hash(path)[0] != entry["sha256"]:
                 return f"{name} fails its SHA-256 check"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     return None
+
+
+def file_hash(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 and the size of a file; one that has not changed since is not read again."""
+    now = path.stat()
+    return _sha256(str(path), now.st_size, now.st_mtime_ns, now.st_ino), now.st_size
 
 
 def _check(content: Mapping[str, Any]) -> str:
@@ -138,8 +142,5 @@ def _check(content: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=4096)
 def _sha256(path: str, size: int, changed: int, inode: int) -> str:
     """Return the hash of a file; looking for a checkpoint, reading and resuming it hash it only once."""
-    sha = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,18 +13,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from core.checkpoints.writing import clean_name
 from core.errors import UserError
 
-__all__ = ["by_name", "clean_name", "named_state", "numbered_state", "parameter_names"]
-
-_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")  # what compiling and recomputing put into names
-
-
-def clean_name(name: str) -> str:
-    """Return a parameter's name without what wrappers of modules put into it."""
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
+__all__ = ["by_name", "named_state", "numbered_state", "parameter_names"]
 
 
 def parameter_names(model: nn.Module, optimizer: Optimizer) -> list[list[str]]:

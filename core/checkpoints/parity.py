@@ -19,10 +19,11 @@ def _llama(case: Case) -> Mapping[str, Tensor]:
 
     from core.backbones.kv_cache import KVCache
     from core.checkpoints.official.llama import KEY_MAP, from_official_config
+    from core.checkpoints.weights import load_weights
     from core.objectives.next_token import next_token
 
     network = from_official_config(case.config)
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).eval()
     given = case.group("input")
     ids = given["input_ids"]

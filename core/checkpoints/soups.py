@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from core.checkpoints.exchange import write_own
-from core.checkpoints.weights import Weights, network_from, read_weights
+from core.checkpoints.sources import Weights, read_weights
+from core.checkpoints.weights import network_from
 from core.errors import UserError
 
 __all__ = ["average_checkpoints", "greedy_soup", "uniform_soup"]

@@ -1,11 +1,14 @@
-"""Loading weights into a network, whatever file, folder, card or hub repository they come from."""
+"""The one strict loader: weights of any source into a network, through its system's key map.
+
+`fit`, `predict`, `import`, `export` and the recorded parity cases all load by it, so that what the cases
+prove is what runs use.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,66 +18,16 @@ from torch import Tensor, nn
 
 from core.backbones.adapters import is_adapter
 from core.backbones.merging import merged_state
-from core.checkpoints.files import read_checkpoint, read_outline
-from core.checkpoints.huggingface import (
-    HUB_ID,
-    INDEX,
-    OLDER,
-    WEIGHTS,
-    fetch_hub,
-    read_config,
-    read_folder,
-    read_safetensors,
-)
 from core.checkpoints.keymap import KeyMap, computed_names
-from core.checkpoints.manifest import is_sharded
-from core.checkpoints.networks import home_of, instantiate, network_config, system_module
+from core.checkpoints.networks import home_of, instantiate, system_module
+from core.checkpoints.sources import Weights, read_weights
 from core.errors import UserError, did_you_mean
 
-__all__ = [
-    "Weights",
-    "WeightsReport",
-    "load_weights",
-    "network_from",
-    "read_weights",
-    "refuse_misfits",
-    "refuse_non_finite",
-]
+__all__ = ["WeightsReport", "load_weights", "network_from", "refuse_misfits", "refuse_non_finite"]
 
-_TORCH_FILES = (".ckpt", ".pt", ".pth", ".bin")
-_STATES = ("state_dict", "model", "model_state_dict")  # where a training's file keeps its weights
-_SETTINGS = "_metadata"  # entry that names a network's constructor arguments in some programs' files
-_NOTES = ("licences", "sources", "step", "recipe", "adapter")  # what a safetensors file says beside tensors
 _SHOWN = 8  # names listed in a message; the rest are counted
 
-
-@dataclass(frozen=True)
-class Weights:
-    """Tensors from somewhere, and what came with them.
-
-    Args:
-        source: As the user named it.
-        path: The file or folder they were read from.
-        format: `checkpoint`, `state_dict`, `safetensors` or `folder`.
-        layout: `own` names, `official` names, or None where the file does not say.
-        tensors: Name to tensor, on the CPU.
-        network: `class_path` and `init_args` of the network in our words, if known.
-        config: The official configuration, if known.
-        system: The module of the system (`apps.<domain>.models.<system>`), if known.
-        record: What the file says about its licences, sources, step and training.
-        prefix: What stood before the names in the file.
-    """
-
-    source: str
-    path: Path
-    format: str
-    layout: str | None
-    tensors: dict[str, Tensor] = field(repr=False)
-    network: dict[str, Any] | None = None
-    config: dict[str, Any] | None = None
-    system: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
-    prefix: str = ""
+Source = str | os.PathLike[str] | Weights | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,10 +36,11 @@ class WeightsReport:
 
     Args:
         source: As the user named it.
-        format: `checkpoint`, `state_dict`, `safetensors` or `folder`.
+        format: `checkpoint`, `state_dict`, `safetensors`, `folder` or `case`.
         initialised: Our names that were left as the network was initialised.
         ignored: Names in the source that the network does not have.
         metadata: `licences`, `sources`, `path`, `layout`, and `step` where known.
+        loaded: How many tensors were loaded.
     """
 
     source: str
@@ -106,28 +60,31 @@ class WeightsReport:
 
 
 def load_weights(
-    source: str | os.PathLike[str] | Weights,
+    source: Source,
     network: nn.Module,
     *,
     reinitialise: Sequence[str] = (),
     prefix: str = "network.",
+    key_map: KeyMap | None = None,
 ) -> WeightsReport:
     """Fill `network` with the weights of `source`, strictly, and say what was done.
 
     Args:
         source: An own checkpoint (file or folder), a torch file, a `.safetensors` file, a folder in the hub's
-            layout, the name of a weights card, or a hub id `owner/name[@revision]`.
+            layout, the name of a weights card, or a hub id `owner/name[@revision]`; or what was read
+            already, or tensors by name.
         network: Materialised; official names and layouts go through `KEY_MAP` of its module.
         reinitialise: Patterns (`*` and `?`) of parameter names that stay as the network was initialised,
             whether the source lacks them, holds them in another shape, or holds them; also of names in the
             source to leave out.
         prefix: What our checkpoints put before the names of the network's parameters.
+        key_map: The table of official names; None is that of the network's system.
 
     Raises:
         UserError: If the source is not found or damaged, parameters are missing, unknown or of another
             shape, a pattern fits nothing, or weights are not finite; the sentence lists them.
     """
-    weights = source if isinstance(source, Weights) else read_weights(source, prefix=prefix)
+    weights = _weights(source, prefix=prefix)
     computed = computed_names(network)
     own = {
         name: tensor
@@ -146,25 +103,24 @@ def load_weights(
         )
     if not any(is_adapter(name) for name in own):
         weights = replace(weights, tensors=merged_state(weights.tensors))
-    tensors, layout, unknown = _in_own_names(weights, network, own)
+    tensors, layout, unknown = _in_own_names(weights, own, key_map or _key_map(network, weights))
     if layout == "own":
         # A part of the network may know how weights of a network with other inputs serve it.
-        for place, module in network.named_modules():
+        for name, module in network.named_modules():
             if callable(fit := getattr(module, "fit_weights", None)):
-                tensors = fit(tensors, prefix=f"{place}." if place else "", described=weights.network)
+                tensors = fit(tensors, prefix=f"{name}." if name else "", described=weights.network)
     fresh = {name for name in own if _fits(name, patterns)}
     unknown += [name for name in tensors if name not in own and name not in computed]
     ignored = sorted(name for name in unknown if _fits(name, patterns))
     tied = set(getattr(network, "tied_parameters", ()))
-    unknown = sorted(set(unknown) - set(ignored) - tied)
-    missing = sorted(set(own) - set(tensors) - fresh - tied)
     chosen = {name: tensor for name, tensor in tensors.items() if name in own and name not in fresh}
-    shapes = [
-        f"{name} is {tuple(tensor.shape)} there and {tuple(own[name].shape)} here"
-        for name, tensor in sorted(chosen.items())
-        if tensor.shape != own[name].shape
-    ]
-    refuse_misfits(weights, network, missing=missing, unknown=unknown, shapes=shapes)
+    refuse_misfits(
+        weights,
+        network,
+        missing=set(own) - set(tensors) - fresh - tied,
+        unknown=set(unknown) - set(ignored) - tied,
+        shapes=[(name, chosen[name], own[name]) for name in sorted(chosen)],
+    )
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in [*own, *ignored]):
             raise UserError(
@@ -180,17 +136,10 @@ def load_weights(
     }
     if "step" in weights.record:
         metadata["step"] = weights.record["step"]
-    return WeightsReport(
-        source=weights.source,
-        format=weights.format,
-        initialised=sorted(fresh),
-        ignored=ignored,
-        metadata=metadata,
-        loaded=len(chosen),
-    )
+    return WeightsReport(weights.source, weights.format, sorted(fresh), ignored, metadata, loaded=len(chosen))
 
 
-def network_from(source: str | os.PathLike[str] | Weights, *, system: str | None = None) -> nn.Module:
+def network_from(source: Source, *, system: str | None = None) -> nn.Module:
     """Build the network that `source` describes and fill it with its weights.
 
     Args:
@@ -201,7 +150,7 @@ def network_from(source: str | os.PathLike[str] | Weights, *, system: str | None
     Raises:
         UserError: If there is no configuration, its system is not known, or the weights do not fit.
     """
-    weights = source if isinstance(source, Weights) else read_weights(source)
+    weights = _weights(source)
     if weights.network is not None:
         network = instantiate(weights.network, where=weights.source)
     elif weights.config is not None:
@@ -216,137 +165,16 @@ def network_from(source: str | os.PathLike[str] | Weights, *, system: str | None
     return network
 
 
-def read_weights(
-    source: str | os.PathLike[str], *, prefix: str = "network.", outline: bool = False
-) -> Weights:
-    """Find and read `source` (see `load_weights`), on the CPU.
-
-    Args:
-        source: What the user named.
-        prefix: What our checkpoints put before the names of the network's parameters.
-        outline: Whether the tensors of a checkpoint folder are only described, on the meta device.
-
-    Raises:
-        UserError: If it is not found, damaged, or no weights.
-    """
-    name = os.fspath(source)
-    path = Path(name).expanduser()
-    if path.is_dir() and is_sharded(path):
-        content = read_outline(path) if outline else read_checkpoint(path, optimizers=False)
-        return _from_content(name, path, content, prefix=prefix)
-    if path.is_dir():
-        return _from_folder(name, path)
-    if path.is_file():
-        return _from_file(name, path, prefix=prefix)
-    if path.suffix in (*_TORCH_FILES, ".safetensors") or path.is_absolute() or name.startswith((".", "~")):
-        raise UserError(f"weights {name} do not exist; check the path")
-    from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
-
-    if name in card_names():
-        card = load_weights_card(name)
-        weights = _from_folder(name, fetched_folder(card), system=card.module)
-        record = {"licences": [card.licence], "sources": [card.source], **weights.record}
-        return _with(weights, record=record)
-    if found := HUB_ID.fullmatch(name):
-        weights = _from_folder(name, fetch_hub(found["repo"], revision=found["revision"]))
-        return _with(weights, record={"sources": [name], **weights.record})
-    raise UserError(
-        f"weights '{name}' are neither a file, a folder, a weights card (`dfm checkpoint fetch` lists "
-        f"them) nor a hub id owner/name{did_you_mean(name, card_names())}"
-    )
-
-
-def _from_file(name: str, path: Path, *, prefix: str) -> Weights:
-    if path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        config = read_config(path.parent) if path.name == "model.safetensors" else None
-        return _described(name, path, "safetensors", tensors, config, metadata)
-    return _from_content(name, path, read_checkpoint(path, settings=_SETTINGS), prefix=prefix)
-
-
-def _from_content(name: str, path: Path, content: Mapping[str, Any], *, prefix: str) -> Weights:
-    record = content.get("domainfm") if isinstance(content.get("domainfm"), dict) else {}
-    assert isinstance(record, dict)
-    state = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), content)
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    inside = {_stripped(key, prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    if inside:
-        record = {**record, "step": content.get("global_step", 0)}
-        network = network_config(record.get("config")) or network_config(record)
-        system = record.get("key_map")
-        return Weights(
-            name,
-            path,
-            "checkpoint",
-            "own",
-            inside,
-            network=network,
-            system=system,
-            record=record,
-            prefix=prefix,
-        )
-    if not tensors:
-        raise UserError(
-            f"{name} holds no tensors under '{prefix}' nor a plain state_dict; it is no file of weights"
-        )
-    config = read_config(path.parent) or _settings(content) or _settings(state)
-    return Weights(name, path, "state_dict", None, _unwrapped(tensors), config=config)
-
-
-def _settings(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the constructor arguments that neuraloperator puts beside the tensors, or None."""
-    found = content.get(_SETTINGS)
-    if not isinstance(found, dict) or "_name" not in found:
-        return None
-    plain = {key: value for key, value in found.items() if not key.startswith("_")}
-    return {**plain, "model_type": str(found["_name"]).lower()}
-
-
-def _from_folder(name: str, path: Path, *, system: str | None = None) -> Weights:
-    single = [file for file in path.iterdir() if file.suffix in _TORCH_FILES]
-    if len(single) == 1 and not any((path / usual).is_file() for usual in (WEIGHTS, INDEX, OLDER)):
-        weights = _from_file(name, single[0], prefix="network.")  # under its authors' own name for it
-        return weights if system is None else replace(weights, system=system)
-    tensors, config, metadata = read_folder(path)
-    return _described(name, path, "folder", tensors, config, metadata, system=system)
-
-
-def _described(
-    name: str,
-    path: Path,
-    form: str,
-    tensors: dict[str, Tensor],
-    config: dict[str, Any] | None,
-    metadata: Mapping[str, str],
-    *,
-    system: str | None = None,
-) -> Weights:
-    """Join tensors with what their file's metadata and the `config.json` say."""
-    try:
-        record = json.loads(metadata.get("domainfm", "{}"))
-    except json.JSONDecodeError:
-        record = {}
-    network = record.get("network") or network_config((config or {}).get("domainfm"))
-    official = record.get("config") or (config if config and "domainfm" not in config else None)
-    layout = record.get("layout")
-    return Weights(
-        name,
-        path,
-        form,
-        layout,
-        tensors,
-        network=network if layout == "own" or official is None else None,
-        config=official,
-        system=record.get("key_map") or system,
-        record={key: record[key] for key in _NOTES if key in record},
-    )
+def _weights(source: Source, *, prefix: str = "network.") -> Weights:
+    if isinstance(source, Mapping):
+        return Weights("given as tensors", Path(), "state_dict", None, dict(source))
+    return source if isinstance(source, Weights) else read_weights(source, prefix=prefix)
 
 
 def _in_own_names(
-    weights: Weights, network: nn.Module, own: Mapping[str, Tensor]
+    weights: Weights, own: Mapping[str, Tensor], key_map: KeyMap | None
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors under our names, the layout they had, and the names that the key map lacks."""
-    key_map = _key_map(network, weights)
     layout = weights.layout
     if layout is None:
         shared = len(set(weights.tensors) & set(own))
@@ -354,10 +182,10 @@ def _in_own_names(
         layout = "own" if key_map is None or shared > len(renamed) else "official"
     if layout == "own" or key_map is None:
         return dict(weights.tensors), layout, []
-    given = {name: tensor for name, tensor in weights.tensors.items() if not key_map.ignores(name)}
-    known = {name: tensor for name, tensor in given.items() if key_map.our_name(name) is not None}
+    needed = {name: tensor for name, tensor in weights.tensors.items() if not key_map.ignores(name)}
+    named = {name: tensor for name, tensor in needed.items() if key_map.our_name(name) is not None}
     key_map = key_map.described_by(weights.config or weights.network)
-    return key_map.from_official(known), layout, sorted(set(given) - set(known))
+    return key_map.from_official(named), layout, sorted(set(needed) - set(named))
 
 
 def _key_map(network: nn.Module, weights: Weights) -> KeyMap | None:
@@ -366,20 +194,35 @@ def _key_map(network: nn.Module, weights: Weights) -> KeyMap | None:
     if not hasattr(home, "key_maps"):
         return getattr(home, "KEY_MAP", None)
     maps: tuple[KeyMap, ...] = home.key_maps(network)
-    return max(maps, key=lambda known: sum(known.our_name(name) is not None for name in weights.tensors))
+    return max(maps, key=lambda table: sum(table.our_name(name) is not None for name in weights.tensors))
 
 
 def refuse_misfits(
-    weights: Weights, network: nn.Module, *, missing: list[str], unknown: list[str], shapes: list[str]
+    weights: Weights,
+    network: nn.Module,
+    *,
+    missing: set[str],
+    unknown: set[str],
+    shapes: Iterable[tuple[str, Tensor, Tensor]],
 ) -> None:
-    """Refuse weights with parameters that are missing, unknown or of another shape, in one sentence."""
-    wrong = []
-    if missing:
-        wrong.append(f"{len(missing)} missing there ({_listed(missing)})")
-    if unknown:
-        wrong.append(f"{len(unknown)} unknown here ({_listed(unknown)})")
-    if shapes:
-        wrong.append(f"{len(shapes)} of another shape ({_listed(shapes)})")
+    """Refuse weights with parameters that are missing, unknown or of another shape, in one sentence.
+
+    `shapes` holds the names of those there and here, with both tensors.
+    """
+    differing = [
+        f"{name} is {tuple(there.shape)} there and {tuple(here.shape)} here"
+        for name, there, here in shapes
+        if there.shape != here.shape
+    ]
+    wrong = [
+        f"{len(names)} {what} ({_listed(names)})"
+        for what, names in (
+            ("missing there", sorted(missing)),
+            ("unknown here", sorted(unknown)),
+            ("of another shape", differing),
+        )
+        if names
+    ]
     if wrong:
         raise UserError(
             f"weights {weights.source} do not fit {type(network).__name__}, parameters {', '.join(wrong)}; "
@@ -404,23 +247,8 @@ def refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, parame
         )
 
 
-def _stripped(key: str, prefix: str) -> str:
-    return key[len(prefix) :].replace("_orig_mod.", "")  # torch.compile wraps modules under this name
-
-
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put before names."""
-    while tensors and all(key.startswith(("module.", "_orig_mod.")) for key in tensors):
-        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
-    return {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
-
-
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _with(weights: Weights, *, record: dict[str, Any]) -> Weights:
-    return replace(weights, record=record)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, cast
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, DefaultSavePlanner, FileSystemWriter, save
@@ -19,15 +17,20 @@ from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.tensor import DTensor
 
-from core.checkpoints.files import HashingWriter, disk_sentence, write_checkpoint
-from core.checkpoints.manifest import _sha256, write_manifest
+from core.checkpoints.archive import HashingWriter, disk_sentence, versions, write_checkpoint
+from core.checkpoints.manifest import file_hash, write_manifest
 from core.errors import UserError
 from core.files import fsync_folder, put_in_place
 
-__all__ = ["PLAIN", "agree", "failure", "write_folder_checkpoint"]
+__all__ = ["PLAIN", "agree", "clean_name", "failure", "filled", "split", "write_folder_checkpoint"]
 
 PLAIN = "plain.pt"
 """The file of a folder with everything that is not a shard."""
+
+# whose tensors are sharded or large, down to how many levels: what is deeper is a module's extra state
+_SECTIONS = {"state_dict": 1, "current_model_state": 1, "optimizer_states": 9}
+_MARK = "dfm:tensor"  # stands in the plain part where a tensor was, with the tensor's name among DCP's
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")  # what compiling and recomputing put into names
 
 
 def write_folder_checkpoint(
@@ -39,7 +42,7 @@ def write_folder_checkpoint(
     mesh: Mapping[str, int] | None = None,
     alone: bool = False,
 ) -> Path:
-    """Write a folder from what `core.checkpoints.sharded.split` returns; see `save_sharded` there."""
+    """Write what `split` returns as the folder `path`; see `core.checkpoints.sharded.save_sharded`."""
     shared = dist.is_available() and dist.is_initialized() and not alone
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if shared else (0, 1)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -50,7 +53,7 @@ def write_folder_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
         except OSError as raised:
-            error = UserError(disk_sentence(raised, path, written=0, of=0))
+            error = UserError(disk_sentence(raised, path))
     [temporary] = agree(error, group, alone=alone, say=temporary)[:1]
     writer = _Writer(temporary)
     try:
@@ -63,9 +66,8 @@ def write_folder_checkpoint(
         error = RuntimeError(f"{path} was not written: {failure(raised)}")
         error.__cause__ = raised
         if writer.files.error is not None:
-            own = sum(_local_bytes(tensor) for tensor in tensors.values())
-            sentence = disk_sentence(writer.files.error, path, written=writer.files.written, of=own)
-            error = UserError(sentence)
+            own = sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors.values())
+            error = UserError(disk_sentence(writer.files.error, path, written=writer.files.written, of=own))
             error.__cause__ = raised
     try:
         every = agree(error, group, alone=alone, say=writer.files.digests)
@@ -74,7 +76,7 @@ def write_folder_checkpoint(
             try:
                 _finish(temporary, path, rest, every, world=world, mesh=mesh)
             except OSError as raised:
-                error = UserError(disk_sentence(raised, path, written=0, of=0))
+                error = UserError(disk_sentence(raised, path))
             except Exception as raised:
                 error = raised
         agree(error, group, alone=alone)
@@ -83,6 +85,54 @@ def write_folder_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     return path
+
+
+def split(checkpoint: Mapping[str, Any], *, clean: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors that torch.distributed.checkpoint writes, by name, and the rest with marks for them.
+
+    They are those of weights and optimiser state, and every DTensor wherever it stands.
+
+    Args:
+        checkpoint: As Lightning makes it.
+        clean: Whether names of parameters lose what wrappers put into them.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(value: Any, where: str, depth: int) -> Any:
+        """Go down; plain tensors are taken up to `depth` levels below, DTensors everywhere."""
+        if isinstance(value, Tensor):
+            if depth < 0 and not isinstance(value, DTensor):
+                return value
+            tensors[where] = value.detach()
+            return {_MARK: where}
+        if isinstance(value, Mapping):
+            keys = {key: clean_name(key) if clean and isinstance(key, str) else key for key in value}
+            return {keys[key]: walk(item, f"{where}/{keys[key]}", depth - 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [walk(item, f"{where}/{i}", depth - 1) for i, item in enumerate(value)]
+            return tuple(items) if isinstance(value, tuple) else items
+        return value
+
+    rest = {key: walk(value, str(key), _SECTIONS.get(str(key), -1)) for key, value in checkpoint.items()}
+    return tensors, rest
+
+
+def filled(value: Any, destination: Callable[[str], Tensor]) -> Any:
+    """Return `value` with every mark replaced by what `destination` gives for its name."""
+    if isinstance(value, dict):
+        if value.keys() == {_MARK}:
+            return destination(value[_MARK])
+        return {key: filled(item, destination) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(filled(item, destination) for item in value)
+    return value
+
+
+def clean_name(name: str) -> str:
+    """Return a parameter's name without what wrappers of modules put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def failure(raised: BaseException) -> str:
@@ -129,11 +179,7 @@ def _finish(
     """Write the plain part and the manifest, and give the folder its name."""
     files = {name: digest for own in digests for name, digest in own.items()}
     write_checkpoint(dict(rest), temporary / PLAIN)
-    kept = (temporary / PLAIN).stat()
-    files[PLAIN] = (
-        _sha256(str(temporary / PLAIN), kept.st_size, kept.st_mtime_ns, kept.st_ino),
-        kept.st_size,
-    )
+    files[PLAIN] = file_hash(temporary / PLAIN)
     for name, (_, size) in files.items():
         if not (temporary / name).is_file() or (temporary / name).stat().st_size != size:
             raise UserError(
@@ -145,7 +191,7 @@ def _finish(
         "epoch": rest.get("epoch"),
         "world": world,
         "mesh": dict(mesh or {}),
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_manifest(temporary, facts, files)
     put_in_place(temporary, path)
@@ -190,17 +236,3 @@ class _Writer(FileSystemWriter):
     def storage_meta(self) -> StorageMeta:
         """Say nothing of the machine: DCP would store the temporary path."""
         return StorageMeta()
-
-
-def _local_bytes(tensor: Tensor) -> int:
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
-
-
-def _versions() -> dict[str, str]:
-    found = {"torch": str(torch.__version__)}
-    for name in ("domainfm", "lightning"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -119,7 +119,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     from core.checkpoints.files import damage
-    from core.checkpoints.weights import read_weights
+    from core.checkpoints.sources import read_weights
 
     path = Path(options.checkpoint).expanduser()
     wrong = damage(path) if path.exists() and path.suffix == ".ckpt" else None

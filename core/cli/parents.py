@@ -148,7 +148,7 @@ def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None
 
 def _from_weights(domain: str, source: str) -> dict[str, Any]:
     """Return the network that a checkpoint, a folder, a card or a hub id describes."""
-    from core.checkpoints.weights import read_weights
+    from core.checkpoints.sources import read_weights
 
     weights = read_weights(source)
     network = weights.network

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from core.checkpoints.saver import Saver
+from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.sharded import named_state
 
 WIDTH = 1024
@@ -73,9 +73,9 @@ def main() -> None:
     try:
         for kind in ("file", "folder"):
             for beside in (False, True):
-                saver = Saver(asynchronous=beside)
+                saver = SafeCheckpointIO(asynchronous=beside, sharded=kind == "folder")
 
-                def save(step: int, saver: Saver = saver, kind: str = kind) -> None:
+                def save(step: int, saver: SafeCheckpointIO = saver, kind: str = kind) -> None:
                     named = kind == "folder"
                     states = [named_state(net, optimizer) if named else optimizer.state_dict()]
                     content = {
@@ -84,12 +84,12 @@ def main() -> None:
                         "optimizer_states": states,
                     }
                     path = folder / f"{step % 2}.ckpt"
-                    saver.save_folder(content, path) if named else saver.save_file(content, path)
+                    saver.save_checkpoint(content, path)
 
                 save(0)  # the first makes room for its copies
                 saver.wait()
                 took, calls = train(net, optimizer, words.saves, words.steps, save)
-                saver.close()
+                saver.teardown()
                 how = f"{kind}, {'in a thread' if beside else 'blocking'}"
                 held = (took - plain) / words.saves
                 print(f"{how:<24}{held:>10.3f}{statistics.median(calls):>10.3f}{took:>10.2f}", flush=True)

@@ -134,10 +134,11 @@ def build(side: str, options: argparse.Namespace) -> nn.Module:
 def share_weights(networks: dict[str, nn.Module]) -> None:
     """Give ours the reference's weights."""
     from core.checkpoints.official.llama import KEY_MAP
+    from core.checkpoints.weights import load_weights
 
     own = networks["ours"].state_dict()
     state = networks["reference"].state_dict()
-    KEY_MAP.load(networks["ours"], {k: v for k, v in state.items() if KEY_MAP.our_name(k) in own})
+    load_weights({k: v for k, v in state.items() if KEY_MAP.our_name(k) in own}, networks["ours"])
 
 
 def draw(options: argparse.Namespace) -> Tensor:

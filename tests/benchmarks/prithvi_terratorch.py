@@ -146,9 +146,10 @@ def build(side: str, options: argparse.Namespace) -> nn.Module:
 def share_weights(networks: dict[str, nn.Module]) -> None:
     """Give ours the reference's weights."""
     from apps.remote_sensing.models.prithvi import key_maps
+    from core.checkpoints.weights import load_weights
 
     (names,) = key_maps(networks["ours"])  # type: ignore[arg-type]
-    names.load(networks["ours"], dict(networks["reference"].state_dict()))
+    load_weights(dict(networks["reference"].state_dict()), networks["ours"], key_map=names)
 
 
 def draw(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import write_folder
 
 from apps.timeseries.models.ttm import KEY_MAP, TTM, to_official_config
 from core.checkpoints.cards import load_weights_card
 from core.checkpoints.files import read_checkpoint, write_checkpoint
-from core.checkpoints.huggingface import read_folder, write_folder
 from core.checkpoints.networks import describe_network
+from core.checkpoints.sources import read_folder
 from core.cli import main as dfm
 from core.cli.checkpoint import main
 from core.errors import UserError

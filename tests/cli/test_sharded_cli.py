@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from core.checkpoints.files import read_checkpoint, write_checkpoint
-from core.checkpoints.huggingface import read_folder, read_safetensors
 from core.checkpoints.manifest import is_sharded
-from core.checkpoints.weights import read_weights
+from core.checkpoints.sources import read_folder, read_safetensors, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +128,12 @@ def test_an_exported_folder_is_an_exported_file(dfm, folder, tmp_path):
 
 
 def test_an_exported_folder_takes_no_more_memory_than_its_largest_tensor(folder, tmp_path, monkeypatch):
-    from core.checkpoints import streaming
     from core.checkpoints.exchange import export_weights
+    from core.checkpoints.folders import FolderReader
 
     asked = []
-    read = streaming.read_tensors
-    monkeypatch.setattr(
-        streaming, "read_tensors", lambda reader, keys: asked.append(keys) or read(reader, keys)
-    )
+    fill = FolderReader.fill
+    monkeypatch.setattr(FolderReader, "fill", lambda reader, keys: asked.append(keys) or fill(reader, keys))
 
     export_weights(folder / "best.ckpt", tmp_path / "out", layout="own")
 

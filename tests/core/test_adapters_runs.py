@@ -14,7 +14,8 @@ from core.adaptation import load_adapter
 from core.backbones.adapters import is_adapter
 from core.backbones.merging import merge
 from core.checkpoints.files import read_checkpoint
-from core.checkpoints.weights import load_weights, network_from, read_weights
+from core.checkpoints.sources import read_weights
+from core.checkpoints.weights import load_weights, network_from
 from core.errors import UserError
 
 LORA = ("--model.adaptation", "core.adaptation.LoRA", "--model.adaptation.rank=2")

@@ -299,7 +299,7 @@ def test_plain_leaves_plain_things_as_they_are(obj):
 
 def test_reading_does_not_import_lightning():
     program = (
-        "import sys, core.checkpoints.files, core.checkpoints.weights, core.checkpoints.huggingface;"
+        "import sys, core.checkpoints.files, core.checkpoints.weights, core.checkpoints.sources;"
         "print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'pytorch_lightning')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

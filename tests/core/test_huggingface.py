@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import write_folder
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from apps.timeseries.models.ttm import TTM, to_official_config
 from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
-from core.checkpoints.exchange import export_weights, import_weights
+from core.checkpoints.exchange import export_state, export_weights, import_weights
 from core.checkpoints.files import read_checkpoint
-from core.checkpoints.huggingface import export_state, fetch_hub, read_folder, write_folder
 from core.checkpoints.networks import (
     chosen_arguments,
     describe_network,
@@ -23,7 +23,8 @@ from core.checkpoints.networks import (
     system_module,
     systems,
 )
-from core.checkpoints.weights import load_weights, network_from, read_weights
+from core.checkpoints.sources import fetch_hub, read_folder, read_weights
+from core.checkpoints.weights import load_weights, network_from
 from core.errors import UserError
 
 

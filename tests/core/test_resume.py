@@ -11,7 +11,7 @@ from checkpointed import final
 from lightning.pytorch.callbacks import EarlyStopping
 
 from core.adaptation import FreezeAtFirst
-from core.checkpoints.io import newest_valid, read_checkpoint
+from core.checkpoints.files import newest_valid, read_checkpoint
 from core.errors import UserError
 from core.resume import check_averaging, checkpoint_callbacks, repair_loops
 

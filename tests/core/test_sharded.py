@@ -20,20 +20,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, StorageMeta
 
-import core.checkpoints.saver as saving
+import core.checkpoints.io as saving
 import core.files
 from core.checkpoints.files import clean_leftovers, damage, newest_valid, read_checkpoint, write_checkpoint
+from core.checkpoints.folders import consolidate, outline
 from core.checkpoints.index import INDEX, read_index
+from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.manifest import is_sharded, read_manifest
-from core.checkpoints.saver import Saver
-from core.checkpoints.sharded import (
-    consolidate,
-    load_optimizers,
-    load_sharded,
-    named_state,
-    outline,
-    save_sharded,
-)
+from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
 from core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -449,9 +443,9 @@ def test_what_a_thread_writes_is_what_was_there_when_the_save_began(tmp_path, sl
     content = checkpoint()
     content |= {"state_dict": net.state_dict(), "optimizer_states": [named_state(net, optimizer)]}
     save_sharded(content, tmp_path / "blocking.ckpt")
-    saver = Saver(asynchronous=True)
+    saver = SafeCheckpointIO(asynchronous=True, sharded=True)
 
-    saver.save_folder(content, tmp_path / "beside.ckpt")
+    saver.save_checkpoint(content, tmp_path / "beside.ckpt")
     net(torch.randn(8, 4)).sum().backward()
     optimizer.step()
     content["callbacks"]["Streams"]["ranks"].append("later")
@@ -463,54 +457,54 @@ def test_what_a_thread_writes_is_what_was_there_when_the_save_began(tmp_path, sl
 
 def test_a_single_file_is_written_beside_the_training_too(tmp_path):
     content = checkpoint()
-    saver = Saver(asynchronous=True)
+    saver = SafeCheckpointIO(asynchronous=True, sharded=False)
 
-    saver.save_file(content, tmp_path / "a.ckpt")
+    saver.save_checkpoint(content, tmp_path / "a.ckpt")
     saver.wait()
 
     assert same(read_checkpoint(tmp_path / "a.ckpt"), {**content, "state_dict": dict(content["state_dict"])})
 
 
 def test_one_is_written_at_a_time_and_the_old_one_goes_when_the_new_one_is_whole(tmp_path, slow_disk):
-    saver = Saver(asynchronous=True)
+    saver = SafeCheckpointIO(asynchronous=True, sharded=True)
     old = save_sharded(checkpoint(1), tmp_path / "step1.ckpt")
 
-    saver.save_folder(checkpoint(2), tmp_path / "step2.ckpt")
+    saver.save_checkpoint(checkpoint(2), tmp_path / "step2.ckpt")
     saver.afterwards(lambda: core.files.remove(old))
 
     assert damage(old) is None
     assert names(tmp_path) == ["step1.ckpt"]
     slow_disk.set()
-    saver.save_folder(checkpoint(3), tmp_path / "step3.ckpt")
+    saver.save_checkpoint(checkpoint(3), tmp_path / "step3.ckpt")
     assert not old.exists(), "the second save waits for the first and for what was to follow it"
-    saver.close()
+    saver.teardown()
     assert names(tmp_path) == ["step2.ckpt", "step3.ckpt"]
 
 
 def test_a_disk_that_fills_up_in_the_thread_is_said_at_the_next_save_and_the_old_one_stays(
     tmp_path, small_disk
 ):
-    saver = Saver(asynchronous=True)
+    saver = SafeCheckpointIO(asynchronous=True, sharded=True)
     old = save_sharded(checkpoint(1), tmp_path / "step1.ckpt")
 
-    saver.save_folder({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "step2.ckpt")
+    saver.save_checkpoint({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "step2.ckpt")
     saver.afterwards(lambda: core.files.remove(old))
     with pytest.raises(UserError, match=r"disk full: 0\.\d of 4\.0 MB written to .*step2\.ckpt"):
-        saver.save_folder(checkpoint(3), tmp_path / "step3.ckpt")
+        saver.save_checkpoint(checkpoint(3), tmp_path / "step3.ckpt")
 
-    saver.save_folder(checkpoint(3), tmp_path / "step3.ckpt")
-    saver.close()
+    saver.save_checkpoint(checkpoint(3), tmp_path / "step3.ckpt")
+    saver.teardown()
     assert names(tmp_path) == ["step1.ckpt", "step3.ckpt"]
 
 
 def test_an_error_of_the_thread_does_not_hide_the_one_that_ends_the_run(tmp_path, small_disk, capsys):
-    saver = Saver(asynchronous=True)
-    saver.save_folder({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "step2.ckpt")
+    saver = SafeCheckpointIO(asynchronous=True, sharded=True)
+    saver.save_checkpoint({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "step2.ckpt")
 
     with pytest.raises(KeyError, match="the cause"):
         try:
             raise KeyError("the cause")
         finally:
-            saver.close()
+            saver.teardown()
 
     assert "the last checkpoint was not written: disk full" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.checkpoints.io import newest_valid, read_checkpoint
+from core.checkpoints.files import newest_valid, read_checkpoint
 from core.resume import StopGracefully, resume_command
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")

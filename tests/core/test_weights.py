@@ -12,7 +12,8 @@ from torch import nn
 from core.checkpoints.exchange import export_weights
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
-from core.checkpoints.weights import load_weights, network_from, read_weights
+from core.checkpoints.sources import read_weights
+from core.checkpoints.weights import load_weights, network_from
 from core.errors import UserError
 
 KEY_MAP = KeyMap(

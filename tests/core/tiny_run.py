@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from core.adaptation import FreezeAtFirst
-from core.checkpoints.io import SafeCheckpointIO, newest_valid
+from core.checkpoints.files import newest_valid
+from core.checkpoints.io import SafeCheckpointIO
 from core.data.batch import Batch
 from core.data.module import DataModule
 from core.data.randomness import generator

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from core.checkpoints.files import clean_leftovers, newest_valid, read_checkpoint
+from core.checkpoints.folders import consolidate
 from core.checkpoints.manifest import read_manifest
-from core.checkpoints.sharded import consolidate
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
 

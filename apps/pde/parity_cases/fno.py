@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from apps.pde.models.fno import KEY_MAP, from_official_config
+from core.checkpoints.weights import load_weights
 from core.objectives.fields import RelativeH1, RelativeLp
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["run"]
 def run(case: Case) -> Mapping[str, Any]:
     """Forward passes, losses and gradients; complex ones as pairs of real numbers."""
     network = from_official_config(case.config)
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).train(case.training)
     given = case.group("input")
     condition = given.get("embedding")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from apps.pde.models.gphyt import KEY_MAP, GPhyT, euler, from_official_config, heun, rk4
+from core.checkpoints.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ _INTEGRATORS = {"euler": euler, "heun": heun, "rk4": rk4}
 def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; what is computed follows the recorded names."""
     network = from_official_config(case.config)
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).train(case.training)
     given = case.group("input")
     x, target = _ours(given["x"]), _ours(given["target"])

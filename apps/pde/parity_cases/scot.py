@@ -19,10 +19,11 @@ def run(case: Case) -> Mapping[str, Any]:
     import torch
 
     from apps.pde.models.poseidon import KEY_MAP, from_official_config
+    from core.checkpoints.weights import load_weights
     from core.objectives.fields import GroupedRelative
 
     network = from_official_config(case.config)
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).train(case.training)
     given = case.group("input")
     fields, labels, mask = given["pixel_values"], given.get("labels"), given.get("pixel_mask")

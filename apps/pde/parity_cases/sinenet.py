@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from apps.pde.models.sinenet import KEY_MAP, from_official_config
+from core.checkpoints.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; gradients are those of the loss that the head names."""
     conditioned = {"use_scale_shift_norm": False} if case.kind == "conditioned" else {}
     network = from_official_config({**conditioned, **case.config})
-    KEY_MAP.load(network, case.state())
+    load_weights(case.weights(), network)
     network.to(case.device).train(case.training)
     given = case.group("input")
     x, y = given["x"], given.get("y")

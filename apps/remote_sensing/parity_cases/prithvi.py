@@ -13,6 +13,7 @@ from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi, frames_apart
 from apps.remote_sensing.models.prithvi_eo.segmenter import PrithviUpscaled
 from apps.remote_sensing.tasks.gaps import gap_scores
 from core.backbones.patches import patchify
+from core.checkpoints.weights import load_weights
 from core.objectives.masked_autoencoding import masked_loss
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _config(case: Case) -> dict[str, Any]:
 
 
 def _fill(case: Case, network: nn.Module, table: KeyMap) -> None:
-    table.described_by(case.config).load(network, case.state())
+    load_weights(case.weights(), network, key_map=table)
     network.to(case.device).train(case.training)
 
 

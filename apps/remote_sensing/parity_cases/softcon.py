@@ -24,12 +24,13 @@ def _vit(case: Case) -> Mapping[str, Any]:
 
     from apps.remote_sensing.models.dino.official import arguments, chunked
     from apps.remote_sensing.models.softcon import KEY_MAP, SoftConViT
+    from core.checkpoints.weights import load_weights
 
     config = {"layer_norm_eps": case.head.get("layer_norm_eps", 1e-6), **case.config}
     eps = float(config.pop("layer_norm_eps"))
     network = SoftConViT(**arguments(config), eps=eps)
     names = chunked(KEY_MAP, depth=network.depth, chunks=int(config.get("block_chunks", 1)))
-    names.load(network, case.state())
+    load_weights(case.weights(), network, key_map=names)
     network.to(case.device).train(case.training)
     network.mask_token.requires_grad_()
     given = case.group("input")

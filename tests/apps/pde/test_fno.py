@@ -25,7 +25,8 @@ from apps.pde.models.fno import (
 )
 from apps.pde.models.fourier.spectral import analyse, synthesise
 from core.checkpoints.exchange import export_weights, import_weights
-from core.checkpoints.weights import network_from, read_weights
+from core.checkpoints.sources import read_weights
+from core.checkpoints.weights import load_weights, network_from
 from core.errors import UserError
 from core.parity import run_case
 
@@ -110,7 +111,7 @@ def test_every_option_survives_official_names_and_arguments(settings, space):
     network = shaken(small(**settings))
 
     again = from_official_config(to_official_config(network))
-    KEY_MAP.load(again, KEY_MAP.to_official(network.state_dict()))
+    load_weights(KEY_MAP.to_official(network.state_dict()), again)
 
     assert to_official_config(again) == to_official_config(network)
     for name, tensor in network.state_dict().items():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from apps.pde.models import sinenet
 from apps.pde.models.sinenet import KEY_MAP, SineNet, from_official_config, to_official_config
 from apps.pde.models.waves.layers import doubling, fourier_features
+from core.checkpoints.weights import load_weights
 from core.errors import UserError
 from core.parity import run_case
 
@@ -74,7 +75,7 @@ def test_every_option_runs_and_keeps_its_weights_through_the_official_layout(opt
     out = network.advance(x, time, z)
     official = KEY_MAP.to_official(network.state_dict())
     again = from_official_config(to_official_config(network)).eval()
-    KEY_MAP.load(again, official)
+    load_weights(official, again)
 
     assert out.shape == (2, network.future, network.out_channels, 16, 32)
     assert torch.equal(again.advance(x, time, z), out)

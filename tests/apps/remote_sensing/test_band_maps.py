@@ -55,7 +55,7 @@ def test_a_network_of_any_bands_goes_to_official_names_and_back(kind, bands):
     source, again = (drawn(NETWORKS[kind](bands), seed) for seed in (1, 2))
     names, other = (home(kind).key_maps(one)[0] for one in (source, again))
 
-    other.load(again, names.to_official(source.state_dict()))
+    load_weights(names.to_official(source.state_dict()), again, key_map=other)
 
     assert equal(source, again)
 
@@ -166,7 +166,7 @@ def test_colours_of_published_weights_go_to_the_bands_of_their_names(name):
     more = AnyBackbone(name, ("blue", "nir_narrow", "red", "green"), options=options).eval()
     for network in (turned, more):
         (names,) = any_backbone.key_maps(network)
-        names.load(network, any_backbone.KEY_MAP.to_official(source.state_dict()))
+        load_weights(any_backbone.KEY_MAP.to_official(source.state_dict()), network, key_map=names)
     x = torch.rand(1, 3, 32, 32)
 
     assert torch.allclose(turned(x.flip(1)), source(x), atol=1e-4)
@@ -191,8 +191,6 @@ def test_fetched_weights_put_each_colour_on_its_band(tmp_path: Path):
 def test_a_backbone_of_own_bands_goes_to_official_names_and_back():
     source, again = (drawn(AnyBackbone("resnet10t", ("nir_narrow", "red", "vv")), seed) for seed in (1, 2))
 
-    any_backbone.key_maps(again)[0].load(
-        again, any_backbone.key_maps(source)[0].to_official(source.state_dict())
-    )
+    load_weights(any_backbone.key_maps(source)[0].to_official(source.state_dict()), again)
 
     assert equal(source, again)

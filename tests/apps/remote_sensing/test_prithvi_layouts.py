@@ -18,7 +18,6 @@ from apps.remote_sensing.models.prithvi import (
     PrithviSegmenter,
     encoder_map,
     from_official_config,
-    key_maps,
     to_official_config,
 )
 from core.checkpoints.exchange import export_weights, import_weights, write_own
@@ -155,7 +154,7 @@ def test_bands_are_matched_by_name_and_others_stay_as_drawn(tmp_path: Path) -> N
 
 def test_as_many_bands_in_another_order_are_matched_by_name_too() -> None:
     source, turned = drawn(Prithvi(**SMALL), 1), Prithvi(**SMALL, bands=HLS[::-1])
-    key_maps(turned)[0].load(turned, official(source))
+    load_weights(official(source), turned)
     turned.eval()
     x = torch.randn(1, 6, 2, 16, 16)
 
@@ -166,7 +165,7 @@ def test_weights_of_a_network_with_other_bands_come_back(tmp_path: Path) -> None
     source = drawn(Prithvi(**SMALL, bands=("vv", "vh")), 1)
 
     again = from_official_config(to_official_config(source))
-    key_maps(again)[0].load(again, official(source))
+    load_weights(official(source), again)
 
     assert again.bands == ("vv", "vh")
     assert torch.equal(again.patch_embed.proj.weight, source.patch_embed.proj.weight)
@@ -189,7 +188,7 @@ def test_a_network_that_holds_an_encoder_reads_its_weights_under_any_name() -> N
     source, encoder = drawn(PrithviMAE(**SMALL, **DECODER), 1), Prithvi(**SMALL)
     holder = torch.nn.ModuleDict({"eyes": encoder})
 
-    encoder_map(encoder, holder="eyes.").load(holder, flat(official(source)))
+    load_weights(flat(official(source)), holder, key_map=encoder_map(encoder, holder="eyes."))
 
     assert torch.equal(encoder.norm.weight, source.encoder.norm.weight)
 

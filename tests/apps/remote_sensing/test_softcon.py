@@ -21,6 +21,7 @@ from apps.remote_sensing.models.softcon import (
     key_maps,
     to_official_config,
 )
+from core.checkpoints.weights import load_weights
 from core.errors import UserError
 from core.parity import run_case
 
@@ -153,7 +154,7 @@ def test_every_option_keeps_its_weights_through_the_official_layout(options):
     x = images(2, len(network.bands), 16, 16)
 
     again = from_official_config(to_official_config(network)).eval()
-    KEY_MAP.load(again, KEY_MAP.to_official(network.state_dict()))
+    load_weights(KEY_MAP.to_official(network.state_dict()), again)
 
     assert torch.equal(again(x), network(x))
     assert again.bands == network.bands
@@ -172,7 +173,7 @@ def test_the_resnet_keeps_its_weights_and_equals_torchvisions(bands):
     x = images(1, len(network.bands), 40, 33)
 
     again = from_official_config(to_official_config(network)).eval()
-    KEY_MAP.load(again, {**official, "fc.bias": torch.zeros(1000)})
+    load_weights({**official, "fc.bias": torch.zeros(1000)}, again)
 
     assert torch.equal(network(x), theirs.eval()(x))
     assert torch.equal(again(x), network(x))
@@ -208,7 +209,7 @@ def test_files_with_chunked_blocks_are_read(chunks):
     official = names.to_official(network.state_dict())
     again = SoftConViT(**{**SMALL, "depth": 4}).eval()
 
-    names.load(again, official)
+    load_weights(official, again, key_map=names)
 
     assert f"blocks.{chunks - 1}.3.norm1.weight" in official
     assert torch.equal(again(images(1, 13, 16, 16)), network(images(1, 13, 16, 16)))

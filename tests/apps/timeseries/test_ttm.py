@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from apps.timeseries.models import ttm
 from apps.timeseries.models.mixer.layers import _MLP, MixerSettings, TokenLinear
 from apps.timeseries.models.mixer.parts import scale_window
+from core.checkpoints.weights import load_weights
 from core.errors import UserError
 from core.tracking import count_flops
 
@@ -110,7 +111,7 @@ def test_weights_and_config_survive_the_official_layout(kind: type[ttm.TTM], opt
 
     config = ttm.to_official_config(network)
     again = ttm.from_official_config(config)
-    ttm.KEY_MAP.load(again, ttm.KEY_MAP.to_official(state))
+    load_weights(ttm.KEY_MAP.to_official(state), again)
 
     assert type(again) is kind
     assert ttm.to_official_config(again) == config

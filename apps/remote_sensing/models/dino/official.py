@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +63,12 @@ class DinoMap(BandedMap):
         """Return the official name of one of our parameters, or None if no rule knows it."""
         return super().official_name(ours.removeprefix(_HOLDER))
 
-    def from_official(
-        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
+    def from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return official weights under our names; see `KeyMap`."""
         known = {_bare(name) for name in state}
         if self.mask_token is not None and "cls_token" in known and "mask_token" not in known:
             state = {**state, "mask_token": self.mask_token}
-        return super().from_official(state, expected=expected)
+        return super().from_official(state)
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the encoder's weights under the official names; see `KeyMap`."""

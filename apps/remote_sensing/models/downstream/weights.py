@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from apps.remote_sensing.models import prithvi
 from apps.remote_sensing.models.prithvi_eo import official
 from core.checkpoints.keymap import KeyMap
 from core.checkpoints.networks import home_of
-from core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,16 +59,10 @@ class HeldMap(KeyMap):
         """Return the official name of one of our parameters, or None if no rule knows it."""
         return self.inner.official_name(ours.removeprefix(_HOLDER)) if ours.startswith(_HOLDER) else None
 
-    def from_official(
-        self, state: Mapping[str, Tensor], *, expected: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
+    def from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return official weights under our names; see `KeyMap`."""
         named = self.inner.from_official({name: t for name, t in state.items() if not self.ignores(name)})
-        found = {self._held(name): tensor for name, tensor in named.items()}
-        if expected is not None and set(found) != set(expected):
-            differing = ", ".join(sorted(set(found) ^ set(expected)))
-            raise UserError(f"The checkpoint's parameters do not fit the network: {differing}.")
-        return found
+        return {self._held(name): tensor for name, tensor in named.items()}
 
     def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
         """Return the table for a checkpoint whose configuration is known; see `KeyMap`."""
