@@ -65,6 +65,8 @@ class Task(LightningModule):
 
     facts_type: ClassVar[type[Facts] | None] = None
     """The domain's facts, which the normaliser keeps."""
+    drawn_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of a batch that the figures of examples are made of."""
 
     def __init__(
         self,
@@ -109,6 +111,8 @@ class Task(LightningModule):
         self.lr_finder = lr_finder
         self.skip_non_finite = skip_non_finite
         self.record: dict[str, Any] = {}  # goes into every checkpoint: config, licences, versions, switches
+        self.examples = 0  # of an evaluation, to be drawn
+        self.drawn: list[dict[str, Any]] = []
         self.run_folder: Path | None = None
         self.fused_optimizer = False
         self._ready = False
@@ -125,7 +129,31 @@ class Task(LightningModule):
         data = getattr(self._trainer, "datamodule", None)
         return getattr(data, "facts", None) or self.normaliser.facts
 
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return str(self.record.get("system") or type(self.network).__name__)
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a validation belongs to a training, of which it is no trial before the start."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
     # what a domain's task may override
+
+    def inputs(self, batch: Any) -> Mapping[str, Any] | None:
+        """Return the network's arguments for a batch; None where a task has no single ones."""
+        return None
+
+    def flops_per_sample(self) -> float | None:
+        """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it.
+
+        None leaves MFU out, as where samples differ in their work.
+        """
+        from core.tracking import count_flops
+
+        inputs = self.inputs(self.trainer.datamodule.train_set().__getitems__([(0, 0)]))  # type: ignore[attr-defined]
+        return None if inputs is None else float(count_flops(self.network, inputs))
 
     def loss(self, batch: Any) -> Tensor:
         """Return the scalar loss of one batch, for the learning-rate finder."""
@@ -285,6 +313,28 @@ class Task(LightningModule):
             scalars = averaged(scalars, trainer.strategy)  # type: ignore[attr-defined]
         self.log_dict(dict(scalars), batch_size=batch_size, **options)
 
+    def log_results(self, scores: Mapping[str, float | Tensor], *, stage: str) -> None:
+        """Log the scores of a whole set, which every process has."""
+        values = {f"{stage}_{name}": torch.as_tensor(value).float() for name, value in scores.items()}
+        self.log_dict(values, sync_dist=True)
+
+    def keep_examples(self, batch: Any, **more: Tensor | None) -> None:
+        """Keep the first samples of an evaluation, on the CPU of the first process, to be drawn at its end.
+
+        Args:
+            batch: With `drawn_fields`, and perhaps `names`.
+            more: Further tensors of the batch, such as a prediction.
+        """
+        if not self.trainer.is_global_zero:
+            return
+        parts = {name: getattr(batch, name) for name in self.drawn_fields} | more
+        for row in range(min(len(batch), self.examples - len(self.drawn))):
+            example: dict[str, Any] = {
+                name: value[row].detach().cpu() if isinstance(value, Tensor) else None
+                for name, value in parts.items()
+            }
+            self.drawn.append(example | {"name": batch.names[row] if len(batch.names) > row else ""})
+
     def log_figure(self, name: str, figure: Figure) -> None:
         """Write `figure` once as PNG into the run folder and mirror it to the loggers."""
         if self.run_folder is None or not self.trainer.is_global_zero:
@@ -308,6 +358,23 @@ class Task(LightningModule):
         from core.tables import write_table
 
         write_table(self.run_folder / f"{name}.csv", rows)
+
+    def write_results(self, results: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write and print the scores of each model as `results.csv`, the task's own first."""
+        rows = [
+            {"model": name, **{key: float(value) for key, value in scores.items()}}
+            for name, scores in results.items()
+        ]
+        self.write_and_say("results", rows)
+
+    def write_and_say(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows of one shape as `<name>.csv`, and print them; whole numbers have no decimals there."""
+        from core.tables import text_table
+
+        self.write_table(name, rows)
+        heads = list(rows[0])
+        cells = [[_whole(row[head]) for head in heads] for row in rows]
+        self.say(text_table(cells, head=heads, number=".4f"))
 
     @rank_zero_only
     def say(self, text: str) -> None:
@@ -344,3 +411,7 @@ class Task(LightningModule):
         for key in ("licences", "sources"):
             known = self.record.setdefault(key, [])
             known.extend(entry for entry in facts.get(key) or () if entry not in known)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) > 1 else value

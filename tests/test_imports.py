@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FREE_TO_USE_ALL = {
     "cli",
+    "labelled_task",
     "task",
     "trainer",
     "parity",

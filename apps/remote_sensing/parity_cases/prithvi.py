@@ -11,7 +11,7 @@ from apps.remote_sensing.models.prithvi import PrithviMAE, key_maps
 from apps.remote_sensing.models.prithvi_eo import official
 from apps.remote_sensing.models.prithvi_eo.encoder import Prithvi, frames_apart
 from apps.remote_sensing.models.prithvi_eo.segmenter import PrithviUpscaled
-from apps.remote_sensing.tasks.gaps import gap_scores
+from apps.remote_sensing.tasks.gap_scores import gap_scores
 from core.backbones.patches import patchify
 from core.checkpoints.weights import load_weights
 from core.objectives.masked_autoencoding import masked_loss

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from apps.remote_sensing.tasks.autoencoding import GapFilling, Pretraining
 from apps.remote_sensing.tasks.contrastive import ContrastivePretraining
-from apps.remote_sensing.tasks.labels import Classification
-from apps.remote_sensing.tasks.maps import Change, Regression, Segmentation
+from apps.remote_sensing.tasks.labelled import Change, Classification, Regression, Segmentation
 from apps.remote_sensing.tasks.probing import Probing
 
 __all__ = [

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.prithvi import MAEOutput, PrithviMAE
 from apps.remote_sensing.tasks.base import SceneTask
-from apps.remote_sensing.tasks.gaps import GapSums
+from apps.remote_sensing.tasks.gap_scores import GapSums
 from core.data.randomness import draws
 from core.errors import UserError
 from core.objectives.masked_autoencoding import token_mask
@@ -115,11 +115,17 @@ class Pretraining(SceneTask):
 
     def on_test_epoch_end(self) -> None:
         """Write the table and figures, and log the network's own error."""
-        from apps.remote_sensing.tasks.reports import report_bands
-
-        found = {name: one.compute() for name, one in self._scores.items()}
-        self._log_own(found[self.title], stage="test")
-        report_bands(self, found)
+        results = {name: metric.compute() for name, metric in self._scores.items()}
+        self._log_own(results[self.title], stage="test")
+        table = [
+            {"model": name, "band": band, **{key: float(values[place]) for key, values in scores.items()}}
+            for name, scores in results.items()
+            for place, band in enumerate(self.facts.bands)
+        ]
+        self.write_table("by_band", table)
+        self.write_results(
+            {name: {key: values.mean() for key, values in row.items()} for name, row in results.items()}
+        )
         self._draw()
 
     def reconstructed(self, batch: SceneBatch) -> MAEOutput:
@@ -139,16 +145,17 @@ class Pretraining(SceneTask):
         self.log_results({name: values.mean() for name, values in scores.items()}, stage=stage)
 
     def _keep(self, batch: SceneBatch, made: MAEOutput) -> None:
-        if self.wants_example():
+        if len(self.drawn) < self.examples:
             removed = self.network.mask_image(made.mask, made.grid)
-            self.keep_examples(
-                batch, prediction=self.network.image(made.prediction, made.grid), removed=removed
-            )
+            image = self.network.image(made.prediction, made.grid)
+            self.keep_examples(batch, prediction=image, removed=removed)
 
     def _draw(self) -> None:
-        from apps.remote_sensing.tasks.reports import draw_reconstructions
+        """Draw the scenes that were kept: what was seen, predicted and there."""
+        if self.trainer.is_global_zero and self.drawn:
+            from apps.remote_sensing.figures import reconstruction_figure
 
-        draw_reconstructions(self)
+            self.log_figure("reconstruction", reconstruction_figure(self.drawn, self.facts, title=self.title))
 
 
 class GapFilling(Pretraining):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE, prithvi_gap_filling
-from apps.remote_sensing.tasks.gaps import gap_scores
+from apps.remote_sensing.tasks.gap_scores import gap_scores
 from core.backbones.full_attention import full_attention
 from core.backbones.vit import Block
 from core.errors import UserError

@@ -13,7 +13,6 @@ import torch
 
 from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.figures import class_colours, composite, examples_figure, reconstruction_figure
-from apps.remote_sensing.tasks.reports import confusion_rows
 from core.figures.classes import (
     bars_figure,
     calibration_figure,
@@ -23,6 +22,7 @@ from core.figures.classes import (
 )
 from core.figures.lettering import named, unlike
 from core.figures.style import save_figure
+from core.labelled_task import confusion_rows
 
 ODD = ("dry", r"b $\q$ c", "label", "label", "_hidden\nbelow")
 LONG = tuple(f"transitional woodland, shrub and ground of kind {number} of thirty" for number in range(30))

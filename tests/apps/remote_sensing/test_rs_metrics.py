@@ -12,7 +12,7 @@ from sklearn import metrics as known
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.tasks.gaps import GapSums, gap_scores
+from apps.remote_sensing.tasks.gap_scores import GapSums, gap_scores
 from core.metrics.classes import Calibration, ClassScores, LabelScores, NumberScores, Temperature
 
 NAMES = ["dry", "water", "cloud", "never seen"]

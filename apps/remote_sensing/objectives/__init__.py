@@ -1,1 +1,0 @@
-"""What is minimised here and nowhere else: pure functions from features and labels to a loss."""
