@@ -6,9 +6,11 @@ near-infrared on Landsat and the first red edge on Sentinel-2, so a number means
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.errors import UserError, did_you_mean
 
-__all__ = ["HLS", "NAMES", "SENSORS", "canonical"]
+__all__ = ["HLS", "NAMES", "SENSORS", "band_numbers", "canonical"]
 
 HLS = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
 """The six bands of Harmonized Landsat Sentinel-2, in the order of Prithvi."""
@@ -80,3 +82,65 @@ def canonical(band: str, *, sensor: str | None = None) -> str:
             f"the band ({', '.join(HLS)}, …)"
         )
     return word
+
+
+def band_numbers(
+    descriptions: Sequence[str | None],
+    *,
+    path: str = "the scene",
+    bands: Sequence[str | int] | None = None,
+    names: Sequence[str] | None = None,
+    sensor: str | None = None,
+    dates: int = 1,
+) -> list[int]:
+    """Return the numbers, from 1, of the wanted bands of a file.
+
+    Args:
+        descriptions: The file's own names of its bands, None where it has none.
+        path: The file, for messages.
+        bands: Wanted bands by name or number; None takes all.
+        names: The names of the file's bands where its own are missing or wrong.
+        sensor: Whose numbers the names are.
+        dates: Dates in the file, the bands of one after those of another; `bands` and `names` are of one.
+
+    Raises:
+        UserError: If a band is missing, or named where the file's bands have no names.
+    """
+    if len(descriptions) % dates:
+        raise UserError(
+            f"{path} has {len(descriptions)} bands, which are not {dates} dates of the same bands"
+        )
+    count = len(descriptions) // dates
+    descriptions = descriptions[:count]
+    if names is not None and len(names) != count:
+        raise UserError(
+            f"{path} has {count} bands and {len(names)} names are given for them; give "
+            "--band_names of every band"
+        )
+    if bands is None:
+        return list(range(1, count * dates + 1))
+    given = [canonical(name, sensor=sensor) if name else "" for name in (names or descriptions)]
+    numbers = []
+    for band in bands:
+        if isinstance(band, int):
+            if not 1 <= band <= count:
+                raise UserError(f"{path} has bands 1 to {count}, and band {band} is wanted")
+            numbers.append(band)
+            continue
+        if not any(given):
+            raise UserError(
+                f"the {count} bands of {path} have no names, and band '{band}' is wanted; give "
+                f"--band_names in their order"
+            )
+        wanted = canonical(band, sensor=sensor)
+        if wanted not in given:
+            known = [name for name in given if name]
+            raise UserError(
+                f"{path} has no band '{band}' but {', '.join(known)}{did_you_mean(wanted, known)}"
+            )
+        if given.count(wanted) > 1:
+            raise UserError(
+                f"{path} has {given.count(wanted)} bands called '{band}'; give --bands by their numbers"
+            )
+        numbers.append(given.index(wanted) + 1)
+    return [number + date * count for date in range(dates) for number in numbers]

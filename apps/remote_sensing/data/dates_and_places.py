@@ -108,4 +108,11 @@ def degrees(crs: Any, x: Sequence[float], y: Sequence[float]) -> list[tuple[floa
             return [None]
         return [degrees(crs, [one], [other])[0] for one, other in zip(x, y, strict=True)]
     found = zip(latitudes, longitudes, strict=True)
-    return [(float(a), float(b)) if math.isfinite(a) and math.isfinite(b) else None for a, b in found]
+    return [
+        (float(a), _wrapped(float(b))) if math.isfinite(a) and math.isfinite(b) else None for a, b in found
+    ]
+
+
+def _wrapped(longitude: float) -> float:
+    """Return a longitude between -180 and 180: some grids count from 0 to 360."""
+    return longitude if abs(longitude) <= 180 else (longitude + 180) % 360 - 180

@@ -1,8 +1,8 @@
-"""Rasters on disk: their headers and windows of their bands, with one sentence for all that is wrong."""
+"""The one reading of rasters: what a file says of itself, windows of its bands, what was measured there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.data.dates_and_places import centre
-from apps.remote_sensing.data.opened import opened
+from apps.remote_sensing.data.open_rasters import as_text, opened
 from core.errors import UserError
 
-__all__ = ["Header", "Window", "check_grid", "read_header", "read_seen", "read_window"]
+__all__ = [
+    "Header", "Nodata", "Stack", "Window", "check_grid", "read_header", "read_label", "read_stack",
+    "read_window",
+]  # fmt: skip
 
 Window = tuple[int, int, int, int]
 """First row, first column, rows and columns."""
@@ -28,12 +31,14 @@ class Header:
         height: Rows.
         width: Columns.
         count: Bands.
-        nodata: The number that stands for no measurement, or None.
+        nodata: The number of each band that stands for no measurement, or None.
         crs: The coordinate reference system as text, empty if there is none.
         transform: The affine transform's six numbers (a, b, c, d, e, f).
         names: Descriptions of the bands, empty where there is none.
-        whole: Whether the values are whole numbers.
-        mask: Where it says which pixels were measured: `inside` it, `beside` it (a file `.msk`), or nowhere.
+        dtypes: Of the bands.
+        tags: Scale and offset of each band: what its numbers stand for is number times scale plus offset.
+        mask: Whether it says which pixels were measured, inside it or in a file beside it: for all bands `at
+            once`, for `each`, or not at all.
         alpha: Whether GDAL calls the last band alpha and nobody gave it another name.
         stamp: Its TIFFTAG_DATETIME, empty if there is none.
     """
@@ -41,11 +46,12 @@ class Header:
     height: int
     width: int
     count: int
-    nodata: float | None
+    nodata: tuple[float | None, ...]
     crs: str
     transform: tuple[float, ...]
     names: tuple[str, ...]
-    whole: bool
+    dtypes: tuple[str, ...]
+    tags: tuple[tuple[float, float], ...]
     mask: str = ""
     alpha: bool = False
     stamp: str = ""
@@ -55,6 +61,11 @@ class Header:
         """West, north, east and south edge, in the units of `crs`."""
         a, b, c, d, e, f = self.transform
         return c, f, c + a * self.width + b * self.height, f + d * self.width + e * self.height
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says anything of where it lies."""
+        return bool(self.crs) or self.transform != (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
     def measured(self, wanted: int | None) -> int:
         """Return how many bands are measured: all but an alpha band at the end.
@@ -75,31 +86,33 @@ def read_header(path: Path) -> Header:
     """Return the header of a raster.
 
     Raises:
-        UserError: If there is no such file, it is no raster, or it is smaller than 2 x 2 pixels.
+        UserError: If there is no such file, it is no raster, has no bands of its own, or complex numbers.
     """
-    beside = path.with_name(f"{path.name}.msk").is_file()
     with opened(path) as raster:
-        flags = [flag.name for flag in raster.mask_flag_enums[0]]
-        header = Header(
+        if not raster.count:
+            raise UserError(
+                f"{as_text(path)} holds several rasters and no bands of its own; give one of them"
+            )
+        if any("complex" in str(dtype) for dtype in raster.dtypes):
+            raise UserError(
+                f"{as_text(path)} holds complex numbers, of which a network sees half; give their modulus"
+            )
+        flags = {flag.name for flag in raster.mask_flag_enums[0]}
+        return Header(
             height=raster.height,
             width=raster.width,
             count=raster.count,
-            nodata=raster.nodata,
+            nodata=tuple(raster.nodatavals),
             crs=raster.crs.to_string() if raster.crs else "",
             transform=tuple(raster.transform)[:6],
             names=tuple(name or "" for name in raster.descriptions),
-            whole=np.issubdtype(np.dtype(raster.dtypes[0]), np.integer),
-            mask="beside" if beside else "inside" if flags == ["per_dataset"] else "",
+            dtypes=tuple(str(dtype) for dtype in raster.dtypes),
+            tags=tuple(zip(raster.scales, raster.offsets, strict=True)),
+            mask="at once" if flags == {"per_dataset"} else "" if flags else "each",
             alpha=raster.colorinterp[-1].name == "alpha"
             and (raster.descriptions[-1] or "alpha").lower() == "alpha",
             stamp=raster.tags().get("TIFFTAG_DATETIME", ""),
         )
-    if min(header.height, header.width) < 2:
-        raise UserError(
-            f"{path} is {header.height} x {header.width} pixels; an image needs at least 2 x 2, "
-            "so leave it out"
-        )
-    return header
 
 
 def read_window(
@@ -109,6 +122,7 @@ def read_window(
     *,
     shape: tuple[int, int] | None = None,
     resampling: str = "bilinear",
+    masks: bool = False,
 ) -> NDArray[Any]:
     """Return `(len(bands), rows, columns)` of a raster in its own type of number; only the window is read.
 
@@ -119,6 +133,7 @@ def read_window(
             is read for a window of a finer one.
         shape: Rows and columns of the result, where they are others than the window's.
         resampling: As rasterio names it, where they are.
+        masks: Whether the bands' masks are read in place of their numbers.
 
     Raises:
         UserError: If the file cannot be read there.
@@ -132,76 +147,239 @@ def read_window(
             raise UserError(
                 f"{path} has {raster.count} bands, and band {max(bands)} is asked for; name the bands it has"
             )
-        return raster.read(
-            list(bands),
-            window=Area(left, top, columns, rows),
-            out_shape=None if shape is None else (len(bands), *shape),
-            resampling=Resampling[resampling],
-        )
+        area = Area(left, top, columns, rows)
+        out = None if shape is None else (len(bands), *shape)
+        if masks:
+            return raster.read_masks(list(bands), window=area, out_shape=out)
+        return raster.read(list(bands), window=area, out_shape=out, resampling=Resampling[resampling])
 
 
-def read_seen(
-    path: Path,
-    header: Header,
-    window: tuple[float, float, float, float],
-    *,
-    shape: tuple[int, int] | None = None,
-    alpha: bool = False,
-) -> NDArray[np.bool_] | None:
-    """Return which pixels `(rows, columns)` a raster's own mask calls measured, None without a mask.
+@dataclass(frozen=True)
+class Nodata:
+    """The number that stands for no measurement.
 
     Args:
-        path: The file.
-        header: Its header.
-        window: As of `read_window`.
-        shape: As of `read_window`.
-        alpha: Whether its last band is a mask.
+        given: In place of what the files say.
+        default: Of files that do not say it.
+    """
+
+    given: float | None = None
+    default: float | None = None
+
+    def of(self, header: Header, band: int) -> float | None:
+        """Return that of a file's band."""
+        if self.given is not None:
+            return self.given
+        own = header.nodata[band - 1]
+        return self.default if own is None else own
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Bands of dates, and what of them was measured.
+
+    Args:
+        image: `(T, C, H, W)`.
+        missing: Where a band has no number, or one that stands for no measurement, of the image's shape; None
+            is nowhere.
+        dark: Where a band is 0 and 0 stands for no measurement: nothing was measured where all bands of a
+            date are, for one alone may be dark. None is nowhere.
+    """
+
+    image: NDArray[Any]
+    missing: NDArray[np.bool_] | None
+    dark: NDArray[np.bool_] | None
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where a date was measured in all bands, `(T, H, W)`."""
+        valid: NDArray[np.bool_] = np.ones((len(self.image), *self.image.shape[2:]), bool)
+        if self.missing is not None:
+            valid &= ~self.missing.any(1)
+        if self.dark is not None:
+            valid &= ~self.dark.all(1)
+        return valid
+
+    @property
+    def gone(self) -> NDArray[np.bool_]:
+        """Where a band was not measured, of the image's shape."""
+        gone = np.zeros(self.image.shape, bool) if self.missing is None else self.missing
+        return gone if self.dark is None else gone | self.dark.all(1, keepdims=True)
+
+
+def read_stack(
+    files: Sequence[Path],
+    layers: Sequence[tuple[int, int]],
+    frames: int,
+    window: Window,
+    *,
+    header: Callable[[Path], Header],
+    nodata: Nodata,
+    size: tuple[int, int],
+    alpha: Collection[int] = (),
+    shape: tuple[int, int] | None = None,
+    resampling: str = "bilinear",
+    stored: bool = False,
+) -> Stack:
+    """Read a window of bands that stand in several files.
+
+    Args:
+        files: On one place of the Earth.
+        layers: File number and band in it, from 1, of each band of each date; the band varies fastest.
+        frames: Dates.
+        window: In pixels of the finest file.
+        header: Of a file.
+        nodata: What stands for no measurement.
+        size: Rows and columns of the finest file.
+        alpha: Numbers of the files whose last band says which pixels are shown.
+        shape: Rows and columns of the result, where they are others than the window's.
+        resampling: How other resolutions are brought to that shape, as rasterio names it.
+        stored: Whether numbers are left as they are stored, whatever scale and offset the files name.
 
     Raises:
-        UserError: If the mask cannot be read.
+        UserError: If a file cannot be read.
     """
-    seen = None
-    if header.mask == "beside":  # which GDAL does not look for while `quick` holds
-        beside = path.with_name(f"{path.name}.msk")
-        seen = read_window(beside, [1], window, shape=shape, resampling="nearest")[0] > 0
-    elif header.mask == "inside":
-        from rasterio.windows import Window as Area
+    image: NDArray[Any] | None = None
+    missing: NDArray[np.bool_] | None = None
+    dark: NDArray[np.bool_] | None = None
+    for number in dict.fromkeys(file for file, _ in layers):
+        rows = [row for row, (file, _) in enumerate(layers) if file == number]
+        path, bands = files[number], [layers[row][1] for row in rows]
+        about = header(path)
+        area, out = _area(window, about, size, shape)
+        part = read_window(path, bands, area, shape=out, resampling=resampling)
+        gone, black = _unmeasured(part, [nodata.of(about, band) for band in bands])
+        seen = _seen(path, about, bands, area, out, alpha=number in alpha)
+        if seen is not None:
+            gone = np.broadcast_to(~seen, part.shape) if gone is None else gone | ~seen
+        if not stored:
+            part = _meant(part, [about.tags[band - 1] for band in bands])
+        if len(rows) == len(layers):
+            image, missing, dark = part, gone, black
+            break
+        if image is None or missing is None or dark is None:
+            image = np.empty((len(layers), *part.shape[1:]), part.dtype)
+            missing, dark = np.zeros(image.shape, bool), np.zeros(image.shape, bool)
+        if image.dtype != part.dtype:
+            image = image.astype(np.result_type(image, part))
+        image[rows] = part
+        if gone is not None:
+            missing[rows] = gone
+        if black is not None:
+            dark[rows] = black
+    assert image is not None
 
-        top, left, rows, columns = window
-        with opened(path) as raster:
-            seen = raster.read_masks(1, window=Area(left, top, columns, rows), out_shape=shape) > 0
+    def split(values: NDArray[Any] | None) -> Any:
+        return None if values is None else values.reshape(frames, -1, *values.shape[1:])
+
+    return Stack(split(image), split(missing), split(dark))
+
+
+def read_label(path: Path, header: Header, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return a window of a label raster's first band, `(rows, columns)`, and what its mask calls measured.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    values = read_window(path, [1], window)[0]
+    seen = _seen(path, header, [1], window, None, alpha=False)
+    return _meant(values[None], header.tags[:1])[0], None if seen is None else seen[0]
+
+
+def _area(
+    window: Window, header: Header, size: tuple[int, int], shape: tuple[int, int] | None
+) -> tuple[tuple[float, float, float, float], tuple[int, int] | None]:
+    """Return a window of the finest raster in the pixels of another, and the shape that it is read in."""
+    if (header.height, header.width) == size:
+        return window, shape
+    down, across = header.height / size[0], header.width / size[1]
+    top, left, rows, columns = window
+    return (top * down, left * across, rows * down, columns * across), shape or (rows, columns)
+
+
+def _unmeasured(
+    part: NDArray[Any], nodata: Sequence[float | None]
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """Return where bands hold no number or the one of no measurement, and where they hold 0 for it."""
+    gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
+    if any(nodata):
+        marks = (
+            nodata[0] if len(set(nodata)) == 1 else np.array([one or np.nan for one in nodata])[:, None, None]
+        )
+        same = part == marks  # nowhere for NaN
+        gone = same if gone is None else gone | same
+    black = None
+    if any(one == 0 for one in nodata):
+        black = part == 0
+        if any(one != 0 for one in nodata):
+            black &= np.array([one == 0 for one in nodata])[:, None, None]
+    return gone if gone is not None and gone.any() else None, black
+
+
+def _seen(
+    path: Path,
+    header: Header,
+    bands: Sequence[int],
+    area: tuple[float, float, float, float],
+    shape: tuple[int, int] | None,
+    *,
+    alpha: bool,
+) -> NDArray[np.bool_] | None:
+    """Return what a raster's own masks call measured, `(1 or bands, rows, columns)`; None without a mask."""
+    seen = None
+    if header.mask:
+        seen = read_window(path, bands if header.mask == "each" else [1], area, shape=shape, masks=True) > 0
     if alpha:
-        shown = read_window(path, [header.count], window, shape=shape, resampling="nearest")[0] > 0
+        shown = read_window(path, [header.count], area, shape=shape, resampling="nearest") > 0
         seen = shown if seen is None else seen & shown
     return seen
 
 
-def check_grid(path: Path, header: Header, other_path: Path, other: Header, *, same_size: bool) -> None:
+def _meant(part: NDArray[Any], tags: Sequence[tuple[float, float]]) -> NDArray[Any]:
+    """Return what stored numbers stand for by the scale and offset of their bands."""
+    if all(tag == (1.0, 0.0) for tag in tags):
+        return part
+    scale, offset = (np.array(column)[:, None, None] for column in zip(*tags, strict=True))
+    return (part * scale + offset).astype(np.float32)
+
+
+def check_grid(
+    path: Path, header: Header, other_path: Path, other: Header, *, same_size: bool, slack: float = 1.0
+) -> None:
     """Refuse two rasters of one scene that do not lie on one another.
+
+    Args:
+        path: The first.
+        header: Its header.
+        other_path: The second; without any place of its own it is taken for the same pixels.
+        other: Its header.
+        same_size: Whether they must have as many pixels.
+        slack: Pixels that they may lie apart.
 
     Raises:
         UserError: If they differ in reference system, place or, with `same_size`, in size.
     """
-    if header.crs != other.crs and not _same_crs(header.crs, other.crs):
-        raise UserError(
-            f"{other_path} is in {_short(other.crs)} and {path} in {_short(header.crs)}; bring "
-            "the files of a scene "
-            "to one coordinate reference system (gdalwarp -t_srs)"
-        )
     if same_size and (header.height, header.width) != (other.height, other.width):
         raise UserError(
             f"{other_path} is {other.height} x {other.width} pixels and {path} {header.height} x "
-            f"{header.width}; "
-            "they must cover the same pixels"
+            f"{header.width}; they must cover the same pixels"
         )
-    if header.crs and other.crs:
-        pixel = max(abs(one.transform[n]) for one in (header, other) for n in (0, 1, 3, 4))
-        gap = max(abs(a - b) for a, b in zip(header.bounds, other.bounds, strict=True))
-        if gap > pixel:
-            raise UserError(
-                f"{other_path} and {path} lie {gap:g} units of their reference system apart; the files of a "
-                "scene must cover the same place"
-            )
+    if same_size and not other.placed:
+        return
+    if header.crs != other.crs and not _same_crs(header.crs, other.crs):
+        raise UserError(
+            f"{other_path} is in {_short(other.crs)} and {path} in {_short(header.crs)}; warp the files of a "
+            "scene to one coordinate reference system (gdalwarp -t_srs)"
+        )
+    if not (header.placed and other.placed):
+        return
+    pixel = max(abs(one.transform[n]) for one in (header, other) for n in (0, 1, 3, 4))
+    gap = max(abs(a - b) for a, b in zip(header.bounds, other.bounds, strict=True))
+    if gap > slack * pixel:
+        raise UserError(
+            f"{other_path} and {path} lie {gap:g} units of their reference system apart; the files of a "
+            "scene must cover the same place"
+        )
 
 
 def _same_crs(one: str, other: str) -> bool:

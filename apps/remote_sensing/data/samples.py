@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from apps.remote_sensing.batch import IGNORE, SceneBatch
-from apps.remote_sensing.data.opened import quick, share_of_memory
+from apps.remote_sensing.data.open_rasters import quick, share_of_memory
 from apps.remote_sensing.data.raster import Window
 from apps.remote_sensing.data.readers.source import Pixels, Scene, Source
 from apps.remote_sensing.data.units import check_units

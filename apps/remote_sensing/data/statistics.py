@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.data.opened import quick
+from apps.remote_sensing.data.open_rasters import quick
 from apps.remote_sensing.data.readers.source import Pixels, Scene, Source
 from core.data.counting import counted
 from core.data.statistics import Moments, file_state, kept

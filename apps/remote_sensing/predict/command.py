@@ -155,7 +155,8 @@ def _tile_image(
     paths: Sequence[Path], out: Path, model: SceneModel, settings: MapSettings, options: argparse.Namespace
 ) -> SceneMap:
     from apps.remote_sensing.predict.grid_tiff import GridTiff
-    from apps.remote_sensing.predict.tile_labels import label_image, open_scene
+    from apps.remote_sensing.predict.scene import open_scene
+    from apps.remote_sensing.predict.tile_labels import label_image
 
     with open_scene(paths, settings) as source:
         facts, shape = settings.facts() | source.facts(), source.shape

@@ -102,8 +102,8 @@ class _Run:
     def _rows(self, paths: Sequence[Path], table: ParquetTable) -> SceneMap:
         from apps.remote_sensing.predict.mapping import SceneMap
         from apps.remote_sensing.predict.model import fitted
-        from apps.remote_sensing.predict.tile_grid import tile_batches
-        from apps.remote_sensing.predict.tile_labels import open_scene, tile_rows
+        from apps.remote_sensing.predict.scene import open_scene, tile_batches
+        from apps.remote_sensing.predict.tile_labels import tile_rows
 
         here, how, scene = fitted(paths, self.model, self.settings, self.wanted)
         with open_scene(paths, how) as source, table.scene():
@@ -116,8 +116,7 @@ class _Run:
         from apps.remote_sensing.predict.grid_tiff import GridTiff
         from apps.remote_sensing.predict.mapping import SceneMap
         from apps.remote_sensing.predict.model import fitted
-        from apps.remote_sensing.predict.tile_grid import tile_batches
-        from apps.remote_sensing.predict.tile_labels import open_scene
+        from apps.remote_sensing.predict.scene import open_scene, tile_batches
 
         here, how, _ = fitted(paths, self.model, self.settings, self.wanted)
         side = how.tile_size[0]
@@ -146,9 +145,9 @@ class _Run:
 
     def _facts(self, paths: Sequence[Path]) -> dict[str, Any]:
         """Return what the vectors of scenes depend on."""
-        from apps.remote_sensing.predict.scene import version
+        from apps.remote_sensing.predict.scene import file_version
 
-        files = [[path.name, *version(path).values()] for path in paths]
+        files = [[path.name, *file_version(path).values()] for path in paths]
         given = {"chosen": self.wanted.chosen, "names": self.wanted.names, "dates": self.wanted.dates}
         facts = self.settings.facts() | {"model": self.model.fingerprint(), "pool": self.embedder.pool}
         return {**facts, "files": files, "given": {name: list(v) if v else None for name, v in given.items()}}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from apps.remote_sensing.data.addresses import as_text, is_address
-from apps.remote_sensing.data.band_numbers import measured
 from apps.remote_sensing.data.bands import NAMES, SENSORS, canonical
-from apps.remote_sensing.data.dates_and_places import centre, dates_of, parsed, stamped
+from apps.remote_sensing.data.dates_and_places import dates_of, parsed, stamped
+from apps.remote_sensing.predict.scene import scene_header
 from core.errors import UserError
 
 __all__ = ["Found", "Wanted", "found"]
@@ -95,35 +93,16 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     Raises:
         UserError: If a file is missing or damaged, or the number of bands or dates does not fit.
     """
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    path, frames, stamps = paths[0], wanted.frames, []
+    path, frames = paths[0], wanted.frames
     inside = frames // len(paths)
-    described: list[tuple[str | None, ...]] = []
     if len(paths) not in (1, frames):
         raise UserError(
             f"{len(paths)} files are stacked and the network takes {frames} date{'s' * (frames > 1)}; give "
             "one for each"
         )
-    for file in paths:
-        if not is_address(file) and not file.exists():
-            raise UserError(f"there is no scene {file}; check the path")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(as_text(file)) as dataset:
-                    stamps.append(dataset.tags().get("TIFFTAG_DATETIME", ""))
-                    described.append(
-                        tuple(dataset.descriptions)[: measured(dataset, inside * len(wanted.bands))]
-                    )
-                    if file == path:
-                        place, dtypes, nodata = centre(dataset), dataset.dtypes, dataset.nodata
-        except RasterioError as error:
-            raise UserError(
-                f"{as_text(file)} is no raster that can be read: it is damaged or of another format"
-            ) from error
-    names = described[0]
+    headers = [scene_header(file) for file in paths]
+    described = [header.names[: header.measured(inside * len(wanted.bands))] for header in headers]
+    names, first = described[0], headers[0]
     if len(names) % inside or (inside > 1 and len(names) // inside < len(wanted.bands)):
         raise UserError(
             f"{path} has {len(names)} bands and the network takes {frames} dates of {len(wanted.bands)}, one "
@@ -132,10 +111,15 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
     own = [one[: len(one) // inside] for one in described]
     given, notes = _agreed(paths, own, wanted, stacked=inside > 1)
     dates = parsed(wanted.dates, frames) if wanted.dates else dates_of(paths, frames)
-    if dates is None and (dates := stamped(stamps, frames)) is not None and wanted.timed:
+    if (
+        dates is None
+        and (dates := stamped([header.stamp for header in headers], frames)) is not None
+        and wanted.timed
+    ):
         notes.append("its dates are those that its files are stamped with")
     if wanted.timed and dates is None:
         notes.append("its dates are not known, which the network was told in training; give --dates")
+    place = first.centre()
     if wanted.placed and place is None:
         notes.append("it has no coordinates on the Earth, and the network was told places in training")
     return Found(
@@ -143,8 +127,8 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
         names=given,
         dates=dates,
         place=place,
-        dtype=dtypes[0],
-        nodata=nodata,
+        dtype=first.dtypes[0],
+        nodata=first.nodata[0],
         notes=tuple(notes),
     )
 

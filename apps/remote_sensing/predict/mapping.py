@@ -7,7 +7,6 @@ tiles of one batch and GDAL's cache.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apps.remote_sensing.predict.scene import Scene, opened
+from apps.remote_sensing.predict.scene import SceneTiles, open_scene
 from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.uncertainty import Targets, undecided
 from core.data.counting import counted
@@ -87,41 +86,33 @@ def map_scene(
     Raises:
         UserError: If the scene cannot be read or holds no data, lacks a band, or the map cannot be written.
     """
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=settings.cache):
-        # a scene without coordinates gives a map without: nothing to warn of
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with opened(scene, settings) as source:
-            facts = settings.facts() | source.facts()
-            target = Targets(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
-            if target.finished(overwrite=overwrite):
+    with open_scene(scene, settings) as source:
+        facts = settings.facts() | source.facts()
+        target = Targets(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
+        if target.finished(overwrite=overwrite):
+            return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
+        with locked(target.lock):
+            if target.finished(overwrite=overwrite):  # by the process that held the lock
+                target.discard()
                 return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
-            with locked(target.lock):
-                if target.finished(overwrite=overwrite):  # by the process that held the lock
+            left = target.begin(restart=restart)
+            try:
+                valid = _map_rows(source, target, model, settings, left, progress=progress)
+            except UserError:
+                if not target.rows:  # nothing to go on from, and it would be in a mended scene's way
                     target.discard()
-                    return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
-                left = target.begin(restart=restart)
-                try:
-                    valid = _map_rows(source, target, model, settings, left, progress=progress)
-                except UserError:
-                    if not target.rows:  # nothing to go on from, and it would be in a mended scene's way
-                        target.discard()
-                    raise
-                if not valid:
-                    target.discard()
-                    raise UserError(
-                        f"{source.path} has no pixel with data in every band; check --nodata and --bands"
-                    )
-                target.finish()
-            return SceneMap(
-                target.path, source.shape, valid=valid, resumed=left["rows"], beside=target.beside
-            )
+                raise
+            if not valid:
+                target.discard()
+                raise UserError(
+                    f"{source.path} has no pixel with data in every band; check --nodata and --bands"
+                )
+            target.finish()
+        return SceneMap(target.path, source.shape, valid=valid, resumed=left["rows"], beside=target.beside)
 
 
 def _map_rows(
-    source: Scene,
+    source: SceneTiles,
     target: Targets,
     model: Model,
     settings: MapSettings,
@@ -164,7 +155,9 @@ def _map_rows(
     return valid
 
 
-def _map_tiles(batch: list[Tile], source: Scene, model: Model, settings: MapSettings, sums: _Sums) -> None:
+def _map_tiles(
+    batch: list[Tile], source: SceneTiles, model: Model, settings: MapSettings, sums: _Sums
+) -> None:
     kept: list[tuple[Tile, NDArray[np.bool_]]] = []
     images = []
     for tile in batch:

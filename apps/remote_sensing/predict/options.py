@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.remote_sensing.data.addresses import is_address
+from apps.remote_sensing.data.open_rasters import is_address
 from core.cli.predict import predict_parser
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
@@ -29,7 +29,7 @@ def job_of(options: argparse.Namespace) -> Job:
     Raises:
         UserError: If a scene does not exist or comes twice, or lacks a date.
     """
-    from apps.remote_sensing.data.addresses import as_path
+    from apps.remote_sensing.data.open_rasters import as_path
     from core.inference.many import ON_ERROR
 
     if options.on_error not in ON_ERROR:

@@ -63,7 +63,7 @@ def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: 
     from apps.remote_sensing.predict.model import FilledModel, NumbersModel
     from core.figures.style import new_figure
 
-    scene, valid = _scene(paths, model, settings)
+    scene, valid = _scene(paths, settings)
     values = _values(made.path)
     panels: list[dict[str, Any]] = [{"head": "scene", "picture": _colour(scene[0], valid[0], model)}]
     classes: Sequence[str] = ()
@@ -99,16 +99,12 @@ def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: 
     return figure
 
 
-def _scene(
-    paths: Sequence[Path], model: SceneModel, settings: MapSettings
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _scene(paths: Sequence[Path], settings: MapSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return few pixels of each date, `(T, C, h, w)`, and where they have data, `(T, h, w)`."""
-    from apps.remote_sensing.predict.tile_labels import open_scene
+    from apps.remote_sensing.predict.scene import open_scene
 
     with open_scene(paths, settings) as source:
-        pixels, valid = source.overview(_few(source.shape))
-    shape = (model.frames, len(model.bands))
-    return pixels.reshape(*shape, *pixels.shape[1:]), valid
+        return source.overview(_few(source.shape))
 
 
 def _values(path: Path) -> NDArray[np.float32]:

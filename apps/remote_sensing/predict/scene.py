@@ -1,73 +1,87 @@
-"""Reading a scene window by window, bands by name, pixels without data marked."""
+"""Scenes as prediction reads them: tiles of files of any size, bands by name, pixels without data marked."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from apps.remote_sensing.data.addresses import as_path, as_text, is_address
-from apps.remote_sensing.data.band_numbers import band_numbers, measured
-from apps.remote_sensing.data.opened import memory
+from apps.remote_sensing.data.bands import band_numbers
+from apps.remote_sensing.data.dates_and_places import degrees
+from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address, memory, open_raster, quick
+from apps.remote_sensing.data.raster import Header, Nodata, Stack, Window, check_grid, read_header, read_stack
 from apps.remote_sensing.predict.settings import MapSettings
+from core.data.counting import counted
 from core.errors import UserError
 from core.inference.tiles import Tile, padded
 
-__all__ = ["Scene", "opened", "version"]
+__all__ = ["SceneTiles", "TileBatch", "file_version", "open_scene", "scene_header", "tile_batches"]
 
 
-class Scene:
-    """An open scene, one file or one for each date; made by `opened`."""
+class SceneTiles:
+    """A scene, one file or one for each date, read tile by tile; made by `open_scene`.
 
-    def __init__(
-        self, paths: Sequence[str], datasets: Sequence[Any], settings: MapSettings, gaps: Any = None
-    ) -> None:
-        self.path, self.dataset = paths[0], datasets[0]
-        if settings.dates % len(datasets):
-            raise UserError(f"{len(datasets)} files are given for {settings.dates} dates; give one for each")
-        for path, dataset in zip(paths[1:], datasets[1:], strict=True):
-            _check_grid(self.path, self.dataset, path, dataset)
-        self._parts = [
-            _Part(path, dataset, settings, settings.dates // len(datasets))
-            for path, dataset in zip(paths, datasets, strict=True)
-        ]
-        self.numbers = [number for part in self._parts for number in part.numbers]
+    Args:
+        files: Its files.
+        settings: Which bands are read, and how.
+        dataset: The first file, open, for what results take over of it.
+
+    Attributes:
+        shape: Rows and columns.
+        numbers: Of the bands that are read of each file, in their order.
+    """
+
+    def __init__(self, files: Sequence[Path], settings: MapSettings, dataset: Any) -> None:
+        self.path, self.dataset, self._files = as_text(files[0]), dataset, list(files)
+        self._headers = {file: scene_header(file) for file in files}
+        first, frames = self._headers[files[0]], settings.dates
+        if frames % len(files):
+            raise UserError(f"{len(files)} files are given for {frames} dates; give one for each")
+        for file in files[1:]:
+            check_grid(files[0], first, file, self._headers[file], same_size=True, slack=0.01)
+        self._layers, self._alpha = [], []
+        inside = frames // len(files)
+        for number, file in enumerate(files):
+            header = self._headers[file]
+            count = header.measured(None if settings.bands is None else len(settings.bands) * inside)
+            if count < header.count:
+                self._alpha.append(number)
+            bands = band_numbers(
+                header.names[:count], path=as_text(file), bands=settings.bands, names=settings.band_names,
+                sensor=settings.sensor, dates=inside,
+            )  # fmt: skip
+            self._layers += [(number, band) for band in bands]
+        self.shape, self.numbers = (first.height, first.width), [band for _, band in self._layers]
         fill = settings.fill
         values = (fill,) * len(self.numbers) if isinstance(fill, int | float) else tuple(fill)
         if len(values) != len(self.numbers):
             raise UserError(
                 f"{len(values)} fill values are given for the {len(self.numbers)} bands of {self.path}"
             )
-        _check_room(settings, len(self.numbers) + (0 if gaps is None else gaps.count))
-        self._fill = np.asarray(values, dtype=np.float32)[:, None, None]
-        self._size, self._dates, self._any = settings.tile_size, settings.dates, settings.needs == "any"
-        self._gaps = gaps
-        if gaps is not None:
-            _check_grid(self.path, self.dataset, gaps.name, gaps)
-            if gaps.count not in (1, settings.dates):
-                raise UserError(
-                    f"{gaps.name} has {gaps.count} bands; a mask of gaps has one, or one for each of the "
-                    f"{settings.dates} dates"
-                )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.dataset.height, self.dataset.width
+        self._fill = np.asarray(values, dtype=np.float32).reshape(frames, -1, 1, 1)
+        self._size, self._frames, self._any = settings.tile_size, frames, settings.needs == "any"
+        self._nodata = Nodata(settings.missing)
+        self._gaps: Path | None = as_path(settings.gaps) if settings.gaps else None
+        bands_of_gaps = 0 if self._gaps is None else self._checked_gaps(self._gaps)
+        _check_room(settings, len(self.numbers) + bands_of_gaps)
 
     def facts(self) -> dict[str, Any]:
         """Return what tells this scene from another or from a later version of itself."""
-        first, *later = [part.facts() for part in self._parts]
+        first, *later = [self._file_facts(number) for number in range(len(self._files))]
         facts: dict[str, Any] = {"scene": first.pop("scene"), "shape": list(self.shape), **first}
         if later:
             facts["later"] = later
         if self._gaps is not None:
-            facts["gaps"] = {"scene": Path(self._gaps.name).name, **version(self._gaps.name)}
+            facts["gaps"] = {"scene": self._gaps.name, **file_version(self._gaps)}
         return facts
 
     def read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -81,13 +95,12 @@ class Scene:
         Raises:
             UserError: If the file cannot be read there.
         """
-        read = [part.read(tile) for part in self._parts]
-        pixels = read[0][0] if len(read) == 1 else np.concatenate([one for one, _ in read])
-        valid = read[0][1] if len(read) == 1 else np.concatenate([one for _, one in read])
-        dates = valid.reshape(self._dates, -1, *valid.shape[1:]).all(axis=1)
-        np.copyto(pixels, self._fill, where=~valid)
+        stack = self._stack(_window(tile))
+        image, gone = stack.image.astype(np.float32), stack.gone
+        np.copyto(image, self._fill, where=gone)
+        pixels, dates = image.reshape(-1, *tile.shape), ~gone.any(axis=1)
         if self._gaps is not None:
-            pixels = np.concatenate([pixels, self._hidden(tile).astype(np.float32)])
+            pixels = np.concatenate([pixels, self._hidden(_window(tile)).astype(np.float32)])
         return padded(pixels, self._size), dates.any(axis=0) if self._any else dates.all(axis=0)
 
     def restore(self, values: NDArray, top: int) -> None:
@@ -97,99 +110,69 @@ class Scene:
             values: `(C, rows, W)`, of the bands in the order they are read.
             top: First row.
         """
-        rows, width = values.shape[1:]
-        tile = Tile((top, 0), (top + rows, width), (np.empty(rows), np.empty(width)))
-        seen = np.concatenate([part.read(tile)[1] for part in self._parts])
-        seen = seen.reshape(self._dates, -1, *seen.shape[1:]).all(axis=1)
+        window = (top, 0, *values.shape[1:])
+        stack = self._stack(window, stored=True)
+        seen = ~stack.gone.any(axis=1)
         if self._gaps is not None:
-            seen &= ~self._hidden(tile)
-        first = 0
-        for part in self._parts:
-            own = part.own(tile)
-            for number, band in enumerate(own, start=first):
-                date = number * self._dates // len(values)
-                np.copyto(values[number], band, where=seen[date], casting="unsafe")
-            first += len(own)
-
-    def _hidden(self, tile: Tile) -> NDArray[np.bool_]:
-        """Return what the mask of gaps hides of a tile, `(1 or T, h, w)`."""
-        numbers = list(self._gaps.indexes)
-        values = _read(self._gaps.name, self._gaps, numbers, tile)
-        return (values != 0) & _mask(self._gaps.name, self._gaps, numbers, tile)
+            seen &= ~self._hidden(window)
+        split = values.reshape(stack.image.shape)
+        np.copyto(split, stack.image, where=seen[:, None], casting="unsafe")
 
     def overview(self, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the whole scene with few pixels, `(C, h, w)`, and which have data at each date, `(T, h, w)`.
+        """Return the whole scene with few pixels, `(T, C, h, w)`, and which a date shows, `(T, h, w)`.
 
         Args:
             size: Rows and columns wanted; nearest pixels are taken.
         """
-        whole = Tile((0, 0), self.shape, (np.empty(self.shape[0]), np.empty(self.shape[1])))
-        read = [part.read(whole, size) for part in self._parts]
-        pixels = np.concatenate([one for one, _ in read])
-        valid = np.concatenate([one for _, one in read]).reshape(self._dates, -1, *size)
-        hidden = np.zeros((self._dates, *size), dtype=bool)
+        window = (0, 0, *self.shape)
+        stack = self._stack(window, shape=size)
+        seen = ~stack.gone.any(axis=1)
         if self._gaps is not None:
-            hidden |= _read(self._gaps.name, self._gaps, list(self._gaps.indexes), whole, size) != 0
-        return pixels, valid.all(axis=1) & ~hidden
+            seen &= ~self._hidden(window, shape=size)
+        return stack.image.astype(np.float32), seen
 
+    def _stack(self, window: Window, **how: Any) -> Stack:
+        return read_stack(
+            self._files, self._layers, self._frames, window, header=self._headers.__getitem__,
+            nodata=self._nodata, size=self.shape, alpha=self._alpha, resampling="nearest", **how,
+        )  # fmt: skip
 
-class _Part:
-    """One file of a scene."""
+    def _checked_gaps(self, gaps: Path) -> int:
+        """Return how many bands the mask of gaps has, once it is known to fit."""
+        header = self._headers[gaps] = scene_header(gaps)
+        check_grid(self._files[0], self._headers[self._files[0]], gaps, header, same_size=True, slack=0.01)
+        if header.count not in (1, self._frames):
+            raise UserError(
+                f"{as_text(gaps)} has {header.count} bands; a mask of gaps has one, or one for each of the "
+                f"{self._frames} dates"
+            )
+        return header.count
 
-    def __init__(self, path: str, dataset: Any, settings: MapSettings, dates: int) -> None:
-        self.path, self.dataset = path, dataset
-        count = measured(dataset, None if settings.bands is None else len(settings.bands) * dates)
-        self._alpha = count + 1 if count < dataset.count else None
-        self.numbers = band_numbers(
-            dataset.descriptions[:count],
-            path=path,
-            bands=settings.bands,
-            names=settings.band_names,
-            sensor=settings.sensor,
-            dates=dates,
-        )
-        self._dates = dates
-        self._masked = [n for n in self.numbers if "all_valid" not in _flags(dataset, n)]
-        self._missing = settings.missing
-        given = [settings.missing if settings.missing is not None else value for value in dataset.nodatavals]
-        self._dark = all(given[number - 1] == 0 for number in self.numbers)
+    def _hidden(self, window: Window, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """Return what the mask of gaps hides, `(1 or T, rows, columns)`."""
+        assert self._gaps is not None
+        bands = range(1, self._headers[self._gaps].count + 1)
+        mask = read_stack(
+            [self._gaps], [(0, band) for band in bands], 1, window, header=self._headers.__getitem__,
+            nodata=Nodata(), size=self.shape, shape=shape, resampling="nearest",
+        )  # fmt: skip
+        hidden = mask.image[0] != 0
+        return hidden if mask.missing is None else hidden & ~mask.missing[0]
 
-    def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"scene": Path(self.path).name, "numbers": list(self.numbers)}
-        facts |= {"scene_dtypes": list(self.dataset.dtypes)}
-        facts |= {"scene_nodata": [str(value) for value in self.dataset.nodatavals]}
-        return facts | version(self.path)
-
-    def read(
-        self, tile: Tile, size: tuple[int, int] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return pixels `(C, h, w)` of what lies inside the scene, and which have data."""
-        pixels = _read(self.path, self.dataset, self.numbers, tile, size)
-        valid = np.isfinite(pixels)
-        if self._missing is not None:
-            valid &= pixels != np.float32(self._missing)
-        for place, number in enumerate(self.numbers):
-            if number in self._masked:
-                valid[place] &= _mask(self.path, self.dataset, number, tile, size)
-        if self._dark and len(self.numbers) > self._dates:
-            # one band alone may be dark: where 0 is no data, all bands of a date are 0, as in training
-            split = valid.reshape(self._dates, -1, *valid.shape[1:])
-            split[:] = split.any(axis=1, keepdims=True)
-        if self._alpha is not None:
-            shown = _read(self.path, self.dataset, [self._alpha], tile, size)
-            valid &= shown > 0
-        return pixels, valid
-
-    def own(self, tile: Tile) -> NDArray:
-        """Return the numbers `(C, h, w)` as the file has them."""
-        with _reading(self.path, tile):
-            return self.dataset.read(self.numbers, window=_window(tile))
+    def _file_facts(self, number: int) -> dict[str, Any]:
+        file, header = self._files[number], self._headers[self._files[number]]
+        facts: dict[str, Any] = {"scene": file.name}
+        facts["numbers"] = [band for owner, band in self._layers if owner == number]
+        facts |= {"scene_dtypes": list(header.dtypes), "scene_nodata": [str(one) for one in header.nodata]}
+        if any(tag != (1.0, 0.0) for tag in header.tags):
+            facts["scene_tags"] = [list(tag) for tag in header.tags]
+        return facts | file_version(file)
 
 
 @contextmanager
-def opened(
+def open_scene(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], settings: MapSettings
-) -> Iterator[Scene]:
+) -> Iterator[SceneTiles]:
     """Open a scene: a GeoTIFF or whatever GDAL reads, a VRT of several files or an address included.
 
     Args:
@@ -199,74 +182,101 @@ def opened(
     Raises:
         UserError: If a file is missing or damaged, lacks a band, or lies on another grid.
     """
-    import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning
 
-    names = [as_text(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
-    with ExitStack() as stack:
-        datasets = []
-        for name in [*names, *([as_text(as_path(settings.gaps))] if settings.gaps else [])]:
-            if not is_address(name) and not os.path.exists(name):
-                raise UserError(f"there is no scene {name}; check the path")
-            try:
-                datasets.append(stack.enter_context(rasterio.open(name)))
-            except RasterioError as error:
-                raise UserError(
-                    f"{name} is no raster that can be read: it is damaged or of another format"
-                ) from error
-            if not datasets[-1].count:
-                raise UserError(f"{name} holds several rasters and no bands of its own; give one of them")
-        yield Scene(names, datasets[: len(names)], settings, datasets[-1] if settings.gaps else None)
+    files = [Path(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
+    for file in files:
+        scene_header(file)
+    with open_raster(as_text(files[0])) as dataset, warnings.catch_warnings(), quick(settings.cache):
+        # a scene without coordinates gives a map without: nothing to warn of
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield SceneTiles(files, settings, dataset)
 
 
-def _flags(dataset: Any, number: int) -> list[str]:
-    return [flag.name for flag in dataset.mask_flag_enums[number - 1]]
+def scene_header(path: Path) -> Header:
+    """Return the header of a file of a scene.
+
+    Raises:
+        UserError: If it is missing or cannot be read.
+    """
+    if not is_address(path) and not path.exists():
+        raise UserError(f"there is no scene {path}; check the path")
+    return read_header(path)
 
 
-def _mask(
-    path: str, dataset: Any, numbers: int | list[int], tile: Tile, size: tuple[int, int] | None = None
-) -> NDArray[np.bool_]:
-    """Return where bands of a tile have data by the file's masks."""
-    with _reading(path, tile):
-        shape = size if size is None or isinstance(numbers, int) else (len(numbers), *size)
-        return dataset.read_masks(numbers, window=_window(tile), out_shape=shape) > 0
-
-
-def _window(tile: Tile) -> Any:
-    from rasterio.windows import Window
-
-    return Window(tile.start[1], tile.start[0], tile.shape[1], tile.shape[0])
-
-
-def _read(
-    path: str, dataset: Any, numbers: list[int], tile: Tile, size: tuple[int, int] | None = None
-) -> NDArray[np.float32]:
-    """Return the bands of a tile, of what lies inside the scene, with another number of pixels if wanted."""
-    with _reading(path, tile):
-        shape = None if size is None else (len(numbers), *size)
-        return dataset.read(numbers, window=_window(tile), out_dtype="float32", out_shape=shape)
-
-
-@contextmanager
-def _reading(path: str, tile: Tile) -> Iterator[None]:
-    from rasterio.errors import RasterioError
-
-    (top, left), (rows, columns) = tile.start, tile.shape
-    try:
-        yield
-    except (RasterioError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read at rows {top} to {top + rows}, columns {left} to {left + columns}, so it "
-            "is damaged or incomplete; fetch it again"
-        ) from error
-
-
-def version(path: str | os.PathLike[str]) -> dict[str, Any]:
+def file_version(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what tells a file from a later one of its name; nothing where it is none of this disk's."""
     if not os.path.isfile(path):
         return {}
     status = os.stat(path)
     return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Some tiles of a scene.
+
+    Args:
+        tiles: Their windows; the last ones of a row or column are cut off at the scene's end.
+        pixels: `(B, C, h, w)` of the tiles' full size, mirrored beyond the scene.
+        valid: Where each has data, inside the scene.
+        centres: Latitude and longitude of each one's centre in degrees, or None where it has none.
+    """
+
+    tiles: list[Tile]
+    pixels: Tensor
+    valid: list[NDArray[np.bool_]]
+    centres: list[tuple[float, float] | None]
+
+
+def tile_batches(
+    scene: SceneTiles, settings: MapSettings, *, label: str, progress: bool
+) -> Iterator[TileBatch]:
+    """Yield tiles that share nothing and have data, row by row; never more than a batch is in memory.
+
+    Args:
+        scene: The open scene.
+        settings: Sides of a tile and the size of a batch; the overlap does not count.
+        label: What the progress is of.
+        progress: Whether it is shown.
+
+    Raises:
+        UserError: If the scene cannot be read, or has no data at all.
+    """
+    (height, width), (rows, columns) = scene.shape, settings.tile_size
+    corners = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
+    any_data = False
+    with counted(label, len(corners), unit="tiles", shown=progress) as advance:
+        for first in range(0, len(corners), settings.batch_size):
+            chosen = corners[first : first + settings.batch_size]
+            kept, images, valid = [], [], []
+            for top, left in chosen:
+                stop = (min(top + rows, height), min(left + columns, width))
+                tile = Tile((top, left), stop, (np.ones(stop[0] - top), np.ones(stop[1] - left)))
+                pixels, measured = scene.read(tile)
+                if measured.any():
+                    kept.append(tile)
+                    images.append(torch.from_numpy(pixels))
+                    valid.append(measured)
+            if kept:
+                any_data = True
+                yield TileBatch(kept, torch.stack(images), valid, _centres(scene.dataset, kept))
+            advance(len(chosen))
+    if not any_data:
+        raise UserError(f"{scene.path} has no pixel with data in every band; check --nodata and --bands")
+
+
+def _centres(dataset: Any, tiles: list[Tile]) -> list[tuple[float, float] | None]:
+    if not dataset.crs:
+        return [None] * len(tiles)
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    middles = [((tile.start[0] + tile.stop[0]) / 2, (tile.start[1] + tile.stop[1]) / 2) for tile in tiles]
+    x = [c + a * column + b * row for row, column in middles]
+    return degrees(dataset.crs, x, [f + d * column + e * row for row, column in middles])
+
+
+def _window(tile: Tile) -> Window:
+    return (*tile.start, *tile.shape)  # type: ignore[return-value]
 
 
 def _check_room(settings: MapSettings, channels: int) -> None:
@@ -279,31 +289,3 @@ def _check_room(settings: MapSettings, channels: int) -> None:
             f"{needed / 2**30:.0f} GiB of memory and there are {has / 2**30:.0f}; lower "
             "--tile or --batch_size"
         )
-
-
-def _check_grid(path: str, first: Any, other_path: str, other: Any) -> None:
-    """Refuse two files of a scene whose pixels are not at the same places."""
-    if first.crs != other.crs:
-        names = [one.crs.to_string() if one.crs else "no reference system" for one in (other, first)]
-        names = [name if len(name) < 40 else f"{name[:37]}..." for name in names]
-        raise UserError(
-            f"{other_path} is in {names[0]} and {path} in {names[1]}; warp the files of a scene to one grid"
-        )
-    if first.shape != other.shape:
-        raise UserError(
-            f"{other_path} is {other.height} x {other.width} pixels and {path} {first.height} x "
-            f"{first.width}; the files of a scene must cover the same pixels"
-        )
-    steps = [abs(value) for value in first.transform[:2]]
-    if not all(
-        abs(a - b) <= 0.01 * max(steps) for a, b in zip(_corners(first), _corners(other), strict=True)
-    ):
-        raise UserError(
-            f"{other_path} and {path} do not cover the same place; warp the files of a scene to one grid"
-        )
-
-
-def _corners(dataset: Any) -> list[float]:
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    columns, rows = dataset.width, dataset.height
-    return [c, f, c + a * columns + b * rows, f + d * columns + e * rows]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from apps.remote_sensing.predict.mapping import SceneMap
-from apps.remote_sensing.predict.scene import Scene, opened
-from apps.remote_sensing.predict.tile_grid import TileBatch, tile_batches
+from apps.remote_sensing.predict.scene import SceneTiles, TileBatch, open_scene, tile_batches
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Found
@@ -23,20 +20,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.predict.settings import MapSettings
     from apps.remote_sensing.predict.tables import CsvTable
 
-__all__ = ["label_image", "label_rows", "open_scene", "tile_rows"]
-
-
-@contextmanager
-def open_scene(paths: Sequence[Path], settings: MapSettings) -> Iterator[Scene]:
-    """Open a scene for tiles, GDAL's cache bounded."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=settings.cache))
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield stack.enter_context(opened(paths, settings))
+__all__ = ["label_image", "label_rows", "tile_rows"]
 
 
 def tile_rows(batch: TileBatch, name: str, scene: Found) -> list[list[Any]]:
@@ -44,7 +28,7 @@ def tile_rows(batch: TileBatch, name: str, scene: Found) -> list[list[Any]]:
     dates = ";".join(str(day) for day in scene.dates) if scene.dates else None
     rows = []
     for number, (tile, valid) in enumerate(zip(batch.tiles, batch.valid, strict=True)):
-        latitude, longitude = batch.places[number] or (None, None)
+        latitude, longitude = batch.centres[number] or (None, None)
         where = [name, *tile.start, *tile.shape, longitude, latitude, dates]
         rows.append([*where, float(valid.mean())])
     return rows
@@ -98,7 +82,7 @@ def label_image(paths: Sequence[Path], image: GridTiff, model: SceneModel, setti
 
 
 def _scored(
-    source: Scene, model: SceneModel, settings: MapSettings, path: Path
+    source: SceneTiles, model: SceneModel, settings: MapSettings, path: Path
 ) -> Iterator[tuple[TileBatch, NDArray[np.float32]]]:
     for batch in tile_batches(source, settings, label=f"tiles of {path.name}", progress=True):
         with torch.inference_mode():

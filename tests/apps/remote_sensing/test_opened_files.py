@@ -11,8 +11,8 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.data import opened as module
-from apps.remote_sensing.data.opened import opened, quick, share_of_memory
+from apps.remote_sensing.data import open_rasters as module
+from apps.remote_sensing.data.open_rasters import opened, quick, share_of_memory
 from apps.remote_sensing.data.raster import read_window
 from core.errors import UserError
 

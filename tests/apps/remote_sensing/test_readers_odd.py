@@ -153,7 +153,7 @@ def test_masks_in_and_beside_a_file_say_what_was_measured(
 ) -> None:
     from contextlib import nullcontext
 
-    from apps.remote_sensing.data.opened import quick
+    from apps.remote_sensing.data.open_rasters import quick
 
     mask = np.full((SIDE, SIDE), 255, np.uint8)
     mask[:3] = 0

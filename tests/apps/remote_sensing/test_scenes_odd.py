@@ -16,17 +16,16 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.data.addresses import as_path, as_text, is_address
 from apps.remote_sensing.data.dates_and_places import dates_in, degrees
+from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header
 from apps.remote_sensing.predict.fitting import Wanted, found
 from apps.remote_sensing.predict.grid_tiff import GridTiff
 from apps.remote_sensing.predict.mapping import SceneMap, map_scene
 from apps.remote_sensing.predict.options import scene_files
-from apps.remote_sensing.predict.scene import opened
+from apps.remote_sensing.predict.scene import open_scene, tile_batches
 from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.tables import CsvTable, ParquetTable
-from apps.remote_sensing.predict.tile_grid import tile_batches
 from core.errors import UserError
 from core.inference.many import each_scene
 
@@ -65,9 +64,9 @@ def test_a_scene_without_a_place_on_the_earth_is_read_without_one(
     assert known.place is None and any("no coordinates on the Earth" in note for note in known.notes)
     assert read_header(scene).centre() is None
     how = MapSettings(names=("a",), tile=16, overlap=0)
-    with opened(scene, how) as source:
+    with open_scene(scene, how) as source:
         (batch, *_) = tile_batches(source, how, label="tiles", progress=False)
-    assert batch.places == [None] * 4
+    assert batch.centres == [None] * 4
 
 
 def test_places_that_exist_are_told_beside_others_that_do_not() -> None:
@@ -190,7 +189,7 @@ def test_bands_whose_names_say_others_are_not_taken_in_their_order(
     bands = ("blue", "green", "red")
     with pytest.raises(UserError, match=sentence):
         known = found([scene], Wanted(bands=bands))
-        with opened(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)):
+        with open_scene(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)):
             pass
     assert found([scene], Wanted(bands=bands, chosen=(1, 2, 3))).bands == (1, 2, 3)
     right = write_scene(tmp_path / "right.tif", drawn(3, 8, 8), names=("B02", "B03", "B04"))
@@ -218,7 +217,7 @@ def test_pixels_that_an_alpha_band_hides_have_no_data(tmp_path: Path, names: tup
     wanted = Wanted(bands=("blue", "green", "red", "nir_narrow"))
     known = found([scene], wanted)
     how = MapSettings(names=("a",), bands=known.bands, band_names=known.names, tile=8, overlap=0)
-    with opened(scene, how) as source:
+    with open_scene(scene, how) as source:
         (batch,) = tile_batches(source, how, label="tiles", progress=False)
     np.testing.assert_array_equal(batch.valid[0].all(1), np.arange(8) >= 3)
     np.testing.assert_array_equal(batch.pixels[0, :, 3:], values[:4, 3:])
@@ -229,7 +228,7 @@ def test_a_fourth_band_of_bytes_is_a_band_though_gdal_calls_it_alpha(tmp_path: P
     with rasterio.open(scene) as given:
         assert given.colorinterp[-1].name == "alpha"
     known = found([scene], Wanted(bands=("blue", "green", "red", "nir_narrow")))
-    with opened(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)) as source:
+    with open_scene(scene, MapSettings(names=("a",), bands=known.bands, band_names=known.names)) as source:
         assert source.numbers == [1, 2, 3, 4]
 
 
@@ -310,11 +309,11 @@ def test_scenes_in_archives_and_at_addresses_are_read(tmp_path: Path) -> None:
     for word in (f"zip://{archive}!folder/in.tif", f"/vsizip/{archive}/folder/in.tif"):
         (path,) = scene_files(as_path(word))
         assert path.stem == "in" and len(found([path], Wanted(bands=("a", "b"))).bands) == 2
-        with opened(path, MapSettings(names=("a",))) as source:
+        with open_scene(path, MapSettings(names=("a",))) as source:
             assert source.shape == (9, 7)
     for word in ("https://example.org/a.tif", "/vsicurl/https://example.org/a.tif", "s3://bucket/a.tif"):
         assert as_text(as_path(word)) == word and is_address(as_path(word))
-    with pytest.raises(UserError, match="is no raster that can be read"):
+    with pytest.raises(UserError, match=r"cannot be read .* it is damaged or no raster"):
         found([as_path(f"zip://{archive}!no.tif")], Wanted(bands=("a", "b")))
     assert not is_address(scene) and as_path("C.tif") == Path("C.tif")
 

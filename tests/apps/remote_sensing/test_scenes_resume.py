@@ -24,7 +24,7 @@ from torch import Tensor
 
 from apps.remote_sensing.predict.mapping import map_scene
 from apps.remote_sensing.predict.options import scene_files
-from apps.remote_sensing.predict.scene import opened
+from apps.remote_sensing.predict.scene import open_scene
 from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
@@ -129,7 +129,7 @@ def test_interrupted_map_equals_an_unbroken_one(
 
 def test_map_killed_while_it_is_copied_is_only_copied_again(scene: Path, tmp_path: Path) -> None:
     values = np.random.default_rng(2).normal(size=(2, 300, 120)).astype(np.float32)
-    with opened(scene, HOW) as source:
+    with open_scene(scene, HOW) as source:
         facts = HOW.facts() | source.facts()
         target = Target(tmp_path / "map.tif", like=source.dataset, settings=HOW, facts=facts)
         target.begin()

@@ -11,7 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.data.raster import Header, Window, check_grid, read_header, read_seen, read_window
+from apps.remote_sensing.data.raster import (
+    Header,
+    Nodata,
+    Window,
+    check_grid,
+    read_header,
+    read_label,
+    read_stack,
+    read_window,
+)
 from apps.remote_sensing.data.readers.scene import Cut, Pixels, Scene, Target
 from apps.remote_sensing.data.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
 from core.errors import UserError
@@ -94,9 +103,19 @@ class Source:
         return positions(names, self.bands, what=self.name, sensor=self.sensor)
 
     def header(self, path: Path) -> Header:
-        """Return a file's header; it is read once."""
+        """Return a file's header; it is read once.
+
+        Raises:
+            UserError: If it cannot be read, or is smaller than 2 x 2 pixels.
+        """
         if path not in self._headers:
-            self._headers[path] = read_header(path)
+            header = read_header(path)
+            if min(header.height, header.width) < 2:
+                raise UserError(
+                    f"{path} is {header.height} x {header.width} pixels; an image needs at least 2 x 2, so "
+                    "leave it out"
+                )
+            self._headers[path] = header
         return self._headers[path]
 
     def size(self, scene: Scene) -> tuple[int, int]:
@@ -140,42 +159,22 @@ class Source:
         Raises:
             UserError: If a file is damaged, the files do not fit each other, or a label is out of range.
         """
-        height, width = self.size(scene)
+        size = self.size(scene)
         self._check(scene)
-        window = cut(height, width)
+        window = cut(*size)
         count = len(self.bands)
-        wanted = [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands]
-        out: NDArray[Any] | None = None
-        missing: NDArray[np.bool_] | None = None
-        dark: NDArray[np.bool_] | None = None
-        for number in dict.fromkeys(file for file, _ in wanted):
-            rows = [row for row, (file, _) in enumerate(wanted) if file == number]
-            file = scene.files[number]
-            part = self._part(file, [wanted[row][1] for row in rows], window, (height, width))
-            gone, black = self._missing(part, file), self._black(part, file)
-            if (seen := self._seen(scene, number, window, (height, width))) is not None:
-                gone = np.broadcast_to(~seen, part.shape) if gone is None else gone | ~seen
-            if len(rows) == len(wanted):
-                out, missing, dark = part, gone, black
-                break
-            if out is None or missing is None or dark is None:
-                out = np.empty((len(wanted), *part.shape[1:]), part.dtype)
-                missing, dark = np.zeros(out.shape, bool), np.zeros(out.shape, bool)
-            if out.dtype != part.dtype:
-                out = out.astype(np.result_type(out, part))
-            out[rows] = part
-            if gone is not None:
-                missing[rows] = gone
-            if black is not None:
-                dark[rows] = black
-        assert out is not None
-        image = out.reshape(scene.frames, len(bands), *out.shape[1:])
-        valid: NDArray[np.bool_] = np.ones((scene.frames, *out.shape[1:]), bool)
-        if missing is not None:
-            valid &= ~missing.reshape(image.shape).any(1)
-        if dark is not None:  # one band alone may be dark
-            valid &= ~dark.reshape(image.shape).all(1)
-        return Pixels(image, valid, self.label(scene, window))
+        stack = read_stack(
+            scene.files,
+            [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands],
+            scene.frames,
+            window,
+            header=self.header,
+            nodata=Nodata(self.nodata, self.default_nodata),
+            size=size,
+            alpha=[number for number in range(len(scene.files)) if self._shows(scene, number)],
+            resampling=self.resampling,
+        )
+        return Pixels(stack.image, stack.valid, self.label(scene, window))
 
     def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
         """Return the label of a window of a scene."""
@@ -184,12 +183,19 @@ class Source:
         if isinstance(scene.label, tuple):
             return np.array(scene.label[0]) if self.target == "classification" else self.marked(scene.label)
         header = self.header(scene.label)
-        values = read_window(scene.label, [1], window)[0]
-        seen = read_seen(scene.label, header, window)
+        values, seen = read_label(scene.label, header, window)
+        nodata = header.nodata[0]
         if self.target == "regression":
-            numbers = self._numbers(values, header.nodata)
+            numbers = self._numbers(values, nodata)
             return numbers if seen is None else np.where(seen, numbers, np.float32(np.nan))
-        classes = self.classed(values, header.nodata)
+        if not np.issubdtype(values.dtype, np.integer):
+            fractions = values[np.isfinite(values) & (values != np.rint(values))]
+            if fractions.size:
+                raise UserError(
+                    f"{scene.label} holds fractions such as {fractions[0]:g}, and classes are whole numbers; "
+                    "correct the labels, or set data.source.target to regression"
+                )
+        classes = self.classed(values, nodata)
         return self._checked(classes if seen is None else np.where(seen, classes, IGNORE), scene.label)
 
     def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
@@ -216,44 +222,10 @@ class Source:
             found[band] = read_window(scene.files[file], [place], area)[0]
         return found
 
-    def _part(self, path: Path, bands: list[int], window: Window, size: tuple[int, int]) -> NDArray[Any]:
-        header = self.header(path)
-        if (header.height, header.width) == size:
-            return read_window(path, bands, window)
-        area = _scaled(window, header, size)
-        return read_window(path, bands, area, shape=window[2:], resampling=self.resampling)
-
-    def _nodata(self, path: Path) -> float | None:
-        if self.nodata is not None:
-            return self.nodata
-        own = self.header(path).nodata
-        return self.default_nodata if own is None else own
-
-    def _missing(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
-        """Return where a band has no number or the one that stands for no measurement, but for 0."""
-        nodata = self._nodata(path)
-        gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
-        if nodata:
-            same = part == nodata  # nowhere for NaN
-            gone = same if gone is None else gone | same
-        return gone if gone is not None and gone.any() else None
-
-    def _black(self, part: NDArray[Any], path: Path) -> NDArray[np.bool_] | None:
-        """Return where a band is 0, if that stands for no measurement where all bands are."""
-        return part == 0 if self._nodata(path) == 0 else None
-
-    def _seen(
-        self, scene: Scene, number: int, window: Window, size: tuple[int, int]
-    ) -> NDArray[np.bool_] | None:
-        """Return what a file's own mask calls measured."""
-        path = scene.files[number]
-        header = self.header(path)
-        alpha = header.alpha and header.count > 1 and (number, header.count) not in scene.places
-        if not header.mask and not alpha:
-            return None
-        if (header.height, header.width) == size:
-            return read_seen(path, header, window, alpha=alpha)
-        return read_seen(path, header, _scaled(window, header, size), shape=window[2:], alpha=alpha)
+    def _shows(self, scene: Scene, number: int) -> bool:
+        """Return whether the last band of a file says which pixels are shown."""
+        header = self.header(scene.files[number])
+        return header.alpha and header.count > 1 and (number, header.count) not in scene.places
 
     def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
         numbers = values.astype(np.float32)
@@ -282,12 +254,6 @@ class Source:
             check_grid(first, self.header(first), path, self.header(path), same_size=False)
         if isinstance(scene.label, Path) and self.target in ("segmentation", "regression"):
             finest = max(scene.files, key=lambda path: self.header(path).height)
-            check_grid(finest, self.header(finest), scene.label, self.header(scene.label), same_size=True)
+            label = self.header(scene.label)
+            check_grid(finest, self.header(finest), scene.label, label, same_size=True, slack=0.6)
         self._agreed.add(known)
-
-
-def _scaled(window: Window, header: Header, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return a window of the finest raster in the pixels of a coarser one."""
-    down, across = header.height / size[0], header.width / size[1]
-    top, left, rows, columns = window
-    return top * down, left * across, rows * down, columns * across

@@ -1,14 +1,15 @@
-"""Open rasters, kept for the next window of the same file within bounds of files and of memory.
+"""Open rasters: files, members of archives and addresses, kept open within bounds of files and of memory.
 
 Opening a GeoTIFF and decoding its tiles take longer than all that is done to a window afterwards. Files
 opened while `quick` holds stay open in their process and thread, after it too, for the next time it holds,
 and GDAL keeps decoded tiles; both are given up, the longest unused first, before they exceed a share of the
-memory.
+memory. A file that is called a GeoTIFF is opened as one, so that none of another format reads what it names.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import threading
 import warnings
@@ -23,11 +24,13 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["memory", "opened", "quick", "share_of_memory"]
+__all__ = ["as_path", "as_text", "is_address", "memory", "open_raster", "opened", "quick", "share_of_memory"]
 
 _FILES = 512
 _SMALL = 64 * 2**20
 _HANDLE = 2**17  # bytes of an open raster apart from its buffer
+_INSIDE = re.compile(r"(zip|tar)://(?P<archive>[^!]+)!/?(?P<file>.+)")
+_GDAL = re.compile(r"/vsi(zip|tar)/(?P<archive>/[^{}]+?\.(?:zip|tar|tgz|tar\.gz|kmz))/(?P<file>.+)", re.I)
 
 _State = tuple[int, int, int]
 
@@ -57,7 +60,7 @@ class _Kept(threading.local):
             self.files.move_to_end(path)
             return found[2]
         self.drop(path)
-        raster = _open(path)
+        raster = open_raster(path)
         size = _buffer(raster)
         while self.files and (len(self.files) >= _most_files() or self.held + size > self.limit):
             self.drop(next(iter(self.files)))
@@ -78,7 +81,7 @@ _kept = _Kept()
 
 @contextmanager
 def quick(memory: int = _SMALL) -> Iterator[None]:
-    """Keep rasters open, and do not look for side files in their folders.
+    """Keep rasters open, and do not list their folders: side files are asked for by their names.
 
     Args:
         memory: Bytes of decoded tiles that are kept for the next windows; the environment's GDAL_CACHEMAX,
@@ -89,7 +92,7 @@ def quick(memory: int = _SMALL) -> Iterator[None]:
     cache = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": memory}
     _kept.own()
     _kept.limit = memory // 4
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", **cache):
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", **cache):
         _kept.depth += 1
         try:
             yield
@@ -107,21 +110,22 @@ def opened(path: Path) -> Iterator[DatasetReader]:
     from rasterio.errors import RasterioError
 
     _kept.own()
+    name = as_text(path)
     try:
         if _kept.depth:
-            yield _kept.get(str(path))
+            yield _kept.get(name)
         else:
-            with _open(str(path)) as raster:
+            with open_raster(name) as raster:
                 yield raster
     except RasterioError as error:
-        _kept.drop(str(path))
-        if not Path(path).is_file():
+        _kept.drop(name)
+        if not is_address(path) and not Path(path).exists():
             raise UserError(
                 f"there is no file {path}; check data.source.path and the list of names"
             ) from error
-        why = str(error.__cause__ or error).split("\n")[0].removeprefix(f"{path}: ").rstrip(".")
+        why = str(error.__cause__ or error).split("\n")[0].removeprefix(f"{name}: ").rstrip(".")
         raise UserError(
-            f"{path} cannot be read ({why}); it is damaged or no raster, so replace it or leave it out"
+            f"{name} cannot be read ({why}); it is damaged or no raster, so replace it or leave it out"
         ) from error
 
 
@@ -148,13 +152,19 @@ def memory() -> int:
     return total
 
 
-def _open(path: str) -> DatasetReader:
+def open_raster(path: str) -> DatasetReader:
+    """Return a raster that the caller closes.
+
+    Raises:
+        rasterio.errors.RasterioError: If there is no such file or it is no raster.
+    """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
+        geotiff = {"driver": "GTiff"} if path.lower().endswith((".tif", ".tiff")) else {}
+        return rasterio.open(path, **geotiff)
 
 
 def _state(path: str) -> _State:
@@ -184,3 +194,29 @@ def _most_files() -> int:
     """Return how many files may stay open: a quarter of what the system lets a process open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _FILES if limit < 0 else max(1, min(_FILES, limit // 4))
+
+
+def as_path(word: str) -> Path:
+    """Return a scene as the user wrote it, as a path that `as_text` reads.
+
+    Args:
+        word: A file or folder, `zip://ARCHIVE!FILE`, an address such as `https://…`, or a name of GDAL's such
+            as `/vsizip/ARCHIVE/FILE`.
+    """
+    for known in (_INSIDE, _GDAL):
+        if found := known.fullmatch(word):
+            # in braces the archive's path is clear to GDAL, whatever slashes it has
+            archive = os.path.abspath(os.path.expanduser(found["archive"]))
+            return Path(f"/vsi{found[1].lower()}/{{{archive}}}/{found['file']}")
+    return Path(word).expanduser()
+
+
+def as_text(path: str | os.PathLike[str]) -> str:
+    """Return what GDAL is given for a scene: paths have no double slashes, which addresses need."""
+    return re.sub(r"(^|/)([a-z][a-z0-9+]+):/(?=[^/])", r"\1\2://", os.fspath(path))
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Return whether a scene is none of this disk's files."""
+    text = as_text(path)
+    return text.startswith("/vsi") or "://" in text
