@@ -20,11 +20,9 @@ from core.accelerators import cpu as cpu_device
 from core.accelerators import cuda as cuda_device
 from core.accelerators import neuron as neuron_device
 from core.accelerators.choice import choose
-from core.accelerators.compiling import compile_blocks
-from core.accelerators.memory import LogMemory
-from core.accelerators.neuron_callbacks import ReportFallbacks, UnfusedOptimizer
-from core.accelerators.out_of_memory import RecordMemory
-from core.accelerators.shapes import CountShapes, StaticShapes
+from core.accelerators.compilation import CountShapes, StaticShapes, compile_blocks
+from core.accelerators.memory import LogMemory, RecordMemory
+from core.accelerators.neuron import ReportFallbacks, UnfusedOptimizer
 from core.checkpoints.archive import FORMAT, versions
 from core.checkpoints.files import clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from core.accelerators.compiling import compile_blocks
+from core.accelerators.compilation import compile_blocks
 from core.errors import UserError
 
 __all__ = ["Switches", "apply", "channels_last"]

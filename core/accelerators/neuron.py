@@ -7,13 +7,16 @@ autocast on CUDA, both without a word; `neuron_arguments` and the checks in `set
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator, AcceleratorRegistry
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -21,7 +24,14 @@ from core.accelerators.choice import available
 from core.accelerators.memory import memory_figures
 from core.errors import UserError
 
-__all__ = ["NeuronAccelerator", "Switches", "neuron_arguments", "register"]
+__all__ = [
+    "NeuronAccelerator",
+    "ReportFallbacks",
+    "Switches",
+    "UnfusedOptimizer",
+    "neuron_arguments",
+    "register",
+]
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,36 @@ def check_precision(plugin: Any) -> None:
             f"core.precision.precision_plugin('{plugin.precision}', device='neuron') in plugins and leave "
             "precision out"
         )
+
+
+class ReportFallbacks(Callback):
+    """Says once, after the first step, which operations Neuron has no program for and the CPU computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[str] | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask the backend; forward, backward and the optimiser's step have been there by now."""
+        if self.operations is not None or trainer.fit_loop._should_accumulate():
+            return
+        ask = getattr(sys.modules.get("torch_neuronx"), "get_fallback_ops", None)
+        self.operations = sorted(map(str, ask())) if callable(ask) else []
+        if self.operations and trainer.is_global_zero:
+            print(f"computed on the CPU, not on Neuron: {', '.join(self.operations)}", flush=True)
+
+
+class UnfusedOptimizer(Callback):
+    """Takes back the fused update that a checkpoint from a CPU or a GPU brings along: Neuron has none."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Change the groups after a checkpoint was loaded into them."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                if group.get("fused"):
+                    group["fused"], group["foreach"] = False, None
 
 
 def _chosen(devices: int | str | list[int], present: int | None) -> list[int]:

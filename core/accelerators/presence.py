@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["NeuronPresence", "find_neuron"]
+__all__ = ["NeuronPresence", "find_neuron", "installed_version"]
 
 Package = Literal["none", "placeholder", "xla", "other_torch", "native"]
 _WHERE = "install it from the package index that the AWS Neuron documentation names"
@@ -86,14 +86,14 @@ class NeuronPresence:
 
 def find_neuron(*, root: Path = Path("/")) -> NeuronPresence:
     """Return what this machine has; `root` is the folder that `dev` and `sys` lie in."""
-    version, torch = _version("torch-neuronx"), _version("torch") or ""
+    version, torch = installed_version("torch-neuronx"), installed_version("torch") or ""
     package: Package
     if version is None:
         package = "none"
     elif version in ("1.0", "1.0.0"):
         package = "placeholder"
     # The XLA generation counted 1.x and, later, as torch did up to 2.9, always with torch-xla beside it.
-    elif version.split(".")[0] == "1" or (_version("torch-xla") and _pair(version) <= (2, 9)):
+    elif version.split(".")[0] == "1" or (installed_version("torch-xla") and _pair(version) <= (2, 9)):
         package = "xla"
     else:
         package = "native" if _minor(version) == _minor(torch) else "other_torch"
@@ -101,13 +101,14 @@ def find_neuron(*, root: Path = Path("/")) -> NeuronPresence:
         package=package,
         version=version,
         torch=torch,
-        xla=_version("torch-xla"),
+        xla=installed_version("torch-xla"),
         driver=(root / "sys/module/neuron").exists() or (root / "proc/driver/neuron").exists(),
         chips=len(list((root / "dev").glob("neuron[0-9]*"))) if (root / "dev").is_dir() else 0,
     )
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -16,12 +16,13 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from core.accelerators.presence import find_neuron, installed_version
 from core.errors import UserError, did_you_mean
 from core.files import data_folder
 
 __all__ = ["examine", "how_to_install", "main", "requirements"]
 
-SHOWN = (
+SHOWN = [
     "torch",
     "torchvision",
     "torchaudio",
@@ -32,7 +33,7 @@ SHOWN = (
     "wandb",
     "numpy",
     "jsonargparse",
-)
+]
 HELP = """usage: dfm doctor [--json]
 
 Shows versions, devices, memory, CPU switches and optional packages; says what is missing and how to get it.
@@ -40,6 +41,8 @@ Shows versions, devices, memory, CPU switches and optional packages; says what i
 
 Exit code 0 if training can start here, 1 if a package of the base is missing or broken."""
 GIB = 2**30
+_NEURON = ("NEURON_", "TORCH_NEURONX_")
+_PROJECT = Path(__file__).parents[2] / "pyproject.toml"  # in a clone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +73,10 @@ def examine() -> dict[str, Any]:
     torch = _import_torch(advice)
     return {
         "versions": {
-            "domainfm": _version("domainfm") or "not installed",
+            "domainfm": installed_version("domainfm") or "not installed",
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **{name: _version(name) or "missing" for name in SHOWN},
+            **{name: installed_version(name) or "missing" for name in SHOWN},
         },
         "devices": {
             "cpu": _cpu(torch),
@@ -82,7 +85,6 @@ def examine() -> dict[str, Any]:
             "neuron": _neuron(torch, advice),
         },
         "accelerators": _order(torch),
-        "communication": _communication(),
         "memory": _memory(),
         "disk": _disk(),
         "switches": _switches(torch),
@@ -91,13 +93,6 @@ def examine() -> dict[str, Any]:
         "healthy": torch is not None and not packages["base"]["missing"],
         "advice": advice,
     }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _import_torch(advice: list[str]) -> Any | None:
@@ -111,24 +106,21 @@ def _import_torch(advice: list[str]) -> Any | None:
         return None
 
 
-# Packages
-
-
 def _packages(advice: list[str]) -> dict[str, dict[str, Any]]:
+    from packaging.specifiers import SpecifierSet
+
     report = {}
     for extra, wanted in requirements().items():
-        states = {name: _version(name) for name in sorted(wanted, key=str.lower)}
-        missing = [name for name, version in states.items() if version is None]
+        states = {name: installed_version(name) for name in sorted(wanted, key=str.lower)}
+        present = {name: version for name, version in states.items() if version}
+        missing = [name for name in states if name not in present]
+        bounds = {name: SpecifierSet(wanted[name]) for name in present}
         unfit = [
-            f"{name} {v} is not {wanted[name]}"
-            for name, v in states.items()
-            if v and not _fits(v, wanted[name])
+            f"{name} {version} is not {wanted[name]}"
+            for name, version in present.items()
+            if not bounds[name].contains(version, prereleases=True)
         ]
-        report[extra] = {
-            "present": {name: version for name, version in states.items() if version},
-            "missing": missing,
-            "unfit": unfit,
-        }
+        report[extra] = {"present": present, "missing": missing, "unfit": unfit}
         if missing:
             what = "The base lacks" if extra == "base" else f"For {extra} this machine lacks"
             advice.append(f"{what} {', '.join(missing)}: {how_to_install(extra)}.")
@@ -144,20 +136,18 @@ def requirements() -> dict[str, dict[str, str]]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    if project.is_file():
+    if _PROJECT.is_file():
         import tomllib
 
-        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        table = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
         texts = {"base": table["dependencies"], **table["optional-dependencies"]}
         found = {extra: [Requirement(text) for text in lines] for extra, lines in texts.items()}
     else:
         recorded = [Requirement(text) for text in metadata.requires("domainfm") or []]
         found = {"base": [line for line in recorded if line.marker is None]}
         for extra in metadata.metadata("domainfm").get_all("Provides-Extra") or []:
-            found[extra] = [
-                line for line in recorded if line.marker and line.marker.evaluate({"extra": extra})
-            ]
+            own = {"extra": extra}
+            found[extra] = [line for line in recorded if line.marker and line.marker.evaluate(own)]
     return {
         extra: {canonicalize_name(line.name): str(line.specifier) for line in lines}
         for extra, lines in found.items()
@@ -165,20 +155,11 @@ def requirements() -> dict[str, dict[str, str]]:
     }
 
 
-def _fits(version: str, bounds: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(bounds).contains(version, prereleases=True)
-
-
 def how_to_install(extra: str) -> str:
     """Return the command that brings the packages of an extra: in a clone another than for a wheel."""
-    if (Path(__file__).parents[2] / "pyproject.toml").is_file():
+    if _PROJECT.is_file():
         return "`make install` brings everything"
     return f"pip install 'domainfm[{extra}]'" if extra != "base" else "pip install domainfm"
-
-
-# Devices
 
 
 def _cpu(torch: Any | None) -> dict[str, Any]:
@@ -209,45 +190,29 @@ def _usable_cores() -> float:
 def _cuda(torch: Any | None, advice: list[str]) -> dict[str, Any]:
     if torch is None:
         return {"available": False, "devices": []}
+    from core.tracking.peaks import peak_flops
+
     available = bool(torch.cuda.is_available())
     report: dict[str, Any] = {"available": available, "torch_built_for": torch.version.cuda, "devices": []}
     driver = Path("/proc/driver/nvidia/version").is_file()
     if driver and not available:
-        why = (
-            f"torch is built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else "this torch is a CPU-only build"
-        )
+        built = f"torch is built for CUDA {torch.version.cuda}"
+        why = built if torch.version.cuda else "this torch is a CPU-only build"
         advice.append(f"An NVIDIA driver is loaded but torch sees no GPU; {why}: compare it with nvidia-smi.")
     for index in range(torch.cuda.device_count() if available else 0):
         facts = torch.cuda.get_device_properties(index)
-        report["devices"].append(
-            {
-                "name": facts.name,
-                "memory_gib": round(facts.total_memory / GIB, 1),
-                "capability": f"{facts.major}.{facts.minor}",
-                "bf16": bool(torch.cuda.is_bf16_supported()),
-                "peak_tflops_bf16": _peak(facts.name),
-            }
-        )
+        peak = peak_flops(facts.name, "bf16")
+        device = {"name": facts.name, "memory_gib": round(facts.total_memory / GIB, 1)}
+        device |= {"capability": f"{facts.major}.{facts.minor}", "bf16": bool(torch.cuda.is_bf16_supported())}
+        report["devices"].append({**device, "peak_tflops_bf16": peak and peak / 1e12})
     if available:
         report["cudnn"] = torch.backends.cudnn.version()
         report["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     return report
 
 
-def _peak(name: str) -> float | None:
-    """Return the dense bfloat16 peak that MFU is measured against; None where the table lacks the device."""
-    from core.tracking.peaks import peak_flops
-
-    peak = peak_flops(name, "bf16")
-    return None if peak is None else peak / 1e12
-
-
 def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
     """Describe AWS Neuron; on the public package index `torch-neuronx` 1.0 is an empty placeholder."""
-    from core.accelerators.presence import find_neuron
-
     found = find_neuron()
     advice.extend(found.problems())
     backend = getattr(torch, "neuron", None)
@@ -258,14 +223,15 @@ def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
         "driver": found.driver,
         "chips": found.chips,
         "available": bool(backend is not None and backend.is_available()),
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(_NEURON)},
+        "environment": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("NEURON_", "TORCH_NEURONX_"))
+        },
     }
     if backend is not None and report["available"]:
         report["devices"] = int(backend.device_count())
     return report
-
-
-_NEURON = ("NEURON_", "TORCH_NEURONX_")
 
 
 def _order(torch: Any | None) -> dict[str, Any]:
@@ -277,23 +243,6 @@ def _order(torch: Any | None) -> dict[str, Any]:
     return {"order": list(ORDER), "auto": choose("auto")}
 
 
-def _communication() -> dict[str, Any]:
-    """Return the MiB tensor parallelism sends for one layer of 4096 tokens of 4096 numbers in bfloat16."""
-    from core.accelerators.communication import Scheme, bytes_per_layer
-
-    schemes: tuple[Scheme, ...] = ("tensor", "tensor_sequence", "tensor_2d")
-    return {
-        scheme: {
-            str(ranks): round(
-                bytes_per_layer(batch=1, sequence=4096, width=4096, ranks=ranks, scheme=scheme) / 2**20,
-                1,
-            )
-            for ranks in (4, 16, 64)
-        }
-        for scheme in schemes
-    }
-
-
 def _switches(torch: Any | None) -> dict[str, Any]:
     """Turn every switch on, as a run on the CPU does, and tell what this machine made of it."""
     if torch is None:
@@ -301,9 +250,6 @@ def _switches(torch: Any | None) -> dict[str, Any]:
     from core.accelerators import cpu
 
     return cpu.apply(cpu.Switches())
-
-
-# Memory, disk, tracking
 
 
 def _memory() -> dict[str, float]:
@@ -338,10 +284,10 @@ def _tracking() -> dict[str, Any]:
     from core.tracking.account import key_is_known
 
     return {
-        "wandb": _version("wandb") or "missing",
+        "wandb": installed_version("wandb") or "missing",
         "wandb_key": key_is_known(),
         "wandb_mode": os.environ.get("WANDB_MODE", "") or "not set",
-        "tensorboard": _version("tensorboard") or "missing",
+        "tensorboard": installed_version("tensorboard") or "missing",
     }
 
 
@@ -350,9 +296,6 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-# Text
 
 
 def _render(report: Mapping[str, Any]) -> str:
@@ -368,10 +311,8 @@ def _render(report: Mapping[str, Any]) -> str:
     cpu = devices["cpu"]
     cores = f"{cpu['usable_cores']:g} of {cpu['cores']} cores usable"
     row("cpu", ", ".join([cpu["model"], cores, *([cpu["instructions"]] if "instructions" in cpu else [])]))
-    sizes = (
-        f"{name.removesuffix('_gib').replace('_', ' ')} {size} GiB" for name, size in report["memory"].items()
-    )
-    row("memory", ", ".join(sizes))
+    memory = {name.removesuffix("_gib").replace("_", " "): size for name, size in report["memory"].items()}
+    row("memory", ", ".join(f"{name} {size} GiB" for name, size in memory.items()))
     for index, gpu in enumerate(devices["cuda"]["devices"]):
         peak = f", {gpu['peak_tflops_bf16']:g} TFLOP/s bf16" if gpu["peak_tflops_bf16"] else ""
         row(f"cuda:{index}", f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}{peak}")
@@ -389,17 +330,10 @@ def _render(report: Mapping[str, Any]) -> str:
     row("neuron", f"{package}, {driver}, {neuron['chips']} chips")
     order = report["accelerators"]
     row("auto", f"{order['auto']}, the first that answers of {', '.join(order['order'])}")
-    sent = report["communication"]
-    row("tensor parallel", "MiB a rank sends forward for each layer (4096 tokens x 4096, bf16), by ranks:")
-    names = {"tensor": "1-D", "tensor_sequence": "1-D with sequence", "tensor_2d": "2-D, scaling only"}
-    for scheme, volumes in sent.items():
-        row("", f"{names[scheme]}: {', '.join(f'{ranks}: {mib:g}' for ranks, mib in volumes.items())}")
     lines.append("Disk")
-    for name, place in report["disk"].items():
-        row(
-            name,
-            f"{place['folder']}, {place['free_gib']} GiB free{'' if place['exists'] else ', not made yet'}",
-        )
+    for name, disk in report["disk"].items():
+        absent = "" if disk["exists"] else ", not made yet"
+        row(name, f"{disk['folder']}, {disk['free_gib']} GiB free{absent}")
     lines.append("CPU switches")
     for name, state in report["switches"].items():
         row(name, f"{state.get('value', 'on' if state['on'] else 'off')} ({state['reason']})")

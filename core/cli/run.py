@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from core.accelerators import cpu, cuda, neuron
-from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
+from core.accelerators.memory import is_out_of_memory, out_of_memory_advice
 from core.backbones.adapters import is_adapter
 from core.checkpoints.files import read_outline
 from core.cli.again import agreed, choose, finished, patience

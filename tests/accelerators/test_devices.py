@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 from core.accelerators import choice, cuda
-from core.accelerators.communication import bytes_per_layer
-from core.accelerators.compiling import compile_blocks
+from core.accelerators.compilation import compile_blocks
 from core.accelerators.environment import cuda_environment, neuron_environment, set_defaults, wants
-from core.accelerators.memory import flat
-from core.accelerators.out_of_memory import is_out_of_memory, out_of_memory_advice
+from core.accelerators.memory import flat, is_out_of_memory, out_of_memory_advice
 from core.accelerators.presence import find_neuron
 from core.cli.arguments import prepare
 from core.cli.environment import set_environment
@@ -277,12 +275,3 @@ def test_torch_s_own_message_is_recognised_and_answered_with_what_to_change() ->
     sentence = str(out_of_memory_advice(full.value, trainer))
     assert "--data.batch_size 32 --trainer.accumulate_grad_batches 4" in sentence
     assert "checkpointing" in sentence and "shard" in sentence and "\n" not in sentence
-
-
-def test_communication_follows_the_formula() -> None:
-    sizes = {"batch": 2, "sequence": 8, "width": 16, "ranks": 4, "bytes_each": 1}
-
-    assert bytes_per_layer(**sizes) == 4 * 2 * 8 * 16 * 3 / 4
-    assert bytes_per_layer(**sizes, scheme="tensor_sequence") == bytes_per_layer(**sizes)
-    assert bytes_per_layer(**sizes, scheme="tensor_2d") == bytes_per_layer(**sizes) / 2
-    assert bytes_per_layer(**{**sizes, "ranks": 1}) == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.accelerators.shapes import CountShapes, StaticShapes, signature
+from core.accelerators.compilation import CountShapes, StaticShapes, signature
 from core.data.batch import Batch
 from core.data.buckets import bucket, buckets_between, pad_length, pad_rows
 

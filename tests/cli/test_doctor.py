@@ -39,7 +39,7 @@ def report() -> dict[str, object]:
 def test_report_is_plain_and_covers_every_section(report: dict) -> None:
     assert json.loads(json.dumps(report)) == report
     assert set(report) == {
-        "versions", "devices", "accelerators", "communication", "memory", "disk", "switches", "packages",
+        "versions", "devices", "accelerators", "memory", "disk", "switches", "packages",
         "tracking", "healthy", "advice",
     }  # fmt: skip
     assert set(report["devices"]) == {"cpu", "cuda", "mps", "neuron"}

@@ -1,36 +1,53 @@
-"""Shapes of batches on a device that compiles a program for each: counted, and kept few."""
+"""Compiling a network block by block, and shapes of batches where each is compiled: counted, and kept few."""
 
 from __future__ import annotations
 
+from functools import partialmethod
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from core.data.batch import Batch
 
-__all__ = ["CountShapes", "StaticShapes", "signature"]
+__all__ = ["CountShapes", "StaticShapes", "compile_blocks", "signature"]
+
+
+def compile_blocks(network: nn.Module, *, backend: str = "inductor", mode: str | None = None) -> int:
+    """Compile each block of a network in place, names of its parameters unchanged; return how many.
+
+    One graph serves all blocks of equal shape, so that compiling takes as long for a hundred as for one.
+    A network without `blocks()` is compiled as a whole.
+
+    Args:
+        network: Its `blocks()` yields the repeated layers.
+        backend: `inductor`, or `neuron`, which wants static shapes and whole graphs.
+        mode: As `torch.compile` has it; None is its default.
+    """
+    named = getattr(network, "blocks", None)
+    blocks = list(named()) if callable(named) else [network]
+    whole = backend == "neuron"
+    for block in blocks:
+        block.compile(backend=backend, mode=mode, dynamic=False if whole else None, fullgraph=whole)
+    return len(blocks)
 
 
 def signature(batch: Any) -> tuple[tuple[tuple[int, ...], str], ...]:
     """Return shape and dtype of every tensor in a batch: what a compiled program is made for."""
-    found: list[tuple[tuple[int, ...], str]] = []
+    tensors: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
-        found.append((tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
+        tensors.append(tensor)
         return tensor
 
-    if isinstance(batch, Batch):
-        batch._map(note)
-    else:
-        for leaf in tree_leaves(batch, is_leaf=lambda value: isinstance(value, Batch)):
-            if isinstance(leaf, Batch):
-                leaf._map(note)
-            elif isinstance(leaf, Tensor):
-                note(leaf)
-    return tuple(found)
+    for leaf in tree_leaves(batch, is_leaf=lambda value: isinstance(value, Batch)):
+        if isinstance(leaf, Batch):
+            leaf._map(note)
+        elif isinstance(leaf, Tensor):
+            note(leaf)
+    return tuple((tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for tensor in tensors)
 
 
 class CountShapes(Callback):
@@ -53,46 +70,7 @@ class CountShapes(Callback):
         """How many different shapes have come, a shape counting once in each stage."""
         return sum(len(shapes) for shapes in self.seen.values())
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at a training batch."""
-        self._look("training", batch, trainer)
-
-    def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at a validation batch."""
-        self._look("validation", batch, trainer)
-
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at a test batch."""
-        self._look("test", batch, trainer)
-
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at a batch to predict."""
-        self._look("prediction", batch, trainer)
-
-    def _look(self, stage: str, batch: Any, trainer: Trainer) -> None:
+    def _look(self, stage: str, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
         shapes = self.seen.setdefault(stage, set())
         now = signature(batch)
         if now in shapes:
@@ -109,6 +87,11 @@ class CountShapes(Callback):
             "(core.data.buckets)",
             flush=True,
         )
+
+    on_train_batch_start = partialmethod(_look, "training")
+    on_validation_batch_start = partialmethod(_look, "validation")
+    on_test_batch_start = partialmethod(_look, "test")
+    on_predict_batch_start = partialmethod(_look, "prediction")
 
 
 class StaticShapes(Callback):
