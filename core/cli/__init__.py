@@ -28,24 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
     except UserError as mistake:
         if _speaks(mistake):
             print(f"dfm: {mistake}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        from core.cli.mistakes import missing_extra
+        from core.cli.error_messages import missing_extra
 
         extra = missing_extra(error.name)
         if extra is None:
             raise
         print(f"dfm: {extra}", file=sys.stderr)
         return 2
-    except (
-        BrokenPipeError
-    ):  # the reader of our output left (`dfm recipes | head`); nothing is wrong on our side
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        from core.cli.error_messages import output_failed
+
+        return output_failed(error)
     except KeyboardInterrupt:
         print("dfm: interrupted", file=sys.stderr)
         return 130

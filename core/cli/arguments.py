@@ -14,7 +14,7 @@ from core.cli.recipes import example, find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Request", "option", "prepare", "program", "read_yaml", "run_name"]
+__all__ = ["Request", "asked", "option", "prepare", "program", "read_yaml", "run_name"]
 
 TOP_LEVEL = (
     "about",
@@ -126,7 +126,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: If it does not parse (with line and column) or is no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text, so it is no recipe") from error
     except yaml.YAMLError as error:
@@ -139,6 +139,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML as it is meant: of a key that stands twice, one value would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
 def option(request: Request, *names: str) -> str | None:
     """Return the value of an option among those typed, the last one if it stands there twice."""
     found = None
@@ -148,6 +161,17 @@ def option(request: Request, *names: str) -> str | None:
             after = request.options[place + 1] if place + 1 < len(request.options) else None
             found = value if equals else after
     return None if found in (None, "null") else found
+
+
+def asked(request: Request, name: str) -> Any:
+    """Return what is asked for under a dotted name: the option typed, else the last file's value, or None."""
+    found: Any = option(request, f"--{name}")
+    for path in reversed(request.configs):
+        value: Any = read_yaml(path)
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        found = value if found is None else found
+    return found
 
 
 def _value(domain: str, name: str, rest: list[str]) -> str:

@@ -158,7 +158,7 @@ def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]
     """Run one cell in `folder`, going on where it stood."""
     from core.cli.arguments import prepare
     from core.cli.environment import set_environment
-    from core.cli.runs import INHERITED
+    from core.cli.run_folders import INHERITED
 
     words = ["--config", str(recipe), "--seed_everything", str(seed), "--data.seed", str(seed)]
     words += ["--data.trajectories", str(number), *rest]

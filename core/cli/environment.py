@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from core.accelerators.environment import cuda_environment, neuron_environment, set_defaults, wants
-from core.cli.arguments import Request, option, read_yaml
+from core.cli.arguments import Request, asked
 
 __all__ = ["set_environment"]
 
@@ -15,21 +15,21 @@ def set_environment(request: Request) -> None:
     """Set what a request's files and options ask for, each as a default; torch must not be loaded yet."""
     _set_waiting(request)
     set_defaults({"TORCH_CPP_LOG_LEVEL": "ERROR"})  # a lost peer is said in one sentence, not in C++ frames
-    accelerator = _asked(request, "trainer.accelerator")
+    accelerator = asked(request, "trainer.accelerator")
     if wants(accelerator, "neuron"):
-        precision = _asked(request, "trainer.precision")
+        precision = asked(request, "trainer.precision")
         set_defaults(
             neuron_environment(
                 precision=None if precision is None else str(precision),
-                cache=_asked(request, "neuron.cache"),
-                stochastic_rounding=_switch(_asked(request, "neuron.stochastic_rounding")),
-                strict=_switch(_asked(request, "neuron.strict")) is not False,
-                seed=int(_asked(request, "seed_everything") or 0),
+                cache=asked(request, "neuron.cache"),
+                stochastic_rounding=_switch(asked(request, "neuron.stochastic_rounding")),
+                strict=_switch(asked(request, "neuron.strict")) is not False,
+                seed=int(asked(request, "seed_everything") or 0),
             )
         )
     if wants(accelerator, "cuda"):
-        many = str(_asked(request, "trainer.devices") or 1) != "1" or "RANK" in os.environ
-        expandable = _switch(_asked(request, "cuda.expandable_segments")) is not False
+        many = str(asked(request, "trainer.devices") or 1) != "1" or "RANK" in os.environ
+        expandable = _switch(asked(request, "cuda.expandable_segments")) is not False
         set_defaults(cuda_environment(expandable_segments=expandable, ranks=many))
 
 
@@ -39,19 +39,8 @@ def _set_waiting(request: Request) -> None:
     With the default, two threads beside one other busy program take five times as long for a step (measured
     with TTM); with 10 000 turns they take half of that, and on a quiet machine the same as before.
     """
-    if _switch(_asked(request, "cpu.short_spin")) is not False and "OMP_WAIT_POLICY" not in os.environ:
+    if _switch(asked(request, "cpu.short_spin")) is not False and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
-def _asked(request: Request, name: str) -> Any:
-    """Return what is asked for under a dotted name: the option typed, else the last file's value, or None."""
-    found: Any = option(request, f"--{name}")
-    for path in reversed(request.configs):
-        value: Any = read_yaml(path)
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        found = value if found is None else found
-    return found
 
 
 def _switch(value: Any) -> bool | None:

@@ -61,7 +61,7 @@ def predict_parser(
 
 
 def check_options(options: argparse.Namespace, *, data: str) -> None:
-    """Refuse files that do not exist and a result that would replace its input.
+    """Refuse files that do not exist and a result that would replace its input; of a run take the best.
 
     Args:
         options: Of a parser of `predict_parser`.
@@ -70,10 +70,13 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
     Raises:
         UserError: Naming the option.
     """
-    given = options.ckpt_path if isinstance(options.ckpt_path, list) else [options.ckpt_path]
-    for path in given:
+    several = isinstance(options.ckpt_path, list)
+    checkpoints = options.ckpt_path if several else [options.ckpt_path]
+    for path in checkpoints:
         if path.endswith(".ckpt") and not Path(path).exists():
             raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
+    checkpoints = [_best_of_run(path) for path in checkpoints]
+    options.ckpt_path = checkpoints if several else checkpoints[0]
     if getattr(options, "batch_size", 1) < 1:
         raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
     if options.path is None:
@@ -83,3 +86,11 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
         raise UserError(f"--data.path {options.path} does not exist; give {data}")
     if Path(options.out).expanduser().resolve() == source.resolve():
         raise UserError(f"--out {options.out} is the file of the data; choose another name")
+
+
+def _best_of_run(path: str) -> str:
+    if not (Path(path) / "checkpoints").is_dir():
+        return path
+    from core.cli.run_folders import checkpoint_in
+
+    return str(checkpoint_in(path))

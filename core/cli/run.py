@@ -1,10 +1,8 @@
-"""Runs `dfm <domain> fit|validate|test|predict`: one LightningCLI without sub-commands, then the Trainer's
-method.
-"""
+"""Runs `dfm <domain> fit|validate|test|predict`: folder, checkpoint, objects, then the Trainer's method."""
 
 from __future__ import annotations
 
-import argparse
+import errno
 import gc
 import os
 import re
@@ -17,96 +15,32 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import get_loader, set_loader
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from core.accelerators import cpu, cuda, neuron
 from core.accelerators.memory import is_out_of_memory, out_of_memory_advice
 from core.backbones.adapters import is_adapter
 from core.checkpoints.files import read_outline
-from core.cli.again import agreed, choose, finished, patience
-from core.cli.arguments import Request, program, read_yaml
-from core.cli.building import bare_network
-from core.cli.mistakes import explain, missing_extra
-from core.cli.parents import inherited, merged, with_network_options
-from core.cli.runs import INHERITED
+from core.cli.arguments import Request, read_yaml
+from core.cli.error_messages import missing_extra
+from core.cli.inheritance import inherited, merged, with_network_options
+from core.cli.lightning_cli import DomainCLI, parse, yaml_value
+from core.cli.run_folders import (
+    INHERITED,
+    checkpoint_and_folder,
+    lock_folder,
+    new_folder,
+    note_end,
+    rendezvous_timeout,
+)
 from core.data.normaliser import STATE, stored_facts
 from core.errors import UserError
-from core.strategies.launch import Launch, rank_info, variables_kept
+from core.strategies.launch import rank_info, variables_kept
 from core.strategies.processes import RunProcesses
 from core.task import Task
-from core.tracking import Profile, Tracking, quiet
-from core.trainer import Checkpoints, Devices, build_trainer, describe
+from core.tracking import finish, quiet
+from core.trainer import Devices, build_trainer, describe
 
 __all__ = ["run"]
-
-_YAML = get_loader("yaml")
-
-
-class DomainCLI(LightningCLI):
-    """The parser and the objects of one run; nothing is started here."""
-
-    def __init__(self, request: Request, words: list[str]) -> None:
-        super().__init__(
-            Task,
-            pl.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            run=False,
-            args=words,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": program(request)},
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Declare what a recipe may hold beside Lightning's own keys, and the suite's defaults for the
-        Trainer.
-        """
-        parser.add_argument(
-            "--about", type=dict, default={}, help="what the recipe reproduces; not used in training"
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="folder of the run folders")
-        parser.add_argument("--checkpoints", type=Checkpoints, default=Checkpoints())
-        parser.add_argument("--launch", type=Launch, default=Launch())
-        parser.add_argument("--tracking", type=Tracking, default=Tracking())
-        parser.add_argument("--profile", type=Profile, default=Profile())
-        parser.add_argument("--cpu", type=cpu.Switches, default=cpu.Switches())
-        parser.add_argument("--cuda", type=cuda.Switches, default=cuda.Switches())
-        parser.add_argument("--neuron", type=neuron.Switches, default=neuron.Switches())
-        parser.set_defaults(
-            {
-                "trainer.use_distributed_sampler": False,
-                "trainer.enable_model_summary": False,
-                "trainer.log_every_n_steps": 10,
-                "trainer.deterministic": "warn",
-                "trainer.devices": 1,
-            }
-        )
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the words given, never `sys.argv`: processes of a multi-process run re-run that unchanged."""
-        self.config = parser.parse_args(args)
-
-    def instantiate_classes(self) -> None:
-        """Build everything but the Trainer."""
-        parsed = self.config
-        try:
-            self.config = bare_network(parsed, rank_info())
-            super().instantiate_classes()
-        finally:
-            self.config = parsed
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The Trainer is built in `run`, where the run folder is known."""
-        return None  # type: ignore[return-value]
-
-    def plain_config(self) -> dict[str, Any]:
-        """Return the resolved config in plain containers; it rebuilds the run."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
 
 
 def run(request: Request) -> int:
@@ -117,7 +51,7 @@ def run(request: Request) -> int:
     """
     quiet()
     inherited = INHERITED in os.environ
-    processes = RunProcesses(rank_info(), timeout=patience(request))
+    processes = RunProcesses(rank_info(), timeout=rendezvous_timeout(request))
     code = 1
     try:
         processes.gather()
@@ -143,11 +77,11 @@ def run(request: Request) -> int:
 
 
 def _run(request: Request, processes: RunProcesses) -> int:
-    checkpoint_path, folder = agreed(request, processes)
-    stored = read_outline(checkpoint_path) if checkpoint_path else None
+    checkpoint, folder = checkpoint_and_folder(request, processes)
+    stored = read_outline(checkpoint) if checkpoint else None
     words, temporary = _words(request, stored)
     try:
-        cli = _parse(request, words)
+        cli = parse(request, words)
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
@@ -155,15 +89,17 @@ def _run(request: Request, processes: RunProcesses) -> int:
         return 0
     config = cli.plain_config()
     fresh = folder is None and INHERITED not in os.environ
-    folder = folder or choose(request, processes, config, checkpoint_path)
+    folder = folder or new_folder(request, processes, config, checkpoint)
+    if request.verb == "fit" and processes.first:
+        lock_folder(folder)
     try:
-        code = _train_or_test(request, cli, folder.path, config, checkpoint_path, stored, processes)
-        finished(folder.path, processes)
+        code = _train_or_test(request, cli, folder, config, checkpoint, stored, processes)
+        note_end(folder, processes)
         return code
     except Exception as error:
         mistake = isinstance(error, UserError) or processes.mistaken()
-        if mistake and processes.first and fresh and _is_bare(folder.path):
-            shutil.rmtree(folder.path, ignore_errors=True)  # nothing came of it, and `last` must not find it
+        if mistake and processes.first and fresh and _is_bare(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # nothing came of it, and `last` must not find it
         raise
 
 
@@ -176,7 +112,7 @@ def _train_or_test(
     cli: DomainCLI,
     folder: Path,
     config: dict[str, Any],
-    checkpoint_path: Path | None,
+    checkpoint: Path | None,
     stored: dict[str, Any] | None,
     processes: RunProcesses,
 ) -> int:
@@ -186,7 +122,7 @@ def _train_or_test(
     if request.verb != "fit" and stored is not None:
         kind = task.facts_type
         held = stored["state_dict"].get(STATE)
-        known = held if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint_path))
+        known = held if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint))
         adopt = getattr(cli.datamodule, "use_statistics", None)
         if known and adopt is not None:
             adopt(known)
@@ -208,13 +144,10 @@ def _train_or_test(
     )
     if trainer.is_global_zero:
         print(f"run folder: {folder}", flush=True)
-    resume = str(checkpoint_path) if checkpoint_path and stored is not None else None
-    return _start(trainer, cli, request, resume)
+    return _start(trainer, cli, request, str(checkpoint) if checkpoint else None)
 
 
 def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | None) -> int:
-    from core.tracking import finish
-
     code = 0
     try:
         quietly = {"verbose": False} if request.verb in ("validate", "test") else {}
@@ -222,7 +155,7 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if (
             request.verb == "fit"
-            and _value(str(cli.config_init["about"].get("test_after_fit")))  # a word on the command line
+            and yaml_value(str(cli.config_init["about"].get("test_after_fit")))  # a word on the command line
             and not trainer.interrupted
             and _has_test_data(cli.datamodule)
         ):
@@ -233,7 +166,12 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     except ModuleNotFoundError as error:
         raise missing_extra(error.name) or error from error
     except OSError as error:
-        raise _disk_full(error) or error from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk is full ({error.filename or 'while writing'}); free some space and run it again with"
+            " --ckpt_path last"
+        ) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -252,21 +190,8 @@ def _has_test_data(data: Any) -> bool:
     return False
 
 
-def _disk_full(error: OSError) -> UserError | None:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"the disk is full ({error.filename or 'while writing'}); free some space and run it again with"
-            " --ckpt_path last"
-        )
-    return None
-
-
 def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], Path | None]:
-    """Return the parser's words: files first, then the options, so that the command line's own values always
-    win.
-    """
+    """Return the parser's words: files first, then the options, so that the command line's values win."""
     files = [str(path) for path in request.configs]
     temporary = None
     config: dict[str, Any] | None = None
@@ -298,58 +223,13 @@ def _temporary(config: dict[str, Any]) -> Path:
 
 
 def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
-    """Return the options; a data file given by hand replaces the recipe's data, and all that is said of
-    those.
-    """
+    """Return the options; a data file given by hand replaces the recipe's data, and all that it says."""
     names = {word.partition("=")[0] for word in request.options}
     if "--data.path" not in names:
         return request.options
     about_data = getattr(import_module(f"apps.{request.domain}"), "about_data", lambda config: ("card",))
     about = about_data(with_network_options(config, request.options))
     return [*(f"--data.{name}=null" for name in about if f"--data.{name}" not in names), *request.options]
-
-
-def _parse(request: Request, words: list[str]) -> DomainCLI:
-    set_loader("yaml", _value, (yaml.YAMLError,))
-    try:
-        cli = DomainCLI(request, words)
-    except argparse.ArgumentError as error:
-        destinations = _destinations()
-        mistake = explain(error, destinations)
-        if mistake is None:
-            raise
-        raise mistake from error
-    except ValueError as error:
-        mistake = _user_error_within(error)
-        if mistake is None:
-            raise
-        raise mistake from error
-    if cli.config["trainer"].get("accumulate_grad_batches", 1) == 0:
-        raise UserError("trainer.accumulate_grad_batches is 0; it must be at least 1")
-    return cli
-
-
-def _value(text: str) -> Any:
-    """Return what an option's words mean.
-
-    jsonargparse hands `null` on to a class within a class as Python's `None`, which YAML takes for a name.
-    """
-    return None if text == "None" else _YAML(text)
-
-
-def _user_error_within(error: BaseException) -> UserError | None:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def _destinations() -> list[str]:
-    parser = LightningArgumentParser()
-    parser.add_lightning_class_args(pl.Trainer, "trainer")
-    return [action.dest for action in parser._actions if action.dest]
 
 
 def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -392,9 +272,8 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, alou
         if is_adapter(name):
             continue  # comes with the adaptation, once the network is in place
         if name.startswith("network.") and shapes.get(short) != tuple(value.shape):
-            names = (
-                ", ".join(f"{n} {o} -> {w}" for n, o, w in changed if ".network" in n) or "another network"
-            )
+            names = ", ".join(f"{n} {o} -> {w}" for n, o, w in changed if ".network" in n)
+            names = names or "another network"
             raise UserError(
                 f"the checkpoint's network has other sizes than the recipe's ({names}): {short} is "
                 f"{tuple(value.shape)} there and {shapes.get(short, 'absent')} here; "

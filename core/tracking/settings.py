@@ -15,6 +15,9 @@ MODES = ("auto", "online", "offline", "off")
 
 _SECRET_KEY = re.compile(r"(^|[_\-.])(api_?key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
+_KEY_IN_URL = re.compile(
+    r"(?<=[?&])((?:[\w-]*[_-])?(?:key|token|password|secret|signature|sig))=[^&\s]+", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,15 @@ def without_secrets(value: object, *, key: str = "") -> object:
     """Return plain containers with every secret replaced by `***`.
 
     A secret is a text under a key that ends in api_key, token, password, secret or credentials, and the user
-    part of a URL. Numbers stay: `freq_token: 3` is no secret.
+    and the keys in a URL. Numbers stay: `freq_token: 3` is no secret.
     """
     if isinstance(value, Mapping):
-        return {str(name): without_secrets(item, key=str(name)) for name, item in value.items()}
+        return {name: without_secrets(item, key=str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(item, key=key) for item in value]
     if isinstance(value, str):
-        return "***" if value and _SECRET_KEY.search(key) else _USER_IN_URL.sub("***@", value)
+        text = _KEY_IN_URL.sub(r"\1=***", _USER_IN_URL.sub("***@", value))
+        return "***" if value and _SECRET_KEY.search(key) else text
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from core.cli import main
 from core.cli.arguments import prepare
 from core.cli.environment import set_environment
 from core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -70,6 +74,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(words, expected, capsys):
         ("model: [1, 2\n", "line 2, column 1 is not valid YAML"),
         ("- a\n- b\n", "holds no keys"),
         ("modle: {}\n", "did you mean 'model'?"),
+        ("model: {}\ndata: {a: 1, a: 2}\n", "line 2, column 14 is not valid YAML: the key 'a' stands twice"),
     ],
 )
 def test_a_broken_recipe_is_refused_with_its_place(tmp_path, text, expected):
@@ -106,3 +111,14 @@ def test_waiting_threads_are_set_before_torch_is_loaded(recipe, monkeypatch, wor
     set_environment(prepare("timeseries", "fit", ["--config", str(recipe), *words]))
     found = os.environ.pop("GOMP_SPINCOUNT", None)
     assert found == expected
+
+
+def test_output_that_finds_no_room_is_said_in_one_sentence():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "core.cli", "recipes"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "dfm: the output cannot be written: No space left on device\n",
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 import yaml
 
 from core.checkpoints.files import read_checkpoint
+from core.cli.predict import check_options, predict_parser
 
 
 def same(one, other) -> bool:
@@ -348,3 +352,39 @@ def test_weights_named_by_hand_bring_their_network_and_window_sizes(dfm, copied,
 
     assert outcome.code == 0, outcome.err
     assert f"tensors from {copied.best} (own layout)" in outcome.out
+
+
+# One folder, one writer; names that a user types -----------------------------------------------------------
+
+
+def test_a_folder_that_another_process_writes_is_refused_with_its_host_and_process(dfm, small, copied):
+    hold = "import sys; from pathlib import Path; from core.cli.run_folders import lock_folder;"
+    hold += "lock_folder(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(copied.folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        fit = ("timeseries", "fit", "--config", "ttm/demo", "--config", small, "--runs", copied.runs)
+        refused = dfm(*fit, "--ckpt_path", "last")
+        holder.stdin.close()
+
+    assert refused.code == 2
+    assert f"is being written by process {holder.pid} on {socket.gethostname()}; wait" in refused.err
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint(dfm, trained, table, tmp_path):
+    tested = dfm("timeseries", "test", "--ckpt_path", trained.folder, "--runs", tmp_path)
+    words = ["--ckpt_path", str(trained.folder), "--data.path", str(table)]
+    options = predict_parser("timeseries", None, data="", out="", default_out="out.csv").parse_args(words)
+    check_options(options, data="")
+
+    assert tested.code == 0, tested.err
+    assert options.ckpt_path == str(trained.best)
+
+
+def test_keys_and_passwords_given_as_options_are_not_saved(fit, tmp_path):
+    address = "https://me:hidden-word@host/x?token=hidden-too"
+    run = fit(tmp_path, "--trainer.max_epochs=1", f"--about.notes={address}", "--about.api_key=hidden-key")
+
+    record = read_checkpoint(run.last)["domainfm"]["config"]["about"]
+    assert record == {**record, "notes": "https://***@host/x?token=***", "api_key": "***"}
+    assert "hidden" not in (run.folder / "config.yaml").read_text()

@@ -151,7 +151,7 @@ def test_recomputing_changes_nothing_in_one_process(rows_module, checkpointing):
 
 @pytest.mark.parametrize(("rank", "device"), [(0, "cpu"), (1, "meta")])
 def test_only_the_first_process_gives_its_network_memory_where_weights_are_spread(repository, rank, device):
-    from core.cli.building import bare_network
+    from core.cli.lightning_cli import meta_network
     from core.strategies.launch import RankInfo
 
     info = RankInfo(
@@ -159,7 +159,7 @@ def test_only_the_first_process_gives_its_network_memory_where_weights_are_sprea
     )
     config = parsed(repository / "configs")
 
-    changed = bare_network(config, info)
+    changed = meta_network(config, info)
 
     network = changed["model.init_args.network"]
     if rank:

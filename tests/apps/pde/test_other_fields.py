@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apps.pde import about_data, unbound
-from core.cli.parents import with_network_options
+from core.cli.inheritance import with_network_options
 
 FLOW = ["density", "velocity_x", "velocity_y", "pressure"]
 

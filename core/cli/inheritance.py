@@ -1,6 +1,4 @@
-"""Recipes that start from another recipe's run: they inherit its network, its window sizes and its
-weights.
-"""
+"""Inheritance of recipes that start from another recipe's run: its network, its window sizes, its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ import yaml
 
 from core.cli.arguments import Request, option, read_yaml, run_name
 from core.cli.recipes import find_config
-from core.cli.runs import best_in, runs_of
+from core.cli.run_folders import best_in, runs_of
 from core.errors import UserError
 
 __all__ = ["inherited", "merged", "with_network_options"]

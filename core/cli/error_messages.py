@@ -1,46 +1,49 @@
-"""Turns what the argument parser and Lightning raise for a user's mistake into one sentence."""
+"""One sentence for what the argument parser and Lightning raise when the user is mistaken."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
-import inspect
+import os
 import re
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
 
+from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["explain", "missing_extra"]
+__all__ = ["explain", "missing_extra", "output_failed"]
 
 EXTRAS = {
-    "pandas": "timeseries",
-    "pyarrow": "timeseries",
+    **dict.fromkeys(("pandas", "pyarrow", "statsmodels", "sklearn"), "timeseries"),
+    **dict.fromkeys(("h5py", "h5netcdf", "zarr"), "pde"),
+    **dict.fromkeys(("imageio", "av"), "video"),
     "rasterio": "remote-sensing",
-    "statsmodels": "timeseries",
-    "sklearn": "timeseries",
-    "h5py": "pde",
-    "h5netcdf": "pde",
-    "zarr": "pde",
-    "imageio": "video",
-    "av": "video",
     "tensorboard": "tensorboard",
 }
+_UNKNOWN = re.compile(
+    r"Option '([^']+)' is not accepted|does not accept option '([^']+)'"
+    r"|[Uu]nrecognized arguments: ?-*([^\s=]+)|Key '([^']+)' is not expected|No action for key \"([^\"]+)\""
+)
 
 
-def explain(error: argparse.ArgumentError, destinations: Iterable[str]) -> UserError | None:
+def explain(error: BaseException, options: Callable[[], list[str]]) -> UserError | None:
     """Return the user's mistake behind a parser error, or None if a defect of ours lies behind it.
 
     The parser wraps a mistake in up to a dozen lines; the chain of causes ends at the real one, and the class
     paths and keys in the full text say where it is.
 
     Args:
-        error: What the parser raised.
-        destinations: The option names the parser knows, for suggestions.
+        error: What the parser, or what it built, raised.
+        options: Gives the option names of the Trainer, for suggestions.
     """
-    innermost = _innermost(error)
-    if isinstance(innermost, UserError):
-        return innermost
+    causes = list(_causes(error))
+    if mistakes := [cause for cause in causes if isinstance(cause, UserError)]:
+        return mistakes[-1]
+    if not isinstance(error, argparse.ArgumentError):
+        return None
+    innermost = causes[-1]
     text = str(error)
     classes = re.findall(r"class_path '([^']+)'", text) + re.findall(r"'class_path': '([^']+)'", text)
     keys = re.findall(r'[Pp]arser key "([^"]+)"', text)
@@ -48,15 +51,9 @@ def explain(error: argparse.ArgumentError, destinations: Iterable[str]) -> UserE
         return _missing_module(innermost.name, text)
     if isinstance(innermost, SyntaxError | NameError | ZeroDivisionError | RuntimeError | AssertionError):
         return None
-    unknown = re.search(
-        r"Option '([^']+)' is not accepted|does not accept option '([^']+)'"
-        r"|[Uu]nrecognized arguments: ?-*([^\s=]+)|Key '([^']+)' is not expected"
-        r"|No action for key \"([^\"]+)\"",
-        text,
-    )
-    if unknown:
+    if unknown := _UNKNOWN.search(text):
         key = next(group for group in unknown.groups() if group)
-        return _unknown_key(key, classes, list(destinations))
+        return _unknown_key(key, classes, options())
     where = ".".join(dict.fromkeys(keys))
     short = re.search(r"Expected a dot import path string: (\S+)", str(innermost))
     if short:
@@ -65,15 +62,14 @@ def explain(error: argparse.ArgumentError, destinations: Iterable[str]) -> UserE
     return UserError(f"{where}: {reason}" if where and not reason.startswith(where) else reason)
 
 
-def _innermost(error: BaseException) -> BaseException:
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from, the innermost last."""
     seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        deeper = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if deeper is None:
-            break
-        error = deeper
-    return error
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def _short_name(where: str, word: str) -> UserError:
@@ -93,6 +89,23 @@ def missing_extra(name: str | None) -> UserError | None:
     return UserError(
         f"this needs the optional package {top}; install it with pip install 'domainfm[{EXTRAS[top]}]'"
     )
+
+
+def output_failed(error: OSError) -> int:
+    """Return the exit code for output that nobody takes (`dfm recipes | head`), or that finds no room.
+
+    Raises:
+        OSError: Again, if it was no such error.
+    """
+    broken = isinstance(error, BrokenPipeError)
+    if not broken and (error.errno != errno.ENOSPC or error.filename):
+        raise error
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # else the interpreter tries again at its end
+    if not broken:
+        print(f"dfm: the output cannot be written: {error.strerror}", file=sys.stderr)
+    return 0 if broken else 2
 
 
 def _missing_module(name: str, text: str) -> UserError | None:
@@ -128,44 +141,22 @@ def _near_attribute(text: str) -> str:
     return did_you_mean(found[2], [name for name in dir(module) if not name.startswith("_")])
 
 
-def _unknown_key(key: str, classes: list[str], destinations: list[str]) -> UserError:
+def _unknown_key(key: str, classes: list[str], options: list[str]) -> UserError:
     last = key.split(".")[-1]
     for path in reversed(classes):
-        names = _parameters(path)
+        names = parameters(path)
         if names and last not in names:
             return UserError(f"unknown key '{last}' of {path}{did_you_mean(last, names)}")
-    near = did_you_mean(key, destinations) or _near_last(key, destinations)
+    parent = key.rpartition(".")[0] + "."
+    siblings = [option.removeprefix(parent) for option in options if option.startswith(parent)]
+    near = did_you_mean(key, options) or did_you_mean(last, siblings)
     return UserError(f"unknown option --{key}{near}")
-
-
-def _near_last(key: str, destinations: list[str]) -> str:
-    parent, _, last = key.rpartition(".")
-    siblings = [d[len(parent) + 1 :] for d in destinations if parent and d.startswith(parent + ".")]
-    return did_you_mean(last, siblings)
-
-
-def _parameters(path: str) -> list[str]:
-    module, _, name = path.rpartition(".")
-    try:
-        target: Any = getattr(importlib.import_module(module), name)
-        names = list(inspect.signature(target).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return []
-    returned = inspect.signature(target).return_annotation if inspect.isfunction(target) else None
-    if "kw" in names or "kwargs" in names:
-        owner = inspect.getmodule(target)
-        klass = getattr(owner, returned, None) if isinstance(returned, str) else returned
-        if inspect.isclass(klass):
-            names += list(inspect.signature(klass).parameters)
-    return [n for n in names if n not in ("kw", "kwargs", "self")]
 
 
 def _first_sentence(text: str, where: str) -> str:
     text = re.sub(r"<class '(?:builtins\.)?([^']+)'>", r"\1", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    expected = [
-        line.lstrip("- ") for line in lines if line.startswith("- Expected") or line.startswith("Expected")
-    ]
+    expected = [line.lstrip("- ") for line in lines if line.startswith(("- Expected", "Expected"))]
     chosen = "; ".join(dict.fromkeys(expected)) if len(lines) > 3 and expected else " ".join(lines)
     chosen = re.sub(r"\s+", " ", chosen)
     chosen = re.sub(r'^Parser key "[^"]+":\s*', "", chosen)
