@@ -91,7 +91,7 @@ def fit(
     request = prepare(domain.replace("-", "_"), "fit", words)
     set_environment(request)
     from core.cli.run import run
-    from core.cli.runs import best_in, runs_of
+    from core.cli.run_folders import best_in, runs_of
 
     root = str((options or {}).get("runs", "runs"))
     name = str(request.recipe_name)
