@@ -83,8 +83,7 @@ class CountShapes(Callback):
         last = " ".join(f"{kind}{list(shape)}" for shape, kind in now)
         print(
             f"warning: batches have come in {self.count} shapes ({counts}; the newest {last}), and each is "
-            "compiled anew: give all one shape by data.drop_last, fixed sizes or a few lengths "
-            "(core.data.buckets)",
+            "compiled anew: give all one shape by data.drop_last, fixed sizes or a few lengths",
             flush=True,
         )
 

@@ -6,8 +6,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -199,15 +199,14 @@ def _total(answer: Response) -> int | None:
 
 
 def _plain_reason(error: Exception) -> str:
-    import requests
+    from requests import exceptions
 
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate cannot be verified"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    return "no connection"
+    reasons = {
+        exceptions.Timeout: "no answer in time",
+        exceptions.SSLError: "its certificate cannot be verified",
+        exceptions.ChunkedEncodingError: "the connection broke off",
+    }
+    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "no connection")
 
 
 def _shown(address: str) -> str:
@@ -216,20 +215,15 @@ def _shown(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _bar(label: str | None, begin: int, total: int | None) -> AbstractContextManager[Callable[[int], Any]]:
+@contextmanager
+def _bar(label: str | None, begin: int, total: int | None) -> Iterator[Callable[[int], Any]]:
     if label is None or not sys.stderr.isatty():
-        return nullcontext(lambda count: None)
-    from contextlib import contextmanager
-
+        yield lambda count: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-
-    @contextmanager
-    def drawn():  # type: ignore[no-untyped-def]
-        with Progress(*columns, console=Console(stderr=True)) as shown:
-            task = shown.add_task(label, total=total, completed=begin)
-            yield lambda count: shown.advance(task, count)
-
-    return drawn()
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(label, total=total, completed=begin)
+        yield lambda count: shown.advance(task, count)

@@ -110,18 +110,14 @@ class Mixture(Dataset):
         place = {row: number for number, row in enumerate(row for part in rows.values() for row in part)}
         return type(parts[0]).concatenate(parts).select([place[row] for row in range(len(where))])
 
-    def epochs_seen(self, n_epochs: float) -> Mapping[str, float]:
-        """Return how many times each source is walked through in `n_epochs` epochs of the mixture."""
-        passes = (n_epochs * share / size for share, size in zip(self.shares, self.lengths, strict=True))
-        return dict(zip(self.names, passes, strict=True))
-
     def check(self, n_epochs: float) -> Mapping[str, float]:
-        """Return `epochs_seen(n_epochs)` if no source is repeated too often.
+        """Return how many times each source is walked through in `n_epochs` epochs of the mixture.
 
         Raises:
             UserError: If a source is walked more than `limit` times and `allow_repeats` is False.
         """
-        seen = self.epochs_seen(n_epochs)
+        passes = (n_epochs * share / size for share, size in zip(self.shares, self.lengths, strict=True))
+        seen = dict(zip(self.names, passes, strict=True))
         worst = max(seen, key=lambda name: seen[name])
         if seen[worst] > self.limit and not self.allow_repeats:
             raise UserError(

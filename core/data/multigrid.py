@@ -36,19 +36,18 @@ class Stage:
 
     Attributes:
         decays: How many times the learning rate was decayed before.
-        batch: Multiplier of the default batch.
-        frames: Frames of a sample.
-        crop: Pixels a side.
         until: Epoch at which it ends.
-        cycle: The shapes its steps alternate between, the last of which is the stage's own.
+        cycle: The shapes its steps alternate between.
     """
 
     decays: int
-    batch: int
-    frames: int
-    crop: int
     until: int
     cycle: tuple[Shape, ...]
+
+    @property
+    def base(self) -> Shape:
+        """The stage's own shape, the last of its cycle."""
+        return self.cycle[-1]
 
     @property
     def mean(self) -> float:
@@ -144,7 +143,7 @@ class Multigrid:
         The second half of the last stage is decayed once more than its first, which keeps the rate before.
         """
         begins = [0, *(stage.until for stage in self.stages)]
-        rates = [self.gamma**stage.decays * stage.batch for stage in self.stages]
+        rates = [self.gamma**stage.decays * stage.base.batch for stage in self.stages]
         if not self.long_cycle:
             return tuple(zip(begins[:-1], rates, strict=True))
         begins[-1] = (begins[-2] + begins[-1]) // 2
@@ -153,65 +152,63 @@ class Multigrid:
     @cached_property
     def work(self) -> float:
         """Length of the run in epochs' worth of default batches: what the trainer counts as epochs."""
-        begins = (0, *(stage.until for stage in self.stages))
-        return sum(
-            (stage.until - begin) / stage.mean for begin, stage in zip(begins, self.stages, strict=False)
-        )
+        return sum(self._parts)
 
-    def stage_starts(self, total: int) -> tuple[int, ...]:
-        """Return the first step of every stage in a run of `total` steps, and `total`."""
-        return _starts(self, total)
+    @cached_property
+    def _parts(self) -> list[float]:
+        """Length of each stage in epochs' worth of default batches."""
+        begins = (0, *(stage.until for stage in self.stages))
+        return [(stage.until - begin) / stage.mean for begin, stage in zip(begins, self.stages, strict=False)]
 
     def shape(self, step: int, total: int) -> Shape:
         """Return the shape of step `step` in a run of `total` steps."""
-        starts = self.stage_starts(total)
-        number = min(bisect_right(starts, step) - 1, len(self.stages) - 1)
+        number, begin, _ = self._stage_at(step, total)
         cycle = self.stages[number].cycle
-        return cycle[(step - starts[number]) % len(cycle)]
+        return cycle[(step - begin) % len(cycle)]
 
     def batches_before(self, step: int, total: int) -> int:
         """Return how many default batches' worth of samples the steps before `step` take."""
-        starts = self.stage_starts(total)
-        taken = 0
-        for number, (stage, begin) in enumerate(zip(self.stages, starts, strict=False)):
-            last = number == len(self.stages) - 1
-            count = max(0, (step if last else min(step, starts[number + 1])) - begin)
-            turns, rest = divmod(count, len(stage.cycle))
+        starts, taken = _starts(self, total), 0
+        for stage, begin, end in zip(self.stages, starts[:-1], [*starts[1:-1], step], strict=True):
+            turns, rest = divmod(max(0, min(step, end) - begin), len(stage.cycle))
             sizes = [shape.batch for shape in stage.cycle]
             taken += turns * sum(sizes) + sum(sizes[:rest])
         return taken
 
     def rate(self, step: int, total: int) -> float:
         """Return the rate of step `step`, relative to the baseline's first."""
-        starts = self.stage_starts(total)
+        number, first, last = self._stage_at(step, total)
+        begin, end = self.stages[number - 1].until if number else 0, self.stages[number].until
+        epoch = begin + (end - begin) * min((step - first) / max(last - first, 1), 1.0)
+        return self.rates[bisect_right([at for at, _ in self.rates], epoch) - 1][1]
+
+    def _stage_at(self, step: int, total: int) -> tuple[int, int, int]:
+        """Return the number of a step's stage, the stage's first step and the next one's."""
+        starts = _starts(self, total)
         number = min(bisect_right(starts, step) - 1, len(self.stages) - 1)
-        begin = self.stages[number - 1].until if number else 0
-        stage = self.stages[number]
-        length = max(starts[number + 1] - starts[number], 1)
-        epoch = begin + (stage.until - begin) * min((step - starts[number]) / length, 1.0)
-        place = bisect_right([at for at, _ in self.rates], epoch) - 1
-        return self.rates[place][1]
+        return number, starts[number], starts[number + 1]
+
+    @property
+    def _short(self) -> list[float]:
+        """Sides of the short cycle before the stage's own."""
+        return [factor * self.crop for factor in self.short_factors] if self.short_cycle else []
 
     def _planned(self, frames: float, crop: float) -> tuple[float, Shape]:
         """Return a shape of the long cycle, and the mean batch its length is planned with."""
         base_frames, base_crop = max(1, round(self.frames * frames)), max(1, round(self.crop * crop))
-        short = [factor * self.crop for factor in self.short_factors] if self.short_cycle else []
         size = self.frames * self.crop**2
-        batches = [max(1, round(size / (base_frames * side * side))) for side in (*short, base_crop)]
+        batches = [max(1, round(size / (base_frames * side * side))) for side in (*self._short, base_crop)]
         return sum(batches) / len(batches), Shape(batches[-1], base_frames, base_crop)
 
     def _stage(self, decays: int, base: Shape, until: int) -> Stage:
-        short = [factor * self.crop for factor in self.short_factors] if self.short_cycle else []
         cycle = [
             Shape(base.batch * max(1, round((base.crop / side) ** 2)), base.frames, max(1, round(side)))
-            for side in short
+            for side in self._short
         ]
-        return Stage(decays, base.batch, base.frames, base.crop, until, (*cycle, base))
+        return Stage(decays, until, (*cycle, base))
 
 
 @lru_cache(maxsize=8)
 def _starts(grid: Multigrid, total: int) -> tuple[int, ...]:
-    begins = (0, *(stage.until for stage in grid.stages))
-    parts = [(stage.until - begin) / stage.mean for begin, stage in zip(begins, grid.stages, strict=False)]
-    ends = accumulate(parts)
-    return (0, *(round(end / grid.work * total) for end in ends))
+    """Return the first step of every stage in a run of `total` steps, and `total`."""
+    return (0, *(round(end / grid.work * total) for end in accumulate(grid._parts)))

@@ -19,7 +19,7 @@ from core.data.randomness import generator, key
 from core.data.sampler import ResumableSampler
 from core.errors import UserError, did_you_mean
 
-__all__ = ["MultigridBatches", "MultigridSet", "MultigridShapes", "reshaped"]
+__all__ = ["MultigridBatches", "MultigridSet", "MultigridShapes"]
 
 Place = tuple[int, int, Shape, int]  # pass over the data, sample, shape, step of the run
 
@@ -164,67 +164,52 @@ class MultigridShapes(Callback):
     def change(self, batch: Any, shape: Shape, turn: int, step: int) -> Any:
         """Return a batch in another shape."""
         draw = torch.rand(2, generator=generator(self.seed, turn, step, "crop")).tolist()
-        return reshaped(
-            batch, shape, grid=self.grid, by=self.by, time=self.time, fields=self.fields, draw=draw
-        )
+        return self.reshaped(batch, shape, draw)
 
+    def reshaped(self, batch: Any, shape: Shape, draw: Sequence[float] = (0.5, 0.5)) -> Any:
+        """Return a batch whose tensors `(..., H, W)` have `shape`'s share of the default's points and frames.
 
-def reshaped(
-    batch: Any,
-    shape: Shape,
-    *,
-    grid: Multigrid,
-    by: Literal["crop", "resize"],
-    time: int | None = None,
-    fields: Sequence[str] | None = None,
-    draw: Sequence[float] = (0.5, 0.5),
-) -> Any:
-    """Return a batch whose tensors `(..., H, W)` have `shape`'s share of the default's points and frames.
+        Masks and other whole numbers are cropped alike; resized, they take the value of the nearest point.
 
-    Masks and other whole numbers are cropped alike; resized, they take the value of the nearest point.
+        Args:
+            batch: A batch of named tensors.
+            shape: What to make of it; H and W are scaled by `shape.crop / grid.crop`.
+            draw: Where a crop lies, 0 to 1 for each axis.
 
-    Args:
-        batch: A batch of named tensors.
-        shape: What to make of it.
-        grid: Gives the default shape; H and W are scaled by `shape.crop / grid.crop`.
-        by: `crop` or `resize`.
-        time: Axis of time, or None.
-        fields: Names of the tensors; None takes all with the last two axes of the first floating one.
-        draw: Where a crop lies, 0 to 1 for each axis.
-
-    Raises:
-        UserError: If the batch has no such tensor.
-    """
-    every = dataclasses.fields(batch) if isinstance(batch, Batch) else ()  # type: ignore[arg-type]
-    least = 3 + (time is not None)
-    tensors = {
-        field.name: value
-        for field in every
-        if isinstance(value := getattr(batch, field.name), Tensor) and value.ndim >= least
-    }
-    names = list(fields or tensors)
-    floating = [name for name in names if name in tensors and tensors[name].is_floating_point()]
-    if not floating or any(name not in tensors for name in names):
-        raise UserError(
-            f"the multigrid schedule finds no floating tensor {' or '.join(fields or ['(..., H, W)'])} in a "
-            f"{type(batch).__name__}; name those that it has with fields"
-        )
-    height, width = tensors[floating[0]].shape[-2:]
-    factor = shape.crop / grid.crop
-    side = (max(1, round(height * factor)), max(1, round(width * factor)))
-    changed = {}
-    for name in names:
-        tensor = tensors[name]
-        if tensor.shape[-2:] != (height, width):
-            continue
-        if time is not None and shape.frames < tensor.shape[time]:
-            stride = tensor.shape[time] // shape.frames
-            taken = torch.arange(shape.frames, device=tensor.device) * stride
-            tensor = tensor.index_select(tensor.ndim + time, taken)
-        if side != (height, width):
-            tensor = _window(tensor, side, draw) if by == "crop" else _averaged(tensor, side)
-        changed[name] = tensor
-    return dataclasses.replace(batch, **changed)
+        Raises:
+            UserError: If the batch has no such tensor.
+        """
+        every = dataclasses.fields(batch) if isinstance(batch, Batch) else ()  # type: ignore[arg-type]
+        least = 3 + (self.time is not None)
+        tensors = {
+            field.name: value
+            for field in every
+            if isinstance(value := getattr(batch, field.name), Tensor) and value.ndim >= least
+        }
+        names = list(self.fields or tensors)
+        floating = [name for name in names if name in tensors and tensors[name].is_floating_point()]
+        if not floating or any(name not in tensors for name in names):
+            wanted = " or ".join(self.fields or ["(..., H, W)"])
+            raise UserError(
+                f"the multigrid schedule finds no floating tensor {wanted} in a {type(batch).__name__}; name "
+                "those that it has with fields"
+            )
+        height, width = tensors[floating[0]].shape[-2:]
+        factor = shape.crop / self.grid.crop
+        side = (max(1, round(height * factor)), max(1, round(width * factor)))
+        changed = {}
+        for name in names:
+            tensor = tensors[name]
+            if tensor.shape[-2:] != (height, width):
+                continue
+            if self.time is not None and shape.frames < tensor.shape[self.time]:
+                stride = tensor.shape[self.time] // shape.frames
+                taken = torch.arange(shape.frames, device=tensor.device) * stride
+                tensor = tensor.index_select(tensor.ndim + self.time, taken)
+            if side != (height, width):
+                tensor = _window(tensor, side, draw) if self.by == "crop" else _averaged(tensor, side)
+            changed[name] = tensor
+        return dataclasses.replace(batch, **changed)
 
 
 def _window(tensor: Tensor, side: tuple[int, int], draw: Sequence[float]) -> Tensor:

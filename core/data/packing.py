@@ -7,10 +7,11 @@ and positions restart with each sequence. Dealing work out to ranks follows Zeng
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.data.batch import Batch
-from core.data.buckets import bucket, buckets_between
 from core.data.randomness import key
-from core.errors import UserError, did_you_mean
+from core.errors import UserError
 
-__all__ = ["IGNORED", "Packed", "PackedBatch", "Piece", "balance", "cut", "pack"]
+__all__ = ["IGNORED", "Packed", "PackedBatch", "Piece", "bucket", "buckets_between", "cut", "deal", "pack"]
 
 IGNORED = -100  # label of a token whose successor is not to be predicted
-Longer = Literal["chunk", "truncate", "drop", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -86,62 +85,31 @@ def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]
     return rows
 
 
-def cut(lengths: Sequence[int], capacity: int, longer: Longer = "chunk") -> list[Piece]:
-    """Return the pieces to pack: whole samples, and what becomes of those longer than a row.
-
-    Args:
-        lengths: Tokens of each sample; those without are left out.
-        capacity: Tokens of a row.
-        longer: What happens to a sample that does not fit: `chunk` cuts it into pieces of `capacity` tokens
-            and a rest, `truncate` keeps its beginning, `drop` leaves it out, `refuse` is an error.
-
-    Raises:
-        UserError: If a sample is too long and `longer` is `refuse`, or `longer` is none of these.
+def cut(lengths: Sequence[int], capacity: int) -> list[Piece]:
+    """Return the pieces to pack: whole samples, and of longer ones than a row
+    pieces of `capacity` tokens and a rest; samples without tokens are left out.
     """
-    if longer not in (allowed := ("chunk", "truncate", "drop", "refuse")):
-        hint = did_you_mean(longer, allowed)
-        raise UserError(f"longer is '{longer}'; it must be one of {', '.join(allowed)}{hint}")
-    pieces: list[Piece] = []
-    for sample, length in enumerate(lengths):
-        if length <= capacity:
-            pieces += [Piece(sample, 0, length)] if length else []
-        elif longer == "chunk":
-            starts = range(0, length, capacity)
-            stops = (min(start + capacity, length) for start in starts)
-            pieces += [Piece(sample, a, b, b == length) for a, b in zip(starts, stops, strict=True)]
-        elif longer == "truncate":
-            pieces.append(Piece(sample, 0, capacity))
-        elif longer == "refuse":
-            raise UserError(
-                f"sample {sample} has {length} tokens and a row {capacity}; make the row longer, or set "
-                "longer to chunk, truncate or drop"
-            )
-    return pieces
+    return [
+        Piece(sample, start, min(start + capacity, length), start + capacity >= length)
+        for sample, length in enumerate(lengths)
+        for start in range(0, length, capacity)
+    ]
 
 
-def balance(
-    lengths: Sequence[int], ranks: int, cost: Literal["tokens", "attention"] = "tokens"
-) -> list[list[int]]:
+def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
     """Deal samples to ranks so that all have about the same work, and none more than its share of samples.
 
-    The longest first, each to the rank with the least work so far that has fewer than `ceil(samples / ranks)`
-    samples; ties go to the lowest rank. Where the ranks divide the samples, all get equally many.
+    The dearest go first, each to the rank with the least work so far that has fewer than
+    `ceil(samples / ranks)` samples; ties go to the lowest rank. Where the ranks divide the samples, all get
+    equally many.
 
     Args:
-        lengths: Tokens of each sample.
+        costs: Work of each sample.
         ranks: Number of processes.
-        cost: `tokens` makes the sums of lengths equal, `attention` those of their squares.
 
     Returns:
         For each rank its samples' numbers.
     """
-    if cost not in ("tokens", "attention"):
-        raise UserError(f"cost is '{cost}'; it must be tokens or attention")
-    return deal([length if cost == "tokens" else length * length for length in lengths], ranks)
-
-
-def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
-    """Deal things of known costs as `balance` does."""
     if ranks < 1:
         raise UserError(f"work is dealt to {ranks} ranks; there must be at least 1")
     limit = -(-len(costs) // ranks)
@@ -242,37 +210,21 @@ class Packed(Dataset):
     resumes at any row.
 
     Args:
-        source: Data set of map style, indexed by `(epoch, index)`, of int64 tokens `(L,)`, or of pairs
-            (tokens, labels) where `labels[t]` is what is predicted at t; a sample's length must not change.
-        lengths: Tokens of each sample; None reads them all once.
+        source: Data set of map style, indexed by `(epoch, index)`, of int64 tokens `(L,)`; a sample's length
+            must not change.
+        lengths: Tokens of each sample.
         capacity: Tokens of a row.
         seed: Decides which of equally long sequences share a row.
-        longer: What happens to a sample longer than a row; see `cut`.
-        padding: Token in a row's unused end.
-        cost: What is dealt evenly to the ranks: `tokens` or `attention`.
 
     Raises:
-        UserError: If there is nothing to pack, or `cut` refuses.
+        UserError: If there is nothing to pack.
     """
 
-    def __init__(
-        self,
-        source: Dataset,
-        lengths: Sequence[int] | None = None,
-        *,
-        capacity: int,
-        seed: int,
-        longer: Longer = "chunk",
-        padding: int = 0,
-        cost: Literal["tokens", "attention"] = "attention",
-    ) -> None:
+    def __init__(self, source: Dataset, lengths: Sequence[int], *, capacity: int, seed: int) -> None:
         if capacity < 1:
             raise UserError(f"a packed row has {capacity} tokens; it must have at least 1")
-        if lengths is None:
-            lengths = [len(_tokens(source[0, index])[0]) for index in range(len(source))]  # type: ignore
-        self.source, self.capacity, self.seed, self.padding = source, capacity, seed, padding
-        self.cost = cost
-        self.pieces = cut(lengths, capacity, longer)
+        self.source, self.capacity, self.seed = source, capacity, seed
+        self.pieces = cut(lengths, capacity)
         if not self.pieces:
             raise UserError(
                 f"of {len(lengths)} sequences none is left to pack into rows of {capacity} tokens"
@@ -282,11 +234,6 @@ class Packed(Dataset):
     def __len__(self) -> int:
         """Return the number of rows in every epoch."""
         return len(self._rows)
-
-    @property
-    def padding_share(self) -> float:
-        """Share of the rows' tokens that are padding."""
-        return 1 - sum(map(len, self.pieces)) / (len(self) * self.capacity)
 
     def row(self, epoch: int, index: int) -> list[Piece]:
         """Return the pieces of one row."""
@@ -298,38 +245,27 @@ class Packed(Dataset):
         """Return one row, without the batch dimension."""
         epoch, index = where
         pieces = self.row(epoch, index)
-        ids = torch.full((self.capacity,), self.padding, dtype=torch.int64)
+        ids = torch.zeros(self.capacity, dtype=torch.int64)
         labels = torch.full((self.capacity,), IGNORED, dtype=torch.int64)
         begin = 0
         for piece in pieces:
-            tokens, own = _tokens(self.source[epoch, piece.sample])  # type: ignore[index]
-            end = begin + len(piece)
-            ids[begin:end] = tokens[piece.start : piece.stop]
-            if own is not None:
-                labels[begin:end] = own[piece.start : piece.stop]
-                if piece.ends:
-                    labels[end - 1] = IGNORED
-            else:
-                following = tokens[piece.start + 1 : piece.stop + (not piece.ends)]
-                labels[begin : begin + len(following)] = following
-            begin = end
+            tokens = self.source[epoch, piece.sample]  # type: ignore[index]
+            ids[begin : begin + len(piece)] = tokens[piece.start : piece.stop]
+            following = tokens[piece.start + 1 : piece.stop + (not piece.ends)]
+            labels[begin : begin + len(following)] = following
+            begin += len(piece)
         lengths = tuple(len(piece) for piece in pieces)
         lengths += (self.capacity - begin,) if begin < self.capacity else ()
         return PackedBatch(ids, labels, _places(lengths), lengths)  # type: ignore[arg-type]
 
     def deal(self, epoch: int, rows: Sequence[int], ranks: int) -> list[list[int]]:
-        """Deal the rows of one global batch to the ranks, so that no rank waits long for another."""
-        power = 1 if self.cost == "tokens" else 2
-        costs = [sum(len(piece) ** power for piece in self.row(epoch, row)) for row in rows]
+        """Deal the rows of one global batch to the ranks by their attention, so that none waits long."""
+        costs = [sum(len(piece) ** 2 for piece in self.row(epoch, row)) for row in rows]
         return [[rows[number] for number in share] for share in deal(costs, ranks)]
 
     def _packed(self, epoch: int) -> list[list[int]]:
         sizes = [len(piece) for piece in self.pieces]
         return pack(sizes, self.capacity, key(self.seed, epoch, 0, "rows"))
-
-
-def _tokens(sample: Any) -> tuple[Tensor, Tensor | None]:
-    return sample if isinstance(sample, tuple) else (sample, None)
 
 
 def _places(lengths: Sequence[int]) -> Tensor:
@@ -346,3 +282,32 @@ def _within(lengths: Sequence[int], first: int, last: int) -> tuple[int, ...]:
             kept.append(inside)
         begin += length
     return tuple(kept)
+
+
+def buckets_between(smallest: int, largest: int, *, multiple: int = 64, growth: float = 1.5) -> list[int]:
+    """Return lengths from `smallest` to `largest`, each a multiple and at most `growth` times the one before.
+
+    With growth 1.5 padding is a third of a batch at worst, and eight lengths reach from 64 to 1024.
+
+    Raises:
+        ValueError: If a length or the multiple is below 1, or growth is not above 1.
+    """
+    if smallest < 1 or largest < smallest or multiple < 1 or growth <= 1:
+        raise ValueError(f"no buckets from {smallest} to {largest} by {multiple}, growing {growth}")
+    sizes = [-(-smallest // multiple) * multiple]
+    while sizes[-1] < largest:
+        sizes.append(max(int(sizes[-1] * growth) // multiple * multiple, sizes[-1] + multiple))
+    sizes[-1] = max(-(-largest // multiple) * multiple, sizes[0])
+    return sizes
+
+
+def bucket(length: int, sizes: Sequence[int]) -> int:
+    """Return the smallest of the rising `sizes` that holds `length`.
+
+    Raises:
+        ValueError: If none does.
+    """
+    place = bisect_left(sizes, length)
+    if place == len(sizes):
+        raise ValueError(f"length {length} is above the largest bucket, {sizes[-1] if sizes else 'none'}")
+    return sizes[place]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.backbones.token_dropping import KeptTokens
-from core.data.curriculum import Curriculum, FixedDiscrete, FixedLinear, FixedRoot
+from core.data.curriculum import Curriculum, FixedDiscrete, FixedRoot
 from core.data.multigrid import Multigrid
 from core.errors import UserError
 
@@ -35,13 +35,11 @@ def curriculum(given: Mapping[str, Any]) -> Curriculum:
     """Build a curriculum from its official configuration."""
     kind, how = given["schedule_type"], given["schedule_config"]
     if kind == "fixed_discrete":
-        return FixedDiscrete(difficulties=tuple(how["difficulty"]), until=tuple(how["max_step"]))
-    ends = {"minimum": given["min_difficulty"], "maximum": given["max_difficulty"]}
-    pace = {"steps": how["total_curriculum_step"], "multiple": how["difficulty_step"]}
-    if kind == "fixed_linear":
-        return FixedLinear(**ends, **pace)
-    if kind == "fixed_root":
-        return FixedRoot(**ends, **pace, degree=how["root_degree"])
+        return FixedDiscrete(tuple(how["difficulty"]), tuple(how["max_step"]))
+    if kind in ("fixed_linear", "fixed_root"):
+        ends = given["min_difficulty"], given["max_difficulty"]
+        degree = 1 if kind == "fixed_linear" else how["root_degree"]
+        return FixedRoot(*ends, how["total_curriculum_step"], how["difficulty_step"], degree)
     raise UserError(f"the curriculum '{kind}' is unknown; known are fixed_discrete, fixed_linear, fixed_root")
 
 
@@ -50,38 +48,25 @@ def kept_tokens(given: Mapping[str, Any]) -> KeptTokens:
     schedule = given["random_ltd_schedule"]
     how = schedule["schedule_config"]
     return KeptTokens(
-        minimum=schedule["min_value"],
-        maximum=schedule["max_value"],
-        steps=how["require_steps"],
-        multiple=how["seq_per_step"],
-        layers=given["total_layer_num"],
-        dropping=given["random_ltd_layer_num"],
-    )
+        schedule["min_value"], schedule["max_value"], how["require_steps"], how["seq_per_step"],
+        layers=given["total_layer_num"], dropping=given["random_ltd_layer_num"],
+    )  # fmt: skip
 
 
 def multigrid(case: Any) -> dict[str, Tensor]:
     """Return the long cycle's stages and the rates between its milestones."""
     given = case.config
-    more: dict[str, Any] = {}
-    if "long_cycle_factors" in given:
-        more["long_factors"] = tuple((t, s) for t, s in given["long_cycle_factors"])
-    if "short_cycle_factors" in given:
-        more["short_factors"] = tuple(given["short_cycle_factors"])
-    grid = Multigrid(
-        frames=given["num_frames"],
-        crop=given["crop"],
-        borders=tuple(given["lr_steps"][1:]),
-        epochs=given["max_epoch"],
-        gamma=given["gamma"],
-        epoch_factor=given.get("epoch_factor", 1.5),
-        long_cycle=given.get("long_cycle", True),
-        short_cycle=given.get("short_cycle", True),
-        **more,
-    )
+    named = {"num_frames": "frames", "max_epoch": "epochs", "long_cycle_factors": "long_factors"}
+    named |= {"short_cycle_factors": "short_factors"}
+    own = ("crop", "gamma", "epoch_factor", "long_cycle", "short_cycle", *named)
+    options = {named.get(name, name): given[name] for name in own if name in given}
+    grid = Multigrid(borders=tuple(given["lr_steps"][1:]), **options)
     stages = grid.stages
     return {
         "output/lr_stage": torch.tensor([stage.decays for stage in stages]),
-        "output/batch_factor_frames_crop": torch.tensor([(s.batch, s.frames, s.crop) for s in stages]),
+        "output/batch_factor_frames_crop": torch.tensor(
+            [(stage.base.batch, stage.base.frames, stage.base.crop) for stage in stages]
+        ),
         "output/until_epoch": torch.tensor([stage.until for stage in stages]),
         "output/lr_milestones": torch.tensor([begin for begin, _ in grid.rates]),
         "output/relative_lr": torch.tensor([rate for _, rate in grid.rates], dtype=torch.float64),

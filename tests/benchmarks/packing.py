@@ -98,7 +98,7 @@ def in_padded_rows(data: Texts, tokens: int, context: int, way: str, seed: int) 
 
 def in_packed_rows(data: Texts, tokens: int, context: int, seed: int) -> Iterator[Batch]:
     """Yield batches of packed rows."""
-    rows = Packed(data, capacity=context, seed=seed)
+    rows = Packed(data, list(map(len, data.tokens)), capacity=context, seed=seed)
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     size = max(1, tokens // context)

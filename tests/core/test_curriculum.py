@@ -123,7 +123,9 @@ class Sentences(Dataset):
 
 class Data(DataModule):
     def train_set(self) -> Dataset:
-        return Packed(Sentences(), capacity=32, seed=self.seed)
+        sentences = Sentences()
+        lengths = [len(sentences[0, row]) for row in range(len(sentences))]
+        return Packed(sentences, lengths, capacity=32, seed=self.seed)
 
 
 class Model(LightningModule):

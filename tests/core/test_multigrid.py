@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from core.data.batch import Batch
 from core.data.module import DataModule
 from core.data.multigrid import Multigrid, Shape
-from core.data.multigrid_set import MultigridBatches, MultigridShapes, reshaped
+from core.data.multigrid_set import MultigridBatches, MultigridShapes
 from core.data.sampler import ResumableSampler
 from core.errors import UserError
 from core.optim.data_pace import MultigridRate
@@ -100,9 +100,9 @@ class Source(Dataset):
 def test_crops_are_windows_frames_are_strided_and_averages_keep_the_mean() -> None:
     batch = Films.stack([Source()[0, index] for index in range(3)])
     small = Shape(batch=4, frames=4, crop=8)
-    crop = reshaped(batch, small, grid=SMALL, by="crop", time=-3, draw=(0.99, 0.0))
+    crop = MultigridShapes(SMALL, by="crop", time=-3).reshaped(batch, small, (0.99, 0.0))
     assert torch.equal(crop.film, batch.film[:, ::2, 8:, :8])
-    mean = reshaped(batch, small, grid=SMALL, by="resize")
+    mean = MultigridShapes(SMALL, by="resize").reshaped(batch, small)
     assert mean.film.shape == (3, 8, 8, 8)
     torch.testing.assert_close(mean.film.mean(), batch.film.mean())
 
@@ -117,7 +117,7 @@ class Masked(Batch):
 def test_a_mask_keeps_its_place(by: str) -> None:
     film = torch.zeros(1, 1, 16, 16)
     film[..., 8:, :] = 1
-    small = reshaped(Masked(film, film == 1), Shape(4, 8, 8), grid=SMALL, by=by)
+    small = MultigridShapes(SMALL, by=by).reshaped(Masked(film, film == 1), Shape(4, 8, 8))
     assert torch.equal(small.film > 0.5, small.mask) and small.mask.shape == (1, 1, 8, 8)
 
 

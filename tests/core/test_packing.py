@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.backbones.llama import llama_tiny
-from core.data.packing import IGNORED, Packed, PackedBatch, balance, cut, pack
+from core.data.packing import IGNORED, Packed, PackedBatch, bucket, buckets_between, cut, deal, pack
 from core.data.sampler import ResumableSampler
 from core.errors import UserError
 from core.objectives.next_token import next_token
@@ -21,15 +23,18 @@ LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=80)
 class Sentences(Dataset):
     """Sequence n is n * 100, n * 100 + 1, …"""
 
-    def __init__(self, lengths: list[int], labels: bool = False) -> None:
-        self.lengths, self.labels = lengths, labels
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths = lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, where: tuple[int, int]) -> Tensor | tuple[Tensor, Tensor]:
-        tokens = torch.arange(self.lengths[where[1]]) + 100 * where[1]
-        return (tokens, tokens.roll(-1)) if self.labels else tokens
+    def __getitem__(self, where: tuple[int, int]) -> Tensor:
+        return torch.arange(self.lengths[where[1]]) + 100 * where[1]
+
+
+def rows_of(lengths: list[int], capacity: int, seed: int) -> Packed:
+    return Packed(Sentences(lengths), lengths, capacity=capacity, seed=seed)
 
 
 def plain_first_fit(lengths: list[int], capacity: int) -> list[int]:
@@ -59,11 +64,11 @@ def test_seeds_exchange_samples_of_equal_length() -> None:
 
 
 @settings(deadline=None)
-@given(lengths=st.lists(st.integers(1, 100), min_size=1, max_size=20), labels=st.booleans())
+@given(lengths=st.lists(st.integers(1, 100), min_size=1, max_size=20))
 def test_every_successor_is_predicted_once_and_only_from_its_own_sequence(
-    lengths: list[int], labels: bool
+    lengths: list[int],
 ) -> None:
-    rows = Packed(Sentences(lengths, labels), capacity=24, seed=1)
+    rows = rows_of(lengths, 24, 1)
     batch = PackedBatch.stack([rows[3, row] for row in range(len(rows))])
     pairs = [(int(a), int(b)) for a, b in zip(batch.ids.flatten(), batch.labels.flatten(), strict=True)]
     predicted = sorted(pair for pair in pairs if pair[1] != IGNORED)
@@ -84,7 +89,7 @@ def test_bounds_come_in_few_sizes_for_devices_that_compile_each() -> None:
     sizes, counts = set(), set()
     for seed in range(40):
         lengths = torch.randint(1, 60, (64,), generator=torch.Generator().manual_seed(seed)).tolist()
-        rows = Packed(Sentences(lengths), capacity=64, seed=1)
+        rows = rows_of(lengths, 64, 1)
         batch = PackedBatch.stack([rows[0, row] for row in range(16)])
         bounds = batch.cu_seqlens
         assert len(bounds) > sum(map(len, batch.lengths)) and (bounds.diff() >= 0).all()
@@ -95,7 +100,7 @@ def test_bounds_come_in_few_sizes_for_devices_that_compile_each() -> None:
 
 def test_rows_are_a_function_of_seed_and_epoch_and_equally_many() -> None:
     lengths = [3, 3, 3, 7, 7, 2, 2, 2, 9, 5] * 4
-    one, other = (Packed(Sentences(lengths), capacity=10, seed=2) for _ in range(2))
+    one, other = (rows_of(lengths, 10, 2) for _ in range(2))
     there = [one.row(epoch, row) for epoch in (0, 1, 2) for row in range(len(one))]
     back = [other.row(epoch, row) for epoch in (2, 1, 0) for row in range(len(other))]
     size = len(one)
@@ -103,37 +108,30 @@ def test_rows_are_a_function_of_seed_and_epoch_and_equally_many() -> None:
     assert there[:size] != there[size : 2 * size]
 
 
-def test_what_is_longer_than_a_row_is_chunked_truncated_dropped_or_refused() -> None:
+def test_what_is_longer_than_a_row_is_cut() -> None:
     assert [(p.start, p.stop, p.ends) for p in cut([10], 4)] == [(0, 4, False), (4, 8, False), (8, 10, True)]
-    assert [(p.start, p.stop, p.ends) for p in cut([10, 0], 4, "truncate")] == [(0, 4, True)]
-    assert [p.sample for p in cut([10, 3], 4, "drop")] == [1]
-    with pytest.raises(UserError, match="sample 0 has 10 tokens and a row 4"):
-        cut([10, 3], 4, "refuse")
-    with pytest.raises(UserError, match="did you mean 'chunk'"):
-        cut([10], 4, "chunks")
     with pytest.raises(UserError, match="none is left to pack"):
-        Packed(Sentences([10]), capacity=4, seed=0, longer="drop")
+        rows_of([0], 4, 0)
     with pytest.raises(UserError, match="0 to 3"):
         pack([0, 3], 4)
 
 
-@given(lengths=LENGTHS, ranks=st.integers(1, 8), cost=st.sampled_from(["tokens", "attention"]))
-def test_work_is_dealt_evenly_and_samples_equally(lengths: list[int], ranks: int, cost: str) -> None:
-    dealt = balance(lengths, ranks, cost)
-    assert sorted(sample for share in dealt for sample in share) == list(range(len(lengths)))
-    assert max(map(len, dealt)) <= -(-len(lengths) // ranks)
-    power = 1 if cost == "tokens" else 2
-    work = [sum(lengths[s] ** power for s in share) for share in dealt]
-    assert len(lengths) % ranks or max(work) - min(work) <= max(lengths) ** power
+@given(costs=LENGTHS, ranks=st.integers(1, 8))
+def test_work_is_dealt_evenly_and_samples_equally(costs: list[int], ranks: int) -> None:
+    dealt = deal(costs, ranks)
+    assert sorted(sample for share in dealt for sample in share) == list(range(len(costs)))
+    assert max(map(len, dealt)) <= -(-len(costs) // ranks)
+    work = [sum(costs[s] for s in share) for share in dealt]
+    assert len(costs) % ranks or max(work) - min(work) <= max(costs)
 
 
 def test_balancing_is_better_than_taking_turns() -> None:
     lengths = [100, 90, 10, 10, 50, 40, 60, 40]
-    assert sorted(sum(lengths[s] for s in share) for share in balance(lengths, 2)) == [200, 200]
+    assert sorted(sum(lengths[s] for s in share) for share in deal(lengths, 2)) == [200, 200]
 
 
 def test_a_truncated_or_reshaped_batch_keeps_its_sequences_apart() -> None:
-    rows = Packed(Sentences([5, 4, 3, 9, 3]), capacity=12, seed=0)
+    rows = rows_of([5, 4, 3, 9, 3], 12, 0)
     batch = PackedBatch.stack([rows[0, 0], rows[0, 1]])
     short = batch.truncated(8)
     assert short.ids.shape == (2, 8) and all(sum(row) == 8 for row in short.lengths)
@@ -150,7 +148,7 @@ def test_a_packed_llama_learns_what_a_padded_one_does(kernel: str, monkeypatch: 
     torch.manual_seed(0)
     network = llama_tiny(vocabulary=512, width=32, heads=4, kv_heads=2)
     lengths = [5, 17, 1, 9, 24, 3, 3, 12]
-    rows = Packed(Sentences(lengths), capacity=24, seed=0)
+    rows = rows_of(lengths, 24, 0)
     batch = PackedBatch.stack([rows[0, row] for row in range(len(rows))])
     kept = PackedBatch(batch.ids % 512, batch.labels % 512, batch.positions, batch.lengths)
     kept.labels[batch.labels == IGNORED] = IGNORED
@@ -175,7 +173,7 @@ def test_a_packed_llama_learns_what_a_padded_one_does(kernel: str, monkeypatch: 
 
 def test_ranks_share_the_rows_of_a_batch_by_their_work() -> None:
     lengths = [64, 32, 32, 16, 16, 16, 16, *[8] * 8, *[4] * 16]
-    rows = Packed(Sentences(lengths), capacity=64, seed=0)
+    rows = rows_of(lengths, 64, 0)
     how = {"seed": 3, "batch_size": 2, "world": 2}
     ranks = [list(ResumableSampler(len(rows), rank=rank, deal=rows.deal, **how)) for rank in (0, 1)]
     alone = list(ResumableSampler(len(rows), seed=3, batch_size=4))
@@ -183,3 +181,30 @@ def test_ranks_share_the_rows_of_a_batch_by_their_work() -> None:
     assert sorted(first) == sorted(alone[:4]) and len(ranks[0]) == len(ranks[1])
     dealt = rows.deal(0, [index for _, index in alone[:4]], 2)
     assert [[index for _, index in rank[:2]] for rank in ranks] == dealt
+
+
+@given(st.integers(1, 500), st.integers(0, 5000), st.integers(1, 128), st.floats(1.05, 3))
+def test_buckets_rise_to_the_largest_length(smallest: int, more: int, multiple: int, growth: float) -> None:
+    largest = smallest + more
+
+    sizes = buckets_between(smallest, largest, multiple=multiple, growth=growth)
+
+    assert sizes == sorted(set(sizes))
+    assert all(size % multiple == 0 for size in sizes)
+    assert sizes[-1] - multiple < largest <= sizes[-1]
+    assert all(after <= max(before * growth, before + multiple) for before, after in pairwise(sizes))
+
+
+@given(st.integers(1, 1024))
+def test_a_length_goes_into_the_smallest_bucket_that_holds_it(length: int) -> None:
+    sizes = buckets_between(64, 1024)
+
+    found = bucket(length, sizes)
+
+    assert found >= length
+    assert not [size for size in sizes if length <= size < found]
+
+
+def test_a_length_above_all_buckets_is_refused() -> None:
+    with pytest.raises(ValueError, match="above the largest bucket, 8"):
+        bucket(9, [4, 8])
