@@ -70,10 +70,11 @@ def chosen_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
         target = getattr(import_module(module), name)
         made = target if isinstance(target, type) else get_type_hints(target).get("return")
         spelt = inspect.signature(made).parameters.values() if made else ()
-        own = set() if isinstance(target, type) else set(inspect.signature(target).parameters)
+        sized = inspect.signature(target).parameters
     except (ImportError, ValueError, AttributeError, NameError, TypeError):
         return arguments
     defaults = {parameter.name: parameter.default for parameter in spelt}
+    own = {name for name, parameter in sized.items() if parameter.default != defaults.get(name)}
     return {
         key: _chosen(value)
         for key, value in arguments.items()

@@ -6,15 +6,16 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from apps.remote_sensing.models.downstream.images import feature_maps, reflected, with_dates
-from apps.remote_sensing.models.downstream.network import OnEncoder
-from apps.remote_sensing.models.downstream.outline import (
+from apps.remote_sensing.models.downstream.features import (
     check_encoder,
+    feature_maps,
     freeze_idle,
     layers_of,
     patches_of_dates,
+    reflected,
+    with_dates,
 )
-from apps.remote_sensing.models.downstream.weights import HELD, encoder_maps
+from apps.remote_sensing.models.downstream.network import HELD, OnEncoder, encoder_maps
 from apps.remote_sensing.models.frames import frame_by_frame
 from core.checkpoints.keymap import KeyMap
 from core.errors import UserError, did_you_mean

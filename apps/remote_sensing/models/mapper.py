@@ -8,17 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apps.remote_sensing.models import prithvi
-from apps.remote_sensing.models.decoders import FCN, Decoder, Maps, Neck
-from apps.remote_sensing.models.downstream.images import feature_maps, reflected, with_dates
-from apps.remote_sensing.models.downstream.network import OnEncoder
-from apps.remote_sensing.models.downstream.outline import (
+from apps.remote_sensing.models.decoders import FCN, Decoder, FeatureShapes, Neck
+from apps.remote_sensing.models.downstream.features import (
     check_encoder,
     chosen_layers,
+    dates_of_a_patch,
+    feature_maps,
     freeze_idle,
-    of_one_date,
     patches_of_dates,
+    reflected,
+    with_dates,
 )
-from apps.remote_sensing.models.downstream.weights import HELD, encoder_maps, with_neck
+from apps.remote_sensing.models.downstream.network import HELD, OnEncoder, encoder_maps, with_neck
 from apps.remote_sensing.models.frames import Frames, check_frames, folded
 from apps.remote_sensing.models.prithvi_eo.segmenter import ConvolutionalHead
 from core.checkpoints.keymap import KeyMap
@@ -120,7 +121,7 @@ class Mapper(OnEncoder):
         freeze_idle(encoder, self.layers)
         self.slots = dates if apart else patches_of_dates(encoder, dates)
         stacked = self.slots if frames == "channels" else 1
-        maps = Maps(
+        maps = FeatureShapes(
             channels=tuple(layer.channels * stacked for layer in found),
             strides=tuple(layer.stride for layer in found),
             slots=stacked,
@@ -193,7 +194,7 @@ class Mapper(OnEncoder):
 
     @property
     def _fewest(self) -> int:
-        return of_one_date(self.encoder) * (2 if self.frames == "difference" else 1)
+        return dates_of_a_patch(self.encoder) * (2 if self.frames == "difference" else 1)
 
     def _enlarged(self, logits: Tensor, x: Tensor) -> Tensor:
         """Return logits at the padded image's size, cut to the image's own."""
@@ -222,7 +223,7 @@ def _check(
             raise UserError(f"Mapper: {name} is {value}; it must be at least 1")
     if not 0.0 <= dropout < 1.0:
         raise UserError(f"Mapper: dropout is {dropout}; it must be at least 0 and below 1")
-    span = of_one_date(encoder)
+    span = dates_of_a_patch(encoder)
     if apart and span > 1:
         raise UserError(
             f"Mapper: apart encodes each date alone, and a patch of the encoder spans {span} dates; leave "

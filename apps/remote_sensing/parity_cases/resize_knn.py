@@ -22,7 +22,7 @@ def run(case: Case) -> Mapping[str, Any]:
 
         results["output/seco_rgb"] = SECO_RGB.normalise(given["rgb"])
     if "zca_patches" in given:
-        from apps.remote_sensing.models.frozen.random_features import whitened
+        from apps.remote_sensing.models.frozen.untrained import whitened
 
         results["output/zca_filters"] = whitened(given["zca_patches"])
     if "x_train" in given:
@@ -31,12 +31,12 @@ def run(case: Case) -> Mapping[str, Any]:
 
 
 def _prepared(given: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    from apps.remote_sensing.models.frozen.random_features import RandomConvolutions, image_statistics
     from apps.remote_sensing.models.frozen.resizing import Preparation, resize
+    from apps.remote_sensing.models.frozen.untrained import Mosaiks, image_statistics
 
     image = given["image"]
     divided = Preparation(normalisation="divide", divisor=10000.0).normalise(image)
-    convolutions = RandomConvolutions(
+    convolutions = Mosaiks(
         image.shape[1],
         features=int(config.get("feat_features", 512)),
         kernel=int(config.get("feat_ks", 3)),

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneFacts
-from apps.remote_sensing.models.downstream.images import feature_maps
-from apps.remote_sensing.models.downstream.outline import patches_of_dates
+from apps.remote_sensing.models.downstream.features import feature_maps, patches_of_dates
 from apps.remote_sensing.models.frozen.features import encoder_of
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.predict.model import SceneModel

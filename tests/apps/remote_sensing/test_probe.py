@@ -19,11 +19,10 @@ from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.bigearthnet import BigEarthNet
 from apps.remote_sensing.data.readers.class_folders import ClassFolders
-from apps.remote_sensing.models.frozen.inputs import Given, OfStudy, OfWeights, prepared_for
-from apps.remote_sensing.models.frozen.random_features import image_statistics
+from apps.remote_sensing.models.frozen.inputs import OfStudy, OfWeights, prepared_for
 from apps.remote_sensing.models.frozen.resize_study import DATA_SETS
-from apps.remote_sensing.models.frozen.resizing import preparation_for, resize
-from apps.remote_sensing.models.frozen.untrained import ImageStatistics, Mosaiks
+from apps.remote_sensing.models.frozen.resizing import Preparation, preparation_for, resize
+from apps.remote_sensing.models.frozen.untrained import ImageStatistics, Mosaiks, image_statistics
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.prithvi import prithvi_tiny
 from apps.remote_sensing.models.softcon import Siamese, SoftConViT
@@ -130,7 +129,11 @@ def test_tables_and_figures_say_what_each_class_and_share_reached(folder, tmp_pa
 )  # fmt: skip
 def test_any_network_gives_one_row_a_scene(network, width, folder):
     task = Probing(
-        network(), methods=["knn"], scaled=[False], k=3, preparation=Given("divide", size=32, divisor=10000.0)
+        network(),
+        methods=["knn"],
+        scaled=[False],
+        k=3,
+        preparation=Preparation("divide", size=32, divisor=10000.0),
     )
     seen = []
     taken = task._taken
@@ -171,7 +174,7 @@ def test_images_that_the_data_module_normalised_are_refused_unless_nothing_more_
     with pytest.raises(UserError, match="data module normalises the images"):
         scored(Probing(vit()), data)
 
-    assert scored(Probing(vit(), preparation=Given()), data)["test_accuracy"] > 0.5
+    assert scored(Probing(vit(), preparation=Preparation()), data)["test_accuracy"] > 0.5
 
 
 def test_the_preparation_of_a_run_of_ours_is_that_of_its_data(folder, tmp_path):
@@ -255,8 +258,8 @@ def test_what_makes_no_probe_is_refused(options, said):
         (lambda: Probing(ImageStatistics(), k=19), "model.k is 19 and there are 18 training scenes"),
         (lambda: Probing(ImageStatistics(), shares=[0.1]), "share of 0.1"),
         (lambda: Probing(ImageStatistics(), layers=2), "leave model.layers out"),
-        (lambda: Probing(nn.Bilinear(1, 1, 1), preparation=Given()), "no features of images alone"),
-        (lambda: Probing(nn.Conv2d(3, 2, 1), preparation=Given()), "a row of features for each"),
+        (lambda: Probing(nn.Bilinear(1, 1, 1), preparation=Preparation()), "no features of images alone"),
+        (lambda: Probing(nn.Conv2d(3, 2, 1), preparation=Preparation()), "a row of features for each"),
         (lambda: Probing(nn.Conv2d(3, 2, 1)), "does not say what its weights were trained on"),
         (
             lambda: Probing(vit(), preparation=OfWeights(reflectance=1.0)),

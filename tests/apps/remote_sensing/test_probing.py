@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.remote_sensing.models.frozen.random_features import (
-    RandomConvolutions,
+from apps.remote_sensing.models.frozen.untrained import (
+    Mosaiks,
     image_statistics,
     patches_of,
     whitened,
@@ -191,7 +191,7 @@ def test_labels_of_one_image_are_fitted_at_once_as_they_would_be_one_by_one():
 
 def test_random_filters_follow_their_seed_and_take_both_signs():
     x = numbers(2, 3, 9, 7)
-    one, same, other = (RandomConvolutions(3, features=8, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (Mosaiks(3, features=8, seed=seed) for seed in (1, 1, 2))
     answers = torch.nn.functional.conv2d(x, one.weight) - 1.0
 
     features = one(x)
@@ -212,10 +212,10 @@ def test_filters_of_training_patches_are_whitened_twice():
     zca = vectors @ torch.diag((values + 1e-3).rsqrt()) @ vectors.T
 
     assert torch.allclose(whitened(patches).flatten(1).double(), rows @ zca @ zca.T, atol=1e-4)
-    assert RandomConvolutions(2, features=800, filters=whitened(patches))(numbers(1, 2, 5, 5)).shape == (
-        1,
-        800,
-    )
+    network = Mosaiks(2, features=800, patches="training")
+    network.learn_from(numbers(4, 2, 20, 20))
+    assert torch.equal(network.weight, whitened(patches))
+    assert network(numbers(1, 2, 5, 5)).shape == (1, 800)
 
 
 def test_statistics_of_an_image_stand_in_the_order_mean_deviation_maximum_minimum():
@@ -233,8 +233,8 @@ def test_statistics_of_an_image_stand_in_the_order_mean_deviation_maximum_minimu
         (lambda: fit_linear(torch.zeros(3, 2), torch.zeros(3).long()), "at least two"),
         (lambda: fit_linear(torch.zeros(3, 2), torch.zeros(2).long()), "3 rows of features and 2"),
         (lambda: fit_linear(torch.zeros(2, 2), torch.arange(2), strength=0.0), "above 0"),
-        (lambda: RandomConvolutions(3, features=7), "must be even"),
-        (lambda: RandomConvolutions(1, features=2)(torch.zeros(1, 1, 2, 9)), "fewer than a filter"),
+        (lambda: Mosaiks(3, features=7), "must be even"),
+        (lambda: Mosaiks(1, features=2)(torch.zeros(1, 1, 2, 9)), "fewer than a filter"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(wrong, message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from apps.remote_sensing.models.frozen.random_features import image_statistics
 from apps.remote_sensing.models.frozen.resize_study import DATA_SETS, WEIGHTS, preparation
+from apps.remote_sensing.models.frozen.untrained import image_statistics
 from core.errors import UserError
 from core.metrics.probe_table import LabelledFeatures, probe, share
 

@@ -14,29 +14,14 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.models.frozen import resize_study as study
-from apps.remote_sensing.models.frozen.resizing import Normalisation, Preparation, arranged, preparation_for
-from core.errors import UserError, did_you_mean
+from apps.remote_sensing.models.frozen.resizing import Binding, Preparation, arranged, preparation_for
+from core.data.checks import one_of
+from core.errors import UserError
 
-__all__ = ["Binding", "Given", "OfRun", "OfStudy", "OfWeights", "Prepared", "is_normalised", "prepared_for"]
+__all__ = ["OfRun", "OfStudy", "OfWeights", "Prepared", "is_normalised", "prepared_for"]
 
 _FAR = 30.0  # deviations from the mean beyond which half the pixels cannot be: their units are others
 _AT_ENDS = 0.95  # share of numbers that are cut off, beyond which nothing is left to see
-
-
-class Binding:
-    """How images are prepared for a network; subclasses are frozen dataclasses that a recipe names."""
-
-    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
-        """Return what is done to images whose bands are those named, in this order.
-
-        Raises:
-            UserError: If it cannot be told.
-        """
-        raise TypeError(f"{type(self).__name__} defines no preparation; name one of this module's classes")
-
-    def factor(self, network: nn.Module) -> float:
-        """Return what the data's numbers are multiplied by before that."""
-        return 1.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ class OfWeights(Binding):
         if any(math.isnan(number) for number in own.mean):
             raise UserError(
                 f"{type(network).__name__} has no statistics of some of its bands ({', '.join(bands)}); give "
-                "model.preparation apps.remote_sensing.models.frozen.inputs.Given with mean and std"
+                "model.preparation apps.remote_sensing.models.frozen.resizing.Preparation with mean and std"
             )
         return own
 
@@ -97,27 +82,14 @@ class OfStudy(Binding):
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
         """Return the study's preparation for these bands; those that the data set lacks stay as they are."""
-        found = study.preparation(self.weights, self.data)
-        about = study.DATA_SETS[self.data]
+        rule, about = study.preparation(self.weights, self.data), study.DATA_SETS[self.data]
         if self.normalisation is not None:
-            if self.normalisation not in ("divide", "standardise"):
-                choices = ("divide", "standardise")
-                raise UserError(
-                    f"model.preparation.normalisation is '{self.normalisation}'; it must be one of "
-                    f"{', '.join(choices)}{did_you_mean(self.normalisation, choices)}"
-                )
-            found = Preparation(
-                self.normalisation,  # type: ignore[arg-type]
-                size=found.size,
-                divisor=about.divisor,
-                mean=about.mean,
-                std=about.std,
-            )
-        if found.normalisation == "standardise":
-            numbers = dict(zip(about.bands, zip(about.mean, about.std, strict=True), strict=True))
-            mean, std = zip(*(numbers.get(band, (0.0, 1.0)) for band in bands), strict=True)
-            found = replace(found, mean=mean, std=std)
-        return found if self.size is None else replace(found, size=self.size)
+            one_of(("divide", "standardise"), room="model.preparation", normalisation=self.normalisation)
+            rule = Preparation(self.normalisation, size=rule.size, divisor=about.divisor)  # type: ignore[arg-type]
+        if rule.normalisation == "standardise":
+            mean, std = _by_band(about.bands, about.mean, about.std, bands)
+            rule = replace(rule, mean=mean, std=std)
+        return rule if self.size is None else replace(rule, size=self.size)
 
 
 @dataclass(frozen=True)
@@ -134,45 +106,12 @@ class OfRun(Binding):
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
         """Return the run's means and deviations, and the side to which it resized."""
-        pairs = zip(self.facts.mean, self.facts.std, strict=True)
-        numbers = dict(zip(self.facts.bands, pairs, strict=True))
-        mean, std = zip(*(numbers.get(band, (0.0, 1.0)) for band in bands), strict=True)
+        mean, std = _by_band(self.facts.bands, self.facts.mean, self.facts.std, bands)
         return Preparation("standardise", size=self.facts.resize, mean=mean, std=std)
 
     def factor(self, network: nn.Module) -> float:
         """Return the run's units over those of these data."""
         return self.facts.scale / self.scale
-
-
-@dataclass(frozen=True)
-class Given(Binding):
-    """A preparation spelt out; for the arguments see `Preparation`.
-
-    Args:
-        normalisation: What is done to the numbers.
-        size: Pixels of the shorter side.
-        crop: Side of the square that is cut from the centre after that.
-        resize_first: Whether numbers are changed after the size.
-        divisor: For `divide` and `clip`.
-        mean: Of each band of the network, in its order.
-        std: As `mean`.
-        low: As `mean`.
-        high: As `mean`.
-    """
-
-    normalisation: Normalisation = "none"
-    size: int | None = None
-    crop: int | None = None
-    resize_first: bool = True
-    divisor: float = 1.0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
-        """Return it."""
-        return Preparation(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -268,10 +207,19 @@ def prepared_for(
         raise UserError(
             "the data module normalises the images and the preparation of the weights would do it again "
             f"({preparation.normalisation}); give --data.normalise=none, or --model.preparation "
-            "apps.remote_sensing.models.frozen.inputs.Given to keep the data module's"
+            "apps.remote_sensing.models.frozen.resizing.Preparation to keep the data module's"
         )
     fill = binding.facts.fill if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
     return Prepared(preparation, given, wanted, binding.factor(network), float(fill))
+
+
+def _by_band(
+    names: Sequence[str], mean: Sequence[float], std: Sequence[float], wanted: Sequence[str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the statistics of the wanted bands; those that have none stay as they are."""
+    numbers = dict(zip(names, zip(mean, std, strict=True), strict=True))
+    means, stds = zip(*(numbers.get(band, (0.0, 1.0)) for band in wanted), strict=True)
+    return means, stds
 
 
 def is_normalised(facts: SceneFacts) -> bool:

@@ -7,9 +7,9 @@ weights here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +17,58 @@ from torch import Tensor, nn
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["SECO_RGB", "Normalisation", "Preparation", "arranged", "centre_crop", "preparation_for", "resize"]
+__all__ = [
+    "SECO_RGB",
+    "Binding",
+    "Normalisation",
+    "Preparation",
+    "arranged",
+    "centre_crop",
+    "preparation_for",
+    "resize",
+]
 
 Normalisation = Literal["none", "divide", "clip", "standardise", "min_max", "stretch", "eight_bit"]
 
-_NEEDS: dict[str, tuple[str, ...]] = {
-    "standardise": ("mean", "std"),
-    "min_max": ("low", "high"),
-    "stretch": ("low", "high", "mean", "std"),
-    "eight_bit": ("mean", "std"),
+# What each does to numbers x, and the statistics that it needs of each band.
+_RULES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
+    "none": ((), lambda x, divisor: x),
+    "divide": ((), lambda x, divisor: x / divisor),
+    "clip": ((), lambda x, divisor: (x / divisor).clamp(0, 1)),
+    "standardise": (("mean", "std"), lambda x, _, mean, std: (x - mean) / std),
+    "min_max": (("low", "high"), lambda x, _, low, high: (x - low) / (high - low)),
+    "stretch": (
+        ("low", "high", "mean", "std"),
+        lambda x, _, low, high, mean, std: (
+            (((x - low) / (high - low) * 255).clamp(0, 255) / 255 - mean) / std
+        ),
+    ),
+    "eight_bit": (
+        ("mean", "std"),
+        lambda x, _, mean, std: ((x - (mean - 2 * std)) / (4 * std) * 255).clamp(0, 255).trunc() / 255,
+    ),
 }
 
 
+class Binding:
+    """How images are prepared for a network; subclasses are frozen dataclasses that a recipe names."""
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return what is done to images whose bands are those named, in this order.
+
+        Raises:
+            UserError: If it cannot be told.
+        """
+        raise TypeError(f"{type(self).__name__} defines no preparation; name one of this module's classes")
+
+    def factor(self, network: nn.Module) -> float:
+        """Return what the data's numbers are multiplied by before that."""
+        return 1.0
+
+
 @dataclass(frozen=True)
-class Preparation:
-    """What is done to an image before a network sees it.
+class Preparation(Binding):
+    """What is done to an image before a network sees it, whatever its weights.
 
     Args:
         normalisation: `none`; `divide` by `divisor`; `clip` to [0, 1] after that; `standardise` by `mean` and
@@ -90,31 +127,19 @@ class Preparation:
             UserError: If statistics are missing, or not one for each band.
         """
         x = images if images.is_floating_point() else images.float()
-        mean, std, low, high = (self._along(name, x) for name in ("mean", "std", "low", "high"))
-        match self.normalisation:
-            case "divide":
-                return x / self.divisor
-            case "clip":
-                return (x / self.divisor).clamp(0, 1)
-            case "standardise":
-                return (x - mean) / std
-            case "min_max":
-                return (x - low) / (high - low)
-            case "stretch":
-                return (((x - low) / (high - low) * 255).clamp(0, 255) / 255 - mean) / std
-            case "eight_bit":
-                scaled = (x - (mean - 2 * std)) / (4 * std) * 255
-                return scaled.clamp(0, 255).trunc() / 255
-        return x
+        needed, rule = _RULES[self.normalisation]
+        return rule(x, self.divisor, *(self._along(name, x) for name in needed))
+
+    def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
+        """Return this."""
+        return self
 
     def _sized(self, images: Tensor) -> Tensor:
         sized = images if self.size is None else resize(images, self.size)
         return sized if self.crop is None else centre_crop(sized, self.crop)
 
-    def _along(self, name: str, x: Tensor) -> Any:
-        """Return a statistic as a tensor that broadcasts over images, if the normalisation needs it."""
-        if name not in _NEEDS.get(self.normalisation, ()):
-            return None
+    def _along(self, name: str, x: Tensor) -> Tensor:
+        """Return a statistic of the bands as a tensor that broadcasts over images."""
         numbers = getattr(self, name)
         if len(numbers) != x.shape[1]:
             raise UserError(

@@ -1,4 +1,7 @@
-"""What the layers of an encoder give: as it says itself in `layer_shapes`, or found on the meta device."""
+"""What an encoder's layers give, and how images fit it: whole patches, dates together or each on its own.
+
+The shapes of layers are what the encoder says in `layer_shapes`, or are found on the meta device.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,28 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.errors import UserError
 
 __all__ = [
-    "Layer",
+    "EncoderLayer",
     "check_encoder",
     "chosen_layers",
+    "dates_of_a_patch",
+    "feature_maps",
     "freeze_idle",
     "layers_of",
-    "of_one_date",
     "patches_of_dates",
+    "reflected",
+    "with_dates",
 ]
 
+_ONE_VALUE = "more than 1 value per channel"
 _WANTED = "such as Prithvi, SoftConViT, SoftConResNet50 or AnyBackbone"
 
 
 @dataclass(frozen=True)
-class Layer:
+class EncoderLayer:
     """What one layer gives.
 
     Args:
@@ -53,7 +61,7 @@ def check_encoder(encoder: nn.Module, *, where: str) -> None:
         )
 
 
-def layers_of(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
+def layers_of(encoder: nn.Module, numbers: Sequence[int]) -> list[EncoderLayer]:
     """Return what layers give.
 
     Args:
@@ -71,12 +79,12 @@ def layers_of(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
             raise UserError(
                 f"layers name {number}; {type(encoder).__name__} has {len(known)}, 0 to {len(known) - 1}"
             )
-    return [Layer(number, known[number][0], known[number][1:]) for number in numbers]
+    return [EncoderLayer(number, known[number][0], known[number][1:]) for number in numbers]
 
 
 def chosen_layers(
     encoder: nn.Module, layers: Sequence[int] | None, *, wanted: int, where: str
-) -> list[Layer]:
+) -> list[EncoderLayer]:
     """Return the layers that a decoder takes.
 
     Without a choice that is the last one, or four: at each quarter of a plain transformer's depth, or one for
@@ -150,17 +158,100 @@ def patches_of_dates(encoder: nn.Module, dates: int) -> int:
     return dates // patch[0] if isinstance(patch, tuple) else dates
 
 
-def of_one_date(encoder: nn.Module) -> int:
+def dates_of_a_patch(encoder: nn.Module) -> int:
     """Return how many dates a patch of the encoder spans."""
     patch = getattr(encoder, "patch", None)
     return int(patch[0]) if isinstance(patch, tuple) else 1
 
 
-def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[Layer]:
+def with_dates(x: Tensor) -> Tensor:
+    """Return images with an axis of dates, `(B, C, T, H, W)` of that or of `(B, C, H, W)`.
+
+    Raises:
+        UserError: If they are neither.
+    """
+    if x.ndim not in (4, 5):
+        raise UserError(
+            f"the network was given images of the shape {tuple(x.shape)}; it needs (B, C, T, H, W) or "
+            "(B, C, H, W)"
+        )
+    return x.unsqueeze(2) if x.ndim == 4 else x
+
+
+def reflected(x: Tensor, multiple: tuple[int, int]) -> Tensor:
+    """Return images whose sides are multiples, reflected at the bottom and on the right where they were not.
+
+    Small images are reflected as often as it takes.
+
+    Args:
+        x: `(..., H, W)`.
+        multiple: Of rows and of columns.
+    """
+    for axis, side in zip((-2, -1), multiple, strict=True):
+        length = x.shape[axis]
+        wanted = -(-length // side) * side
+        if wanted != length:
+            turn = max(length - 1, 1)
+            places = torch.arange(wanted, device=x.device).remainder(2 * turn)
+            places = torch.minimum(places, 2 * turn - places).clamp(max=length - 1)
+            x = x.index_select(axis, places)
+    return x
+
+
+def feature_maps(
+    encoder: Any,
+    x: Tensor,
+    *,
+    layers: Sequence[int],
+    time: Tensor | None,
+    location: Tensor | None,
+    apart: bool,
+) -> list[Tensor]:
+    """Return an encoder's features `(B, T * D, h, w)` for each layer, date by date.
+
+    Args:
+        encoder: With `feature_maps`.
+        x: `(B, C, T, H, W)`.
+        layers: Numbers of its layers.
+        time: `(B, T, 2)` or None.
+        location: `(B, 2)` or None.
+        apart: Whether each date is encoded as an image of its own.
+
+    Raises:
+        UserError: If the encoder takes no images of this size, or a batch norm has a single value to train
+            with.
+    """
+    samples = len(x)
+    if apart and x.shape[2] > 1:
+        if location is not None:
+            location = location.repeat_interleave(x.shape[2], dim=0)
+        x = frame_by_frame(x).unsqueeze(2)  # B C T H W -> (B T) C 1 H W
+        time = None if time is None else time.flatten(0, 1).unsqueeze(1)
+    try:
+        maps = encoder.feature_maps(x, layers=list(layers), time=time, location=location)
+    except AssertionError as error:  # of timm's transformers, which are built for one size
+        raise UserError(
+            f"{type(encoder).__name__} does not take images of {x.shape[-2]}x{x.shape[-1]} pixels ({error}); "
+            "give it options such as img_size or dynamic_img_size: true"
+        ) from error
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise UserError(
+            f"one sample of {x.shape[-2]}x{x.shape[-1]} pixels leaves a single value for each channel of a "
+            f"batch norm in {type(encoder).__name__}, which cannot be trained with; take larger images, more "
+            "samples in a batch, or keep the encoder frozen"
+        ) from error
+    return [joined(found, samples) for found in maps] if len(x) != samples else list(maps)
+
+
+def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[EncoderLayer]:
     rows, columns = _sides(encoder)
     maps, _ = _on_meta(encoder, numbers)
     return [
-        Layer(number, found.shape[1], (_stride(rows, found.shape[-2]), _stride(columns, found.shape[-1])))
+        EncoderLayer(
+            number, found.shape[1], (_stride(rows, found.shape[-2]), _stride(columns, found.shape[-1]))
+        )
         for number, found in zip(numbers, maps, strict=True)
     ]
 
@@ -173,7 +264,7 @@ def _on_meta(encoder: nn.Module, numbers: Sequence[int]) -> tuple[list[Tensor], 
         for name, p in wrapped.named_parameters()
     }
     buffers = {name: torch.empty_like(b, device="meta") for name, b in wrapped.named_buffers()}
-    dates = of_one_date(encoder)
+    dates = dates_of_a_patch(encoder)
     shape = (1, len(encoder.bands), dates, *_sides(encoder))  # type: ignore[arg-type]
     modes = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
