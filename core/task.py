@@ -150,7 +150,7 @@ class Task(LightningModule):
 
         None leaves MFU out, as where samples differ in their work.
         """
-        from core.tracking import count_flops
+        from core.tracking.flops import count_flops
 
         inputs = self.inputs(self.trainer.datamodule.train_set().__getitems__([(0, 0)]))  # type: ignore[attr-defined]
         return None if inputs is None else float(count_flops(self.network, inputs))
@@ -339,7 +339,7 @@ class Task(LightningModule):
         """Write `figure` once as PNG into the run folder and mirror it to the loggers."""
         if self.run_folder is None or not self.trainer.is_global_zero:
             return
-        from core.tracking import log_figure
+        from core.tracking.loggers import log_figure
 
         log_figure(self.trainer.loggers, self.run_folder, name, figure, step=self.global_step)
 
@@ -347,7 +347,7 @@ class Task(LightningModule):
         """Write pictures `(H, W, 3)` once as a GIF into the run folder and mirror it to the loggers."""
         if self.run_folder is None or not self.trainer.is_global_zero:
             return
-        from core.tracking import log_movie
+        from core.tracking.loggers import log_movie
 
         log_movie(self.trainer.loggers, self.run_folder, name, frames, step=self.global_step)
 

@@ -41,15 +41,11 @@ from core.resume import (
 from core.strategies.launch import Launch, devices_and_strategy
 from core.strategies.processes import RunProcesses, slurm_as_it_is
 from core.task import Task
-from core.tracking import (
-    FollowRun,
-    Profile,
-    ProfileSteps,
-    Throughput,
-    Tracking,
-    build_loggers,
-    progress_callbacks,
-)
+from core.tracking.loggers import RunRecord, build_loggers
+from core.tracking.profiler import Profile, ProfileSteps
+from core.tracking.progress import progress_callbacks
+from core.tracking.settings import Tracking
+from core.tracking.throughput import Throughput
 
 __all__ = ["Checkpoints", "Devices", "build_trainer", "describe"]
 
@@ -173,7 +169,7 @@ def build_trainer(
     terminal = sys.stdout.isatty()
     if bar is not False:
         callbacks += progress_callbacks(terminal=terminal)
-    callbacks.append(FollowRun(folder, tracking))
+    callbacks.append(RunRecord(folder, tracking))
     if arguments.get("logger") in (None, True):
         name = folder.parent.name
         arguments["logger"] = build_loggers(tracking, folder, name=name, config=config)

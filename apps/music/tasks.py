@@ -107,7 +107,7 @@ class LanguageModelling(Task):
 
         None where rows differ in their work: packed documents, a curriculum of lengths, dropped tokens.
         """
-        from core.tracking import count_flops
+        from core.tracking.flops import count_flops
 
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

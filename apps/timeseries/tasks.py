@@ -97,7 +97,7 @@ class Forecasting(Task):
 
     def flops_per_sample(self) -> float:
         """Return the FLOPs of a training step per window, counted on the meta device; MFU is made of it."""
-        from core.tracking import count_flops
+        from core.tracking.flops import count_flops
 
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         batch = data.train_set().__getitems__([(0, 0)])

@@ -281,11 +281,11 @@ def _disk() -> dict[str, dict[str, Any]]:
 
 def _tracking() -> dict[str, Any]:
     """Say whether a W&B key is known, and never which."""
-    from core.tracking.account import key_is_known
+    from core.tracking.settings import has_wandb_key
 
     return {
         "wandb": installed_version("wandb") or "missing",
-        "wandb_key": key_is_known(),
+        "wandb_key": has_wandb_key(),
         "wandb_mode": os.environ.get("WANDB_MODE", "") or "not set",
         "tensorboard": installed_version("tensorboard") or "missing",
     }

@@ -37,7 +37,8 @@ from core.errors import UserError
 from core.strategies.launch import rank_info, variables_kept
 from core.strategies.processes import RunProcesses
 from core.task import Task
-from core.tracking import finish, quiet
+from core.tracking.loggers import finish
+from core.tracking.progress import quiet
 from core.trainer import Devices, build_trainer, describe
 
 __all__ = ["run"]

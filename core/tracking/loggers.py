@@ -1,4 +1,4 @@
-"""The loggers of a run, built from what the recipe says, and figures handed to all of them."""
+"""The loggers of a run, built from what the recipe says, figures handed to all, and the report at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.loggers.tensorboard import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["build_loggers", "finish", "log_figure", "log_movie"]
+__all__ = ["RunRecord", "build_loggers", "finish", "log_figure", "log_movie"]
 
 
 def build_loggers(
@@ -59,19 +60,14 @@ def build_loggers(
                 "run pip install 'domainfm[tensorboard]'"
             )
         # An empty name and a version of ours: Lightning would make lightning_logs/version_0 otherwise.
-        loggers.append(
-            TensorBoardLogger(Path(folder), name="", version="tensorboard", default_hp_metric=False)
-        )
+        board = TensorBoardLogger(Path(folder), name="", version="tensorboard", default_hp_metric=False)
+        loggers.append(board)
     return loggers
 
 
 @rank_zero_only
 def log_figure(
-    where: Trainer | Iterable[Logger],
-    folder: str | os.PathLike[str],
-    name: str,
-    figure: Figure,
-    step: int,
+    where: Trainer | Iterable[Logger], folder: str | os.PathLike[str], name: str, figure: Figure, step: int
 ) -> Path | None:
     """Save a figure in the run folder and mirror that one file to the loggers; on ranks above 0 do nothing.
 
@@ -135,6 +131,47 @@ def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
             logger.finish(failed=failed)
         elif isinstance(logger, TensorBoardLogger):
             logger.finalize("failed" if failed else "success")
+
+
+class RunRecord(Callback):
+    """Rewinds `metrics.csv` to the step a resumed run goes on from, and ends fit and test with the report.
+
+    Args:
+        folder: The run folder.
+        tracking: What was asked for; `artifact` hands the best checkpoint to Weights & Biases when training
+            ends.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], tracking: Tracking) -> None:
+        super().__init__()
+        self.folder, self.tracking = Path(folder), tracking
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the rows that the restored state has not reached; a run that begins at 0 keeps every row."""
+        if trainer.global_step and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.rewind(trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand the best checkpoint over, or else the last, if asked."""
+        keepers = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        paths = [keeper.best_model_path for keeper in keepers] + [
+            keeper.last_model_path for keeper in keepers
+        ]
+        best = next((path for path in paths if path and Path(path).is_file()), None)
+        if self.tracking.artifact and best is not None:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_checkpoint(best)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the report: the last hook of a stage, so that tables and figures of the task are there."""
+        if self.tracking.report and stage in ("fit", "validate", "test") and trainer.is_global_zero:
+            from core.tracking.report import write_report
+
+            if self.folder.is_dir():
+                write_report(self.folder)
 
 
 def _pixels(path: Path) -> Any:

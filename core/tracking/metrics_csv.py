@@ -74,7 +74,10 @@ class MetricsCSV(Logger):
         columns = self._open()
         if not set(row) <= set(columns):
             rows = read_rows(self.path)
-            self._columns = _ordered([*columns, *row])
+            every = dict.fromkeys(
+                [*columns, *row]
+            )  # step and epoch first, the others as they were first seen
+            self._columns = sorted(every, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
             self._rewrite([*rows, row])
             return
         _append(self.path, _line([row.get(column, "") for column in columns]))
@@ -88,7 +91,8 @@ class MetricsCSV(Logger):
         """
         self._open()
         rows = read_rows(self.path)
-        kept = [row for row in rows if not _is_step(row.get("step")) or int(str(row["step"])) < steps_done]
+        steps = (_parsed(str(row.get("step"))) for row in rows)
+        kept = [row for row, step in zip(rows, steps, strict=True) if step is None or step < steps_done]
         if len(kept) < len(rows):
             self._rewrite(kept)
         return len(rows) - len(kept)
@@ -159,12 +163,6 @@ def _line(cells: list[object] | list[str]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _ordered(columns: list[str]) -> list[str]:
-    """Return the columns once each: step and epoch first, the others in the order they were first seen."""
-    first = [name for name in FIRST if name in columns]
-    return [*first, *(name for name in dict.fromkeys(columns) if name not in FIRST)]
-
-
 def _number(value: object) -> int | float:
     """Return a plain number that reads back exactly."""
     item = value.item() if hasattr(value, "item") else value
@@ -176,7 +174,3 @@ def _parsed(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
-
-
-def _is_step(cell: object) -> bool:
-    return str(cell).lstrip("-").isdigit()

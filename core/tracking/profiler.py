@@ -20,7 +20,7 @@ __all__ = ["Profile", "ProfileSteps"]
 
 @dataclass(frozen=True)
 class Profile:
-    """Which optimiser steps are profiled.
+    """Optimiser steps that are profiled.
 
     Attributes:
         steps: First step and the one after the last, as in `[10, 15]`; null profiles none. Leave the first
@@ -69,7 +69,7 @@ class ProfileSteps(Callback):
         self.settings, self.first, self.end = settings, *settings.steps
         self.folder = folder
         self._running: profile | None = None
-        self._place = folder / "profile"
+        self._folder = folder / "profile"
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -78,7 +78,7 @@ class ProfileSteps(Callback):
         if self._running is not None or not self.first <= trainer.global_step < self.end:
             return
         if trainer.world_size > 1:
-            self._place = self.folder / "profile" / f"rank{trainer.global_rank}"
+            self._folder = self.folder / "profile" / f"rank{trainer.global_rank}"
         self._running = profile(
             activities=activities(pl_module.device),
             profile_memory=self.settings.memory,
@@ -94,12 +94,11 @@ class ProfileSteps(Callback):
         if self._running is not None and trainer.global_step >= self.end:
             self._finish(pl_module.device)
             if trainer.is_global_zero:
-                print(f"profile of steps {self.first} to {self.end - 1}: {self._place}", flush=True)
+                print(f"profile of steps {self.first} to {self.end - 1}: {self._folder}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what there is if training ends first."""
-        if self._running is not None:
-            self._finish(pl_module.device)
+        self._finish(pl_module.device)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop; a profile of a step that failed says little."""
@@ -109,24 +108,23 @@ class ProfileSteps(Callback):
 
     def _finish(self, device: torch.device) -> None:
         running, self._running = self._running, None
-        assert running is not None
+        if running is None:
+            return
         if device.type != "cpu":
             torch.get_device_module(device.type).synchronize()
         running.stop()
-        self._place.mkdir(parents=True, exist_ok=True)
-        with replacing(self._place / "trace.json.gz") as temporary:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._folder / "trace.json.gz") as temporary:
             # the profiler compresses what ends in .gz
             packed = temporary.with_name(f"{temporary.name}.gz")
             running.export_chrome_trace(str(packed))
             packed.replace(temporary)
         events = running.key_averages(group_by_input_shape=self.settings.shapes)
         rows = [_row(event, device.type) for event in events]
-        top = self.settings.rows
-        by_time = sorted(rows, key=lambda row: -max(row["device_ms"], row["cpu_ms"]))[:top]
-        write_table(self._place / "operations.csv", by_time)
-        if self.settings.memory:
-            by_memory = sorted(rows, key=lambda row: -max(row["device_mib"], row["cpu_mib"]))[:top]
-            write_table(self._place / "memory.csv", by_memory)
+        tables = {"operations": "ms", **({"memory": "mib"} if self.settings.memory else {})}
+        for name, unit in tables.items():
+            ordered = sorted(rows, key=lambda row: -max(row[f"device_{unit}"], row[f"cpu_{unit}"]))
+            write_table(self._folder / f"{name}.csv", ordered[: self.settings.rows])
 
 
 def activities(device: torch.device) -> list[ProfilerActivity]:
@@ -137,15 +135,10 @@ def activities(device: torch.device) -> list[ProfilerActivity]:
 
 def _row(event: Any, device: str) -> dict[str, Any]:
     """Return one operation: calls, own milliseconds, and own MiB on the CPU and on the device."""
-    mib = 2**20
-    on_device = device != "cpu"
-    row = {
-        "operation": event.key,
-        "calls": event.count,
-        "cpu_ms": round(event.self_cpu_time_total / 1e3, 3),
-        "device_ms": round(event.self_device_time_total / 1e3, 3) if on_device else 0.0,
-        "cpu_mib": round(event.self_cpu_memory_usage / mib, 3),
-        "device_mib": round(event.self_device_memory_usage / mib, 3) if on_device else 0.0,
-    }
+    row: dict[str, Any] = {"operation": event.key, "calls": event.count}
+    for quantity, name, unit in (("time_total", "ms", 1e3), ("memory_usage", "mib", 2**20)):
+        row[f"cpu_{name}"] = round(getattr(event, f"self_cpu_{quantity}") / unit, 3)
+        own = 0.0 if device == "cpu" else getattr(event, f"self_device_{quantity}")
+        row[f"device_{name}"] = round(own / unit, 3)
     shapes = getattr(event, "input_shapes", None)
     return {**row, "shapes": str(shapes)} if shapes else row

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, one line per log interval in a pipe, no other noise."""
+"""Progress of a run: a bar on a terminal, one line per log interval in a pipe, no other noise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import sys
 import time
 import warnings
+from functools import partialmethod
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -102,17 +103,14 @@ class LineProgress(Callback):
         now = time.perf_counter()
         rate = self._samples / max(now - self._spoke - self._idle, 1e-9)
         per_step = (now - self._began) / max(step - self._first_step, 1)
-        left = None if total is None else per_step * (total - step)
         if trainer.is_global_zero:
-            print("  ".join(self._parts(trainer, outputs, step, total, rate, left)), flush=True)
+            left = [] if total is None else [f"eta {clock(per_step * (total - step))}"]
+            print("  ".join([*self._parts(trainer, outputs, step, total, rate), *left]), flush=True)
         self._spoke, self._samples, self._idle = time.perf_counter(), 0, 0.0
 
-    def _parts(
-        self, trainer: Trainer, outputs: Any, step: int, total: int | None, rate: float, left: float | None
-    ) -> list[str]:
+    def _parts(self, trainer: Trainer, outputs: Any, step: int, total: int | None, rate: float) -> list[str]:
+        epochs, epoch = trainer.max_epochs, trainer.current_epoch + 1
         parts = [f"step {step}" if total is None else f"step {step}/{total}"]
-        epochs = trainer.max_epochs
-        epoch = trainer.current_epoch + 1
         parts.append(f"epoch {epoch}/{epochs}" if epochs and epochs > 0 else f"epoch {epoch}")
         shown = {
             name.removesuffix("_step"): value
@@ -123,51 +121,26 @@ class LineProgress(Callback):
         if isinstance(loss, Tensor) and not any("loss" in name and "val" not in name for name in shown):
             shown = {"loss": float(loss), **shown}
         parts += [f"{name} {value:.4g}" for name, value in shown.items()]
-        parts.append(f"{f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} samples/s".replace(",", " "))
-        if left is not None:
-            parts.append(f"eta {clock(left)}")
-        return parts
+        speed = f"{rate:,.0f}".replace(",", " ") if rate >= 10 else f"{rate:.2g}"
+        return [*parts, f"{speed} samples/s"]
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of testing."""
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._spoke = time.perf_counter()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of predicting."""
-        self._spoke = time.perf_counter()
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def _count(self, stage: str, trainer: Trainer, *rest: Any) -> None:
         """Print a line every ten seconds."""
-        self._count("test", trainer, batch_idx, trainer.num_test_batches, dataloader_idx)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Print a line every ten seconds."""
-        self._count("predict", trainer, batch_idx, trainer.num_predict_batches, dataloader_idx)
-
-    def _count(
-        self, word: str, trainer: Trainer, batch_idx: int, totals: list[int | float], which: int
-    ) -> None:
+        _, _, _, batch_idx, loader = (*rest, 0)[:5]
         now = time.perf_counter()
+        _, _, _, batch_idx, loader = (*rest, 0)[:5]
         if now - self._spoke >= 10 and trainer.is_global_zero:
-            total = totals[which] if which < len(totals) else math.inf
-            print(f"{word} batch {batch_idx + 1}" + ("" if math.isinf(total) else f"/{total}"), flush=True)
+            totals = getattr(trainer, f"num_{stage}_batches")
+            total = totals[loader] if loader < len(totals) else math.inf
+            print(f"{stage} batch {batch_idx + 1}" + ("" if math.isinf(total) else f"/{total}"), flush=True)
             self._spoke = now
+
+    on_test_start = on_predict_start = _start
+    on_test_batch_end = partialmethod(_count, "test")
+    on_predict_batch_end = partialmethod(_count, "predict")
 
 
 def clock(seconds: float) -> str:

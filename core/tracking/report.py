@@ -23,12 +23,12 @@ import yaml
 
 from core.files import replacing
 from core.tracking.charts import HUES, chart, short
-from core.tracking.report_style import PAGE
 from core.tracking.settings import without_secrets
 
 __all__ = ["write_report"]
 
 FILE = "report.html"
+PAGE = Path(__file__).with_name(FILE)  # the frame and its style, light and dark
 PACKAGES = ("domainfm", "torch", "lightning", "numpy", "pandas", "xarray", "timm", "monai", "wandb")
 MOST_FIGURES = 24
 PICTURES = (".png", ".gif")
@@ -74,7 +74,7 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
         _section("Config", _config(folder)),
         _section("Versions", _pairs(_versions())),
     ]
-    page = Template(PAGE).substitute(
+    page = Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(title or folder.parent.name or folder.name),
         subtitle=escape(_subtitle(folder)),
         facts=_facts(rows, curves),

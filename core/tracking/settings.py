@@ -1,15 +1,20 @@
-"""What a run is followed with, as a recipe says it, and the removal of secrets from what is logged."""
+"""Settings of a run's tracking, the account that it may use, and the removal of secrets; without wandb."""
 
 from __future__ import annotations
 
+import netrc
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlparse
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Tracking", "without_secrets"]
+__all__ = ["Tracking", "has_wandb_key", "wandb_server", "without_secrets"]
 
 MODES = ("auto", "online", "offline", "off")
 
@@ -77,3 +82,20 @@ def without_secrets(value: object, *, key: str = "") -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)
+
+
+def wandb_server() -> str:
+    """Return the address of the tracker: the public one, or the user's own."""
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+
+
+def has_wandb_key() -> bool:
+    """Look for a key where wandb itself looks: the environment, then the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    named = os.environ.get("NETRC")
+    for file in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(str(file)).authenticators(urlparse(wandb_server()).hostname or ""):
+                return True
+    return False

@@ -1,4 +1,4 @@
-"""How fast and how steadily a run trains: samples per second, waiting for data, MFU, gradient norm."""
+"""Speed and steadiness of a run: samples per second, waiting for data, MFU, gradient norm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.backbones.gradient_norm import global_norm
 from core.tracking.flops import skeleton
 from core.tracking.peaks import compute_dtype, mfu, peak_flops
 
-__all__ = ["Throughput", "is_log_step", "log_interval", "replicas_of", "size_of", "slices_of"]
+__all__ = ["Throughput", "is_log_step", "log_interval", "replicas_of", "size_of"]
 
 
 class _Step(NamedTuple):
@@ -83,8 +83,6 @@ class Throughput(Callback):
         if stage == "fit" and trainer.world_size > 1 and isinstance(network, nn.Module):
             self._whole = skeleton(network)
 
-    # Position: what a checkpoint keeps.
-
     def state_dict(self) -> dict[str, Any]:
         """Return the samples seen."""
         return {"samples_seen": self.samples_seen}
@@ -93,35 +91,19 @@ class Throughput(Callback):
         """Go on counting from the checkpoint's samples."""
         self.samples_seen = int(state_dict["samples_seen"])
 
-    # The clock.
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew: the first step of a process is not counted."""
         self._steps.clear()
         self._norms.clear()
         self._forget_clock()
         self._warm = False
-        self._known_peak = self.peak
-        if self.peak is None:
-            self._known_peak = _peak(pl_module.device, str(trainer.precision))
+        self._known_peak = self.peak or _peak(pl_module.device, str(trainer.precision))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave validation out of the clock."""
-        self._forget_clock()
+    def _forget_clock(self, *_: Any) -> None:
+        """Leave validation, the writing of checkpoints and what happens between epochs out of the clock."""
+        self._began, self._ended, self._waited = None, None, 0.0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave validation out of the clock."""
-        self._forget_clock()
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Leave the writing of checkpoints out of the clock."""
-        self._forget_clock()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave what happens between epochs out of the clock."""
-        self._forget_clock()
+    on_validation_start = on_validation_end = on_train_epoch_end = on_save_checkpoint = _forget_clock  # type: ignore[assignment]
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -136,20 +118,15 @@ class Throughput(Callback):
     ) -> None:
         """Keep the gradients' norm on the device; clipping comes after this hook, unscaling before it."""
         if self.gradient_norm:
-            gradients = [
-                parameter.grad
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-                if parameter.grad is not None
-            ]
-            if gradients:
+            parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            if gradients := [parameter.grad for parameter in parameters if parameter.grad is not None]:
                 self._norms.append(global_norm(gradients))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the step, and log at log steps."""
-        logs = _logs_now(trainer)
+        logs = bool(trainer.loggers) and is_log_step(trainer)
         if logs and pl_module.device.type != "cpu":
             # Else the clock would stop when the work is queued, not when it is done.
             torch.get_device_module(pl_module.device.type).synchronize()
@@ -175,7 +152,9 @@ class Throughput(Callback):
             values["throughput/data_wait"] = sum(step.waited for step in self._steps) / seconds
             tokens = [int(step.tokens) for step in self._steps if step.tokens is not None]
             if tokens:
-                whole = sum(tokens) * slices_of(trainer) * replicas_of(trainer)
+                # a batch counts the tokens of its own slice only
+                slices = int(getattr(trainer.strategy, "axes", {}).get("context", 1))
+                whole = sum(tokens) * slices * replicas_of(trainer)
                 values["throughput/tokens_per_second"] = whole / seconds
             if self._known_peak and (flops := self._flops(pl_module)):
                 all_peaks = self._known_peak * trainer.world_size
@@ -199,9 +178,6 @@ class Throughput(Callback):
                 except (RuntimeError, NotImplementedError, TypeError, ValueError) as problem:
                     print(f"MFU is not shown: the network's FLOPs cannot be counted ({problem})")
         return self.flops_per_sample
-
-    def _forget_clock(self) -> None:
-        self._began, self._ended, self._waited = None, None, 0.0
 
 
 @contextmanager
@@ -246,24 +222,11 @@ def replicas_of(trainer: Trainer) -> int:
     return int(where["num_replicas"]) if where else trainer.world_size
 
 
-def slices_of(trainer: Trainer) -> int:
-    """Return how many processes hold a slice of each sequence; a batch counts its own slice's tokens only."""
-    return int(getattr(trainer.strategy, "axes", {}).get("context", 1))
-
-
 def _peak(device: torch.device, precision: str) -> float | None:
     """Return the table's peak of a run's device, or None for a CPU and for devices it does not hold."""
-    ask = (
-        None
-        if device.type == "cpu"
-        else getattr(torch.get_device_module(device.type), "get_device_name", None)
-    )
+    module = None if device.type == "cpu" else torch.get_device_module(device.type)
+    ask = getattr(module, "get_device_name", None)
     return None if ask is None else peak_flops(ask(device), compute_dtype(precision, device.type))
-
-
-def _logs_now(trainer: Trainer) -> bool:
-    """Tell whether Lightning writes this step's metrics: an optimiser step is done, and its turn has come."""
-    return bool(trainer.loggers) and is_log_step(trainer)
 
 
 def is_log_step(trainer: Trainer) -> bool:

@@ -16,8 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from core.errors import UserError
 from core.files import replacing
-from core.tracking.account import key_is_known, server
-from core.tracking.settings import without_secrets
+from core.tracking.settings import has_wandb_key, wandb_server, without_secrets
 
 __all__ = ["WandbLogger", "wandb_mode"]
 
@@ -198,13 +197,13 @@ def wandb_mode(wish: str) -> Literal["online", "offline"] | None:
     if wish == "off":
         return None
     if wish == "online":
-        if not key_is_known():
+        if not has_wandb_key():
             raise UserError(
                 "tracking.wandb is online but no key for Weights & Biases was found; "
                 "run 'wandb login', set WANDB_API_KEY, or set tracking.wandb to offline"
             )
         return "online"
-    return "online" if wish == "auto" and key_is_known() and _server_answers() else "offline"
+    return "online" if wish == "auto" and has_wandb_key() and _server_answers() else "offline"
 
 
 def _server_answers() -> bool:
@@ -212,7 +211,7 @@ def _server_answers() -> bool:
     import requests
 
     try:
-        requests.head(server(), timeout=3)
+        requests.head(wandb_server(), timeout=3)
     except requests.RequestException:
         return False
     return True

@@ -26,7 +26,7 @@ from core.accelerators.neuron import NeuronAccelerator, neuron_arguments, regist
 from core.cli import main
 from core.errors import UserError
 from core.resume.streams import capture, restore
-from core.tracking import read_metrics
+from core.tracking.metrics_csv import read_metrics
 
 SMALL = Path(__file__).parents[1] / "cli" / "small.yaml"
 # The wrapper tensors of the stand-in know no inference mode, which is torch's own matter and not a device's.

@@ -12,7 +12,7 @@ import torch
 
 from core.accelerators.choice import available
 from core.cli import main
-from core.tracking import read_metrics
+from core.tracking.metrics_csv import read_metrics
 
 SMALL = Path(__file__).parents[1] / "cli" / "small.yaml"
 NO_DROPOUT = ["--model.network.init_args.dropout=0", "--model.network.init_args.head_dropout=0"]

@@ -13,9 +13,9 @@ import pytest
 
 from core.errors import UserError
 from core.figures.style import new_figure, save_figure, style
-from core.tracking import Tracking, WandbLogger, build_loggers, finish, log_figure, log_movie
-from core.tracking.settings import without_secrets
-from core.tracking.wandb_logger import wandb_mode
+from core.tracking.loggers import build_loggers, finish, log_figure, log_movie
+from core.tracking.settings import Tracking, without_secrets
+from core.tracking.wandb_logger import WandbLogger, wandb_mode
 
 CONFIG = {
     "model": {"network": {"class_path": "apps.x.Net", "init_args": {"dropout": 0.4}}, "freq_token": 3},

@@ -11,7 +11,7 @@ import time
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from core.tracking import MetricsCSV, read_metrics
+from core.tracking.metrics_csv import MetricsCSV, read_metrics
 
 
 def test_rows_read_back_exactly_and_in_order(tmp_path):
@@ -91,7 +91,7 @@ def test_a_full_disk_is_an_error_and_not_a_broken_file(tmp_path):
 def test_rows_survive_kill_9(tmp_path):
     script = (
         "import itertools\n"
-        "from core.tracking import MetricsCSV\n"
+        "from core.tracking.metrics_csv import MetricsCSV\n"
         f"logger = MetricsCSV({str(tmp_path)!r})\n"
         "for step in itertools.count():\n"
         "    logger.log_metrics({'loss': step / 7}, step=step)\n"

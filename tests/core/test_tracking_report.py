@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from core.figures.movies import save_movie
 from core.figures.style import new_figure, save_figure, style
 from core.tables import write_table
-from core.tracking import MetricsCSV, write_report
 from core.tracking.charts import chart, nice_ticks, short
-from core.tracking.report import results_table
-from core.tracking.report_style import PAGE
+from core.tracking.metrics_csv import MetricsCSV
+from core.tracking.report import PAGE, results_table, write_report
 
 VOID = {"meta", "img", "line", "circle", "polyline", "polygon"}
 
@@ -129,7 +128,7 @@ def test_best_values_are_marked_among_rows_that_can_be_compared(page):
 
 
 def test_a_styles_strings_and_braces_are_closed():
-    css = PAGE[PAGE.index("<style>") : PAGE.index("</style>")]
+    css = PAGE.read_text().partition("<style>")[2].partition("</style>")[0]
 
     assert css.count("{") == css.count("}")
     assert [line for line in css.splitlines() if line.count('"') % 2] == []

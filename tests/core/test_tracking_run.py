@@ -15,21 +15,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.tracking import (
-    FollowRun,
-    LineProgress,
-    MetricsCSV,
-    Throughput,
-    Tracking,
-    build_loggers,
-    count_flops,
-    finish,
-    peak_flops,
-    progress_callbacks,
-    quiet,
-    read_metrics,
-)
-from core.tracking.progress import clock
+from core.tracking.flops import count_flops
+from core.tracking.loggers import RunRecord, build_loggers, finish
+from core.tracking.metrics_csv import MetricsCSV, read_metrics
+from core.tracking.peaks import peak_flops
+from core.tracking.progress import LineProgress, clock, progress_callbacks, quiet
+from core.tracking.settings import Tracking
+from core.tracking.throughput import Throughput
 
 
 @dataclass
@@ -171,9 +163,9 @@ def test_resumed_run_has_each_step_once_and_the_same_numbers(tmp_path):
     trainer(unbroken, Throughput(), max_epochs=2).fit(Tiny(), loader(), loader())
 
     keep = ModelCheckpoint(broken, every_n_train_steps=4, save_top_k=-1, filename="{step}")
-    parts = (Throughput(), FollowRun(broken, Tracking(report=False)), keep)
+    parts = (Throughput(), RunRecord(broken, Tracking(report=False)), keep)
     trainer(broken, *parts, max_steps=7, enable_checkpointing=True).fit(Tiny(), loader(), loader())
-    parts = (Throughput(), FollowRun(broken, Tracking(report=False)))
+    parts = (Throughput(), RunRecord(broken, Tracking(report=False)))
     trainer(broken, *parts, max_epochs=2).fit(Tiny(), loader(), loader(), ckpt_path=broken / "step=4.ckpt")
 
     def record(folder):
@@ -198,7 +190,7 @@ def test_progress_prints_one_line_per_interval_and_nothing_else(tmp_path, capfd)
 def test_a_fresh_process_says_nothing_but_its_lines(tmp_path):
     script = (
         "import torch\n"
-        "from core.tracking import LineProgress, quiet\n"
+        "from core.tracking.progress import LineProgress, quiet\n"
         "from lightning.pytorch import Trainer\n"
         "from lightning.pytorch.demos.boring_classes import BoringModel\n"
         "quiet()\n"
@@ -315,7 +307,7 @@ def test_artifact_and_report_end_a_run(tmp_path):
     loggers = build_loggers(tracking, tmp_path, name="tiny", config={"model": {"width": 4}})
     keep = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=4)
 
-    trainer(tmp_path, keep, FollowRun(tmp_path, tracking), logger=loggers, enable_checkpointing=True).fit(
+    trainer(tmp_path, keep, RunRecord(tmp_path, tracking), logger=loggers, enable_checkpointing=True).fit(
         Tiny(), loader(), loader()
     )
     finish(loggers)

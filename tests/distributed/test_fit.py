@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from in_process import dfm
 
-from core.tracking import read_metrics
+from core.tracking.metrics_csv import read_metrics
 
 RECIPE = """
 about: {system: llama}

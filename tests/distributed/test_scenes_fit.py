@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from in_process import dfm
 
-from core.tracking import read_metrics
+from core.tracking.metrics_csv import read_metrics
 
 NETWORKS = {
     "Segmentation": """

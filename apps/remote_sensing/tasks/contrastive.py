@@ -100,7 +100,7 @@ class ContrastivePretraining(SceneTask):
 
     def flops_per_sample(self) -> float:
         """Return the FLOPs of a training step per sample, counted on the meta device; MFU is made of it."""
-        from core.tracking import count_flops
+        from core.tracking.flops import count_flops
 
         encoder = self.network.encoder
         side = self.view or self.trainer.datamodule.train_set()[(0, 0)].image.shape[-1]  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import yaml
 from in_process import dfm
 
 from core.checkpoints.files import read_checkpoint
-from core.tracking import read_metrics
+from core.tracking.metrics_csv import read_metrics
 
 RECIPE = """
 about: {system: llama, test_after_fit: true}

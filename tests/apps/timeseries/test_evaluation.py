@@ -13,7 +13,7 @@ from apps.timeseries.data.module import Series
 from apps.timeseries.metrics.evaluation import Evaluation, opponents
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.tasks import Forecasting
-from core.tracking import count_flops
+from core.tracking.flops import count_flops
 
 
 def table(rows: int = 300, **columns: np.ndarray) -> pd.DataFrame:

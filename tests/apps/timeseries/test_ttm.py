@@ -16,7 +16,7 @@ from apps.timeseries.models.mixer.layers import _MLP, MixerSettings, TokenLinear
 from apps.timeseries.models.mixer.parts import scale_window
 from core.checkpoints.weights import load_weights
 from core.errors import UserError
-from core.tracking import count_flops
+from core.tracking.flops import count_flops
 
 SMALL: dict[str, Any] = {
     "context": 32,
