@@ -1,4 +1,4 @@
-"""What people in the field look at: true colour, label, map and doubt side by side; removed and put back."""
+"""Figures of the field: true colour, label, map and doubt side by side; what was removed and put back."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apps.remote_sensing.batch import IGNORE, SceneFacts
-from core.figures.lettering import headline, named, shortened, text_width, unlike, wrapped
-from core.figures.style import PALETTE, new_figure, style
+from core.figures.lettering import shortened, unlike
+from core.figures.panels import GREY, Panel, panels_figure
+from core.figures.style import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["class_colours", "composite", "examples_figure", "legend", "reconstruction_figure", "stretched"]
+__all__ = ["class_colours", "composite", "examples_figure", "reconstruction_figure", "stretched"]
 
 _TRUE = ("red", "green", "blue")
 _FALSE = (("nir_narrow", "nir_broad"), ("red",), ("green",))
-_GREY = (0.85, 0.85, 0.85)
-_SIDE = 2.3  # inches of a panel
-_SMALL = 7  # points below panels
 _ACROSS = 4  # panels side by side where scenes share a row
 _LISTED = 6  # labels of one scene that are spelt out
 _KNOWN = {
@@ -97,7 +95,7 @@ def composite(
     low, high = stretched(chosen, known) if limits is None else limits
     shown = (chosen - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
     picture = np.moveaxis(shown.clip(0, 1), 0, -1)
-    picture[~known] = _GREY
+    picture[~known] = GREY
     return picture
 
 
@@ -119,26 +117,13 @@ def examples_figure(examples: Sequence[Mapping[str, Any]], facts: SceneFacts, *,
         facts: Of the data module.
         title: Above everything.
     """
-    panels = [_panels(example, facts) for example in examples]
-    columns = max(len(row) for row in panels)
+    samples = [_panels(example, facts) for example in examples]
+    captions = [_caption(example, facts) for example in examples]
     mapped = any(_mapped(example, facts) for example in examples)
-    across = 1 if mapped else max(1, min(_ACROSS // columns, len(examples)))
-    rows = -(-len(examples) // across)
-    with style():
-        figure, axes = new_figure(rows, across * columns, width=max(_SIDE * across * columns + 0.4, 3.2))
-        captions = [_caption(figure, example, facts, inches=_SIDE - 0.15) for example in examples]
-        for axis in axes.ravel():
-            axis.set_axis_off()
-        for place, (shown, caption) in enumerate(zip(panels, captions, strict=True)):
-            row, first = place // across, place % across * columns
-            for axis, panel in zip(axes[row, first:], shown, strict=False):
-                _draw(figure, axis, panel, heading=row == 0)
-            _below(axes[row, first], caption)
-        if mapped and facts.target == "segmentation":
-            legend(figure, facts.classes, class_colours(facts.classes))
-        headline(figure, title)
-        _fit(figure, axes, examples)
-    return figure
+    across = 1 if mapped else max(1, min(_ACROSS // max(map(len, samples)), len(examples)))
+    classes = facts.classes if mapped and facts.target == "segmentation" else ()
+    palette = class_colours(classes)
+    return panels_figure(samples, captions, across=across, classes=classes, palette=palette, title=title)
 
 
 def reconstruction_figure(
@@ -151,56 +136,23 @@ def reconstruction_figure(
         facts: Of the data module.
         title: Above everything.
     """
-    lines = [(example, date) for example in examples for date in range(example["image"].shape[1])]
-    heads = ("scene", "seen", "predicted", "put together")
-    with style():
-        figure, axes = new_figure(len(lines), 4, width=9.4, height=2.3 * len(lines) + 0.8)
-        for row, (example, date) in enumerate(lines):
+    rows, captions = [], []
+    how = {"bands": facts.bands, "mean": facts.mean, "std": facts.std}
+    for example in examples:
+        dates = example["image"].shape[1]
+        for date in range(dates):
             image, made = (example[name][:, date].float().numpy() for name in ("image", "prediction"))
             valid, removed = (example[name][date].numpy() for name in ("valid", "removed"))
-            chosen = _denormalised(image, facts)[_places(facts.bands)]
-            options = {
-                "bands": facts.bands,
-                "mean": facts.mean,
-                "std": facts.std,
-                "limits": stretched(chosen, valid),
-            }
-            whole, guess = composite(image, valid=valid, **options), composite(made, **options)
+            limits = stretched(_denormalised(image, facts)[_places(facts.bands)], valid)
+            whole = composite(image, valid=valid, limits=limits, **how)
+            guess = composite(made, limits=limits, **how)
             seen, joined = whole.copy(), np.where(removed[..., None], guess, whole)
-            seen[removed] = _GREY
-            for column, (head, picture) in enumerate(zip(heads, (whole, seen, guess, joined), strict=True)):
-                axis = axes[row, column]
-                axis.imshow(picture, interpolation="nearest")
-                axis.set_axis_off()
-                if row == 0:
-                    axis.set_title(head)
-            dated = f", date {date + 1}" if example["image"].shape[1] > 1 else ""
-            text = f"{shortened(example['name'])}{dated}"
-            _below(axes[row, 0], wrapped(figure, text, inches=_SIDE - 0.15, size=_SMALL))
-        headline(figure, title)
-        _fit(figure, axes, examples)
-    return figure
-
-
-def legend(
-    figure: Figure, names: Sequence[str], colours: Sequence[tuple[int, int, int]], *, unknown: str = "unknown"
-) -> None:
-    """Set the colours of classes below everything, in as many columns as there is room for.
-
-    Args:
-        figure: Its width is final.
-        names: Of the classes.
-        colours: Red, green and blue of each, 0 to 255.
-        unknown: What grey stands for.
-    """
-    from matplotlib.patches import Patch
-
-    parts = [tuple(part / 255 for part in colour) for colour in colours]
-    labels = [*named(names), unknown]
-    patches = [Patch(color=part, label=label) for part, label in zip([*parts, _GREY], labels, strict=True)]
-    widest = max(text_width(figure, label, size=9) for label in labels)
-    columns = max(1, min(int((figure.get_figwidth() - 0.3) / (widest + 0.65)), len(patches), 7))
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns)
+            seen[removed] = GREY
+            heads = ("scene", "seen", "predicted", "put together")
+            pictures = (whole, seen, guess, joined)
+            rows.append([Panel(head, picture) for head, picture in zip(heads, pictures, strict=True)])
+            captions.append(shortened(example["name"]) + (f", date {date + 1}" if dates > 1 else ""))
+    return panels_figure(rows, captions, title=title)
 
 
 def _mapped(example: Mapping[str, Any], facts: SceneFacts) -> bool:
@@ -211,39 +163,37 @@ def _mapped(example: Mapping[str, Any], facts: SceneFacts) -> bool:
     return bool(facts.target == "segmentation")
 
 
-def _panels(example: Mapping[str, Any], facts: SceneFacts) -> list[dict[str, Any]]:
+def _panels(example: Mapping[str, Any], facts: SceneFacts) -> list[Panel]:
     image, valid = example["image"].float().numpy(), example["valid"].numpy()
     dates = image.shape[1]
-    panels = [
-        {
-            "head": f"date {date + 1}" if dates > 1 else "scene",
-            "picture": composite(
-                image[:, date], facts.bands, mean=facts.mean, std=facts.std, valid=valid[date]
-            ),
-        }
-        for date in range(dates)
-    ]
+    panels = []
+    for date in range(dates):
+        head = f"date {date + 1}" if dates > 1 else "scene"
+        how = {"mean": facts.mean, "std": facts.std, "valid": valid[date]}
+        panels.append(Panel(head, composite(image[:, date], facts.bands, **how)))
     if _mapped(example, facts):
         draw = _maps if facts.target == "segmentation" else _numbers
         panels += draw(example, facts, valid.any(0))
     return panels
 
 
-def _maps(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _maps(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[Panel]:
     """Return panels of classes and doubt; what was made of pixels without data is grey."""
     palette = np.asarray(class_colours(facts.classes), np.float32) / 255
-    panels: list[dict[str, Any]] = []
+    panels = []
     for head, known in (("label", np.ones_like(seen)), ("prediction", seen)):
         if example.get(head) is not None:
             classes = np.where(known, example[head].numpy(), IGNORE)
-            panels.append({"head": head, "picture": _coloured(classes, palette)})
+            picture = palette[classes.clip(min=0)]
+            picture[classes == IGNORE] = GREY
+            panels.append(Panel(head, picture))
     if example.get("uncertainty") is not None:
         doubt = np.where(seen, example["uncertainty"].float().numpy(), np.nan)
-        panels.append({"head": "doubt", "values": doubt, "map": "magma", "limits": (0.0, 1.0)})
+        panels.append(Panel("doubt", doubt, "magma"))
     return panels
 
 
-def _numbers(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _numbers(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[Panel]:
     """Return panels of numbers and their error; those that are unknown or without data are grey."""
     known = example["label"].float().numpy()
     made = np.where(seen, example["prediction"].float().numpy(), np.nan)
@@ -252,54 +202,19 @@ def _numbers(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.boo
     size = max(float(np.percentile(off, 98)), 1e-6) if off.size else 1.0
     finite = known[np.isfinite(known)] if np.isfinite(known).any() else made[np.isfinite(made)]
     limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    panels = [{"head": head, "values": values, "map": "viridis", "limits": limits}
-              for head, values in (("label", known), ("prediction", made))]  # fmt: skip
-    return [*panels, {"head": "error", "values": error, "map": "RdBu_r", "limits": (-size, size)}]
+    return [
+        Panel("label", known, limits=limits),
+        Panel("prediction", made, limits=limits),
+        Panel("error", error, "RdBu_r", (-size, size)),
+    ]
 
 
-def _draw(figure: Figure, axis: Any, panel: Mapping[str, Any], *, heading: bool) -> None:
-    from matplotlib import colormaps
-
-    if "picture" in panel:
-        axis.imshow(panel["picture"], interpolation="nearest")
-    else:
-        low, high = panel["limits"]
-        colours = colormaps[panel["map"]].with_extremes(bad=_GREY)
-        drawn = axis.imshow(panel["values"], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-        figure.colorbar(drawn, ax=axis, shrink=0.7, pad=0.02, anchor=(0.0, 0.5), panchor=False)
-    if heading:
-        axis.set_title(panel["head"])
-
-
-def _fit(figure: Figure, axes: NDArray[Any], examples: Sequence[Mapping[str, Any]]) -> None:
-    """Make the figure as high as its panels need at the width they have, so that no cell has gaps."""
-    shapes = [example["valid"].shape[-2:] for example in examples]
-    tall = max(min(max(height / width, 0.4), 2.5) for height, width in shapes)
-    for axis in axes.ravel():
-        axis.set_aspect("auto")
-    # first so high that all margins fit, which do not change with the height
-    figure.set_figheight(figure.get_figheight() + 10.0 + len(axes) * 3.0)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
-    box = axes[0, 0].get_position()
-    width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
-    figure.set_figheight(figure.get_figheight() + len(axes) * (tall * width - height))
-    for axis in axes.ravel():
-        axis.set_aspect("equal", anchor="S")
-
-
-def _below(axis: Any, text: str) -> None:
-    axis.annotate(text, (0, 0), (0, -4), xycoords="axes fraction", textcoords="offset points",
-                  fontsize=_SMALL, va="top", annotation_clip=False)  # fmt: skip
-
-
-def _caption(figure: Figure, example: Mapping[str, Any], facts: SceneFacts, *, inches: float) -> str:
+def _caption(example: Mapping[str, Any], facts: SceneFacts) -> str:
     """Return a scene's name and, without maps, what it is and what it was taken for."""
     text = shortened(example["name"])
     if example.get("prediction") is not None and not _mapped(example, facts):
         text += f"\n{_verdict(example.get('label'), example['prediction'], facts.classes)}"
-    return wrapped(figure, text, inches=inches, size=_SMALL)
+    return text
 
 
 def _verdict(label: Any, made: Any, classes: Sequence[str]) -> str:
@@ -323,12 +238,6 @@ def _verdict(label: Any, made: Any, classes: Sequence[str]) -> str:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{', '.join(names[:_LISTED]) or 'none'}{more}"
-
-
-def _coloured(classes: NDArray[Any], palette: NDArray[np.float32]) -> NDArray[np.float32]:
-    picture = palette[classes.clip(min=0)]
-    picture[classes == IGNORE] = _GREY
-    return picture
 
 
 def _places(bands: Sequence[str]) -> list[int]:

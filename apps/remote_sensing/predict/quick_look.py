@@ -59,8 +59,8 @@ def quick_look(
 
 
 def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: MapSettings) -> Figure:
-    from apps.remote_sensing.figures import legend
     from apps.remote_sensing.predict.model import FilledModel, NumbersModel
+    from core.figures.panels import class_legend
     from core.figures.style import new_figure
 
     scene, valid = _scene(paths, settings)
@@ -94,7 +94,7 @@ def _figure(made: SceneMap, paths: Sequence[Path], model: SceneModel, settings: 
         drawn = axis.imshow(panel["values"], cmap=panel["map"], vmin=low, vmax=high, interpolation="nearest")
         figure.colorbar(drawn, ax=axis, shrink=0.8)
     if classes:
-        legend(figure, classes, _palette(settings), unknown="no data")
+        class_legend(figure, classes, _palette(settings), unknown="no data")
     headline(figure, made.path.stem)
     return figure
 
