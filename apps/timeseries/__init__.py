@@ -17,7 +17,7 @@ INHERITED = ("context", "horizon")
 BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
 """Settings that bind a network to the number, the order and the roles of its channels."""
 
-_SOURCES = ("card", "sources", "weights", "samples", "test_sources", "held_out", "resolutions")
+_SOURCES = ("card", "mix", "windows.resolutions")
 _LAYOUT = ("time", "ids", "frequency")
 _ROLES = ("targets", "observable", "control", "conditional", "categorical", "static_categorical")
 

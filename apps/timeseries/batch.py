@@ -1,14 +1,20 @@
-"""The batch every time-series network is fed with."""
+"""The batch every time-series network is fed with, and what a checkpoint knows of its data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from apps.timeseries.data import frequency as rates
+from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.scaling import Scaler
 from core.data.batch import Batch
+from core.data.facts import Facts
+from core.metrics.conformal import Conformal
 
-__all__ = ["SeriesBatch"]
+__all__ = ["SeriesBatch", "SeriesFacts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +52,52 @@ class SeriesBatch(Batch):
         From an empty context nothing can be forecast, so an error there says nothing of the forecaster.
         """
         return self.future_observed & self.past_observed.any(1, keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesFacts(Facts):
+    """What a forecaster must know of its data to forecast in the data's own units.
+
+    Attributes:
+        context: Rows the network sees.
+        horizon: Rows it forecasts.
+        roles: The columns by role.
+        univariate: Whether every channel was a series of its own, as one channel called `value`.
+        frequency: Sampling rate of all series; empty where they differ or it is not known.
+        scaler: Kind of the external scaler.
+        missing: How gaps in a context are filled.
+        categories: Categorical column to the words that its codes 0, 1, … stand for.
+        series: Id of a series to its channels' scalers, by name.
+        conformal: Quantiles of the validation's residuals, once there was a validation.
+    """
+
+    context: int
+    horizon: int
+    roles: Roles = field(default_factory=Roles)
+    univariate: bool = False
+    frequency: str = ""
+    scaler: str = "standard"
+    missing: str = "mask"
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    series: Mapping[str, Mapping[str, Scaler]] = field(default_factory=dict)
+    conformal: Conformal | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of a batch's channels."""
+        return ("value",) if self.univariate else self.roles.channels
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the channels that are forecast, the first ones."""
+        return ("value",) if self.univariate else self.roles.targets
+
+    @property
+    def exogenous(self) -> tuple[int, ...]:
+        """Positions of the channels whose future is known."""
+        return () if self.univariate else self.roles.exogenous
+
+    @property
+    def season(self) -> int:
+        """Rows in a season."""
+        return rates.season(self.frequency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,23 +14,104 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-__all__ = ["comparison_figure", "error_figure", "forecast_figure", "learning_rate_figure"]
+    from apps.timeseries.data.store import Track
+    from core.metrics.conformal import Conformal
+
+__all__ = [
+    "ForecastPanel",
+    "comparison_figure",
+    "error_figure",
+    "forecast_figure",
+    "learning_rate_figure",
+    "window_panel",
+]
 
 _MODEL, _BASELINES = PALETTE[0], PALETTE[1:]
 
 
+@dataclass(frozen=True)
+class ForecastPanel:
+    """One series' or channel's panel of `forecast_figure`.
+
+    Attributes:
+        title: Above the panel.
+        past: `(L,)` history.
+        prediction: `(H,)` forecast.
+        past_times: Stamps of the history; without them steps are counted, with 0 at the last known one.
+        times: Stamps of the forecast.
+        truth: `(H,)`, where it is known.
+        quantiles: Level to `(H,)`.
+        baselines: Name to `(H,)`.
+        unit: Of the values.
+    """
+
+    title: str
+    past: np.ndarray
+    prediction: np.ndarray
+    past_times: np.ndarray | None = None
+    times: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
+    baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unit: str = ""
+
+
+def window_panel(
+    track: Track,
+    name: str,
+    start: int,
+    *,
+    past: Tensor,
+    prediction: Tensor,
+    truth: Tensor,
+    baselines: Mapping[str, Tensor],
+    conformal: Conformal | None,
+) -> ForecastPanel:
+    """Return the panel of a window's first target in the data's own units, with its stamps.
+
+    Args:
+        track: The row of the series table.
+        name: The channel's name.
+        start: First row of the context.
+        past: `(L,)` scaled.
+        prediction: `(H,)` scaled.
+        truth: `(H,)` scaled.
+        baselines: Name to `(H,)` scaled.
+        conformal: Quantiles of the residuals.
+    """
+
+    def raw(values: Tensor) -> np.ndarray:
+        return track.scalers[0].invert(values.detach().double().cpu().numpy())
+
+    quantiles: dict[float, np.ndarray] = {}
+    if conformal is not None:
+        offsets = conformal.at((0.1, 0.9), horizon=len(prediction), channels=[name])[..., 0]
+        quantiles = {q: raw(prediction.cpu() + row) for q, row in zip((0.1, 0.9), offsets, strict=True)}
+    stamps = track.stamps(start, len(past) + len(prediction))
+    return ForecastPanel(
+        title=track.id
+        if track.channel is None and name == "value"
+        else f"{track.id}: {track.channel or name}",
+        past=raw(past),
+        prediction=raw(prediction),
+        past_times=None if stamps is None else stamps[: len(past)].to_numpy(),
+        times=None if stamps is None else stamps[len(past) :].to_numpy(),
+        truth=raw(truth),
+        quantiles=quantiles,
+        baselines={key: raw(values) for key, values in baselines.items()},
+    )
+
+
 def forecast_figure(
-    panels: Sequence[Mapping[str, Any]], *, title: str = "", unit: str = "", note: str = "", columns: int = 1
+    panels: Sequence[ForecastPanel], *, title: str = "", note: str = "", columns: int = 1
 ) -> Figure:
     """Draw one panel per series or channel: context, truth, forecast with bands, baselines.
 
     Args:
-        panels: Each with `title`; `past` `(L,)`; `prediction` `(H,)`; and where known `past_times` and
-            `times` (stamps, else steps are counted with 0 at the last known one), `truth` `(H,)`,
-            `quantiles` (level to `(H,)`), `baselines` (name to `(H,)`), `unit`.
+        panels: What is drawn.
         title: Above all panels.
-        unit: Of the values, where a panel names none.
         note: Small print above the legend, such as where the bands come from.
         columns: Panels side by side.
     """
@@ -38,7 +120,7 @@ def forecast_figure(
         rows = -(-len(panels) // columns)
         figure, axes = new_figure(rows, columns, width=8.5, height=0.9 + 2.5 * rows)
         for axis, panel in zip(axes.flat, panels, strict=False):
-            _draw_forecast(axis, panel, unit=str(panel.get("unit", unit)))
+            _draw_forecast(axis, panel)
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
         entries: dict[str, Any] = {}
@@ -166,51 +248,30 @@ def learning_rate_figure(
     return figure
 
 
-def _draw_forecast(axis: Axes, panel: Mapping[str, Any], *, unit: str) -> None:
-    past, prediction = np.asarray(panel["past"], dtype=float), np.asarray(panel["prediction"], dtype=float)
-    times, past_times = panel.get("times"), panel.get("past_times")
-    dated = times is not None and past_times is not None
-    before = np.asarray(past_times) if dated else np.arange(1 - len(past), 1)
-    after = np.asarray(times) if dated else np.arange(1, len(prediction) + 1)
-    bands = sorted(
-        (float(level), np.asarray(values, dtype=float))
-        for level, values in panel.get("quantiles", {}).items()
-    )
-    low = [(level, values) for level, values in bands if level < 0.5]
+def _draw_forecast(axis: Axes, panel: ForecastPanel) -> None:
+    past, prediction = np.asarray(panel.past, dtype=float), np.asarray(panel.prediction, dtype=float)
+    dated = panel.times is not None and panel.past_times is not None
+    before = np.asarray(panel.past_times) if dated else np.arange(1 - len(past), 1)
+    after = np.asarray(panel.times) if dated else np.arange(1, len(prediction) + 1)
+    low = sorted((level, values) for level, values in panel.quantiles.items() if level < 0.5)
     for number, (level, values) in enumerate(low):
-        upper = next((v for other, v in bands if abs(other + level - 1) < 1e-9), None)
-        if upper is not None and number in (
-            0,
-            len(low) // 2,
-        ):  # an outer and an inner band are enough to read
+        upper = next((v for other, v in panel.quantiles.items() if abs(other + level - 1) < 1e-9), None)
+        if upper is not None and number in (0, len(low) // 2):  # an outer and an inner band are enough
+            label = f"{round(100 * (1 - 2 * level))} % band"
             alpha = 0.16 if number == 0 else 0.24
-            axis.fill_between(
-                after,
-                values,
-                upper,
-                color=_MODEL,
-                alpha=alpha,
-                linewidth=0,
-                label=f"{round(100 * (1 - 2 * level))} % band",
-            )
+            axis.fill_between(after, values, upper, color=_MODEL, alpha=alpha, linewidth=0, label=label)
     axis.plot(before, past, color=NEUTRAL, linewidth=1.1, label="history")
     joined, start = np.concatenate([before[-1:], after]), past[-1:]
-    for number, (name, values) in enumerate(panel.get("baselines", {}).items()):
+    for number, (name, values) in enumerate(panel.baselines.items()):
         colour = _BASELINES[number % len(_BASELINES)]
         axis.plot(after, values, color=colour, linewidth=1.1, linestyle=(0, (4, 2)), label=name)
-    if panel.get("truth") is not None:
-        truth = np.asarray(panel["truth"], dtype=float)
-        axis.plot(
-            joined[: len(truth) + 1],
-            np.concatenate([start, truth]),
-            color="#1F2933",
-            linewidth=1.2,
-            label="truth",
-        )
+    if panel.truth is not None:
+        truth = np.concatenate([start, np.asarray(panel.truth, dtype=float)])
+        axis.plot(joined[: len(truth)], truth, color="#1F2933", linewidth=1.2, label="truth")
     axis.plot(after, prediction, color=_MODEL, linewidth=1.8, label="forecast")
     axis.axvline(before[-1], color=NEUTRAL, linewidth=0.8, linestyle=(0, (1, 2)))
-    axis.set_title(str(panel.get("title", "")))
-    axis.set_ylabel(unit)
+    axis.set_title(panel.title)
+    axis.set_ylabel(panel.unit)
     axis.margins(x=0.01)
     if dated:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from apps.timeseries import BINDING
-from apps.timeseries.batch import SeriesBatch
-from apps.timeseries.metrics.evaluation import Evaluation, Opponent, opponents, panel
-from apps.timeseries.metrics.scores import DECILES
+from apps.timeseries.batch import SeriesBatch, SeriesFacts
+from apps.timeseries.figures import ForecastPanel, window_panel
+from apps.timeseries.metrics.evaluation import DECILES, Evaluation, Units
+from apps.timeseries.metrics.opponents import Opponent, opponents
 from core.errors import UserError
 from core.metrics.conformal import Conformal, Residuals
 from core.optim import LRFinderResult
@@ -35,6 +35,8 @@ class Forecasting(Task):
         task: See `core.task.Task`.
     """
 
+    facts_type = SeriesFacts
+
     def __init__(
         self,
         network: nn.Module,
@@ -49,40 +51,37 @@ class Forecasting(Task):
         self._residuals = Residuals()
         self._evaluation: Evaluation | None = None
         self._opponents: list[Opponent] = []
-        self._drawn: list[dict[str, Any]] = []
+        self._drawn: list[ForecastPanel] = []
         self._shown: set[int] = set()
         self._offsets: Tensor | None = None
-        self._targets = 0  # from the data's facts, once: they are made anew at every look
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    @property
+    def _targets(self) -> int:
+        return len(self.facts.targets)
+
+    def check_facts(self, facts: SeriesFacts) -> None:
         """Refuse windows of other sizes than the network's.
 
         Raises:
             UserError: Naming both values.
         """
         network = self.network
-        for name, own, given in (
-            ("context", getattr(network, "context", None), facts["context"]),
-            ("horizon", getattr(network, "kept", None), facts["horizon"]),
+        context, horizon = getattr(network, "context", None), getattr(network, "kept", None)
+        for name, size, wrong in (
+            ("context", context, context is not None and facts.context < context),
+            ("horizon", horizon, horizon is not None and facts.horizon != horizon),
         ):
-            wrong = own is not None and (given < own if name == "context" else given != own)
             if wrong:
                 raise UserError(
-                    f"the network's {name} is {own} and data.{name} is {given};"
-                    f" give --data.{name}={own}, or a network of that size"
+                    f"the network's {name} is {size} and data.{name} is {getattr(facts, name)};"
+                    f" give --data.{name}={size}, or a network of that size"
                 )
-        settings = getattr(network, "settings", {})
-        bound = any(settings.get(name) for name in BINDING)
-        if bound and network.channels != len(facts["channels"]):
+        settings, channels = getattr(network, "settings", {}), facts.channels
+        if any(settings.get(name) for name in BINDING) and network.channels != len(channels):
             raise UserError(
                 f"the network is built for {network.channels} channels and the data has "
-                f"{len(facts['channels'])} ({', '.join(facts['channels'][:8])}); set model.network.channels"
+                f"{len(channels)} ({', '.join(channels[:8])}); set model.network.channels"
             )
-
-    def setup(self, stage: str) -> None:
-        """Take the data's facts, as every task does, and the number of targets."""
-        super().setup(stage)
-        self._targets = int(self.trainer.datamodule.facts["targets"])  # type: ignore[attr-defined]
 
     def rate_found(self, result: LRFinderResult) -> None:
         """Draw the learning-rate finder's curve."""
@@ -140,27 +139,33 @@ class Forecasting(Task):
     def on_validation_epoch_end(self) -> None:
         """Keep the quantiles of the residuals, per step of the horizon, where prediction finds them."""
         if len(self._residuals) and not self.trainer.sanity_checking:
-            facts = self.trainer.datamodule.facts  # type: ignore[attr-defined]
-            names = facts["channels"][: facts["targets"]]
-            self.normaliser.update({"conformal": self._residuals.conformal(channels=names).state()})
+            self.normaliser.learn(conformal=self._residuals.conformal(channels=self.facts.targets))
         self._residuals.reset()
 
     def on_test_start(self) -> None:
         """Fit the baselines on the training rows, once."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data, facts = self.trainer.datamodule, self.facts  # type: ignore[attr-defined]
         loaders = self.trainer.test_dataloaders
         loaders = loaders if isinstance(loaders, list) else [loaders]
-        self._evaluation = Evaluation(data, windows=sum(len(loader.dataset) for loader in loaders))
-        self._offsets = None
-        stored = self.normaliser.get("conformal")
-        if stored is not None:
-            conformal = Conformal.from_state(stored)
-            self._offsets = conformal.at(
-                DECILES, horizon=data.horizon, channels=self._evaluation.scores.channels
-            )
-        self._opponents, self._drawn, self._shown = [], [], set()
+        self._evaluation = Evaluation(
+            Units(data.built, len(facts.targets)),
+            horizon=facts.horizon,
+            channels=facts.targets,
+            windows=sum(len(loader.dataset) for loader in loaders),
+        )
+        self._opponents, self._drawn, self._shown, self._offsets = [], [], set(), None
+        conformal = self._conformal
+        if conformal is not None:
+            self._offsets = conformal.at(DECILES, horizon=facts.horizon, channels=facts.targets)
         if self.baselines:
-            self._opponents = opponents(data, trained=self.trained_baselines)
+            self._opponents = opponents(
+                data.built,
+                data.trained_rows,
+                context=facts.context,
+                horizon=facts.horizon,
+                targets=len(facts.targets),
+                learned=self.trained_baselines,
+            )
 
     def test_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Score the network and every baseline on the same windows."""
@@ -221,6 +226,10 @@ class Forecasting(Task):
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__).upper()
 
+    @property
+    def _conformal(self) -> Conformal | None:
+        return self.normaliser.facts.conformal if self.normaliser.known else None
+
     def _inputs(self, batch: SeriesBatch, *, labels: bool) -> dict[str, Tensor | None]:
         known = labels or bool(getattr(self.network, "exogenous", ()))
         return {
@@ -240,8 +249,8 @@ class Forecasting(Task):
         self, batch: SeriesBatch, prediction: Tensor, target: Tensor, past: Tensor, seen: Tensor
     ) -> None:
         """Keep windows for the figure: the first of each series, until there are enough."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        wanted = min(self.examples, len(data.tracks))
+        tracks = self.trainer.datamodule.tracks  # type: ignore[attr-defined]
+        wanted = min(self.examples, len(tracks))
         if len(self._drawn) >= wanted or not self.trainer.is_global_zero:
             return
         naive = next((baseline for baseline in self._opponents if baseline.name == "seasonal naive"), None)
@@ -249,22 +258,21 @@ class Forecasting(Task):
             if number in self._shown or len(self._drawn) >= wanted:
                 continue
             self._shown.add(number)
-            one = slice(row, row + 1)
+            window = slice(row, row + 1)
             guesses = {}
             if naive is not None:
-                guesses[naive.name] = naive.predict(past[one], seen[one], batch.series[one])[0, :, 0]
-            self._drawn.append(
-                panel(
-                    data,
-                    number,
-                    int(batch.start[row]),
-                    past=past[row, :, 0],
-                    prediction=prediction[row, :, 0],
-                    truth=target[row, :, 0],
-                    baselines=guesses,
-                    conformal=self.normaliser.get("conformal"),
-                )
+                guesses[naive.name] = naive.predict(past[window], seen[window], batch.series[window])[0, :, 0]
+            panel = window_panel(
+                tracks[number],
+                self.facts.channels[0],
+                int(batch.start[row]),
+                past=past[row, :, 0],
+                prediction=prediction[row, :, 0],
+                truth=target[row, :, 0],
+                baselines=guesses,
+                conformal=self._conformal,
             )
+            self._drawn.append(panel)
 
 
 _LOGGED = ("MSE", "MAE", "MASE", "sMAPE", "WQL")

@@ -3,15 +3,15 @@
 Residuals `truth - forecast` on windows that training never saw give, for each step of the horizon and each
 channel, the offsets to add to a new point forecast. All is in the externally scaled units of a series (its
 own mean 0, scale 1), so that offsets learnt on one series serve another of any magnitude. Kept as plain
-tensors, inside the normaliser.
+tensors, inside the facts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class Conformal:
     source: str
     symmetric: bool = False
     levels: tuple[float, ...] = GRID
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
 
     @classmethod
     def from_residuals(
@@ -96,29 +98,6 @@ class Conformal:
         """Return the source in words, saying so where steps beyond the stored horizon are extrapolated."""
         stored = self.offsets.shape[1]
         return self.source if horizon <= stored else f"{self.source}, extrapolated beyond step {stored}"
-
-    def state(self) -> dict[str, Any]:
-        """Return plain containers and tensors, for a checkpoint."""
-        return {
-            "offsets": self.offsets,
-            "windows": self.windows,
-            "channels": list(self.channels),
-            "source": self.source,
-            "symmetric": self.symmetric,
-            "levels": list(self.levels),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Conformal:
-        """Undo `state`."""
-        return cls(
-            offsets=torch.as_tensor(state["offsets"]),
-            windows=int(state["windows"]),
-            channels=tuple(state["channels"]),
-            source=str(state["source"]),
-            symmetric=bool(state["symmetric"]),
-            levels=tuple(state["levels"]),
-        )
 
     def _row(self, level: float) -> int:
         """Return the row of a level: its own, else the next one outwards, else the outermost."""

@@ -184,24 +184,37 @@ OPTIONS = {
     "no checkpoint kept": (["--checkpoints.keep=0"], ["checkpoints.keep is 0"]),
     "tracker in a mode of no kind": (["--tracking.wandb=ofline"], ["tracking.wandb", "ofline"]),
     "no thread": (["--cpu.threads=0"], ["threads", "0", "at least 1"]),
-    "two kinds of data": (["--data.card=ett_h1"], ["data.card", "data.sources", "only one of"]),
-    "shares that do not sum to 1": (["--data.fractions=[0.9,0.9,0.9]"], ["fractions", "sum to 1"]),
-    "few-shot share 0": (["--data.weights=null", "--data.few_shot=0"], ["few_shot is 0", "at most 1"]),
-    "missing handled in no known way": (["--data.missing=maks"], ["data.missing", "did you mean 'mask'?"]),
-    "one weight for two sources": (["--data.weights=[1.0]"], ["data.weights has 1", "2 sources"]),
+    "two kinds of data": (["--data.card=ett_h1"], ["data.card", "data.mix", "only one of"]),
+    "shares that do not sum to 1": (["--data.split.fractions=[0.9,0.9,0.9]"], ["fractions", "sum to 1"]),
+    "few-shot share 0": (
+        ["--data.mix.weights=null", "--data.split.few_shot=0"],
+        ["few_shot is 0", "at most 1"],
+    ),
+    "missing handled in no known way": (
+        ["--data.windows.missing=maks"],
+        ["data.windows.missing", "did you mean 'mask'?"],
+    ),
+    "one weight for two sources": (["--data.mix.weights=[1.0]"], ["data.mix.weights has 1", "2 sources"]),
     "monitor that nobody logs": (["--model.monitor=val_los"], ["val_los", "did you mean 'val_loss'?"]),
     "weights that are nowhere": (
         ["--model.weights=nowhere.ckpt"],
         ["weights nowhere.ckpt", "check the path"],
     ),
     "weights card misspelt": (["--model.weights=ttm-r2-512-69"], ["ttm-r2-512-69", "did you mean 'ttm-r2"]),
-    "embedded series misspelt": (["--data.test_sources=[embedded:nil]"], ["'nil'", "did you mean 'nile'?"]),
+    "embedded series misspelt": (
+        ["--data.mix.test_sources=[embedded:nil]"],
+        ["'nil'", "did you mean 'nile'?"],
+    ),
     "unknown data card": (
-        ["--data.sources=[ett_h3]", "--data.weights=null"],
+        ["--data.mix.sources=[ett_h3]", "--data.mix.weights=null"],
         ["ett_h3", "did you mean 'ett_h"],
     ),
     "test series among the training's": (
-        ["--data.sources=[embedded:nile]", "--data.weights=null", "--data.test_sources=[embedded:nile]"],
+        [
+            "--data.mix.sources=[embedded:nile]",
+            "--data.mix.weights=null",
+            "--data.mix.test_sources=[embedded:nile]",
+        ],
         ["nile", "training", "leave one of them out"],
     ),
 }
@@ -277,7 +290,13 @@ CSVS = {
 @pytest.mark.parametrize(("make", "fragments"), CSVS.values(), ids=CSVS)
 def test_csv_is_refused_in_training(refused, small, tmp_path, series, make, fragments):
     (tmp_path / "my.csv").write_bytes(make(series))
-    words = ["--data.path", "my.csv", "--data.pad_short=false", "--data.univariate=false", "--data.stride=1"]
+    words = [
+        "--data.path",
+        "my.csv",
+        "--data.windows.pad_short=false",
+        "--data.windows.univariate=false",
+        "--data.windows.stride=1",
+    ]
     refused([*DEMO, "--config", small, *words], *fragments)
 
 
@@ -293,7 +312,10 @@ def test_stray_word_among_decimal_commas_is_refused(refused, small, tmp_path):
         (["--data.path", "mine.csv"], ["there is no file 'mine.csv'", "did you mean 'my.csv'?"]),
         (["--data.path", "my.csv", "--data.targets", "laod"], ["no column 'laod'", "did you mean 'load'?"]),
         (["--data.path", "my.csv", "--data.time", "dates"], ["no column 'dates'", "did you mean 'date'?"]),
-        (["--data.path", "my.csv", "--data.borders", "etth"], ["borders is 'etth'", "did you mean 'ett_h'?"]),
+        (
+            ["--data.path", "my.csv", "--data.split.borders", "etth"],
+            ["borders is 'etth'", "did you mean 'ett_h'?"],
+        ),
         (["--data.path", "my.csv", "--data.frequency", "often"], ["frequency 'often'", "pandas"]),
         (["--data.path", "none"], ["the folder 'none' holds no .csv"]),
         (["--data.path", "my.docx"], ["my.docx", ".csv", ".parquet"]),
@@ -306,7 +328,7 @@ def test_data_file_is_refused(refused, small, tmp_path, series, words, fragments
     (tmp_path / "my.docx").write_bytes(b"PK")
     (tmp_path / "my.parquet").write_bytes(b"PAR1 and nothing else")
     (tmp_path / "none").mkdir()
-    refused([*DEMO, "--config", small, *words, "--data.univariate=false"], *fragments)
+    refused([*DEMO, "--config", small, *words, "--data.windows.univariate=false"], *fragments)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +493,7 @@ def test_card_is_refused_by_its_name(refused, tmp_path, monkeypatch, text, verb)
 
 
 def test_data_that_is_not_there_names_the_command_that_fetches_it(refused, small):
-    words = ["--data.sources=null", "--data.card=ett_h1", "--data.univariate=false"]
+    words = ["--data.mix.sources=null", "--data.card=ett_h1", "--data.windows.univariate=false"]
     refused([*DEMO, "--config", small, *words], "ett_h1", "dfm data fetch ett_h1")
 
 

@@ -100,7 +100,7 @@ def test_twenty_kills_at_random_moments_end_bit_by_bit_where_the_unbroken_run_en
 ):
     monkeypatch.syspath_prepend(HERE)
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    long = [*words, "--data.stride=2", "--checkpoints.every_n_steps=7", "--trainer.max_epochs=40"]
+    long = [*words, "--data.windows.stride=2", "--checkpoints.every_n_steps=7", "--trainer.max_epochs=40"]
     assert dfm(*long, "--runs", unbroken, watch(tmp_path / "unbroken.log")).code == 0
     log, draw, kills, again = tmp_path / "killed.log", random.Random(0), 0, []
 

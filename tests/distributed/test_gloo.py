@@ -30,7 +30,7 @@ def recipe(tmp_path) -> Path:
         "model": {
             "init_args": {"network": {"init_args": {"dropout": 0.0, "head_dropout": 0.0}}},
         },
-        "data": {"init_args": {"sources": ["embedded:sunspots+elnino"], "stride": 4}},
+        "data": {"init_args": {"mix": {"sources": ["embedded:sunspots+elnino"]}, "windows": {"stride": 4}}},
         "trainer": {"max_epochs": -1, "max_steps": STEPS, "limit_train_batches": 10, "limit_val_batches": 0},
         "cpu": {"threads": 1},
     }

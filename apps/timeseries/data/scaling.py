@@ -2,80 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from core.errors import UserError, did_you_mean
+from core.data.checks import one_of
 
-__all__ = ["SCALERS", "apply", "fit", "invert_channels", "of_channel"]
+__all__ = ["SCALERS", "Scaler", "fit_scaler"]
 
 SCALERS = ("standard", "minmax", "power", "none")
 
 
-def fit(values: np.ndarray, kind: str = "standard") -> dict[str, float]:
+@dataclass(frozen=True)
+class Scaler:
+    """Scaling of one channel: scaled = (x - mean) / scale.
+
+    Attributes:
+        mean: What is subtracted.
+        scale: What is divided by.
+        power: Exponent of the transform of Yeo and Johnson (2000) that comes before, or None.
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+    power: float | None = None
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return scaled values (float64)."""
+        if self.power is not None:
+            values = _power(values, self.power)
+        return (values - self.mean) / self.scale
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """Return values in the data's own units."""
+        raw = values * self.scale + self.mean
+        return raw if self.power is None else _unpower(raw, self.power)
+
+
+def fit_scaler(values: np.ndarray, kind: str = "standard") -> Scaler:
     """Return the scaler of one channel from its training rows, NaN left out.
+
+    A constant channel has scale 1, an empty one mean 0 and scale 1.
 
     Args:
         values: `(T,)` float64.
         kind: `"standard"` (mean, population standard deviation), `"minmax"` (to 0..1), `"power"` (Yeo and
             Johnson 2000, then standard) or `"none"`.
-
-    Returns:
-        `mean` and `scale`, so that scaled = (x - mean) / scale, and for `"power"` also `power`, the exponent
-        that is applied before. A constant channel has scale 1, an empty one mean 0 and scale 1.
     """
-    if kind not in SCALERS:
-        raise UserError(
-            f"scaler is '{kind}', but must be one of {', '.join(SCALERS)}{did_you_mean(kind, SCALERS)}"
-        )
+    one_of(SCALERS, room="data.windows", scaler=kind)
     observed = values[~np.isnan(values)] if np.isnan(values).any() else values
     if kind == "none" or not len(observed):
-        return {"mean": 0.0, "scale": 1.0}
+        return Scaler()
     low, high = float(observed.min()), float(observed.max())
     if low == high:
-        return {"mean": low, "scale": 1.0}
+        return Scaler(low)
     if kind == "minmax":
-        return {"mean": low, "scale": high - low}
+        return Scaler(low, high - low)
     if kind == "power":
         exponent = _fit_exponent(observed)
         powered = _power(observed, exponent)
-        return {"mean": float(powered.mean()), "scale": float(powered.std()) or 1.0, "power": exponent}
+        return Scaler(float(powered.mean()), float(powered.std()) or 1.0, exponent)
     mean = float(observed.mean())
     total = 0.0
     for first in range(0, len(observed), 1 << 18):  # in pieces: no temporary as long as the series
         piece = observed[first : first + (1 << 18)] - mean
         total += float(piece @ piece)
-    return {"mean": mean, "scale": float(np.sqrt(total / len(observed))) or 1.0}
-
-
-def apply(values: np.ndarray, scaler: Mapping[str, float]) -> np.ndarray:
-    """Return scaled values (float64)."""
-    if "power" in scaler:
-        values = _power(values, scaler["power"])
-    return (values - scaler["mean"]) / scaler["scale"]
-
-
-def of_channel(facts: Mapping[str, Any], channel: int) -> dict[str, float]:
-    """Return the scaler of one channel from a series' entry in `Series.facts["series"]`."""
-    found = {"mean": facts["mean"][channel], "scale": facts["scale"][channel]}
-    powers = facts.get("power")
-    return found if not powers or powers[channel] is None else {**found, "power": powers[channel]}
-
-
-def invert_channels(values: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
-    """Return `(..., C)` values in the data's own units.
-
-    `facts` is one series' entry in `Series.facts["series"]`. Only the first channels may be given (targets
-    stand first): `values.shape[-1] <= C`.
-    """
-    count = values.shape[-1]
-    raw = values * np.asarray(facts["scale"][:count]) + np.asarray(facts["mean"][:count])
-    for channel, exponent in enumerate((facts.get("power") or [])[:count]):
-        if exponent is not None:
-            raw[..., channel] = _unpower(raw[..., channel], exponent)
-    return raw
+    return Scaler(mean, float(np.sqrt(total / len(observed))) or 1.0)
 
 
 def _fit_exponent(observed: np.ndarray) -> float:

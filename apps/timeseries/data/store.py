@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data import scaling
+from apps.timeseries.data.readers.future import KnownFuture
 from apps.timeseries.data.readers.roles import Roles
-from apps.timeseries.data.readers.series import Part, Unreadable, as_columns, codes, fill_channel, plan
-from apps.timeseries.data.readers.tables import Table
-from apps.timeseries.data.resolutions import downsample
-from apps.timeseries.data.splits import Split, split_rows
+from apps.timeseries.data.readers.series import (
+    Part,
+    Report,
+    SeriesFile,
+    SeriesSource,
+    Unreadable,
+    read_source,
+)
+from apps.timeseries.data.scaling import Scaler, fit_scaler
+from apps.timeseries.data.splits import Split
 from apps.timeseries.data.windows import SeriesStore
+from core.data.checks import one_of
 from core.errors import UserError
 
-__all__ = ["Built", "Draft", "Source", "Track", "build"]
+__all__ = ["History", "Layout", "SeriesSet", "Source", "Track", "build", "downsample"]
+
+HOW = ("average", "decimate")
+Statistics = Mapping[str, Mapping[str, Scaler]]
+"""Id of a series to its channels' scalers, by name."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +40,51 @@ class Source:
 
     Attributes:
         name: The card, `embedded:name` or path.
-        tables: Label and table (or path) of each.
-        roles: Stated roles.
-        borders: Where the parts end (`apps.timeseries.data.splits.split_rows`).
-        frequency: Stated sampling rate, or None to infer it.
-        stamps: Whether time stamps are read.
+        tables: How they are read.
+        split: The parts of each series.
         licence: Of the data, "" if not known.
-        quiet: Do not say which roles were inferred: the table is not the user's.
-        lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
-        folder: The tables are a folder's files, whose names go before their series' ids.
-        tested: Every row belongs to the test.
     """
 
     name: str
-    tables: Iterator[tuple[str, Table | Path]]
-    roles: Roles
-    borders: str | Sequence[int | str]
-    frequency: str | None
-    stamps: bool
-    licence: str
-    quiet: bool = False
-    lenient: bool = False
-    folder: bool = False
-    tested: bool = False
+    tables: SeriesSource
+    split: Callable[[Part], Split]
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How series lie in the store, for training and for prediction alike.
+
+    Attributes:
+        context: Rows the network sees.
+        horizon: Rows it forecasts.
+        scaler: Kind of the external scaler.
+        univariate: Make every channel a series of its own.
+        targets_only: Leave out all channels but the targets.
+        pad_short: Pad series that are too short on the left instead of leaving them out.
+        ahead: For forecasts: rows kept free after each series' end for its known future, and a whole context
+            of padding before its beginning; labels are then no known future.
+        future: A file or frame of known future.
+        resolutions: Factors by which training rows are also down-sampled, as further series.
+        resolution_how: `"average"` or `"decimate"`.
+        statistics: Scalers of known series, used instead of their own.
+        categories: Words of categorical columns, where a network was trained on them; others are unknown.
+        expected: Channels of a network that is bound to their number; empty takes any.
+    """
+
+    context: int
+    horizon: int
+    scaler: str = "standard"
+    univariate: bool = False
+    targets_only: bool = False
+    pad_short: bool = False
+    ahead: int = 0
+    future: str | Path | pd.DataFrame | None = None
+    resolutions: Sequence[int] = ()
+    resolution_how: str = "average"
+    statistics: Statistics = field(default_factory=dict)
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    expected: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -62,12 +94,14 @@ class Track:
     Attributes:
         id: Name of the series.
         channel: The channel's name where every channel is a series of its own, else None.
-        source: Place of its source in `Series.sources`.
+        source: Number of its source.
         frequency: Alias, or empty.
         split: Rows of train, validation and test.
+        scalers: Of its channels.
+        roles: Of its table's columns.
         start: Stamp of its first row, or None.
+        end: Stamp of its last row, or None.
         factor: Rows of the original that one row stands for (diverse-resolution sampling).
-        place: Place of its (first) channel in its series' statistics.
     """
 
     id: str
@@ -75,284 +109,371 @@ class Track:
     source: int
     frequency: str
     split: Split
-    start: pd.Timestamp | None
+    scalers: tuple[Scaler, ...]
+    roles: Roles
+    start: pd.Timestamp | None = None
+    end: pd.Timestamp | None = None
     factor: int = 1
-    place: int = 0
+
+    def stamps(self, first: int, count: int) -> pd.DatetimeIndex | None:
+        """Return the stamps of `count` rows from row `first`, which may lie inside the padding."""
+        if self.start is None or not self.frequency:
+            return None
+        begin = self.start + first * pd.tseries.frequencies.to_offset(self.frequency)
+        return pd.date_range(begin, periods=count, freq=self.frequency)
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """Return `(..., C)` scaled values in the data's own units; only the first channels may be given."""
+        columns = zip(np.moveaxis(values, -1, 0), self.scalers, strict=False)
+        return np.stack([scaler.invert(column) for column, scaler in columns], -1)
 
 
-@dataclass
-class Built:
-    """Everything a data module needs of its tables."""
+@dataclass(frozen=True)
+class History:
+    """One series with all its targets, which lie in one track or in a track each.
+
+    Attributes:
+        store: Holds it.
+        numbers: Its tracks.
+        tracks: The same, themselves.
+    """
+
+    store: SeriesStore
+    numbers: list[int]
+    tracks: list[Track]
+
+    @property
+    def id(self) -> str:
+        """Name of the series."""
+        return self.tracks[0].id
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the channels that are forecast."""
+        return list(self.tracks[0].roles.targets)
+
+    @property
+    def width(self) -> int:
+        """Number of targets in each track."""
+        return len(self.targets) // len(self.numbers)
+
+    @property
+    def season(self) -> int:
+        """Rows in a season."""
+        return rates.season(self.tracks[0].frequency)
+
+    def __len__(self) -> int:
+        return len(self.store.series(self.numbers[0]))
+
+    def scaled(self, first: int = 0, end: int | None = None) -> np.ndarray:
+        """Return rows of the targets `(T, targets)` in scaled units, float64, NaN where missing."""
+        parts = [self.store.series(number)[first:end, : self.width] for number in self.numbers]
+        return torch.cat(parts, 1).double().numpy()
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """Return scaled targets `(..., targets)` in the series' own units."""
+        scalers = [scaler for track in self.tracks for scaler in track.scalers[: self.width]]
+        return np.stack([scalers[i].invert(values[..., i]) for i in range(values.shape[-1])], -1)
+
+
+@dataclass(frozen=True)
+class SeriesSet:
+    """All series of a run: their scaled values, and the table that says what they are.
+
+    Attributes:
+        store: The values.
+        tracks: What the number `SeriesBatch.series` stands for.
+        roles: Of the first table's columns.
+        categories: Words of categorical columns.
+        report: What was left out, and what was decided for the user.
+    """
 
     store: SeriesStore
     tracks: list[Track]
     roles: Roles
-    facts: dict[str, dict[str, Any]]
-    categories: dict[str, list[str]]
-    unreadable: list[Unreadable]
-    notes: list[str]
+    categories: dict[str, tuple[str, ...]]
+    report: Report
+
+    @property
+    def statistics(self) -> Statistics:
+        """Scalers of all series."""
+        found: dict[str, dict[str, Scaler]] = {}
+        for track in self.tracks:
+            names = [track.channel] if track.channel else track.roles.channels
+            found.setdefault(track.id, {}).update(zip(names, track.scalers, strict=True))  # type: ignore[arg-type]
+        return found
+
+    def histories(self) -> list[History]:
+        """Return the series with all their targets together, in the order of the tables."""
+        numbers: dict[str, list[int]] = {}
+        for number, track in enumerate(self.tracks):
+            numbers.setdefault(track.id, []).append(number)
+        return [History(self.store, own, [self.tracks[n] for n in own]) for own in numbers.values()]
 
 
-@dataclass(frozen=True)
-class Draft:
-    """How a store is built; see `apps.timeseries.data.Series` for each argument."""
-
-    context: int
-    horizon: int
-    fractions: Sequence[float]
-    borders: str | Sequence[int | str] | None
-    scaler: str
-    univariate: bool
-    pad_short: bool
-    resolutions: Sequence[int]
-    resolution_how: str
-    known_statistics: Mapping[str, Mapping[str, Any]]
-
-
-def build(sources: Sequence[Source], draft: Draft) -> Built:
+def build(sources: Sequence[Source], layout: Layout) -> SeriesSet:
     """Read, split and scale all sources.
 
     Raises:
         UserError: If nothing can be read, or the series do not have the same channels.
     """
-    return _Builder(draft).run(sources)
+    return _Builder(layout).run(sources)
+
+
+def downsample(values: np.ndarray, factor: int, how: str = "average") -> np.ndarray:
+    """Return one channel at a resolution coarser by `factor`, `(T // factor,)`; the oldest odd rows drop.
+
+    Coarser copies of a series train too (diverse-resolution sampling; TTM, arXiv 2401.03955, section 3.1).
+
+    Args:
+        values: `(T,)` float64, NaN where nothing was measured.
+        factor: Rows that become one, at least 2.
+        how: `"average"` takes the mean of what was measured in a block, `"decimate"` its last value.
+    """
+    if factor < 2:
+        raise UserError(
+            f"resolutions holds {factor}; each must be a whole number of at least 2 (rows made one)"
+        )
+    one_of(HOW, room="data.windows", resolution_how=how)
+    blocks = values[len(values) % factor :].reshape(-1, factor)
+    if how == "decimate":
+        return blocks[:, -1].copy()
+    observed = ~np.isnan(blocks)
+    count = observed.sum(axis=1)
+    total = np.where(observed, blocks, 0.0).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(blocks), np.nan), where=count > 0)
+
+
+@dataclass
+class _Copy:
+    """A series, or a coarser copy of it, on its way into the store."""
+
+    part: Part
+    split: Split
+    id: str
+    factor: int
+    frequency: str
+    pad: int
+    rows: int
+    future: dict[str, np.ndarray] | None = None
+    scalers: list[Scaler] = field(default_factory=list)
 
 
 class _Builder:
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.report = Report()
         self.pieces: list[np.ndarray] = []
         self.tracks: list[Track] = []
         self.lengths: list[int] = []
         self.pads: list[int] = []
         self.static: list[dict[str, str]] = []
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.unreadable: list[Unreadable] = []
-        self.notes: list[str] = []
         self.roles: Roles | None = None
-        self.missing = False
-        self.categories: dict[str, list[str]] = {}
+        self.future: KnownFuture | None = None
+        self.missing = layout.ahead > 0
+        self.names: set[str] = set()
+        self.categories: dict[str, list[str]] = {n: list(words) for n, words in layout.categories.items()}
 
-    def run(self, sources: Sequence[Source]) -> Built:
+    def run(self, sources: Sequence[Source]) -> SeriesSet:
         for number, source in enumerate(sources):
-            for place, (label, opened) in enumerate(source.tables):
-                before = len(self.notes)
-                try:
-                    self._add(number, source, label, opened)
-                except UserError as error:
-                    if not source.lenient:
-                        raise
-                    self.unreadable.append(Unreadable(label, str(error)))
-                if place:
-                    del self.notes[before:]  # a folder of like files says the same of each: once is enough
-        if not self.tracks:
-            if len(self.unreadable) == 1:
-                raise UserError(self.unreadable[0].reason)
-            first = f"; the first: {self.unreadable[0].reason}" if self.unreadable else ""
-            raise UserError(f"none of the {len(self.unreadable)} series can be used{first}")
-        assert self.roles is not None
+            read_source(source.tables, lambda file, n=number, s=source: self._add(n, s, file), self.report)
+        if not self.tracks or self.roles is None:
+            raise self.report.refuse()
         values = self.pieces[0] if len(self.pieces) == 1 else np.concatenate(self.pieces)
         self.pieces.clear()
-        names = () if self.draft.univariate else self.roles.channels
-        known = torch.ones(values.shape[1], dtype=torch.bool)
-        for channel, name in enumerate(names):
-            known[channel] = name not in self.roles.conditional + self.roles.categorical
         lengths = np.array(self.lengths, dtype=np.int64)
         store = SeriesStore(
             values=torch.from_numpy(values),
-            offsets=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+            offsets=np.concatenate([[0], np.cumsum(lengths + self.layout.ahead)[:-1]]).astype(np.int64),
             lengths=lengths,
             pads=np.array(self.pads, dtype=np.int64),
             tokens=np.array([rates.token(track.frequency) for track in self.tracks], dtype=np.int64),
-            categories=self._static_codes(),
-            known=known,
+            categories=self._static_codes(self.roles),
+            known=self._known(self.roles, values.shape[1]),
             missing=self.missing,
         )
-        return Built(store, self.tracks, self.roles, self.facts, self.categories, self.unreadable, self.notes)
+        words = {name: tuple(words) for name, words in self.categories.items()}
+        return SeriesSet(store, self.tracks, self.roles, words, self.report)
 
-    def _add(self, number: int, source: Source, label: str, opened: Table | Path) -> None:
-        table = as_columns(opened)
-        roles, parts, bad, notes = plan(
-            table,
-            source.roles,
-            frequency=source.frequency,
-            label=label,
-            stamps=source.stamps,
-            prefix=source.folder,
-        )
-        self.unreadable.extend(bad)
-        self.notes.extend([] if source.quiet else [*table.notes, *notes])
+    def _known(self, roles: Roles, channels: int) -> torch.Tensor:
+        """Return the channels whose future may be shown: of a forecast no labels."""
+        if self.layout.ahead:
+            known = torch.zeros(channels, dtype=torch.bool)
+            known[[] if self.layout.univariate else list(roles.exogenous)] = True
+            return known
+        hidden = () if self.layout.univariate else roles.conditional + roles.categorical
+        return torch.tensor([name not in hidden for name in roles.channels] if hidden else [True] * channels)
+
+    def _add(self, number: int, source: Source, file: SeriesFile) -> None:
+        layout, roles = self.layout, file.roles
         names = roles.channels
-        if self.draft.univariate:
+        if layout.targets_only:
+            names = roles.targets
+        elif layout.univariate:
             names = roles.targets + roles.observable + roles.control + roles.conditional
         elif self.roles is not None and self.roles.channels != names:
             raise UserError(
-                f"the series of {table.name} have the channels {', '.join(names)}, but those before "
+                f"the series of {file.name} have the channels {', '.join(names)}, but those before "
                 f"{', '.join(self.roles.channels)}; set univariate to true to train on each channel by itself"
             )
-        self.roles = self.roles or roles
-        usable = [(part, split) for part in parts if (split := self._split(part, source, table)) is not None]
-        if not usable:
+        if layout.expected and len(names) != len(layout.expected):
+            reason = (
+                f"has {len(names)} channels, the network was trained on {len(layout.expected)}"
+                f" ({', '.join(layout.expected[:8])})"
+            )
+            left_out = [Unreadable(part.id, f"series '{part.id}' {reason}") for part in file.parts]
+            self.report.unreadable.extend(left_out)
             return
-        plans = [self._layout(part, split) for part, split in usable]
-        total = sum(length for one in plans for _, length, _, _ in one)
-        wide = len(names)
+        self.roles = self.roles or roles
+        if layout.future is not None and self.future is None:
+            self.future = KnownFuture(layout.future, roles)
+        series = [copies for part in file.parts if (copies := self._copies(part, source, file.name))]
+        if not series:
+            return
+        lengths = [copy.pad + copy.rows + layout.ahead for copies in series for copy in copies]
         # univariate: a channel after the other, so that a window of one channel is contiguous
-        block = np.full((wide, total) if self.draft.univariate else (total, wide), np.nan, dtype=np.float32)
-        identities = [self._identity(part.id, source) for part, _ in usable]
-        entries: list[list[dict[str, Any]]] = [
-            [
-                {"channels": list(names), "mean": [], "scale": [], "frequency": f, "season": rates.season(f)}
-                for _, _, _, f in one
-            ]
-            for one in plans
-        ]
+        shape = (len(names), sum(lengths)) if layout.univariate else (sum(lengths), len(names))
+        block = np.full(shape, np.nan, dtype=np.float32)
         for channel, name in enumerate(names):
-            if name in roles.categorical:
-                column, words = codes(table, name)
-                self.categories[name] = words
-            else:
-                column = table.numbers(name)
-            row = 0
-            for (part, split), one, identity, found in zip(usable, plans, identities, entries, strict=True):
-                raw = fill_channel(column, part)
-                for (factor, length, pad, _), entry in zip(one, found, strict=True):
-                    into = (
-                        block[channel, row : row + length]
-                        if self.draft.univariate
-                        else block[row : row + length, channel]
-                    )
-                    self._fill(
-                        into[pad:], raw, factor, split, entry, name, identity, name in roles.categorical
-                    )
-                    row += length
-            del column
-        self._register(number, block, usable, plans, identities, entries, names)
+            values = block[channel] if layout.univariate else block[:, channel]
+            self._fill(values, file, name, series)
+        self.pieces.append(block.reshape(-1, 1) if layout.univariate else block)
+        for place, channel in enumerate(names if layout.univariate else (None,)):
+            for copy in (copy for copies in series for copy in copies):
+                self._register(number, roles, copy, place, channel)
 
-    def _fill(
-        self, into: np.ndarray, raw: np.ndarray, factor: int, split: Split, entry: dict[str, Any], name: str,
-        identity: str, coded: bool,
-    ) -> None:  # fmt: skip
-        first, end = split.train if split.train[1] > split.train[0] else (0, len(raw))
-        if factor > 1:
-            raw = downsample(raw[first:end], factor, self.draft.resolution_how)
-            first, end = 0, len(raw)
-        channel = len(entry["mean"])
-        given = self.draft.known_statistics.get(identity)
-        if given is not None and factor == 1 and channel < len(given["mean"]):
-            scaler = scaling.of_channel(given, channel)
+    def _copies(self, part: Part, source: Source, table: str) -> list[_Copy]:
+        """Return a series and its coarser copies, or nothing (and say why) if it has no window at all."""
+        layout, need = self.layout, self.layout.context + self.layout.horizon
+        split = source.split(part)
+        if not layout.ahead and not layout.pad_short and part.length < need:
+            reason = (
+                f"series '{part.id}' of {table} has {part.length} rows, fewer than context + horizon = "
+                f"{layout.context} + {layout.horizon}; shorten them or set pad_short"
+            )
+            self.report.unreadable.append(Unreadable(part.id, reason))
+            return []
+        name = self._name(part.id, source)
+        copies = []
+        for factor in (1, *layout.resolutions):
+            trained = (split.train[1] - split.train[0]) // factor
+            if factor > 1 and trained < need:
+                continue  # too short once coarser
+            rate = part.frequency if factor == 1 else rates.coarser(part.frequency, factor)
+            identity = name if factor == 1 else f"{name}@{rate or factor}"
+            rows = part.length if factor == 1 else trained
+            copies.append(_Copy(part, split, identity, factor, rate, self._pad(split, trained, rows), rows))
+        if self.future is not None:
+            try:
+                copies[0].future = self.future.of(part, layout.ahead)
+            except UserError as error:
+                self.report.unreadable.append(Unreadable(part.id, str(error)))
+                return []
+        self.names.update(copy.id for copy in copies)
+        return copies
+
+    def _pad(self, split: Split, trained: int, length: int) -> int:
+        layout, need = self.layout, self.layout.context + self.layout.horizon
+        if layout.ahead:
+            return layout.context
+        if not layout.pad_short:
+            return 0
+        pad = max(0, need - trained if trained else 0)
+        if split.val[1] > split.val[0]:
+            pad = max(pad, layout.context - split.val[0])
+        if split.test[1] > split.test[0]:
+            pad = max(pad, layout.context - split.test[0], need - split.test[1])
+        return max(pad, layout.context - length)
+
+    def _fill(self, into: np.ndarray, file: SeriesFile, name: str, series: list[list[_Copy]]) -> None:
+        """Fill one channel of a table's block, `(rows,)`, series by series."""
+        coded = name in file.roles.categorical
+        if coded:
+            words = self.categories.setdefault(name, [])
+            column = file.codes(name, words, grow=name not in self.layout.categories)
         else:
-            scaler = scaling.fit(raw[first:end], "none" if coded else self.draft.scaler)
-            if scaler["scale"] == 1.0 and not coded and self.draft.scaler != "none":
-                self._note_constant(raw[first:end], name, identity)
-        entry["mean"].append(scaler["mean"])
-        entry["scale"].append(scaler["scale"])
-        if self.draft.scaler == "power":
-            entry.setdefault("power", []).append(scaler.get("power"))
-        for begin in range(0, len(raw), 1 << 18):  # float64 in pieces: no second copy of a long channel
-            into[begin : begin + (1 << 18)] = scaling.apply(raw[begin : begin + (1 << 18)], scaler)
-        self.missing = self.missing or bool(np.isnan(raw).any())
+            column = file.column(name)
+        row = 0
+        for copies in series:
+            values = copies[0].part.fill(column)
+            for copy in copies:
+                row += copy.pad
+                scaler = self._scale(into[row : row + copy.rows], values, copy, name, coded=coded)
+                row += copy.rows
+                if copy.future is not None and name in copy.future:
+                    into[row : row + self.layout.ahead] = scaler.apply(copy.future[name])
+                row += self.layout.ahead
+
+    def _scale(self, into: np.ndarray, values: np.ndarray, copy: _Copy, name: str, *, coded: bool) -> Scaler:
+        layout, (first, end) = self.layout, copy.split.train
+        trained = end > first
+        if not trained:
+            first, end = 0, len(values)
+        if copy.factor > 1:
+            values = downsample(values[first:end], copy.factor, layout.resolution_how)
+            first, end = 0, len(values)
+        known = layout.statistics.get(copy.id, {}).get(name) if copy.factor == 1 else None
+        scaler = known or fit_scaler(values[first:end], "none" if coded else layout.scaler)
+        if known is None and trained and scaler.scale == 1.0 and not coded and layout.scaler != "none":
+            self._note_constant(values[first:end], name, copy.id)
+        for begin in range(0, len(values), 1 << 18):  # float64 in pieces: no second copy of a long channel
+            into[begin : begin + (1 << 18)] = scaler.apply(values[begin : begin + (1 << 18)])
+        copy.scalers.append(scaler)
+        self.missing = self.missing or bool(np.isnan(values).any())
+        return scaler
 
     def _note_constant(self, train: np.ndarray, name: str, identity: str) -> None:
         observed = train[~np.isnan(train)]
+        what = f"channel '{name}' of '{identity}'"
         if not len(observed):
-            self.notes.append(
-                f"channel '{name}' of '{identity}' has no value in the training rows; it is not scaled"
-            )
+            self.report.notes.append(f"{what} has no value in the training rows; it is not scaled")
         elif observed.min() == observed.max():
-            self.notes.append(
-                f"channel '{name}' of '{identity}' is constant in the training rows; its scale is 1"
-            )
+            self.report.notes.append(f"{what} is constant in the training rows; its scale is 1")
 
-    def _register(
-        self, number: int, block: np.ndarray, usable: list[tuple[Part, Split]], plans: list,
-        identities: list[str], entries: list[list[dict[str, Any]]], names: Sequence[str],
-    ) -> None:  # fmt: skip
-        for place, channel in enumerate(names if self.draft.univariate else (None,)):
-            for (part, split), one, identity, found in zip(usable, plans, identities, entries, strict=True):
-                for (factor, length, pad, frequency), entry in zip(one, found, strict=True):
-                    rows = (split.train[1] - split.train[0]) // factor
-                    own = split if factor == 1 else Split((0, rows), (rows, rows), (rows, rows))
-                    name = identity if factor == 1 else f"{identity}@{frequency or factor}"
-                    start = None if part.times is None or factor > 1 else part.times[0]
-                    self.tracks.append(Track(name, channel, number, frequency, own, start, factor, place))
-                    self.lengths.append(length)
-                    self.pads.append(pad)
-                    self.static.append(part.static)
-                    self.facts[name] = entry
-                    self.missing = self.missing or pad > 0
-        self.pieces.append(block.reshape(-1, 1) if self.draft.univariate else block)
-
-    def _split(self, part: Part, source: Source, table: Table) -> Split | None:
-        """Return a series' parts, or None (and say why) if it has no window at all."""
-        draft = self.draft
-        if source.tested:  # every row but a first context; a series shorter than that keeps one horizon
-            first = max(0, min(draft.context, part.length - draft.horizon))
-            split = Split((0, 0), (0, 0), (first, part.length))
-        else:
-            split = split_rows(
-                draft.borders if draft.borders not in (None, "auto") else source.borders,
-                part.length,
-                fractions=draft.fractions,
-                horizon=draft.horizon,
-                frequency=part.frequency,
-                times=part.times,
-                where=f"series '{part.id}'",
-            )
-        if draft.pad_short or part.length >= draft.context + draft.horizon:
-            return split
-        self.unreadable.append(
-            Unreadable(
-                part.id,
-                f"series '{part.id}' of {table.name} has {part.length} rows, fewer than context + horizon = "
-                f"{draft.context} + {draft.horizon}; shorten them or set pad_short",
+    def _register(self, number: int, roles: Roles, copy: _Copy, place: int, channel: str | None) -> None:
+        part, split = copy.part, copy.split
+        if copy.factor > 1:
+            split = Split((0, copy.rows), (copy.rows, copy.rows), (copy.rows, copy.rows))
+        dated = part.times is not None and copy.factor == 1
+        self.tracks.append(
+            Track(
+                id=copy.id,
+                channel=channel,
+                source=number,
+                frequency=copy.frequency,
+                split=split,
+                scalers=tuple(copy.scalers if channel is None else copy.scalers[place : place + 1]),
+                roles=roles,
+                start=part.times[0] if dated else None,  # type: ignore[index]
+                end=part.times[-1] if dated else None,  # type: ignore[index]
+                factor=copy.factor,
             )
         )
-        return None
+        self.lengths.append(copy.pad + copy.rows)
+        self.pads.append(copy.pad)
+        self.static.append(part.static)
+        self.missing = self.missing or copy.pad > 0
 
-    def _layout(self, part: Part, split: Split) -> list[tuple[int, int, int, str]]:
-        """Return `(factor, length with padding, padding, frequency)` for a series and its coarser copies."""
-        draft = self.draft
-        result = []
-        for factor in (1, *draft.resolutions):
-            trained = (split.train[1] - split.train[0]) // factor
-            length = part.length if factor == 1 else trained
-            need = draft.context + draft.horizon
-            if factor > 1 and trained < need:
-                continue  # too short once coarser
-            pad = 0
-            if draft.pad_short:
-                pad = max(0, need - trained if trained else 0)
-                if split.val[1] > split.val[0]:
-                    pad = max(pad, draft.context - split.val[0])
-                if split.test[1] > split.test[0]:
-                    pad = max(pad, draft.context - split.test[0], need - split.test[1])
-                pad = max(pad, draft.context - length)
-            result.append(
-                (
-                    factor,
-                    length + pad,
-                    pad,
-                    part.frequency if factor == 1 else rates.coarser(part.frequency, factor),
-                )
-            )
-        return result
-
-    def _identity(self, identity: str, source: Source) -> str:
+    def _name(self, identity: str, source: Source) -> str:
         name, number = identity, 1
-        while name in self.facts:  # two sources may hold a series of the same name
+        while name in self.names:  # two sources may hold a series of the same name
             number += 1
             name = f"{Path(source.name).name}/{identity}" if number == 2 else f"{identity}#{number}"
         return name
 
-    def _static_codes(self) -> torch.Tensor | None:
-        assert self.roles is not None
-        names = self.roles.static_categorical
-        if not names or self.draft.univariate:
+    def _static_codes(self, roles: Roles) -> torch.Tensor | None:
+        names = roles.static_categorical
+        if not names or self.layout.univariate:
             return None
         for name in names:
-            self.categories[name] = sorted({one.get(name, "") for one in self.static})
-        place = {name: {word: i for i, word in enumerate(self.categories[name])} for name in names}
-        return torch.tensor(
-            [[place[n][one.get(n, "")] for n in names] for one in self.static], dtype=torch.int64
-        )
+            if name not in self.layout.categories:
+                self.categories[name] = sorted({words.get(name, "") for words in self.static})
+        for track, words in zip(self.tracks, self.static, strict=True):
+            for name in names:
+                if words.get(name, "") not in self.categories[name]:
+                    raise UserError(
+                        f"series '{track.id}' has '{words.get(name)}' in '{name}',"
+                        f" which training never saw ({', '.join(self.categories[name][:8])})"
+                    )
+        codes = [[self.categories[n].index(words.get(n, "")) for n in names] for words in self.static]
+        return torch.tensor(codes, dtype=torch.int64)

@@ -47,6 +47,58 @@ class SeriesStore:
         first = int(self.offsets[index])
         return self.values[first + int(self.pads[index]) : first + int(self.lengths[index])]
 
+    def rows(self, series: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
+        """Return `(B, length, C)` from rows `starts` (without padding) of series on, NaN where missing."""
+        first = torch.from_numpy(self.offsets[series] + self.pads[series] + starts)
+        return gather(self.values, first, length)
+
+    def batch(
+        self,
+        series: np.ndarray,
+        starts: np.ndarray,
+        *,
+        context: int,
+        horizon: int,
+        missing: str = "mask",
+        beyond: bool = False,
+    ) -> SeriesBatch:
+        """Return the windows whose contexts begin at rows `starts` (without padding) of the given series.
+
+        Args:
+            series: `(B,)` int64.
+            starts: `(B,)` int64; as low as `-pads`.
+            context: Rows of the context.
+            horizon: Rows of labels.
+            missing: How gaps in the context are filled, as for `impute`.
+            beyond: Whether the labels lie beyond the series' end and are missing.
+        """
+        past = self.rows(series, starts, context)
+        if beyond:
+            future = past.new_full((len(past), horizon, past.shape[2]), torch.nan)
+        else:
+            future = self.rows(series, starts + context, horizon)
+        if self.missing or beyond:
+            past = impute(past, missing) if self.missing else past
+            past_observed, future_observed = ~torch.isnan(past), ~torch.isnan(future)
+            past, future = past.nan_to_num_(nan=0.0), future.nan_to_num_(nan=0.0)
+        else:
+            past_observed = torch.ones(past.shape, dtype=torch.bool)
+            future_observed = torch.ones(future.shape, dtype=torch.bool)
+        if not bool(self.known.all()):
+            future[..., ~self.known] = 0.0
+            future_observed[..., ~self.known] = False
+        rows = torch.from_numpy(series.astype(np.int64))
+        return SeriesBatch(
+            past_values=past,
+            past_observed=past_observed,
+            future_values=future,
+            future_observed=future_observed,
+            freq_token=torch.from_numpy(self.tokens[series]),
+            static_categories=None if self.categories is None else self.categories[rows],
+            series=rows,
+            start=torch.from_numpy(np.asarray(starts, dtype=np.int64)),
+        )
+
 
 def gather(values: Tensor, starts: Tensor, length: int) -> Tensor:
     """Return the windows `values[s : s + length]` for all `starts`, `(B, length, C)`, in one copy.
@@ -151,33 +203,13 @@ class Windows(Dataset[SeriesBatch]):
 
     def batch(self, series: np.ndarray, starts: np.ndarray) -> SeriesBatch:
         """Return the windows that begin at rows `starts` (without padding) of the given series."""
-        store = self.store
-        begin = torch.from_numpy(store.offsets[series] + store.pads[series] + starts)
-        past = gather(store.values, begin, self.context)
-        if self.beyond:
-            future = past.new_full((len(past), self.horizon, past.shape[2]), torch.nan)
-        else:
-            future = gather(store.values, begin + self.context, self.horizon)
-        if store.missing or self.beyond:
-            past = impute(past, self.missing) if store.missing else past
-            past_observed, future_observed = ~torch.isnan(past), ~torch.isnan(future)
-            past, future = past.nan_to_num_(nan=0.0), future.nan_to_num_(nan=0.0)
-        else:
-            past_observed = torch.ones(past.shape, dtype=torch.bool)
-            future_observed = torch.ones(future.shape, dtype=torch.bool)
-        if not bool(store.known.all()):
-            future[..., ~store.known] = 0.0
-            future_observed[..., ~store.known] = False
-        rows = torch.from_numpy(series.astype(np.int64))
-        return SeriesBatch(
-            past_values=past,
-            past_observed=past_observed,
-            future_values=future,
-            future_observed=future_observed,
-            freq_token=torch.from_numpy(store.tokens[series]),
-            static_categories=None if store.categories is None else store.categories[rows],
-            series=rows,
-            start=torch.from_numpy(np.asarray(starts, dtype=np.int64)),
+        return self.store.batch(
+            series,
+            starts,
+            context=self.context,
+            horizon=self.horizon,
+            missing=self.missing,
+            beyond=self.beyond,
         )
 
 
@@ -188,9 +220,10 @@ class MixedWindows(Mixture):
 
     def __getitems__(self, where: Sequence[tuple[int, int]]) -> SeriesBatch:
         """Return a batch of the mixture's samples."""
-        found = np.array([self.locate(epoch, index) for epoch, index in where], dtype=np.int64).reshape(-1, 3)
-        series, starts = np.empty(len(found), dtype=np.int64), np.empty(len(found), dtype=np.int64)
-        for number in np.unique(found[:, 0]):
-            own = found[:, 0] == number
-            series[own], starts[own] = self.sources[number].locate(found[own, 2])
+        places = np.array([self.locate(epoch, index) for epoch, index in where], dtype=np.int64)
+        source, _, sample = places.reshape(-1, 3).T
+        series, starts = np.empty_like(source), np.empty_like(source)
+        for number in np.unique(source):
+            rows = source == number
+            series[rows], starts[rows] = self.sources[number].locate(sample[rows])
         return self.sources[0].batch(series, starts)

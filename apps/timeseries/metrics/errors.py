@@ -222,6 +222,11 @@ class ForecastErrors:
                 self._sums[i] += terms[name].nansum(0)
         self.windows += len(y)
 
+    def add(self, other: ForecastErrors) -> None:
+        """Add what another object of the same shape has summed."""
+        self._sums += other._sums
+        self.windows += other.windows
+
     def reduce(self) -> None:
         """Add up the sums of all ranks; call once, on every rank, before `compute`."""
         windows = torch.tensor(self.windows, dtype=torch.float64)

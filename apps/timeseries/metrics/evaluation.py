@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,45 +10,192 @@ import torch
 from torch import Tensor
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data import scaling
-from apps.timeseries.metrics.baselines import ETS, Baseline, default_baselines
-from apps.timeseries.metrics.errors import seasonal_error
-from apps.timeseries.metrics.scores import DECILES, Scores
-from core.metrics.conformal import Conformal
+from apps.timeseries.metrics.errors import ForecastErrors, seasonal_error
 
 if TYPE_CHECKING:
-    from apps.timeseries.data.module import Series
-    from apps.timeseries.data.store import Track
+    import pandas as pd
 
-__all__ = ["Evaluation", "Opponent", "opponents", "panel"]
+    from apps.timeseries.data.scaling import Scaler
+    from apps.timeseries.data.store import SeriesSet
+
+__all__ = ["DECILES", "METRICS", "Evaluation", "Scores", "Units"]
+
+#: Quantile levels of an evaluation and of a forecast, as GIFT-Eval takes them.
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_COLUMNS = {"mse": "MSE", "mae": "MAE", "mase": "MASE", "smape": "sMAPE", "nd": "ND", "wql": "WQL"}
+_SCALED = ("mse", "mae")
+#: Columns of every table.
+METRICS = tuple(_COLUMNS.values())
 
 
-class Evaluation:
-    """Brings forecasts of a data module's windows into the data's own units and adds them to `scores`.
+class Scores:
+    """Errors by forecaster.
+
+    MSE and MAE are in the units of the external scaler, as the field's benchmarks report them; MASE, sMAPE
+    (0 to 2), ND and WQL are in the data's own units. A forecaster without quantiles gives its point forecast
+    at every level, which makes its WQL its ND.
+
+    Args:
+        horizon: Steps H.
+        channels: Names of the C channels.
+        levels: The Q quantile levels.
+    """
+
+    def __init__(self, horizon: int, channels: Sequence[str], *, levels: Sequence[float] = DECILES) -> None:
+        self.horizon, self.channels, self.levels = horizon, list(channels), tuple(levels)
+        self._errors: dict[str, tuple[ForecastErrors, ForecastErrors]] = {}
+
+    def update(
+        self,
+        name: str,
+        *,
+        prediction: Tensor,
+        target: Tensor,
+        point: Tensor,
+        truth: Tensor,
+        quantiles: Tensor,
+        seasonal: Tensor,
+        observed: Tensor | None = None,
+    ) -> None:
+        """Add a batch of forecasts.
+
+        Args:
+            name: The forecaster.
+            prediction: `(B, H, C)` in scaled units.
+            target: Its labels, NaN where missing.
+            point: `prediction` in the data's own units.
+            truth: `target` in the data's own units.
+            quantiles: `(B, H, C, Q)` in the data's own units.
+            seasonal: `(B, C)` seasonal errors in the data's own units.
+            observed: `(B, H, C)`, false where a label is missing though it holds a number.
+        """
+        scaled, raw = self._errors.setdefault(name, self._sums())
+        scaled.update(prediction, target, observed=observed)
+        raw.update(point, truth, observed=observed, scale=seasonal, quantiles=quantiles)
+
+    def add(self, other: Scores) -> None:
+        """Add what another object of the same shape has summed."""
+        for name, sums in other._errors.items():
+            for mine, theirs in zip(self._errors.setdefault(name, self._sums()), sums, strict=True):
+                mine.add(theirs)
+
+    def reduce(self) -> None:
+        """Add the sums of all ranks; call once, on every rank."""
+        for scaled, raw in self._errors.values():
+            scaled.reduce()
+            raw.reduce()
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return one row per forecaster: name, metrics over everything and windows."""
+        return [
+            {"model": name} | _columns(scaled.compute(), raw.compute()) | {"windows": scaled.windows}
+            for name, (scaled, raw) in self._errors.items()
+        ]
+
+    def by_step(self) -> list[dict[str, Any]]:
+        """Return one row per forecaster and step of the horizon, counted from 1."""
+        return [
+            {"model": name, "step": step + 1} | {column: float(v[step]) for column, v in values.items()}
+            for name, values in self._split("by_step")
+            for step in range(self.horizon)
+        ]
+
+    def by_channel(self) -> list[dict[str, Any]]:
+        """Return one row per forecaster and channel."""
+        return [
+            {"model": name, "channel": channel} | {column: float(v[i]) for column, v in values.items()}
+            for name, values in self._split("by_channel")
+            for i, channel in enumerate(self.channels)
+        ]
+
+    def curves(self, metric: str = "MAE") -> dict[str, np.ndarray]:
+        """Return a metric by step of the horizon for every forecaster."""
+        return {name: values[metric].numpy() for name, values in self._split("by_step")}
+
+    def frame(self) -> pd.DataFrame:
+        """Return `results` with the forecasters as index."""
+        import pandas as pd
+
+        return pd.DataFrame(self.results()).set_index("model")
+
+    def text(self) -> str:
+        """Return the results as a table for the terminal."""
+        rows = self.results()
+        names = [column for column in METRICS if column in rows[0]]
+        width = max(len(row["model"]) for row in rows) + 2
+        lines = [" " * width + "".join(f"{name:>9}" for name in names) + f"{'windows':>10}"]
+        for row in rows:
+            cells = "".join(f"{row[name]:>9.4f}" for name in names)
+            lines.append(f"{row['model']:<{width}}{cells}{row['windows']:>10}")
+        return "\n".join(lines)
+
+    def _sums(self) -> tuple[ForecastErrors, ForecastErrors]:
+        size = (self.horizon, len(self.channels))
+        return ForecastErrors(*size), ForecastErrors(*size, levels=self.levels)
+
+    def _split(self, method: str) -> list[tuple[str, dict[str, Tensor]]]:
+        return [
+            (name, _columns(getattr(scaled, method)(), getattr(raw, method)()))
+            for name, (scaled, raw) in self._errors.items()
+        ]
+
+
+class Units:
+    """Scales of the targets of all series, which bring forecasts into the data's own units.
 
     The seasonal error of MASE is that of a series' training rows; of all its rows where it has none, as a
     series that only the test sees.
 
     Args:
-        data: The data module, after its set-up.
-        windows: Windows that will come, on all ranks together.
+        series: The series.
+        targets: Number of channels that are forecast.
     """
 
-    def __init__(self, data: Series, *, windows: int) -> None:
-        facts = data.facts
-        self.windows = windows
-        self.scores = Scores(facts["horizon"], facts["channels"][: facts["targets"]])
-        self._seen = 0
-        self._statistics = [_statistics(data, track, facts["targets"]) for track in data.tracks]
+    def __init__(self, series: SeriesSet, targets: int) -> None:
+        self._tracks = series.tracks
+        scalers = [track.scalers[:targets] for track in series.tracks]
         self._mean, self._scale = (
-            torch.tensor([one[name] for one in self._statistics], dtype=torch.float64)
+            torch.tensor([[getattr(one, name) for one in row] for row in scalers], dtype=torch.float64)
             for name in ("mean", "scale")
         )
-        self._powered = any("power" in one for one in self._statistics)
-        self._seasonal = torch.tensor(
-            [_seasonal_errors(data, number, one) for number, one in enumerate(self._statistics)],
-            dtype=torch.float64,
-        )
+        self._powered = any(one.power is not None for row in scalers for one in row)
+        seasonal = [_seasonal_errors(series, number, row) for number, row in enumerate(scalers)]
+        self.seasonal = torch.tensor(seasonal, dtype=torch.float64)
+
+    def raw(self, values: Tensor, series: Tensor) -> Tensor:
+        """Return scaled values `(B, Q, H, C)` of the given series `(B,)` in the data's own units, float64."""
+        mean, scale = (table.to(values.device)[series][:, None, None] for table in (self._mean, self._scale))
+        raw = values.double() * scale + mean
+        for number in series.unique().tolist() if self._powered else ():
+            rows = series == number
+            block = self._tracks[number].invert(values[rows].double().cpu().numpy())
+            raw[rows] = torch.from_numpy(block).to(raw)
+        return raw
+
+
+class Evaluation:
+    """Scores of forecasts of windows, in scaled and in the data's own units, of all forecasters alike.
+
+    Args:
+        units: Of the series.
+        horizon: Steps.
+        channels: Names of the channels that are forecast.
+        windows: Windows that will come, on all ranks together.
+        levels: Quantile levels.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        *,
+        horizon: int,
+        channels: Sequence[str],
+        windows: int,
+        levels: Sequence[float] = DECILES,
+    ) -> None:
+        self.units, self.windows = units, windows
+        self.scores = Scores(horizon, channels, levels=levels)
+        self._seen = 0
 
     def update(
         self,
@@ -60,6 +206,7 @@ class Evaluation:
         series: Tensor,
         *,
         offsets: Tensor | None = None,
+        seasonal: Tensor | None = None,
     ) -> None:
         """Add a batch of forecasts.
 
@@ -69,17 +216,21 @@ class Evaluation:
             target: Labels of the same shape.
             observed: Where they were measured.
             series: `(B,)`, rows of the series table.
-            offsets: `(Q, H, C)`, what quantiles of `DECILES` add to the prediction, in scaled units.
+            offsets: `(Q, H, C)`, what the quantiles add to the prediction, in scaled units.
+            seasonal: `(B, C)` seasonal errors of each window; by default its series'.
         """
-        point = self._own(prediction[:, None], series)  # B Q H C, with one level
+        point = self.units.raw(prediction[:, None], series)  # B Q H C, with one level
         if offsets is None:
-            quantiles = point.expand(-1, len(DECILES), -1, -1)
+            quantiles = point.expand(-1, len(self.scores.levels), -1, -1)
         else:
-            quantiles = self._own(prediction[:, None].double() + offsets.to(prediction.device)[None], series)
+            banded = prediction[:, None].double() + offsets.to(prediction.device)[None]
+            quantiles = self.units.raw(banded, series)
+        if seasonal is None:
+            seasonal = self.units.seasonal.to(prediction.device)[series]
         self.scores.update(
             name, prediction=prediction, target=target, observed=observed, point=point[:, 0],
-            truth=self._own(target[:, None], series)[:, 0], quantiles=quantiles.movedim(1, -1),
-            seasonal=self._seasonal.to(prediction.device)[series],
+            truth=self.units.raw(target[:, None], series)[:, 0], quantiles=quantiles.movedim(1, -1),
+            seasonal=seasonal,
         )  # fmt: skip
 
     def late(self, last_windows: int | None, *, size: int) -> int:
@@ -97,162 +248,22 @@ class Evaluation:
         """Count a batch that every forecaster has seen."""
         self._seen += size
 
-    def _own(self, values: Tensor, series: Tensor) -> Tensor:
-        """Return scaled values `(B, Q, H, C)` in the data's own units, float64."""
-        mean, scale = (table.to(values.device)[series][:, None, None] for table in (self._mean, self._scale))
-        raw = values.double() * scale + mean
-        for number in series.unique().tolist() if self._powered else ():
-            own = series == number
-            block = scaling.invert_channels(values[own].double().cpu().numpy(), self._statistics[number])
-            raw[own] = torch.from_numpy(block).to(raw)
-        return raw
+
+def _columns(scaled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Take each metric from the units it is defined in, under the name that tables use."""
+    units = {metric: scaled if metric in _SCALED else raw for metric in _COLUMNS}
+    return {column: units[metric][metric] for metric, column in _COLUMNS.items() if metric in units[metric]}
 
 
-class Opponent:
-    """A baseline for many series, fitted when it is first asked.
-
-    Those that learn one map take it from the training rows of all series; ETS is estimated on each series'
-    own, or on each context where there are none. The season is each series' own.
-
-    Args:
-        baseline: Not yet fitted.
-        data: The data module.
-    """
-
-    def __init__(self, baseline: Baseline, data: Series) -> None:
-        self.name, self.last_windows = baseline.name, baseline.last_windows
-        self._baseline, self._data = baseline, data
-        self._seasons = torch.tensor([rates.season(track.frequency) for track in data.tracks])
-        self._fitted: dict[int | None, Baseline] = {}
-
-    def predict(self, past: Tensor, observed: Tensor, series: Tensor) -> Tensor:
-        """Forecast `past (B, L, C)` of the given series `(B,)`: `(B, H, C)`."""
-        series = series.cpu()
-        if not isinstance(self._baseline, ETS):
-            return self._fit(None).predict(past, observed, season=self._seasons[series])
-        out = past.new_empty(len(past), self._baseline.horizon, past.shape[2])
-        for number in series.unique().tolist():
-            own = (series == number).to(past.device)
-            out[own] = self._fit(number).predict(past[own], observed[own])
-        return out
-
-    def _fit(self, number: int | None) -> Baseline:
-        """Return the baseline fitted on one series, or on all."""
-        if number not in self._fitted:
-            with torch.inference_mode(False), torch.enable_grad():  # some are trained, in the midst of a test
-                self._fitted[number] = self._fitted_on_all() if number is None else self._fitted_on(number)
-        return self._fitted[number]
-
-    def _fitted_on_all(self) -> Baseline:
-        return self._baseline.fit(_tables(self._data, "train"), validation=_tables(self._data, "val"))
-
-    def _fitted_on(self, number: int) -> Baseline:
-        rows = _rows(self._data, number, "train")
-        own = replace(self._baseline, season=int(self._seasons[number]))  # type: ignore[call-arg]
-        return own.fit([rows] if len(rows) >= self._data.context else [])
-
-
-def opponents(data: Series, *, trained: bool) -> list[Opponent]:
-    """Return the baselines of an evaluation; with `trained` also those that learn from the training rows."""
-    context, horizon = data.facts["context"], data.facts["horizon"]
-    trained = trained and any(len(rows) >= context + horizon for rows in _tables(data, "train"))
-    chosen = default_baselines(context=context, horizon=horizon, season=data.facts["season"], trained=trained)
-    return [Opponent(baseline, data) for baseline in chosen]
-
-
-def _tables(data: Series, part: str) -> list[Tensor]:
-    """Return the target channels of each series' `train` or `val` rows that are not empty."""
-    numbers = [number for number, track in enumerate(data.tracks) if track.factor == 1]
-    return [rows for number in numbers if len(rows := _rows(data, number, part))]
-
-
-def _rows(data: Series, number: int, part: str) -> Tensor:
-    """Return the target channels of a series' rows, `(T, C)` scaled; `val` begins with its context."""
-    first, end = data.trained_rows[number] if part == "train" else data.tracks[number].split.val
-    if part == "val" and end > first:
-        first = max(0, first - data.context)
-    return data.store.series(number)[first:end, : data.facts["targets"]]
-
-
-def panel(
-    data: Series,
-    number: int,
-    start: int,
-    *,
-    past: Tensor,
-    prediction: Tensor,
-    truth: Tensor | None = None,
-    baselines: Mapping[str, Tensor] | None = None,
-    conformal: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return one panel of `forecast_figure`: a window's first target in the data's own units, and its stamps.
-
-    Args:
-        data: The data module.
-        number: Row of the series table.
-        start: First row of the context.
-        past: `(L,)` scaled.
-        prediction: `(H,)` scaled.
-        truth: `(H,)` scaled.
-        baselines: Name to `(H,)` scaled.
-        conformal: State of the residuals' quantiles.
-    """
-    track, facts = data.tracks[number], data.facts
-    statistics = _statistics(data, track, facts["targets"])
-    channel = facts["channels"][0]
-
-    def raw(values: Tensor) -> np.ndarray:
-        return scaling.invert_channels(values.detach().double().cpu().numpy()[:, None], statistics)[:, 0]
-
-    shown: dict[str, Any] = {
-        "title": track.id
-        if track.channel is None and channel == "value"
-        else f"{track.id}: {track.channel or channel}",
-        "past": raw(past),
-        "prediction": raw(prediction),
-        "baselines": {name: raw(values) for name, values in (baselines or {}).items()},
-    }
-    if truth is not None:
-        shown["truth"] = raw(truth)
-    if conformal is not None:
-        names = [channel]
-        offsets = Conformal.from_state(conformal).at((0.1, 0.9), horizon=len(prediction), channels=names)[
-            ..., 0
-        ]
-        shown["quantiles"] = {
-            level: raw(prediction.cpu() + offset) for level, offset in zip((0.1, 0.9), offsets, strict=True)
-        }
-    stamps = _stamps(track, start, len(past), len(prediction))
-    if stamps is not None:
-        shown["past_times"], shown["times"] = stamps
-    return shown
-
-
-def _statistics(data: Series, track: Track, targets: int) -> dict[str, list[Any]]:
-    """Return mean and scale (and power) of the targets of one row of the series table."""
-    row, chosen = data.built.facts[track.id], slice(track.place, track.place + targets)
-    return {name: row[name][chosen] for name in ("mean", "scale", "power") if row.get(name)}
-
-
-def _stamps(track: Track, start: int, past: int, future: int) -> tuple[Any, Any] | None:
-    if track.start is None or not track.frequency:
-        return None
-    import pandas as pd
-
-    first = track.start + start * pd.tseries.frequencies.to_offset(track.frequency)  # earlier inside padding
-    every = pd.date_range(first, periods=past + future, freq=track.frequency)
-    return every[:past], every[past:]
-
-
-def _seasonal_errors(data: Series, number: int, statistics: Mapping[str, Any]) -> list[float]:
+def _seasonal_errors(series: SeriesSet, number: int, scalers: Sequence[Scaler]) -> list[float]:
     """Return the seasonal error of each target of a series in the data's own units."""
-    table, track = data.store.series(number), data.tracks[number]
+    table, track = series.store.series(number), series.tracks[number]
     first, end = track.split.train
     if end > first:
         table = table[first:end]
-    found = []
-    for channel in range(len(statistics["mean"])):  # one by one: a long series is not copied whole
-        own = {name: values[channel : channel + 1] for name, values in statistics.items()}
-        raw = scaling.invert_channels(table[:, channel : channel + 1].double().numpy(), own)
-        found.append(float(seasonal_error(torch.from_numpy(raw[:, 0]), season=rates.season(track.frequency))))
-    return found
+    season = rates.season(track.frequency)
+    errors = []
+    for channel, scaler in enumerate(scalers):  # one by one: a long series is not copied whole
+        raw = scaler.invert(table[:, channel].double().numpy())
+        errors.append(float(seasonal_error(torch.from_numpy(raw), season=season)))
+    return errors

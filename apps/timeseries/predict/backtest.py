@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from apps.timeseries.data import frequency as rates
-from apps.timeseries.data import scaling
-from apps.timeseries.data.readers.series import SeriesTable, Unreadable
-from apps.timeseries.metrics import errors as metrics
-from apps.timeseries.metrics.baselines import Baseline, default_baselines
-from apps.timeseries.metrics.scores import DECILES, Scores
+from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.series import Part, Tables, Unreadable
+from apps.timeseries.data.splits import Split
+from apps.timeseries.data.store import History
+from apps.timeseries.metrics.baselines import Baseline
+from apps.timeseries.metrics.errors import seasonal_error
+from apps.timeseries.metrics.evaluation import DECILES, Scores
+from apps.timeseries.metrics.opponents import Opponent, default_baselines
 from apps.timeseries.predict.model import Forecaster
 from core.errors import UserError
 from core.metrics.conformal import Conformal
@@ -27,91 +28,62 @@ __all__ = ["Backtest", "backtest"]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Forecasts of one forecaster, a row per window and channel: R of them.
-
-    Args:
-        prediction: `(R, H)` in scaled units.
-        quantiles: `(R, H, Q)` in the series' own units.
-        point: `(R, H)` in the series' own units.
-    """
-
-    prediction: Tensor
-    quantiles: Tensor
-    point: Tensor
-
-
-@dataclass(frozen=True)
 class Backtest:
-    """Forecasts of everybody on the same windows, and their scores.
+    """Scores of everybody's forecasts of the same windows.
 
     Args:
-        target: `(R, H)` truth in scaled units, NaN where missing; a row per window and channel.
-        truth: The same in the series' own units.
-        seasonal: `(R, 1)` seasonal error of the history before each window, in the series' own units.
-        channels: Name of each row's channel.
-        series: Id of each row's series.
-        forecasters: Name to rows; the model first.
-        levels: Quantile levels.
+        forecasters: Their names, the model's first.
+        scores: Series and channel to the scores of its windows.
         skipped: Series that were left out, and why.
         notes: What was decided for the user.
     """
 
-    target: Tensor
-    truth: Tensor
-    seasonal: Tensor
-    channels: np.ndarray
-    series: np.ndarray
-    forecasters: dict[str, Rows]
-    levels: tuple[float, ...]
+    forecasters: list[str]
+    scores: dict[tuple[str, str], Scores]
     skipped: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
         """Return a row per forecaster with the metrics of `Scores`, and how many windows and channels."""
-        return self._scores().frame()
+        return self._total().frame()
 
     def by_step(self) -> pd.DataFrame:
         """Return the same per step of the horizon, indexed by forecaster and step (from 1)."""
         import pandas as pd
 
-        return pd.DataFrame(self._scores().by_step()).set_index(["model", "step"])
+        return pd.DataFrame(self._total().by_step()).set_index(["model", "step"])
 
     def by_channel(self) -> pd.DataFrame:
         """Return the same per channel, indexed by forecaster and channel."""
-        return self._by("channel", self.channels)
+        return self._by("channel", 1)
 
     def by_series(self) -> pd.DataFrame:
         """Return the same per series, indexed by forecaster and series."""
-        return self._by("series", self.series)
+        return self._by("series", 0)
 
-    def _by(self, key: str, labels: np.ndarray) -> pd.DataFrame:
+    def _by(self, key: str, place: int) -> pd.DataFrame:
         import pandas as pd
 
-        found = [
+        rows = [
             {"model": row["model"], key: label} | row
-            for label in dict.fromkeys(labels)
-            for row in self._scores(torch.from_numpy(labels == label)).results()
+            for label in dict.fromkeys(names[place] for names in self.scores)
+            for row in self._total(lambda names, label=label: names[place] == label).results()
         ]
-        order = list(self.forecasters)
-        found.sort(key=lambda row: order.index(row["model"]))
-        return pd.DataFrame(found).set_index(["model", key])
+        rows.sort(key=lambda row: self.forecasters.index(row["model"]))
+        return pd.DataFrame(rows).set_index(["model", key])
 
-    def _scores(self, rows: Tensor | slice = slice(None)) -> Scores:
-        """Return the scores of some rows, each taken as a window of one channel."""
-        scores = Scores(self.target.shape[1], ["*"], levels=self.levels)
-        for name, made in self.forecasters.items():
-            scores.update(
-                name, prediction=made.prediction[rows, :, None], target=self.target[rows, :, None],
-                point=made.point[rows, :, None], truth=self.truth[rows, :, None],
-                quantiles=made.quantiles[rows, :, None], seasonal=self.seasonal[rows],
-            )  # fmt: skip
-        return scores
+    def _total(self, chosen: Callable[[tuple[str, str]], bool] = lambda names: True) -> Scores:
+        first = next(iter(self.scores.values()))
+        total = Scores(first.horizon, first.channels, levels=first.levels)
+        for names, scores in self.scores.items():
+            if chosen(names):
+                total.add(scores)
+        return total
 
 
 def backtest(
     forecaster: Forecaster,
-    tables: Sequence[SeriesTable],
+    source: Tables,
     *,
     horizon: int | None = None,
     origins: int = 20,
@@ -119,6 +91,8 @@ def backtest(
     quantiles: Sequence[float] = DECILES,
     baselines: Sequence[Baseline] | str = "all",
     name: str = "model",
+    frequency: str | None = None,
+    **roles: str | Sequence[str] | None,
 ) -> Backtest:
     """Forecast the ends of the series again from earlier moments, beside the baselines, and score both.
 
@@ -127,7 +101,7 @@ def backtest(
 
     Args:
         forecaster: The model.
-        tables: Series in their own units.
+        source: A file, a folder or a frame.
         horizon: Steps; by default what the network forecasts at once.
         origins: Windows per series at most; as many as fit are taken.
         stride: Steps between two origins; by default the horizon, so that windows do not overlap.
@@ -135,6 +109,8 @@ def backtest(
         baselines: `all`, `naive` (those without training), or the baselines themselves, made for this
             horizon.
         name: What the table calls the model.
+        frequency: Sampling rate; inferred from the stamps where it is not given.
+        **roles: Columns by role, as for `Forecaster.forecast`.
 
     Raises:
         UserError: If no series is long enough for one window.
@@ -142,184 +118,160 @@ def backtest(
     steps = forecaster.horizon if horizon is None else int(horizon)
     if steps < 1 or origins < 1 or (stride is not None and stride < 1):
         raise UserError(f"horizon {horizon}, origins {origins} and stride {stride} must all be at least 1")
+    if isinstance(baselines, str) and baselines not in ("all", "naive"):
+        raise UserError(f"baselines is '{baselines}'; it must be all or naive")
     levels = tuple(sorted(float(level) for level in quantiles))
-    gap = steps if stride is None else stride
-    cases, skipped = _cases(forecaster, tables, steps=steps, origins=origins, stride=gap)
-    season = rates.season(cases[0].table.frequency)
-    fitted, notes = _fit(baselines, cases, context=forecaster.context, horizon=steps, season=season)
-    pieces: dict[str, list[Rows]] = {name: [], **{baseline.name: [] for baseline in fitted}}
-    made_by_model = iter(
-        forecaster.predict_from([(c.table, c.scaled, end) for c in cases for end in c.ends], horizon=steps)
-    )
-    histories = [case.scaled[: case.ends[0]] for case in cases]
-    bands = forecaster.offsets([case.table for case in cases], histories, levels=levels, horizon=steps)
-    for case, (offsets, _) in zip(cases, bands, strict=True):
-        pieces[name].append(_rows(np.stack([next(made_by_model) for _ in case.ends]), offsets, case))
-        past = torch.from_numpy(case.contexts(case.ends, forecaster.context))
-        for baseline in fitted:
-            made = baseline.predict(past, season=case.seasons(len(past))).double().numpy()
-            pieces[baseline.name].append(
-                _rows(made, _baseline_offsets(baseline, case, forecaster, levels), case)
-            )
-    joined = {
-        key: Rows(
-            *(
-                torch.cat([getattr(one, part) for one in rows])
-                for part in ("prediction", "quantiles", "point")
-            )
-        )
-        for key, rows in pieces.items()
-    }
-    width, context = [len(case.targets) for case in cases], forecaster.context
-    return Backtest(
-        target=torch.cat([_flat(case.truth(case.scaled, steps, context=context)) for case in cases]),
-        truth=torch.cat([_flat(case.truth(case.raw, steps, context=context)) for case in cases]),
-        seasonal=torch.cat([_flat(case.seasonal_errors()) for case in cases]),
-        channels=np.concatenate([np.tile(case.targets, len(case.ends)) for case in cases]),
-        series=np.concatenate(
-            [np.repeat(c.table.id, len(c.ends) * w) for c, w in zip(cases, width, strict=True)]
-        ),
-        forecasters=joined,
+    gap, context = steps if stride is None else stride, forecaster.context
+
+    def ends_of(rows: int) -> list[int]:
+        first = max(forecaster.minimum_history, min(context, rows // 2))
+        return sorted(range(rows - steps, first - 1, -gap))[-origins:]
+
+    def split(part: Part) -> Split:
+        first = (ends_of(part.length) or [0])[0]  # what precedes the first origin trains
+        return Split((0, first), (int(0.8 * first), first), (first, part.length))
+
+    series = forecaster.read(source, Roles.of(**roles), frequency=frequency, split=split, ahead=steps)
+    cases: list[_Case] = []
+    skipped = list(series.report.unreadable)
+    for history in series.histories():
+        case = _Case(history, history.scaled(), ends_of(len(history)), steps, context)
+        reason = case.refusal(forecaster.minimum_history)
+        if reason:
+            skipped.append(Unreadable(history.id, reason))
+        else:
+            cases.append(case)
+    if not cases:
+        raise UserError(f"no series can be backtested at horizon {steps}: {skipped[-1].reason}")
+    trained = [(0, 0)] * len(series.tracks)
+    for case in cases:
+        for number, track in zip(case.history.numbers, case.history.tracks, strict=True):
+            trained[number] = (0, track.split.val[0])
+    chosen, notes = _baselines(baselines, cases, trained, context=context, horizon=steps)
+    width = cases[0].history.width
+    rivals = [Opponent(one, series, trained, context=context, targets=width) for one in chosen]
+    asked = [(case.history, end) for case in cases for end in case.ends]
+    predictions = iter(forecaster.predict_from(asked, horizon=steps))
+    bands = forecaster.offsets(
+        [case.history for case in cases],
+        [(0, case.ends[0]) for case in cases],
         levels=levels,
-        skipped=skipped,
-        notes=notes,
+        horizon=steps,
     )
+    scores: dict[tuple[str, str], Scores] = {}
+    for case, (offsets, _) in zip(cases, bands, strict=True):
+        own = [Scores(steps, ["*"], levels=levels) for _ in case.history.targets]
+        case.score(own, name, np.stack([next(predictions) for _ in case.ends]), offsets)
+        for rival in rivals:
+            case.score(own, rival.name, case.guess(rival, case.ends), case.guessed_offsets(rival, levels))
+        scores |= {
+            (case.history.id, target): one for target, one in zip(case.history.targets, own, strict=True)
+        }
+    return Backtest([name, *(rival.name for rival in rivals)], scores, skipped, notes)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One series, scaled, with the ends of its histories (rows before the first step of each window)."""
+    """One series with the ends of its histories (rows before the first step of each window).
 
-    table: SeriesTable
-    scaler: dict[str, Any]
+    Args:
+        history: The series.
+        scaled: Its targets `(T, targets)`.
+        ends: Of the histories.
+        steps: Of each window.
+        context: Rows that a forecaster sees.
+    """
+
+    history: History
     scaled: np.ndarray
-    targets: list[str]
     ends: list[int]
+    steps: int
+    context: int
 
-    @property
-    def raw(self) -> np.ndarray:
-        return self.table.values[:, : len(self.targets)]
-
-    def truth(self, values: np.ndarray, steps: int, *, context: int) -> np.ndarray:
-        """Return `(N, steps, targets)` of what came; NaN where the context showed no value to start from."""
-        count = len(self.targets)
-        blind = np.stack(
-            [~np.isfinite(self.scaled[max(0, end - context) : end, :count]).any(0) for end in self.ends]
-        )
-        found = np.stack([values[end : end + steps, :count] for end in self.ends])
-        return np.where(blind[:, None], np.nan, found)
-
-    def contexts(self, ends: Sequence[int], length: int) -> np.ndarray:
-        """Return `(N, length, targets)`, NaN on the left where the history is shorter."""
-        block = np.full((len(ends), length, len(self.targets)), np.nan)
-        for row, end in enumerate(ends):
-            part = self.scaled[max(0, end - length) : end, : len(self.targets)]
-            block[row, length - len(part) :] = part
-        return block
-
-    def seasons(self, count: int) -> Tensor:
-        """Return the series' season for `count` windows."""
-        return torch.full((count,), rates.season(self.table.frequency))
-
-    def seasonal_errors(self) -> np.ndarray:
-        """Return `(N, 1, targets)`: the scale of MASE, from everything before each window."""
-        season = rates.season(self.table.frequency)
-        past = torch.from_numpy(self.raw.T.copy())
-        return np.stack(
-            [metrics.seasonal_error(past[:, :end], season=season).numpy()[None] for end in self.ends]
-        )
-
-
-def _cases(
-    forecaster: Forecaster, tables: Sequence[SeriesTable], *, steps: int, origins: int, stride: int
-) -> tuple[list[_Case], list[Unreadable]]:
-    cases, skipped = [], []
-    for table in tables:
-        rows = len(table.values)
-        first = max(forecaster.minimum_history, min(forecaster.context, rows // 2))
-        ends = sorted(range(rows - steps, first - 1, -stride))[-origins:]
-        targets = forecaster.targets(table)
-        if not ends:
-            needed = first + steps
-            skipped.append(
-                Unreadable(table.id, f"series '{table.id}' has {rows} rows, a backtest needs {needed}")
-            )
-            continue
-        history = table.values[: ends[0], : len(targets)]
-        poor = np.isfinite(history).sum(0) < forecaster.minimum_history
+    def refusal(self, minimum: int) -> str:
+        """Return why the series cannot be backtested, empty where it can."""
+        rows, name = len(self.scaled), f"series '{self.history.id}'"
+        if not self.ends:
+            needed = max(minimum, min(self.context, rows // 2)) + self.steps
+            return f"{name} has {rows} rows, a backtest needs {needed}"
+        poor = np.isfinite(self.scaled[: self.ends[0]]).sum(0) < minimum
         if poor.any():
-            column = targets[int(poor.argmax())]
-            reason = f"series '{table.id}' has too few values of '{column}' before its first origin"
-            skipped.append(Unreadable(table.id, reason))
-            continue
-        scaler = forecaster.scalers(table, rows=ends[0])
-        cases.append(_Case(table, scaler, forecaster.scale(table, scaler), targets, ends))
-    if not cases:
-        reason = skipped[0].reason if skipped else "there is no series"
-        raise UserError(f"no series can be backtested at horizon {steps}: {reason}")
-    return cases, skipped
+            column = self.history.targets[int(poor.argmax())]
+            return f"{name} has too few values of '{column}' before its first origin"
+        return ""
+
+    def score(self, scores: Sequence[Scores], name: str, prediction: np.ndarray, offsets: np.ndarray) -> None:
+        """Add forecasts `(N, H, C)`, with offsets of quantiles `(Q, H, C)`, to the scores of each channel.
+
+        A truth whose context shows no value to start from does not count.
+        """
+        history, target = self.history, self._truth(self.ends)
+        blind = [~np.isfinite(self.scaled[max(0, e - self.context) : e]).any(0) for e in self.ends]
+        target = np.where(np.stack(blind)[:, None], np.nan, target)
+        offsets = np.nan_to_num(offsets)  # without quantiles every level is the point forecast
+        quantiles = history.invert(prediction[:, None] + offsets[None])  # N Q H C
+        point, truth = history.invert(prediction), history.invert(target)
+        past = torch.from_numpy(np.ascontiguousarray(history.invert(self.scaled).T))
+        seasonal = torch.stack([seasonal_error(past[:, :e], season=history.season) for e in self.ends])
+        for channel, channel_scores in enumerate(scores):
+            one = slice(channel, channel + 1)
+            channel_scores.update(
+                name,
+                prediction=torch.from_numpy(prediction[..., one]),
+                target=torch.from_numpy(target[..., one]),
+                point=torch.from_numpy(point[..., one]),
+                truth=torch.from_numpy(truth[..., one]),
+                quantiles=torch.from_numpy(np.moveaxis(quantiles[..., one], 1, -1)),
+                seasonal=seasonal[:, one],
+            )
+
+    def guess(self, rival: Opponent, ends: Sequence[int]) -> np.ndarray:
+        """Return a baseline's forecasts `(N, H, C)` from the given ends."""
+        history, starts = self.history, np.array(ends) - self.context
+        made = []
+        for number in history.numbers:
+            batch = history.store.batch(
+                np.full(len(ends), number), starts, context=self.context, horizon=self.steps
+            )
+            past, observed = (t[..., : history.width] for t in (batch.past_values, batch.past_observed))
+            made.append(rival.predict(past.double(), observed, batch.series))
+        return torch.cat(made, 2).double().numpy()
+
+    def guessed_offsets(self, rival: Opponent, levels: Sequence[float]) -> np.ndarray:
+        """Return a baseline's conformal offsets from up to 50 windows before the first origin, else 0."""
+        targets, last = self.history.targets, self.ends[0] - self.steps
+        first = min(self.context, self.ends[0] // 2)
+        ends = list(range(last, first - 1, -max(1, (last - first) // 50)))[:50] if last >= first else []
+        if len(ends) >= 8:
+            residuals = torch.from_numpy(self._truth(ends) - self.guess(rival, ends))
+            if bool(torch.isfinite(residuals).any()):
+                conformal = Conformal.from_residuals(residuals, channels=targets)
+                return conformal.at(levels, horizon=self.steps, channels=targets).double().numpy()
+        return np.zeros((len(levels), self.steps, len(targets)))
+
+    def _truth(self, ends: Sequence[int]) -> np.ndarray:
+        return np.stack([self.scaled[end : end + self.steps] for end in ends])
 
 
-def _fit(
-    chosen: Sequence[Baseline] | str, cases: Sequence[_Case], *, context: int, horizon: int, season: int
+def _baselines(
+    chosen: Sequence[Baseline] | str,
+    cases: Sequence[_Case],
+    trained: Sequence[tuple[int, int]],
+    *,
+    context: int,
+    horizon: int,
 ) -> tuple[list[Baseline], list[str]]:
-    """Fit the baselines on what precedes the first origins, without those that lack training windows."""
+    """Return the baselines, without those that lack training windows, and what to tell of that."""
     if not isinstance(chosen, str):
-        baselines = list(chosen)
-    elif chosen in ("all", "naive"):
-        baselines = default_baselines(
-            context=context, horizon=horizon, season=season, trained=chosen == "all"
-        )
-    else:
-        raise UserError(f"baselines is '{chosen}'; it must be all or naive")
-    train, validation = [], []
-    for case in cases:
-        table = torch.from_numpy(case.scaled[: case.ends[0], : len(case.targets)]).float()
-        border = int(0.8 * len(table))
-        train.append(table[:border])
-        validation.append(table[max(0, border - context) :])
-    size = context + horizon
-    windows = sum(max(0, len(table) - size + 1) * table.shape[1] for table in train)
-    notes = []
-    # fewer windows than weights would make a linear map of noise
-    if windows < context and isinstance(chosen, str) and chosen == "all":
-        baselines = default_baselines(context=context, horizon=horizon, season=season, trained=False)
-        notes.append(f"DLinear and ridge are left out: the histories hold only {windows} training windows")
-    return [baseline.fit(train, validation=validation) for baseline in baselines], notes
-
-
-def _baseline_offsets(
-    baseline: Baseline, case: _Case, forecaster: Forecaster, levels: Sequence[float]
-) -> np.ndarray:
-    """Return a baseline's conformal offsets from up to 50 windows before the first origin, else 0."""
-    steps, last = baseline.horizon, case.ends[0] - baseline.horizon
-    first = min(forecaster.context, case.ends[0] // 2)
-    ends = list(range(last, first - 1, -max(1, (last - first) // 50)))[:50] if last >= first else []
-    if len(ends) < 8:
-        return np.zeros((len(levels), steps, len(case.targets)))
-    truth = np.stack([case.scaled[end : end + steps, : len(case.targets)] for end in ends])
-    past = torch.from_numpy(case.contexts(ends, forecaster.context))
-    made = baseline.predict(past, season=case.seasons(len(ends))).double().numpy()
-    residuals = torch.from_numpy(truth - made)
-    if not bool(torch.isfinite(residuals).any()):
-        return np.zeros((len(levels), steps, len(case.targets)))
-    conformal = Conformal.from_residuals(residuals, channels=case.targets)
-    return conformal.at(levels, horizon=steps, channels=case.targets).double().numpy()
-
-
-def _rows(scaled: np.ndarray, offsets: np.ndarray, case: _Case) -> Rows:
-    """Return forecasts `(N, H, C)` with quantile offsets `(Q, H, C)` as rows per window and channel."""
-    offsets = np.nan_to_num(offsets)  # without quantiles every level is the point forecast
-    bands = scaling.invert_channels(scaled[:, None] + offsets[None], case.scaler)  # N Q H C
-    quantiles = torch.from_numpy(np.moveaxis(bands, 1, -1))  # N Q H C -> N H C Q
-    return Rows(
-        prediction=_flat(scaled),
-        quantiles=quantiles.permute(0, 2, 1, 3).reshape(-1, quantiles.shape[1], quantiles.shape[3]),
-        point=_flat(scaling.invert_channels(scaled, case.scaler)),
+        return list(chosen), []
+    windows = sum(
+        max(0, trained[number][1] - context - horizon + 1) * case.history.width
+        for case in cases
+        for number in case.history.numbers
     )
-
-
-def _flat(values: np.ndarray) -> Tensor:
-    """Return `(N, H, C)` as rows per window and channel `(N*C, H)`, float64."""
-    block = torch.from_numpy(np.ascontiguousarray(values)).double()
-    return block.transpose(1, 2).reshape(-1, block.shape[1])
+    # fewer windows than weights would make a linear map of noise
+    learned, notes = chosen == "all" and windows >= context, []
+    if chosen == "all" and not learned:
+        notes.append(f"DLinear and ridge are left out: the histories hold only {windows} training windows")
+    season = cases[0].history.season
+    return default_baselines(context=context, horizon=horizon, season=season, trained=learned), notes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.timeseries.data.readers.series import SeriesTable, Unreadable
+from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.series import Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,20 +22,29 @@ class SeriesForecast:
     """The forecast of one series, in its own units.
 
     Args:
-        table: The series it was made for.
-        targets: Names of the forecast channels.
+        id: Name of the series.
+        roles: Of its table's columns.
         times: Stamps of the steps, or None where the series has none.
         point: `(H, targets)`.
         quantiles: `(levels, H, targets)`.
         source: What the quantiles come from.
+        past: `(T, targets)`, the end of the history.
+        past_times: Its stamps, or None.
     """
 
-    table: SeriesTable
-    targets: list[str]
+    id: str
+    roles: Roles
     times: pd.DatetimeIndex | None
     point: np.ndarray
     quantiles: np.ndarray
     source: str
+    past: np.ndarray
+    past_times: pd.DatetimeIndex | None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the forecast channels."""
+        return self.roles.targets
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,12 @@ class Forecast:
 
     def _parts(self, one: SeriesForecast, *, wide: bool) -> list[dict[str, Any]]:
         """Return the columns of one series, in parts that stand below each other."""
-        roles, horizon = one.table.roles, len(one.point)
+        roles, horizon = one.roles, len(one.point)
         dated = all(other.times is not None for other in self.series)
         key = roles.ids[0] if len(roles.ids) == 1 else "id"
         when = (roles.time[0] if len(roles.time) == 1 else "time") if dated else "step"
         clock: Any = one.times if dated else np.arange(1, horizon + 1)
-        shared = {key: np.full(horizon, one.table.id, dtype=object), when: np.asarray(clock)}
+        shared = {key: np.full(horizon, one.id, dtype=object), when: np.asarray(clock)}
         source = {"quantiles_from": np.full(horizon, one.source, dtype=object)}
         levels = list(enumerate(f"{level:g}" for level in self.levels))
         if wide:

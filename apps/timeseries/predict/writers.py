@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.errors import UserError
-from core.files import replacing
+from core.inference.outputs import MARK, output
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from apps.timeseries.data.readers.series import Tables
     from apps.timeseries.predict.forecast import Forecast
     from apps.timeseries.predict.model import Forecaster
 
-__all__ = ["draw", "predict_to", "summary", "write_forecast"]
+__all__ = ["COMMAND", "draw", "predict_to", "summary", "write_forecast"]
 
+COMMAND = "dfm timeseries predict"
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
 
 def predict_to(
     out: str | Path,
     forecaster: Forecaster,
-    source: pd.DataFrame | str | Path,
+    source: Tables,
     *,
-    horizon: int | None = None,
-    known_future: pd.DataFrame | str | Path | None = None,
-    quantiles: Sequence[float] | None = None,
     wide: bool = False,
     figure: bool = True,
     panels: int = 4,
     say: Callable[[str], None] | None = None,
-    **columns: Any,
+    **settings: Any,
 ) -> list[Path]:
     """Forecast a source and write the table, a PNG of the first series, and what was not forecast.
 
@@ -43,14 +42,11 @@ def predict_to(
         out: A `.csv`, `.csv.gz` or `.parquet` file, or a folder, which gets `forecast.csv`.
         forecaster: The model.
         source: As for `Forecaster.forecast`.
-        horizon: Steps.
-        known_future: As for `Forecaster.forecast`.
-        quantiles: Levels; by default 0.1 to 0.9.
         wide: One row per step.
         figure: Whether to draw.
         panels: Series and channels in the figure at most.
         say: Called with each line of `summary`.
-        **columns: `frequency`, and roles of columns: `time`, `ids`, `targets`, `observable`, `control`, ….
+        **settings: Further arguments of `Forecaster.run`.
 
     Returns:
         The files that were written: the table first, then the PNG, then `<name>.skipped.csv` where there is
@@ -59,19 +55,8 @@ def predict_to(
     Raises:
         UserError: If nothing can be forecast, or `out` cannot be written.
     """
-    from apps.timeseries.data.readers.roles import Roles
-    from apps.timeseries.predict.model import DECILES
-
     path = _target(out)
-    frequency = columns.pop("frequency", None)
-    forecast = forecaster.run(
-        source,
-        horizon=horizon,
-        known_future=known_future,
-        quantiles=DECILES if quantiles is None else quantiles,
-        roles=Roles.of(**columns),
-        frequency=frequency,
-    )
+    forecast = forecaster.run(source, **settings)
     for line in summary(forecast) if say is not None else ():
         say(line)
     written = [write_forecast(forecast.frame(wide=wide), path)]
@@ -80,8 +65,8 @@ def predict_to(
 
         image = path.with_name(_bare(path) + ".png")
         drawn = draw(forecast, panels=panels)
-        with style(), replacing(image) as temporary:
-            drawn.savefig(temporary, format="png", metadata={"Software": None})
+        with style(), output(image, COMMAND) as temporary:
+            drawn.savefig(temporary, format="png", metadata={"Software": None, MARK: COMMAND})
         written.append(image)
     if forecast.skipped:
         import pandas as pd
@@ -99,7 +84,7 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
     """
     path = _target(out)
     try:
-        with replacing(path) as temporary:
+        with output(path, COMMAND) as temporary:
             if path.suffix in (".parquet", ".pq"):
                 plain = frame.copy(deep=False)
                 plain.attrs = {}
@@ -112,33 +97,27 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
     return path
 
 
-def draw(forecast: Forecast, *, panels: int = 4, history: int | None = None) -> Figure:
+def draw(forecast: Forecast, *, panels: int = 4) -> Figure:
     """Draw the first series and channels: three horizons of history, forecast, outer and inner band."""
-    from apps.timeseries.figures import forecast_figure
+    from apps.timeseries.figures import ForecastPanel, forecast_figure
 
-    drawn: list[dict[str, Any]] = []
-    for one in forecast.series:
-        for number, target in enumerate(one.targets):
-            if len(drawn) == panels:
-                break
-            shown = min(len(one.table.values), history or max(3 * len(one.point), 48))
-            times = one.table.times
-            drawn.append(
-                {
-                    "title": target if len(forecast.series) == 1 else f"{one.table.id} · {target}",
-                    "past": one.table.values[-shown:, number],
-                    "past_times": None if times is None or one.times is None else np.asarray(times[-shown:]),
-                    "times": None if one.times is None else np.asarray(one.times),
-                    "prediction": one.point[:, number],
-                    "quantiles": {
-                        level: one.quantiles[row, :, number]
-                        for row, level in enumerate(forecast.levels)
-                        if np.isfinite(one.quantiles[row, :, number]).all()
-                    },
-                }
-            )
-    total = sum(len(one.targets) for one in forecast.series)
-    more = f"{len(drawn)} of {total} series and channels; " if total > len(drawn) else ""
+    channels = [(one, number) for one in forecast.series for number in range(len(one.targets))]
+    drawn = [
+        ForecastPanel(
+            title=one.targets[n] if len(forecast.series) == 1 else f"{one.id} · {one.targets[n]}",
+            past=one.past[:, n],
+            past_times=None if one.times is None or one.past_times is None else np.asarray(one.past_times),
+            times=None if one.times is None else np.asarray(one.times),
+            prediction=one.point[:, n],
+            quantiles={
+                level: one.quantiles[row, :, n]
+                for row, level in enumerate(forecast.levels)
+                if np.isfinite(one.quantiles[row, :, n]).all()
+            },
+        )
+        for one, n in channels[:panels]
+    ]
+    more = f"{len(drawn)} of {len(channels)} series and channels; " if len(channels) > len(drawn) else ""
     source = forecast.series[0].source
     return forecast_figure(drawn, note=f"{more}bands from: {source}", columns=1 if len(drawn) < 4 else 2)
 

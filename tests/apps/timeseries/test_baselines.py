@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 
 from apps.timeseries.metrics.baselines import (
     ETS,
-    DLinear,
     Drift,
     RepeatLast,
-    Ridge,
     SeasonalNaive,
     WindowMean,
-    default_baselines,
     fill_missing,
-    sliding_windows,
 )
+from apps.timeseries.metrics.opponents import DLinear, Ridge, default_baselines, sliding_windows
 
 FILES = {
     "ETTh1": ("ETT-small/ETTh1.csv", (8640, 11520, 14400), 24),

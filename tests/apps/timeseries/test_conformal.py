@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.timeseries.batch import SeriesFacts
 from core.metrics.conformal import GRID, Conformal, Residuals, conformal_quantiles
 
 
@@ -69,8 +70,8 @@ def test_missing_residuals_are_left_out_step_by_step() -> None:
 
 def test_offsets_survive_a_checkpoint(tmp_path) -> None:
     conformal = Conformal.from_residuals(torch.randn(50, 4, 2), channels=("a", "b"))
-    torch.save(conformal.state(), tmp_path / "state.pt")
-    back = Conformal.from_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.save(SeriesFacts(context=1, horizon=4, conformal=conformal).plain(), tmp_path / "facts.pt")
+    back = SeriesFacts.from_plain(torch.load(tmp_path / "facts.pt", weights_only=True)).conformal
     assert torch.equal(back.offsets, conformal.offsets)
     assert (back.channels, back.windows, back.source) == (("a", "b"), 50, "validation")
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from apps.timeseries.data import scaling
 from apps.timeseries.data.module import Series
-from apps.timeseries.metrics.evaluation import Evaluation, opponents
+from apps.timeseries.data.settings import SplitSettings, WindowSettings
+from apps.timeseries.metrics.evaluation import Evaluation, Units
+from apps.timeseries.metrics.opponents import Opponent, opponents
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.tasks import Forecasting
 from core.tracking.flops import count_flops
@@ -37,10 +38,16 @@ def test_labels_behind_an_empty_context_do_not_count() -> None:
     assert torch.equal(batch.countable[~empty], batch.future_observed[~empty])
 
 
+def rivals(data: Series, *, learned: bool) -> dict[str, Opponent]:
+    """Return the baselines of a test of one channel, by name."""
+    sizes = {"context": data.context, "horizon": data.horizon, "targets": 1}
+    return {one.name: one for one in opponents(data.built, data.trained_rows, **sizes, learned=learned)}
+
+
 def evaluated(data: Series, *, window: int = 0) -> tuple[Evaluation, np.ndarray]:
     """Return the evaluation of an all-zero forecast of one window, and that window's truth."""
     batch = data.test_set().__getitems__([window])
-    found = Evaluation(data, windows=1)
+    found = Evaluation(Units(data.built, 1), horizon=data.horizon, channels=["y"], windows=1)
     labels = (batch.future_values[..., :1], batch.future_observed[..., :1], batch.series)
     found.update("zero", torch.zeros_like(labels[0]), *labels)
     first = int(batch.start[0]) + data.context
@@ -50,10 +57,9 @@ def evaluated(data: Series, *, window: int = 0) -> tuple[Evaluation, np.ndarray]
 @pytest.mark.parametrize("scaler", ["standard", "minmax", "power", "none"])
 def test_every_scaler_is_scored_in_the_datas_own_units(scaler: str) -> None:
     values = np.exp(np.random.default_rng(3).normal(size=300)) + 1
-    data = Series.from_frame(table(y=values), context=24, horizon=6, scaler=scaler)
+    data = Series.from_frame(table(y=values), context=24, horizon=6, windows=WindowSettings(scaler=scaler))
     found, rows = evaluated(data)
-    facts = data.facts["series"]["series"]
-    point = scaling.invert_channels(np.zeros((6, 1)), facts)[0, 0]
+    point = data.facts.series["series"]["y"].invert(np.zeros(6))[0]
     error, train = np.abs(values[rows] - point), values[:210]
     (row,) = found.scores.results()
     assert row["ND"] == pytest.approx(error.sum() / values[rows].sum(), rel=1e-4)
@@ -61,7 +67,7 @@ def test_every_scaler_is_scored_in_the_datas_own_units(scaler: str) -> None:
 
 
 def test_the_seasonal_error_of_a_short_training_part_is_that_of_the_next_row() -> None:
-    data = Series.from_frame(table(60), context=12, horizon=6, borders=[20, 40])
+    data = Series.from_frame(table(60), context=12, horizon=6, split=SplitSettings([20, 40]))
     values = table(60)["y"].to_numpy()
     found, rows = evaluated(data)
     point = values[:20].mean()
@@ -76,9 +82,10 @@ def test_baselines_learn_from_the_rows_of_a_few_shot_run_alone() -> None:
     forecasts = []
     for series in (values, spoilt):
         frame = table(2000, y=series)
-        data = Series.from_frame(frame, context=24, horizon=6, few_shot=0.2, scaler="none")
+        split, windows = SplitSettings(few_shot=0.2), WindowSettings(scaler="none")
+        data = Series.from_frame(frame, context=24, horizon=6, split=split, windows=windows)
         batch = data.test_set().__getitems__(range(4))
-        ridge = {one.name: one for one in opponents(data, trained=True)}["ridge"]
+        ridge = rivals(data, learned=True)["ridge"]
         forecasts.append(ridge.predict(batch.past_values, batch.past_observed, batch.series))
     assert torch.equal(*forecasts)
 
@@ -89,8 +96,8 @@ def test_each_series_is_held_against_its_own_season() -> None:
     stamps = {"d": daily, "h": hourly}
     parts = [pd.DataFrame({"id": name, "date": date, "y": np.arange(200.0)}) for name, date in stamps.items()]
     frame = pd.concat(parts)
-    data = Series.from_frame(frame, context=48, horizon=2, ids="id", scaler="none")
-    naive = {one.name: one for one in opponents(data, trained=False)}["seasonal naive"]
+    data = Series.from_frame(frame, context=48, horizon=2, ids="id", windows=WindowSettings(scaler="none"))
+    naive = rivals(data, learned=False)["seasonal naive"]
     batch = data.test_set().__getitems__([0, len(data.test_set()) - 1])
     made = naive.predict(batch.past_values, batch.past_observed, batch.series)
     lag = (batch.future_values - made)[:, 0, 0].tolist()
@@ -101,7 +108,7 @@ def test_each_series_is_held_against_its_own_season() -> None:
 def test_ets_serves_windows_of_several_series_in_any_order() -> None:
     frame = pd.concat([table(200).assign(id=name) for name in "ab"])
     data = Series.from_frame(frame, context=48, horizon=4, ids="id")
-    ets = {one.name: one for one in opponents(data, trained=False)}["ETS"]
+    ets = rivals(data, learned=False)["ETS"]
     batch = data.test_set().__getitems__([0, 1, len(data.test_set()) - 1])
     inputs = (batch.past_values, batch.past_observed, batch.series)
     forward = ets.predict(*inputs)

@@ -10,24 +10,30 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apps.timeseries.figures import comparison_figure, error_figure, forecast_figure, learning_rate_figure
+from apps.timeseries.figures import (
+    ForecastPanel,
+    comparison_figure,
+    error_figure,
+    forecast_figure,
+    learning_rate_figure,
+)
 from core.figures.style import save_figure
 
 
-def panel(title: str, *, dated: bool = True) -> dict:
+def panel(title: str, *, dated: bool = True) -> ForecastPanel:
     """Return one panel with everything in it."""
     values = np.sin(np.arange(120) / 4)
     stamps = pd.date_range("2024-01-01", periods=120, freq="h").to_numpy()
-    return {
-        "title": title,
-        "past": values[:96],
-        "prediction": values[96:],
-        "truth": values[96:] + 0.1,
-        "quantiles": {level / 10: values[96:] + level / 10 - 0.5 for level in range(1, 10)},
-        "baselines": {"seasonal naive": values[72:96]},
-        "unit": "load [kW]",
+    return ForecastPanel(
+        title=title,
+        past=values[:96],
+        prediction=values[96:],
+        truth=values[96:] + 0.1,
+        quantiles={level / 10: values[96:] + level / 10 - 0.5 for level in range(1, 10)},
+        baselines={"seasonal naive": values[72:96]},
+        unit="load [kW]",
         **({"past_times": stamps[:96], "times": stamps[96:]} if dated else {}),
-    }
+    )
 
 
 @pytest.mark.parametrize("dated", [True, False], ids=["dates", "steps"])

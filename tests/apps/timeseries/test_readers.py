@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from apps.timeseries.data.readers.future import KnownFuture
 from apps.timeseries.data.readers.roles import Roles
-from apps.timeseries.data.readers.series import read_collection, read_future, read_rows, read_series
+from apps.timeseries.data.readers.series import read_collection, read_rows, read_series
 from core.errors import UserError
 
 
@@ -252,17 +253,17 @@ def test_known_future_is_matched_by_stamp() -> None:
     later = pd.DataFrame(
         {"date": pd.date_range("2021-03-03 01:00", periods=4, freq="h"), "b": [1.0, 2, 3, 4]}
     )
-    future = read_future(later, series, horizon=4)["series"]
-    np.testing.assert_allclose(future[:, 1], [np.nan, 1, 2, 3])
-    assert np.isnan(future[:, 0]).all()
+    future = KnownFuture(later, series[0].roles).of(series[0], 4)
+    np.testing.assert_allclose(future["b"], [np.nan, 1, 2, 3])
+    assert list(future) == ["b"]
 
 
 def test_a_future_without_the_wanted_stamps_is_refused() -> None:
     series = read_series(frame(), Roles.of(targets="a", observable="b"))
     with pytest.raises(UserError, match="no row for the 4 steps"):
-        read_future(frame(), series, horizon=4)
+        KnownFuture(frame(), series[0].roles).of(series[0], 4)
     with pytest.raises(UserError, match="no column of known future"):
-        read_future(frame()[["date", "a"]], series, horizon=4)
+        KnownFuture(frame()[["date", "a"]], series[0].roles)
 
 
 def test_thousands_of_series_in_one_table_are_read_at_once() -> None:

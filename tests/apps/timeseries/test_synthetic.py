@@ -46,7 +46,7 @@ def test_a_series_too_short_is_refused() -> None:
 
 
 def test_they_are_a_source_of_training_windows() -> None:
-    data = Series(card="synthetic", synthetic=12, synthetic_length=300, context=64, horizon=16)
+    data = Series(card="synthetic:12x300", context=64, horizon=16)
     assert len(data.tracks) == 12
     assert data.train_set()[0, 0].past_values.shape == (1, 64, 1)
     assert len(data.train_set()) == 12 * (210 - 79)

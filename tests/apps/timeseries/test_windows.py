@@ -9,8 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apps.timeseries.data import scaling
-from apps.timeseries.data.resolutions import downsample
+from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.scaling import Scaler, fit_scaler
 from apps.timeseries.data.splits import Split, few_shot_rows, split_rows
+from apps.timeseries.data.store import Track, downsample
 from apps.timeseries.data.windows import SeriesStore, Windows, gather, impute
 from core.errors import UserError
 
@@ -109,19 +111,17 @@ def test_gathering_copies_no_more_than_the_batch() -> None:
 )
 def test_scaling_can_be_undone(kind: str, values: list[float]) -> None:
     raw = np.array(values)
-    scaler = scaling.fit(raw, kind)
+    scaler = fit_scaler(raw, kind)
     tolerance = 1e-6 * max(1.0, np.abs(raw).max())
-    facts = {name: [number] for name, number in scaler.items()}
-    scaled = scaling.apply(raw, scaling.of_channel(facts, 0))
-    back = scaling.invert_channels(scaled[:, None], facts)[:, 0]
+    back = scaler.invert(scaler.apply(raw))
     np.testing.assert_allclose(back, raw, atol=tolerance, rtol=1e-6)
-    assert all(isinstance(number, float) for number in scaler.values())
+    assert all(number is None or isinstance(number, float) for number in vars(scaler).values())
 
 
 def test_standard_scaling_uses_the_population_deviation_and_leaves_gaps_out() -> None:
-    assert scaling.fit(np.array([1.0, np.nan, 3.0])) == {"mean": 2.0, "scale": 1.0}
-    assert scaling.fit(np.full(5, 0.1)) == {"mean": 0.1, "scale": 1.0}
-    assert scaling.fit(np.full(5, np.nan)) == {"mean": 0.0, "scale": 1.0}
+    assert fit_scaler(np.array([1.0, np.nan, 3.0])) == Scaler(2.0, 1.0)
+    assert fit_scaler(np.full(5, 0.1)) == Scaler(0.1, 1.0)
+    assert fit_scaler(np.full(5, np.nan)) == Scaler(0.0, 1.0)
 
 
 def test_power_scaling_agrees_with_scikit_learn() -> None:
@@ -129,14 +129,15 @@ def test_power_scaling_agrees_with_scikit_learn() -> None:
 
     raw = np.random.default_rng(0).gamma(2.0, size=200) - 0.5
     reference = PowerTransformer().fit_transform(raw[:, None])[:, 0]
-    np.testing.assert_allclose(scaling.apply(raw, scaling.fit(raw, "power")), reference, atol=1e-9)
+    np.testing.assert_allclose(fit_scaler(raw, "power").apply(raw), reference, atol=1e-9)
 
 
 def test_channels_are_inverted_together_with_their_exponents() -> None:
-    facts = {"mean": [1.0, 2.0], "scale": [2.0, 4.0], "power": [None, 0.5]}
-    scaled = np.array([[0.0, 0.0]])
-    assert scaling.invert_channels(scaled, facts)[0, 0] == 1.0
-    assert scaling.invert_channels(scaled, facts)[0, 1] == pytest.approx(scaling._unpower(np.array(2.0), 0.5))
+    rows = Split((0, 0), (0, 0), (0, 0))
+    track = Track("a", None, 0, "", rows, (Scaler(1.0, 2.0), Scaler(2.0, 4.0, 0.5)), Roles())
+    raw = track.invert(np.array([[0.0, 0.0]]))
+    assert raw[0, 0] == 1.0
+    assert raw[0, 1] == pytest.approx(scaling._unpower(np.array(2.0), 0.5))
 
 
 @pytest.mark.parametrize("how", ["average", "decimate"])

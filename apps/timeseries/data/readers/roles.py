@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["TIME_NAMES", "Roles", "infer_roles"]
+__all__ = ["ROLES", "TIME_NAMES", "Roles", "infer_roles"]
 
 TIME_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp")
 """Usual names of the column of time stamps, in small letters."""
@@ -62,6 +62,10 @@ class Roles:
         return Roles(
             **{k: (v,) if isinstance(v, str) else tuple(str(x) for x in v or ()) for k, v in roles.items()}
         )
+
+
+ROLES = tuple(field.name for field in fields(Roles))
+"""Names of all roles."""
 
 
 def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tuple[Roles, list[str]]:

@@ -1,8 +1,11 @@
-"""Series from tables: stamps checked and put on a regular grid, every mistake named with its line."""
+"""Series from tables: the one opening of a file, for training and for prediction.
+
+Stamps are checked and put on a regular grid, columns read one by one, and every mistake named with its line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,44 +21,21 @@ from core.errors import UserError
 __all__ = [
     "Collection",
     "Part",
+    "Report",
+    "SeriesFile",
+    "SeriesSource",
     "SeriesTable",
     "Unreadable",
-    "as_columns",
-    "fill_channel",
-    "plan",
     "read_collection",
-    "read_future",
     "read_rows",
     "read_series",
+    "read_source",
+    "series_rows",
     "tables_of",
-]  # fmt: skip
+]
 
-
-@dataclass(frozen=True)
-class SeriesTable:
-    """One series in the data's own units, on a regular grid.
-
-    Attributes:
-        id: Name of the series: its id columns joined by `/`, else the file's name.
-        times: Stamps of the rows, or None where the table has none.
-        values: `(T, C)` float64, NaN where nothing was measured; categorical channels hold codes.
-        channels: Names in the order target, observable, control, conditional, categorical.
-        frequency: Present pandas alias (`"h"`, `"15min"`); empty if unknown.
-        static: Static categorical columns of the series.
-        notes: What was decided or mended for the user, one sentence each.
-        roles: The complete roles of the columns.
-        categories: Per categorical channel the words that its codes 0, 1, … stand for.
-    """
-
-    id: str
-    times: pd.DatetimeIndex | None
-    values: np.ndarray
-    channels: list[str]
-    frequency: str
-    static: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    roles: Roles = field(default_factory=Roles)
-    categories: dict[str, list[str]] = field(default_factory=dict)
+Tables = str | Path | pd.DataFrame | Sequence[pd.DataFrame]
+"""A file, a folder of files (each a series), a frame, or several frames."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +46,57 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True)
-class Collection:
-    """What a source held: the series, those left out, and what was decided for the user."""
+@dataclass
+class Report:
+    """What was left out, and what was decided for the user, one sentence each."""
 
-    series: list[SeriesTable]
-    unreadable: list[Unreadable]
-    notes: list[str]
+    unreadable: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def refuse(self) -> UserError:
+        """Return the error for a source of which nothing is left."""
+        reason = self.unreadable[0].reason if self.unreadable else "it holds no series"
+        if len(self.unreadable) <= 1:
+            return UserError(reason)
+        return UserError(f"none of the {len(self.unreadable)} series can be used; the first: {reason}")
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """Tables that are read alike.
+
+    Attributes:
+        tables: Label and table (or path) of each.
+        roles: Stated roles.
+        frequency: Stated sampling rate, or None to infer it.
+        stamps: Whether time stamps are read; otherwise the rows stand as they are, as benchmarks count them.
+        quiet: Do not say which roles were inferred: the table is not the user's.
+        lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
+        prefix: Whether the tables' labels go before their series' ids.
+    """
+
+    tables: Iterable[tuple[str, Table | Path]]
+    roles: Roles = field(default_factory=Roles)
+    frequency: str | None = None
+    stamps: bool = True
+    quiet: bool = False
+    lenient: bool = False
+    prefix: bool = False
+
+    @staticmethod
+    def of(
+        source: Tables,
+        roles: Roles | None = None,
+        *,
+        frequency: str | None = None,
+        name: str | None = None,
+    ) -> SeriesSource:
+        """Return the source of a user's files or frames; `name` is the id of the single series of a frame."""
+        several = (
+            Path(source).is_dir() if isinstance(source, (str, Path)) else not isinstance(source, pd.DataFrame)
+        )
+        tables = tables_of(source, name=name)
+        return SeriesSource(tables, roles or Roles(), frequency, lenient=several, prefix=several)
 
 
 @dataclass(frozen=True)
@@ -80,13 +104,13 @@ class Part:
     """Where one series lies in a table.
 
     Attributes:
-        id: Name of the series.
+        id: Name of the series: its id columns joined by `/`, else the file's name.
         rows: Rows of the table in the order of time; a slice where they are contiguous already.
         positions: Their places on the grid, or None where no stamp is missing.
         length: Rows on the grid.
         times: Stamps of the grid, or None.
-        frequency: Alias, or empty.
-        static: Static categories.
+        frequency: Present pandas alias (`"h"`, `"15min"`); empty if unknown.
+        static: Static categorical columns of the series.
         notes: What was mended.
     """
 
@@ -99,13 +123,95 @@ class Part:
     static: dict[str, str]
     notes: list[str]
 
+    def fill(self, column: np.ndarray) -> np.ndarray:
+        """Return the series' values `(length,)` of a column: in order of time, NaN at missing stamps."""
+        values = column[self.rows]
+        if self.positions is None:
+            return values
+        laid = np.full(self.length, np.nan)
+        laid[self.positions] = values
+        return laid
+
+
+@dataclass(frozen=True)
+class SeriesFile:
+    """An opened table: the roles of its columns and the series in it; its columns are read on demand.
+
+    Attributes:
+        name: What messages call it.
+        roles: The complete roles.
+        parts: Its series.
+        table: The table.
+    """
+
+    name: str
+    roles: Roles
+    parts: list[Part]
+    table: Table
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a numeric column as float64, NaN where a cell is empty."""
+        return self.table.numbers(name)
+
+    def codes(self, name: str, words: list[str], *, grow: bool = True) -> np.ndarray:
+        """Return a categorical column as codes (float64, NaN where empty): places of its cells in `words`.
+
+        Words that are not among them follow sorted, unless `grow` is false; then they are NaN.
+        """
+        column = self.table.column(name)
+        if grow:
+            words += sorted({str(word) for word in column.dropna().unique()} - set(words))
+        code = {word: float(i) for i, word in enumerate(words)}
+        return column.astype("object").map(lambda w: code.get(str(w), np.nan)).to_numpy(dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class SeriesTable(Part):
+    """One series in the data's own units, on a regular grid.
+
+    Attributes:
+        values: `(T, C)` float64, NaN where nothing was measured; categorical channels hold codes.
+        roles: The complete roles of the columns; they give the channels' order.
+        categories: Per categorical channel the words that its codes 0, 1, … stand for.
+    """
+
+    values: np.ndarray
+    roles: Roles
+    categories: dict[str, list[str]]
+
+    @property
+    def channels(self) -> list[str]:
+        """Names in the order target, observable, control, conditional, categorical."""
+        return list(self.roles.channels)
+
+
+@dataclass
+class Collection(Report):
+    """What a source held: the series, those left out, and what was decided for the user."""
+
+    series: list[SeriesTable] = field(default_factory=list)
+
+
+def read_source(source: SeriesSource, use: Callable[[SeriesFile], None], report: Report) -> None:
+    """Open each table of a source and hand it to `use`, whose mistakes count as the table's.
+
+    Raises:
+        UserError: The first mistake, unless the source is lenient.
+    """
+    for number, (label, opened) in enumerate(source.tables):
+        said = len(report.notes)
+        try:
+            use(_open(source, label, opened, report))
+        except UserError as error:
+            if not source.lenient:
+                raise
+            report.unreadable.append(Unreadable(label, str(error)))
+        if number:
+            del report.notes[said:]  # thousands of like files say the same: once is enough
+
 
 def read_series(
-    source: str | Path | pd.DataFrame | Sequence[pd.DataFrame],
-    roles: Roles | None = None,
-    *,
-    frequency: str | None = None,
-    name: str | None = None,
+    source: Tables, roles: Roles | None = None, *, frequency: str | None = None, name: str | None = None
 ) -> list[SeriesTable]:
     """Return every series of a file, a folder of files or a DataFrame.
 
@@ -123,52 +229,21 @@ def read_series(
 
 
 def read_collection(
-    source: str | Path | pd.DataFrame | Sequence[pd.DataFrame],
-    roles: Roles | None = None,
-    *,
-    frequency: str | None = None,
-    name: str | None = None,
+    source: Tables, roles: Roles | None = None, *, frequency: str | None = None, name: str | None = None
 ) -> Collection:
     """Return every series of a source with a report of those that could not be read.
 
     A source that holds a single series raises its error instead of reporting it.
     """
-    series: list[SeriesTable] = []
-    unreadable: list[Unreadable] = []
-    notes: list[str] = []
-    single: UserError | None = None
-    tables = 0
-    folder = (
-        Path(source).is_dir() if isinstance(source, (str, Path)) else not isinstance(source, pd.DataFrame)
-    )
-    for label, opened in tables_of(source, name=name):
-        tables += 1
-        try:
-            table = as_columns(opened)
-            complete, parts, bad, said = plan(
-                table, roles or Roles(), frequency=frequency, label=label, prefix=folder
-            )
-            series.extend(_series(table, complete, parts))
-        except UserError as error:
-            single = error
-            unreadable.append(Unreadable(label, str(error)))
-            continue
-        unreadable.extend(bad)
-        # thousands of like files say the same: once is enough
-        notes.extend(note for note in [*table.notes, *said] if tables == 1)
-    if not series:
-        if single is not None and tables == 1:
-            raise single
-        reason = unreadable[0].reason if unreadable else "it holds no series"
-        if len(unreadable) <= 1:
-            raise UserError(reason)
-        raise UserError(f"none of the {len(unreadable)} series could be read; the first: {reason}")
-    return Collection(series, unreadable, notes)
+    found = Collection()
+    tables = SeriesSource.of(source, roles, frequency=frequency, name=name)
+    read_source(tables, lambda file: found.series.extend(_tables(file)), found)
+    if not found.series:
+        raise found.refuse()
+    return found
 
 
-def tables_of(
-    source: str | Path | pd.DataFrame | Sequence[pd.DataFrame], *, name: str | None = None
-) -> Iterator[tuple[str, Table | Path]]:
+def tables_of(source: Tables, *, name: str | None = None) -> Iterator[tuple[str, Table | Path]]:
     """Yield `(label, table or path)` for each table of a source; a folder is walked in the order of names."""
     if isinstance(source, pd.DataFrame):
         yield name or "series", open_table(source)
@@ -194,87 +269,6 @@ def tables_of(
         raise UserError(f"the folder '{path}' holds no {', '.join(SUFFIXES[:2])} or .parquet file")
     for file in files:
         yield (file.parent.relative_to(path) / bare_name(file)).as_posix(), file
-
-
-def as_columns(opened: Table | Path) -> Table:
-    """Return a table, opened if need be; one with a series a row (M4's header V1, V2, …) becomes long."""
-    table = opened if isinstance(opened, Table) else open_table(opened)
-    names = list(table.kinds)
-    if len(names) < 3 or table.kinds[names[0]] != "text" or names != [f"V{i + 1}" for i in range(len(names))]:
-        return table
-    long = open_table(read_rows(table), name=table.name)
-    long.notes.append(f"{table.name} holds one series a row, named in its first column")
-    return long
-
-
-def plan(
-    table: Table,
-    stated: Roles,
-    *,
-    frequency: str | None = None,
-    label: str = "series",
-    prefix: bool = False,
-    stamps: bool = True,
-) -> tuple[Roles, list[Part], list[Unreadable], list[str]]:
-    """Return the roles of a table's columns, its series, those left out, and notes for the user.
-
-    A series is called as its id columns say (with `prefix` after the table's label), else as the label.
-    Without `stamps` the column of time is found but not read: the rows stand as they are, as benchmarks count
-    them.
-
-    Raises:
-        UserError: For mistakes of the whole table, or if it holds a single series that cannot be read.
-    """
-    kinds = dict(table.kinds)
-    for column, kind in kinds.items():
-        numeric = kind in ("number", "counter") and column.lower() in TIME_NAMES
-        if numeric and column not in stated.channels and numbers_are_stamps(table.numbers(column)):
-            kinds[column] = "time"
-    roles, notes = infer_roles(kinds, stated, source=table.name)
-    frequency = frequency or table.frequency
-    frequency = rates.canonical(frequency) if frequency else None
-    times = read_stamps(table, roles) if roles.time and stamps else None
-    if times is None and stamps:
-        notes.append(f"{table.name} has no column of time stamps; rows are taken as equally spaced")
-    groups, ids = _groups(table, roles)
-    static = {name: table.column(name) for name in roles.static_categorical}
-    parts: list[Part] = []
-    bad: list[Unreadable] = []
-    for identity, rows in zip(ids, groups, strict=True):
-        found = f"{label}/{identity}" if prefix and identity else identity or label
-        try:
-            part = _part(table, found, rows, times, frequency)
-        except UserError as error:
-            bad.append(Unreadable(found, str(error)))
-            if len(ids) == 1:
-                raise
-            continue
-        belongs = {n: _constant(table, c, part.rows, n, found) for n, c in static.items()}
-        parts.append(replace(part, static=belongs))
-    if not parts:
-        raise UserError(
-            f"none of the {len(bad)} series of {table.name} can be used; the first: {bad[0].reason}"
-        )
-    notes.extend(note for part in parts[:3] for note in part.notes)
-    return roles, parts, bad, notes
-
-
-def fill_channel(values: np.ndarray, part: Part) -> np.ndarray:
-    """Return a channel `(length,)` of one series: in order of time, NaN at missing stamps."""
-    own = values[part.rows]
-    if part.positions is None:
-        return own
-    laid = np.full(part.length, np.nan)
-    laid[part.positions] = own
-    return laid
-
-
-def codes(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
-    """Return a categorical column as codes (float64, NaN where empty) and their words, sorted."""
-    column = table.column(name)
-    words = sorted({str(w) for w in column.dropna().unique()})
-    place = {w: float(i) for i, w in enumerate(words)}
-    return column.astype("object").map(lambda w: place.get(str(w), np.nan)).to_numpy(dtype=np.float64), words
 
 
 def read_rows(*files: str | Path | Table) -> pd.DataFrame:
@@ -307,86 +301,81 @@ def read_rows(*files: str | Path | Table) -> pd.DataFrame:
     )
 
 
-def read_future(
-    source: str | Path | pd.DataFrame, series: Sequence[SeriesTable], *, horizon: int
-) -> dict[str, np.ndarray]:
-    """Return the known future of the observable and control channels per series id, `(horizon, C)`.
+def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report) -> SeriesFile:
+    """Return an opened table; what of it cannot be used, and what was decided, goes to the report.
 
-    Rows are matched by time stamp where the series have stamps, else by order. Targets, conditional channels
-    and stamps that the table lacks are NaN.
+    A series is called as its id columns say (with `prefix` after the table's label), else as the label.
+    With a series a row (M4's header V1, V2, …) the table becomes long.
 
     Raises:
-        UserError: If the table has none of the known channels, or no row at the wanted stamps.
+        UserError: For mistakes of the whole table, or if it holds a single series that cannot be read.
     """
-    table = next((t if isinstance(t, Table) else open_table(t)) for _, t in tables_of(source))
-    roles = series[0].roles
-    known = [name for name in roles.observable + roles.control if name in table.kinds]
-    if not known:
-        wanted = (
-            ", ".join(f"'{n}'" for n in roles.observable + roles.control) or "none (no observable or control)"
+    table = opened if isinstance(opened, Table) else open_table(opened)
+    names = list(table.kinds)
+    if (
+        len(names) > 2
+        and table.kinds[names[0]] == "text"
+        and names == [f"V{i + 1}" for i in range(len(names))]
+    ):
+        table = open_table(read_rows(table), name=table.name)
+        table.notes.append(f"{table.name} holds one series a row, named in its first column")
+    kinds = dict(table.kinds)
+    for column, kind in kinds.items():
+        numeric = kind in ("number", "counter") and column.lower() in TIME_NAMES
+        if numeric and column not in source.roles.channels and numbers_are_stamps(table.numbers(column)):
+            kinds[column] = "time"
+    roles, notes = infer_roles(kinds, source.roles, source=table.name)
+    frequency = source.frequency or table.frequency
+    frequency = rates.canonical(frequency) if frequency else None
+    times = read_stamps(table, roles) if roles.time and source.stamps else None
+    if times is None and source.stamps:
+        notes.append(f"{table.name} has no column of time stamps; rows are taken as equally spaced")
+    groups, ids = series_rows(table, roles)
+    static = {name: table.column(name) for name in roles.static_categorical}
+    parts: list[Part] = []
+    bad: list[Unreadable] = []
+    for identity, rows in zip(ids, groups, strict=True):
+        name = f"{label}/{identity}" if source.prefix and identity else identity or label
+        try:
+            part = _part(table, name, rows, times, frequency)
+        except UserError as error:
+            bad.append(Unreadable(name, str(error)))
+            if len(ids) == 1:
+                raise
+            continue
+        words = {n: _constant(table, c, part.rows, n, name) for n, c in static.items()}
+        parts.append(replace(part, static=words))
+    if not parts:
+        raise UserError(
+            f"none of the {len(bad)} series of {table.name} can be used; the first: {bad[0].reason}"
         )
-        raise UserError(f"{table.name} has no column of known future values; expected {wanted}")
-    missing = [name for name in (*roles.time, *roles.ids) if name not in table.kinds]
-    if missing:
-        raise UserError(f"{table.name} has no column '{missing[0]}', which tells its rows' series or time")
-    mine = Roles(time=roles.time, ids=roles.ids, targets=tuple(known))
-    times = read_stamps(table, mine) if roles.time else None
-    groups, ids = _groups(table, mine)
-    columns = {name: table.numbers(name) for name in known}
-    by_id = dict(zip(ids, groups, strict=True))
-    result = {}
-    for one in series:
-        rows = by_id.get(one.id, by_id.get(""))
-        future = np.full((horizon, len(one.channels)), np.nan)
-        if rows is not None:
-            taken = np.arange(table.rows)[rows]
-            places = np.arange(len(taken))
-            if times is not None and one.times is not None and one.frequency:
-                wanted_times = rates.future_times(one.times[-1], one.frequency, horizon)
-                places = wanted_times.as_unit("us").get_indexer(times[taken])
-                if not (places >= 0).any():
-                    raise UserError(
-                        f"{table.name} has no row for the {horizon} steps of series '{one.id}' after "
-                        f"{one.times[-1]}"
-                    )
-            inside = (places >= 0) & (places < horizon)
-            for name, values in columns.items():
-                future[places[inside], one.channels.index(name)] = values[taken[inside]]
-        result[one.id] = future
-    return result
+    report.unreadable.extend(bad)
+    if not source.quiet:
+        report.notes += [*table.notes, *notes, *(note for part in parts[:3] for note in part.notes)]
+    return SeriesFile(table.name, roles, parts, table)
 
 
-def _series(table: Table, roles: Roles, parts: list[Part]) -> list[SeriesTable]:
-    channels = list(roles.channels)
-    values = [
-        np.empty((len(channels), part.length)).T for part in parts
-    ]  # each channel contiguous while it is filled
-    categories: dict[str, list[str]] = {}
+def _tables(file: SeriesFile) -> list[SeriesTable]:
+    channels = list(file.roles.channels)
+    # each channel contiguous while it is filled
+    values = [np.empty((len(channels), part.length)).T for part in file.parts]
+    categories: dict[str, list[str]] = {name: [] for name in file.roles.categorical}
     for number, name in enumerate(channels):
-        if name in roles.categorical:
-            column, categories[name] = codes(table, name)
-        else:
-            column = table.numbers(name)
-        for part, own in zip(parts, values, strict=True):
-            own[:, number] = fill_channel(column, part)
+        column = file.codes(name, categories[name]) if name in categories else file.column(name)
+        for part, table in zip(file.parts, values, strict=True):
+            table[:, number] = part.fill(column)
     return [
-        SeriesTable(
-            id=part.id,
-            times=part.times,
-            values=own,
-            channels=channels,
-            frequency=part.frequency,
-            static=part.static,
-            notes=part.notes,
-            roles=roles,
-            categories=categories,
-        )
-        for part, own in zip(parts, values, strict=True)
+        SeriesTable(**vars(part), values=table, roles=file.roles, categories=categories)
+        for part, table in zip(file.parts, values, strict=True)
     ]
 
 
-def _groups(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[str]]:
-    """Return the rows of each series in the file's order, and the series' ids ("" if there is one only)."""
+def series_rows(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[str]]:
+    """Return the rows of each series in the file's order, and the series' ids ("" if there is one only).
+
+    Raises:
+        UserError: For the first row without an id.
+    """
     if not roles.ids:
         return [slice(0, table.rows)], [""]
     labels: list[pd.Series] = []
@@ -399,9 +388,9 @@ def _groups(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[
     joined = labels[0]
     for more in labels[1:]:
         joined = joined.str.cat(more, sep="/")
-    place, names = pd.factorize(joined)
-    order = np.argsort(place, kind="stable")
-    ends = np.cumsum(np.bincount(place, minlength=len(names)))
+    numbers, names = pd.factorize(joined)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=len(names)))
     groups: list[np.ndarray | slice] = []
     for first, end in zip([0, *ends[:-1]], ends, strict=True):
         rows = order[first:end]
@@ -421,52 +410,53 @@ def _part(
     if times is None:
         return Part(identity, rows, None, count, None, frequency or "", {}, [])
     notes: list[str] = []
-    own = times[rows]
-    least, again = rates.smallest_step(own.asi8)
+    stamps = times[rows]
+    least, again = rates.smallest_step(stamps.asi8)
     if least < 0:
-        order = np.argsort(own.asi8, kind="stable")
+        order = np.argsort(stamps.asi8, kind="stable")
         rows = np.arange(table.rows)[rows][order]
-        own = own[order]
-        least, again = rates.smallest_step(own.asi8)
+        stamps = stamps[order]
+        least, again = rates.smallest_step(stamps.asi8)
         notes.append(
             f"{table.name}: the rows of '{identity}' were not in the order of time and have been sorted"
         )
     if least == 0:
-        place = np.arange(table.rows)[rows]
+        lines = np.arange(table.rows)[rows]
         hint = (
             "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
         )
         raise UserError(
-            f"the time stamp {own[again]} of series '{identity}' stands twice: "
-            f"{table.where(int(place[again]))} and {table.where(int(place[again + 1]))}{hint}"
+            f"the time stamp {stamps[again]} of series '{identity}' stands twice: "
+            f"{table.where(int(lines[again]))} and {table.where(int(lines[again + 1]))}{hint}"
         )
-    found = rates.anchored(frequency, own) if frequency else rates.infer(own)
-    if found is None:
+    grid_rate = rates.anchored(frequency, stamps) if frequency else rates.infer(stamps)
+    if grid_rate is None:
         if count < 3:
-            return Part(identity, rows, None, count, own, "", {}, notes)
+            return Part(identity, rows, None, count, stamps, "", {}, notes)
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
-            f"{_words(least)} to {_words(np.diff(own.asi8).max())}); resample it, or state frequency"
+            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); resample it, or state frequency"
         )
     try:
-        positions, length = rates.grid(own, found)
+        positions, length = rates.grid(stamps, grid_rate)
     except ValueError as error:
         line = int(np.arange(table.rows)[rows][error.args[0]])
         raise UserError(
-            f"the time stamp {own[error.args[0]]} in {table.where(line)} does not lie on the grid of "
-            f"frequency '{found}' that begins at {own[0]}"
+            f"the time stamp {stamps[error.args[0]]} in {table.where(line)} does not lie on the grid of "
+            f"frequency '{grid_rate}' that begins at {stamps[0]}"
         ) from error
     if length > 20 * count + 1000:
         raise UserError(
-            f"series '{identity}' in {table.name} has {count} of {length} stamps at frequency '{found}'; "
+            f"series '{identity}' in {table.name} has {count} of {length} stamps at frequency '{grid_rate}'; "
             "state a coarser frequency"
         )
     if positions is not None:
         notes.append(
-            f"{table.name}: {length - count} stamps missing in '{identity}' at frequency '{found}' are gaps"
+            f"{table.name}: {length - count} stamps missing in '{identity}' at frequency '{grid_rate}' "
+            "are gaps"
         )
-        own = _grid_times(own, found, length)
-    return Part(identity, rows, positions, length, own, found, {}, notes)
+        stamps = _grid_times(stamps, grid_rate, length)
+    return Part(identity, rows, positions, length, stamps, grid_rate, {}, notes)
 
 
 def _grid_times(times: pd.DatetimeIndex, frequency: str, length: int) -> pd.DatetimeIndex:
