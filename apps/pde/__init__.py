@@ -22,15 +22,12 @@ GENERATE = "apps.pde.simulation.command:main"
 _ABOUT = (
     "card",
     "generate",
-    "generate_options",
-    "sources",
-    "samples",
-    "repeats",
+    "mixture",
     "layout",
     "val_trajectories",
     "test_trajectories",
-    "test_path",
-    "time_constant",
+    "test.path",
+    "prepare.time_constant",
 )
 
 

@@ -86,7 +86,7 @@ class DatasetFacts:
     periodic: bool = False
     time_constant: float = 1.0
     step: int = 1
-    reach: int = 0
+    reach: float = 0.0
     interest: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
     stored: Mapping[str, str] = field(default_factory=dict)

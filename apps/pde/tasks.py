@@ -4,8 +4,7 @@ learning.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from core.errors import UserError
 from core.inference.rollout import by_member, is_timed, member_steps
 from core.objectives.fields import GroupedRelative
 from core.task import Task
-
-if TYPE_CHECKING:
-    from apps.pde.data.assembly import Parts
 
 __all__ = ["Operator"]
 
@@ -114,7 +110,7 @@ class Operator(Task):
         if wanted is not None and list(wanted) != space:
             raise UserError(
                 f"the network works on a grid of {_grid(wanted)} and the data has {_grid(space)}; "
-                "give the network that resolution, or --data.resolution"
+                "give the network that resolution, or --data.prepare.resolution"
             )
 
     def setup(self, stage: str) -> None:
@@ -190,8 +186,7 @@ class Operator(Task):
 
     def on_test_start(self) -> None:
         """Prepare the tables."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        facts = _with_heat_ratios(data.facts, getattr(data, "built", None))
+        facts = self.facts
         self._evaluation = Evaluation(facts, device=self.device)
         self._uncertainty = Uncertainty(facts, device=self.device) if self._is_ensemble else None
         self._drawn = []
@@ -289,20 +284,6 @@ class _Advance(nn.Module):
     def forward(self, history: Tensor, time: Tensor, parameters: Tensor | None = None) -> Tensor:
         more = {} if parameters is None else {"parameters": parameters}
         return self.network.advance(history, time, **more)
-
-
-def _with_heat_ratios(facts: FieldFacts, built: Parts | None) -> FieldFacts:
-    """Return the facts with the `gamma` of each data set whose test trajectories all say the same."""
-    if built is None:
-        return facts
-    datasets = []
-    for dataset, part in zip(facts.datasets, built.test, strict=True):
-        source = part.bound.source
-        named = "gamma" in source.parameters
-        place = list(source.parameters).index("gamma") if named else 0
-        found = {float(source.numbers(row)[place]) for row in part.rows} if named else set()
-        datasets.append(replace(dataset, gamma=found.pop()) if len(found) == 1 else dataset)
-    return replace(facts, datasets=tuple(datasets))
 
 
 def _grid(space: Any) -> str:

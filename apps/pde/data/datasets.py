@@ -11,25 +11,23 @@ import torch
 from torch.utils.data import Dataset
 
 from apps.pde.batch import FieldBatch
-from apps.pde.data.channels import Bound
+from apps.pde.data.channels import ChannelReader
 from apps.pde.data.windows import Window, Windows
 from core.data.batch import Batch
 from core.data.randomness import generator
 
-__all__ = ["FieldSet", "JoinedSets"]
-
-MASKS = ("none", "channels", "points")
+__all__ = ["JoinedSets", "WindowSet"]
 
 
-class FieldSet(Dataset):
+class WindowSet(Dataset):
     """Windows of some trajectories of one source, indexed by `(epoch, index)`.
 
     Sample n is window `n % len(windows)` of the `n // len(windows)`-th trajectory.
 
     Args:
-        bound: Reads and scales.
+        reader: Reads and scales.
         trajectories: Their rows in the source.
-        windows: Which snapshots.
+        windows: The snapshots of each sample.
         seed: Of the run.
         number: Number of the source in the mixture.
         steady: Whether time is 1.0 for every label.
@@ -40,7 +38,7 @@ class FieldSet(Dataset):
 
     def __init__(
         self,
-        bound: Bound,
+        reader: ChannelReader,
         trajectories: Sequence[int],
         windows: Windows,
         *,
@@ -51,7 +49,7 @@ class FieldSet(Dataset):
         mask: str = "none",
         parameters: Sequence[str] = (),
     ) -> None:
-        self.bound, self.trajectories, self.windows = bound, trajectories, windows
+        self.reader, self.trajectories, self.windows = reader, trajectories, windows
         self.seed, self.number, self.steady, self.flips = seed, number, steady, flips
         self.mask, self.parameters = mask, parameters
 
@@ -63,9 +61,9 @@ class FieldSet(Dataset):
         """Return the trajectory and the snapshots of a sample."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        place, number = divmod(index, len(self.windows))
+        row, number = divmod(index, len(self.windows))
         window = self.windows.window(self.seed, epoch, index, number, source=self.number)
-        return self.trajectories[place], window
+        return self.trajectories[row], window
 
     def __getitem__(self, where: tuple[int, int]) -> FieldBatch:
         """Return one sample as a batch of one."""
@@ -74,10 +72,10 @@ class FieldSet(Dataset):
     def __getitems__(self, where: Sequence[tuple[int, int]]) -> FieldBatch:
         """Return a batch; each trajectory in it is read once."""
         chosen = [self.window(epoch, index) for epoch, index in where]
-        size, first = len(chosen), chosen[0][1]
-        bound, space = self.bound, self.bound.space
-        inputs = np.empty((size, len(first.inputs), len(bound.inputs), *space), dtype=np.float32)
-        targets = np.empty((size, len(first.labels), len(bound.labels), *space), dtype=np.float32)
+        size, first, reader = len(chosen), chosen[0][1], self.reader
+        space = reader.space if first.span is None else (first.span[1],)
+        inputs = np.empty((size, len(first.inputs), len(reader.inputs), *space), dtype=np.float32)
+        targets = np.empty((size, len(first.labels), len(reader.labels), *space), dtype=np.float32)
         mask = self._empty_mask(size, space)
         asked: dict[int, list[int]] = {}
         for row, (trajectory, _) in enumerate(chosen):
@@ -86,40 +84,39 @@ class FieldSet(Dataset):
             steps = sorted(
                 {step for row in rows for step in (*chosen[row][1].inputs, *chosen[row][1].labels)}
             )
-            raw, place = bound.raw(trajectory, steps), {step: number for number, step in enumerate(steps)}
+            raw = reader.raw(trajectory, steps)
             for row in rows:
-                epoch, index = where[row]
-                window = chosen[row][1]
-                axes = self._axes(epoch, index, len(space))
-                values = bound.flip(raw, axes)
-                before = values[[place[step] for step in window.inputs]]
-                after = values[[place[step] for step in window.labels]]
-                bound.encode(before, bound.inputs, inputs[row], mirrored=axes)
-                bound.encode(after, bound.labels, targets[row], mirrored=axes)
-                if self.mask == "points":
-                    inside = bound.obstacle(after)
-                    if inside is not None and len(inside):
-                        targets[row][np.broadcast_to(inside[:, None], targets[row].shape)] = 1.0
-                        mask[row] |= inside.any(axis=0)
+                window, axes = chosen[row][1], self._axes(*where[row], len(space))
+                values = reader.flip(raw, axes)
+                before = values[[steps.index(step) for step in window.inputs]]
+                after = values[[steps.index(step) for step in window.labels]]
+                if window.span is not None:  # labels follow the sample whose outputs are known
+                    start, length = window.span
+                    before, after = before[..., start:][..., :length], after[..., start + 1 :][..., :length]
+                reader.encode(before, reader.inputs, inputs[row], mirrored=axes)
+                reader.encode(after, reader.labels, targets[row], mirrored=axes)
+                inside = reader.obstacle(after) if self.mask == "points" else None
+                if mask is not None and inside is not None and len(inside):
+                    targets[row][np.broadcast_to(inside[:, None], targets[row].shape)] = 1.0
+                    mask[row] |= inside.any(axis=0)
         snapshots = [[window.inputs[-1], *window.labels] for _, window in chosen]
-        lead = [[step - one[0] for step in one[1:]] for one in snapshots]
-        time = torch.tensor(lead, dtype=torch.float32).reshape(size, -1) / bound.time_constant
-        numbers = None
-        if self.parameters:
-            columns = [list(bound.source.parameters).index(name) for name in self.parameters]
-            numbers = [bound.source.numbers(trajectory)[columns] for trajectory, _ in chosen]
+        clock = reader.source.clock
+        lead = [[clock[step] - clock[one[0]] for step in one[1:]] for one in snapshots]
+        time = torch.tensor(lead, dtype=torch.float32).reshape(size, -1) / reader.time_constant
+        numbers = [reader.source.numbers(trajectory, self.parameters) for trajectory, _ in chosen]
         return FieldBatch(
             inputs=torch.from_numpy(inputs),
             targets=torch.from_numpy(targets),
             time=torch.ones_like(time) if self.steady else time,
             mask=None if mask is None else torch.from_numpy(mask),
-            parameters=None if numbers is None else torch.from_numpy(np.stack(numbers)),
+            parameters=torch.from_numpy(np.stack(numbers)) if self.parameters else None,
             source=torch.full((size,), self.number, dtype=torch.int64),
             trajectory=torch.tensor([trajectory for trajectory, _ in chosen], dtype=torch.int64),
             snapshots=torch.tensor(snapshots, dtype=torch.int64),
         )
 
     def _axes(self, epoch: int, index: int, space: int) -> list[int]:
+        """Return the axes that a sample is mirrored along."""
         if not self.flips:
             return []
         drawn = torch.rand(space, generator=generator(self.seed, epoch, index, f"flip {self.number}"))
@@ -128,7 +125,7 @@ class FieldSet(Dataset):
     def _empty_mask(self, size: int, space: tuple[int, ...]) -> np.ndarray | None:
         if self.mask == "none":
             return None
-        channels = np.array([place.channel.masked for place in self.bound.labels], dtype=bool)
+        channels = np.array([one.channel.masked for one in self.reader.labels], dtype=bool)
         if self.mask == "channels":
             return np.tile(channels, (size, 1))
         whole = channels.reshape(1, -1, *(1,) * len(space))
@@ -138,7 +135,7 @@ class FieldSet(Dataset):
 class JoinedSets(Dataset):
     """Several sets one after another: every sample of every set comes once in an epoch."""
 
-    def __init__(self, sets: Sequence[FieldSet]) -> None:
+    def __init__(self, sets: Sequence[WindowSet]) -> None:
         self.sets = list(sets)
         self._ends = list(accumulate(len(one) for one in self.sets))
 

@@ -1,4 +1,4 @@
-"""Which snapshots make a sample: all-to-all pairs, histories, steady pairs; and splits by position."""
+"""Windows of a trajectory, the snapshots of a sample: all-to-all pairs, histories, steady pairs, series."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from typing import Protocol
 import torch
 
 from core.data.randomness import generator
-from core.errors import UserError, did_you_mean
+from core.errors import UserError
 
 __all__ = [
-    "WINDOWS",
-    "Counts",
+    "FixedWindow",
     "HistoryWindows",
     "PairWindows",
-    "SteadyWindows",
+    "SeriesWindows",
     "WholeWindows",
     "Window",
     "Windows",
-    "check_kind",
-    "fractions",
     "pairs",
-    "split",
 ]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Snapshots of one sample: those the network sees, then those it predicts."""
+    """Snapshots of one sample: those the network sees, then those it predicts.
+
+    Attributes:
+        inputs: Of the network.
+        labels: After them.
+        span: Of a series: the sample whose values are known, and the number of those that follow.
+    """
 
     inputs: tuple[int, ...]
     labels: tuple[int, ...]
+    span: tuple[int, int] | None = None
 
 
 class Windows(Protocol):
@@ -78,10 +81,10 @@ def pairs(
         UserError: If a number is out of range, or no pair is left.
     """
     if max_steps < 1 or step < 1:
-        raise UserError(f"data.max_steps is {max_steps} and data.step {step}; both must be at least 1")
+        raise UserError(f"data.windows.max_steps is {max_steps} and step {step}; both must be at least 1")
     if fix_input_to is not None:
         if fix_input_to < 0:
-            raise UserError(f"data.fix_input_to is {fix_input_to}; it must be 0 or more")
+            raise UserError(f"data.windows.fix_input_to is {fix_input_to}; it must be 0 or more")
         found = [
             (fix_input_to, fix_input_to + step * lead)
             for lead in range(1, max_steps + 1)
@@ -96,8 +99,8 @@ def pairs(
         ]
     if not found:
         raise UserError(
-            f"data.lead_steps is {list(lead_steps or ())}, which leaves no pair; it must hold numbers from "
-            f"{0 if fix_input_to is None else 1} to {max_steps}"
+            f"data.windows.lead_steps is {list(lead_steps or ())}, which leaves no pair; it must hold numbers "
+            f"from {0 if fix_input_to is None else 1} to {max_steps}"
         )
     return found
 
@@ -129,8 +132,8 @@ class PairWindows:
         last = max(label for _, label in self.pairs)
         if last >= steps:
             raise UserError(
-                f"data.max_steps {max_steps} of {step} snapshots reach snapshot {last}, but trajectories "
-                f"have {steps} (0 to {steps - 1}); make one of them smaller"
+                f"data.windows.max_steps {max_steps} of {step} snapshots reach snapshot {last}, but "
+                f"trajectories have {steps} (0 to {steps - 1}); make one of them smaller"
             )
 
     def __len__(self) -> int:
@@ -172,7 +175,7 @@ class HistoryWindows:
     ) -> None:
         if frames < 1 or horizon < 1 or not strides or min(strides) < 1:
             raise UserError(
-                f"data.frames is {frames}, data.horizon {horizon}, data.strides {list(strides)}; "
+                f"data.frames is {frames}, data.windows.horizon {horizon}, strides {list(strides)}; "
                 "all must be at least 1"
             )
         self.frames, self.horizon, self.every = frames, horizon, every
@@ -182,7 +185,7 @@ class HistoryWindows:
             raise UserError(
                 f"trajectories have {steps} snapshots, too few for {frames} input and {horizon} label frames "
                 f"at a stride of {min(strides)}, which need {min(strides) * reach + 1}; make data.frames, "
-                "data.horizon, data.val_horizon or data.strides smaller"
+                "data.windows.horizon, val_horizon or strides smaller"
             )
         self.strides = tuple(fitting[:1] if every else fitting)
         self.starts = {stride: steps - stride * reach for stride in self.strides}
@@ -203,18 +206,43 @@ class HistoryWindows:
         return Window(tuple(frames[: self.frames]), tuple(frames[self.frames :]))
 
 
-class SteadyWindows:
-    """One sample a trajectory: input and solution are fields of its only snapshot."""
+class FixedWindow:
+    """One sample a trajectory, always the same; of a steady problem its only snapshot."""
 
-    labels = 1
+    def __init__(
+        self, inputs: Sequence[int] = (0,), labels: Sequence[int] = (0,), span: tuple[int, int] | None = None
+    ) -> None:
+        self.only, self.labels = Window(tuple(inputs), tuple(labels), span), len(labels)
 
     def __len__(self) -> int:
         """Return 1."""
         return 1
 
     def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
-        """Return the only snapshot as input and as label."""
-        return Window((0,), (0,))
+        """Return the sample."""
+        return self.only
+
+
+class SeriesWindows:
+    """Pieces of a series: the commands on it and the outputs before it go in, the outputs on it come out.
+
+    Args:
+        starts: First sample of each, whose outputs are known.
+        length: Samples of each.
+    """
+
+    labels = 1
+
+    def __init__(self, starts: Sequence[int], length: int) -> None:
+        self.starts, self.length = starts, length
+
+    def __len__(self) -> int:
+        """Return the number of pieces."""
+        return len(self.starts)
+
+    def window(self, seed: int, epoch: int, index: int, number: int, *, source: int = 0) -> Window:
+        """Return piece `number`; nothing is random."""
+        return Window((0,), (0,), (self.starts[number], self.length))
 
 
 class WholeWindows:
@@ -256,63 +284,3 @@ class WholeWindows:
         """Return the trajectory from start `number` on; nothing is random."""
         first = self._first
         return Window(tuple(k + number for k in first.inputs), tuple(k + number for k in first.labels))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Trajectories of a set: in all, the last ones for the test, those before them for validation."""
-
-    total: int
-    val: int
-    test: int
-
-    def __post_init__(self) -> None:
-        if min(self.val, self.test) < 0 or self.val + self.test > self.total:
-            raise UserError(
-                f"{self.val} validation and {self.test} test trajectories do not fit into {self.total}; make "
-                "data.val_trajectories or data.test_trajectories smaller"
-            )
-
-
-def split(counts: Counts, train: int = -1) -> tuple[range, range, range]:
-    """Return the trajectories of training, validation and test, by position.
-
-    Validation begins at `total - val - test`, the test set is the last `test`: neither depends on how many
-    are trained on.
-
-    Args:
-        counts: How many there are.
-        train: The first n; -1 for all, -2 for half, -8 for an eighth of those left.
-
-    Raises:
-        UserError: If there are not so many.
-    """
-    left = counts.total - counts.val - counts.test
-    n = left // -train if train < 0 else train
-    if train == 0 or n > left or (n == 0 and left > 0):
-        raise UserError(
-            f"data.trajectories is {train}, but {left} of {counts.total} are for training; give 1 to {left}, "
-            "or -1 for all, -2 for half, -8 for an eighth"
-        )
-    return range(n), range(left, left + counts.val), range(counts.total - counts.test, counts.total)
-
-
-def fractions(total: int, val: float = 0.1, test: float = 0.1) -> Counts:
-    """Return the counts of a set without a published split; at least one for each part from three on."""
-    least = 1 if total >= 3 else 0
-    return Counts(total, max(least, round(val * total)), max(least, round(test * total)))
-
-
-WINDOWS = ("pairs", "history", "steady")
-
-
-def check_kind(kind: str) -> None:
-    """Raise for an unknown kind of windows.
-
-    Raises:
-        UserError: Then.
-    """
-    if kind not in WINDOWS:
-        raise UserError(
-            f"data.windows is '{kind}'; it must be one of {', '.join(WINDOWS)}{did_you_mean(kind, WINDOWS)}"
-        )

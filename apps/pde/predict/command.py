@@ -12,8 +12,7 @@ from core.cli.predict import check_options, predict_parser
 from core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from apps.pde.predict.driven_series import InitialSeries
-    from apps.pde.predict.initial import Initial
+    from apps.pde.predict.initial import InitialStates
     from apps.pde.predict.model import Surrogate
 
 __all__ = ["COMMAND", "main", "predict_to"]
@@ -71,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 def predict_to(
     out: str | Path,
     surrogate: Surrogate,
-    initial: Initial | InitialSeries,
+    initial: InitialStates,
     *,
     times: Sequence[float],
     dataset: str | None = None,
@@ -171,9 +170,7 @@ def _times(options: argparse.Namespace, surrogate: Surrogate, dataset: str, way:
     return times
 
 
-def _attributes(
-    surrogate: Surrogate, initial: Initial | InitialSeries, dataset: str, way: str
-) -> dict[str, Any]:
+def _attributes(surrogate: Surrogate, initial: InitialStates, dataset: str, way: str) -> dict[str, Any]:
     """Return what the file says of itself; lists are joined, netCDF keeps no nested ones."""
     own = [initial.source.licence] if initial.source.licence else []
     return {

@@ -9,50 +9,57 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.pde.data.channels import Bound
+from apps.pde.batch import DatasetFacts
+from apps.pde.data.card_details import Channel
+from apps.pde.data.channels import INITIAL, ChannelReader, thinning
+from apps.pde.data.datasets import WindowSet
 from apps.pde.data.readers.arrays import ArraySource
 from apps.pde.data.readers.recognition import open_source
-from apps.pde.data.spec import Channel, Spec
-from apps.pde.predict.driven_series import InitialSeries
+from apps.pde.data.settings import check_series, whole_windows
+from apps.pde.data.windows import FixedWindow
 from apps.pde.predict.model import Surrogate
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Initial", "initial_states"]
+__all__ = ["InitialStates", "initial_states"]
 
 
 @dataclass(frozen=True)
-class Initial:
-    """Where trajectories start.
+class InitialStates:
+    """Starts of trajectories; of a driven system its commands over time and the outputs' first values.
 
     Attributes:
-        bound: Reads the network's input channels.
+        reader: Reads the network's input channels, unscaled.
         snapshots: The input frames in the file, the last is the start.
         trajectories: Rows of the file.
+        length: Samples of a series that are predicted, None for fields.
     """
 
-    bound: Bound
+    reader: ChannelReader
     snapshots: tuple[int, ...]
     trajectories: tuple[int, ...]
+    length: int | None = None
 
     @property
     def source(self) -> ArraySource:
         """The file."""
-        return self.bound.source
+        return self.reader.source
 
     @property
     def space(self) -> tuple[int, ...]:
         """Grid points along each axis."""
-        return self.bound.space
+        return self.reader.space if self.length is None else (self.length,)
 
     @property
     def coordinates(self) -> tuple[NDArray[np.float64], ...]:
-        """Positions of the points of each axis."""
-        return self.bound.coordinates
+        """Positions of the points of each axis; of a series the times of the predictions."""
+        at = self.reader.coordinates
+        return at if self.length is None else (at[0][1 : self.length + 1],)
 
     @property
     def time(self) -> float:
-        """Time of the last input frame."""
-        return float(self.source.times[self.snapshots[-1]])
+        """Time of the last values that are known."""
+        source = self.source
+        return float(source.times[self.snapshots[-1]] if self.length is None else source.coordinates[0][0])
 
     def read(self, trajectories: Sequence[int]) -> NDArray[np.float32]:
         """Return `(N, frames, C, *space)`, physical.
@@ -60,20 +67,18 @@ class Initial:
         Raises:
             UserError: If a value is not finite.
         """
-        bound = self.bound
-        out = np.empty(
-            (len(trajectories), len(self.snapshots), len(bound.inputs), *bound.space), dtype=np.float32
-        )
-        for row, trajectory in enumerate(trajectories):
-            bound.encode(bound.raw(trajectory, self.snapshots), bound.inputs, out[row])
-            if not np.isfinite(out[row]).all():
-                place = int(np.argwhere(~np.isfinite(out[row]))[0, 1])
-                raise UserError(
-                    f"{self.source.where(trajectory)} has values of {bound.inputs[place].channel.name} that "
-                    f"are no numbers in the initial state of trajectory {trajectory}; leave it out with "
-                    "--trajectories, or start elsewhere with --start"
-                )
-        return out
+        window = FixedWindow(self.snapshots, (), None if self.length is None else (0, self.length))
+        starts = WindowSet(self.reader, trajectories, window)
+        inputs = starts.__getitems__([(0, row) for row in range(len(trajectories))]).inputs.numpy()
+        if not np.isfinite(inputs).all():
+            row, _, channel = (int(one) for one in np.argwhere(~np.isfinite(inputs))[0, :3])
+            name = self.reader.inputs[channel].channel.name.removeprefix(INITIAL)
+            raise UserError(
+                f"{self.source.where(trajectories[row])} has values of {name} that are no numbers in the "
+                f"initial state of trajectory {trajectories[row]}; leave it out with --trajectories, or "
+                "start elsewhere with --start"
+            )
+        return inputs
 
     def numbers(
         self, trajectories: Sequence[int], names: Sequence[str], given: Mapping[str, float]
@@ -86,16 +91,17 @@ class Initial:
         """
         if not names:
             return None
-        own = list(self.source.parameters)
         for name in names:
-            if name not in given and name not in own:
+            if name not in given and name not in self.source.parameters:
                 raise UserError(
                     f"{self.source.path} does not give {name} of the equation, which the network takes; "
                     f"say it with --parameter {name}=NUMBER"
                 )
-        rows = [self.source.numbers(trajectory) for trajectory in trajectories]
         return np.array(
-            [[given[name] if name in given else row[own.index(name)] for name in names] for row in rows],
+            [
+                [given[name] if name in given else self.source.numbers(row, [name])[0] for name in names]
+                for row in trajectories
+            ],
             dtype=np.float32,
         )
 
@@ -103,18 +109,21 @@ class Initial:
         self, trajectory: int, times: Sequence[float], fields: Sequence[str]
     ) -> NDArray[np.float32] | None:
         """Return what the file itself holds at `times` after the start, `(K, C', *space)`, or None."""
-        own = self.source.times
+        reader, own = self.reader, self.source.times
+        if self.length is not None:
+            values = self.source.read(trajectory, [0], list(fields))[:, :, 1 : self.length + 1]
+            return values if np.isfinite(values).all() else None
         wanted = self.time + np.asarray(times)
-        places = [int(np.argmin(abs(own - time))) for time in wanted]
+        steps = [int(np.argmin(abs(own - time))) for time in wanted]
         scale = float(np.ptp(own)) or 1.0
-        if any(abs(own[place] - time) > 1e-4 * scale for place, time in zip(places, wanted, strict=True)):
+        if any(abs(own[step] - time) > 1e-4 * scale for step, time in zip(steps, wanted, strict=True)):
             return None
-        stored = {place.channel.name: place.channel.source for place in self.bound.inputs}
+        stored = {one.channel.name: one.channel.source for one in reader.inputs}
         names = [stored.get(name) or name for name in fields]
         if any(name not in self.source.channels for name in names):
             return None
-        values = self.source.read(trajectory, places, names)
-        return values[(..., *(slice(None, None, by) for by in self.bound.factors))]
+        thin = (slice(None, None, by) for by in reader.factors)
+        return self.source.read(trajectory, steps, names)[(..., *thin)]
 
 
 def initial_states(
@@ -128,8 +137,8 @@ def initial_states(
     resolution: int | None = None,
     layout: str | None = None,
     split: str | None = None,
-) -> Initial | InitialSeries:
-    """Find the initial states of a file in any layout of `apps.pde.data.readers.recognition`.
+) -> InitialStates:
+    """Return the initial states in a file of any layout of `apps.pde.data.readers.recognition`.
 
     Args:
         path: File or folder.
@@ -145,7 +154,7 @@ def initial_states(
     Raises:
         UserError: If the file is not there or not read, fields are missing, or the grid does not fit.
     """
-    source = open_source(path, layout=layout, split=split)
+    source, facts = open_source(path, layout=layout, split=split), surrogate.constants(dataset)
     rows = tuple(dict.fromkeys(range(source.trajectories) if trajectories is None else trajectories))
     for row in rows:
         if not 0 <= row < source.trajectories:
@@ -153,17 +162,22 @@ def initial_states(
                 f"--trajectories has {row}, but {source.path} has {source.trajectories} (0 to "
                 f"{source.trajectories - 1})"
             )
-    if surrogate.constants(dataset).is_series:
-        return InitialSeries(source, surrogate.inputs, surrogate.constants(dataset), rows)
-    bound = Bound(dataset, source, Spec(), factors=_factors(source, resolution), missing="keep")
-    bound.bind([_channel(name, source, surrogate, dataset) for name in surrogate.inputs], [])
-    surrogate.check_shape((surrogate.frames, len(surrogate.inputs), *bound.space))
-    snapshots = _snapshots(source, surrogate, dataset=dataset, start=start, stride=stride)
-    return Initial(bound, snapshots, rows)
+    channels = [_channel(name, source, facts) for name in surrogate.inputs if not name.startswith(INITIAL)]
+    if facts.is_series:
+        window = facts.coordinates["x"][2]
+        check_series(source, window, what="the network's windows")
+        _check_interval(source, facts)
+        reader = ChannelReader(dataset, source, missing="keep", window=window)
+        reader.bind(channels, [_channel(name, source, facts) for name in surrogate.outputs])
+        return InitialStates(reader, (0,), rows, whole_windows(source, window))
+    thin = thinning(source, resolution, option="--resolution")
+    reader = ChannelReader(dataset, source, factors=thin, missing="keep")
+    reader.bind(channels, [])
+    surrogate.check_shape((surrogate.frames, len(surrogate.inputs), *reader.space))
+    return InitialStates(reader, _snapshots(source, surrogate, facts, start=start, stride=stride), rows)
 
 
-def _channel(name: str, source: ArraySource, surrogate: Surrogate, dataset: str) -> Channel:
-    facts = surrogate.constants(dataset)
+def _channel(name: str, source: ArraySource, facts: DatasetFacts) -> Channel:
     stored, fill = facts.stored.get(name), facts.fills.get(name)
     if stored in source.channels or name in source.channels:
         return Channel(name, stored=stored if stored in source.channels else name)
@@ -175,8 +189,18 @@ def _channel(name: str, source: ArraySource, surrogate: Surrogate, dataset: str)
     )
 
 
+def _check_interval(source: ArraySource, facts: DatasetFacts) -> None:
+    first, last, count = facts.coordinates["x"]
+    wanted, own = (last - first) / max(count - 1, 1), np.diff(source.coordinates[0])
+    if not np.allclose(own, wanted, rtol=1e-3):
+        raise UserError(
+            f"the samples of {source.path} are {np.median(own):g} apart and those of the training data "
+            f"{wanted:g}; give series of that interval"
+        )
+
+
 def _snapshots(
-    source: ArraySource, surrogate: Surrogate, *, dataset: str, start: int | None, stride: int | None
+    source: ArraySource, surrogate: Surrogate, facts: DatasetFacts, *, start: int | None, stride: int | None
 ) -> tuple[int, ...]:
     last = source.steps - 1 if start is None else start if start >= 0 else source.steps + start
     if not 0 <= last < source.steps:
@@ -185,7 +209,7 @@ def _snapshots(
         )
     if surrogate.frames == 1:
         return (last,)
-    wanted, own = surrogate.step(dataset), np.diff(source.times)
+    wanted, own = facts.spacing * facts.step, np.diff(source.times)
     gap = float(np.median(own)) if len(own) else 1.0
     by = stride if stride is not None else round(wanted / gap)
     if by < 1 or (stride is None and abs(by * gap - wanted) > 1e-3 * wanted):
@@ -200,14 +224,3 @@ def _snapshots(
             f"{last + 1} up to the start; give a later --start or longer trajectories"
         )
     return tuple(range(first, last + 1, by))
-
-
-def _factors(source: ArraySource, resolution: int | None) -> tuple[int, ...]:
-    if resolution is None:
-        return (1,) * len(source.space)
-    if resolution < 1 or any(size % resolution for size in source.space):
-        raise UserError(
-            f"--resolution is {resolution}, which does not divide the grid "
-            f"{' x '.join(map(str, source.space))} of {source.path}"
-        )
-    return tuple(size // resolution for size in source.space)

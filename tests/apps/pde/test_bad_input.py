@@ -57,8 +57,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "data": {
             "class_path": "apps.pde.data.Fields",
             "init_args": {
-                "path": "good.nc", "inputs": FIELDS, "outputs": FIELDS, "windows": "history",
-                "frames": 2, "horizon": 1, "val_trajectories": 1, "test_trajectories": 1,
+                "path": "good.nc", "inputs": FIELDS, "outputs": FIELDS, "frames": 2,
+                "windows": {"class_path": "apps.pde.data.Histories", "init_args": {"horizon": 1}},
+                "val_trajectories": 1, "test_trajectories": 1,
             },
         },
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0},
@@ -100,7 +101,10 @@ def sentences(err: str) -> list[str]:
         (["--data.path", "nan.nc"], "nan.nc has values of velocity_y that are no numbers"),
         (["--data.path", "half.nc"], "half.nc is cut off"),
         (["--data.path", "gone.nc"], "gone.nc"),
-        (["--data.path=null", "--data.sources=[{path: good.nc}, {path: fine.nc}]"], "data.resolution"),
+        (
+            ["--data.path=null", "--data.mixture.sources=[{path: good.nc}, {path: fine.nc}]"],
+            "data.prepare.resolution",
+        ),
     ],
 )
 def test_a_fit_refuses_it_and_leaves_no_run(place, words, sentence):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from apps.pde.data.driven import Windows
+from apps.pde.data import DrivenSeries, Fields, Generation
 from apps.pde.models.chained import Chained, chain
 from apps.pde.models.deeponet import DeepONet
 from apps.pde.simulation.families import family
@@ -176,37 +177,47 @@ def test_a_sample_is_the_same_alone_and_in_a_batch():
     torch.testing.assert_close(outs[0][1], outs[1][0], rtol=1e-12, atol=1e-9)
 
 
+def windows(store: Path, **more) -> Fields:
+    """Windows of 20 samples unless `more` says otherwise."""
+    how = {"path": str(store), "inputs": list(COMMANDS), "outputs": list(OUTPUTS), "trajectories": 2}
+    how |= {"val_trajectories": 1, "test_trajectories": 1, "windows": DrivenSeries()}
+    return Fields(**(how | more))
+
+
 @pytest.mark.slow
 def test_the_family_generates_and_its_windows_read_it(tmp_path):
-    how = {"resolution": 100, "folder": str(tmp_path / "store"), "progress": False}
-    data = Windows(
-        trajectories=2, val_trajectories=1, test_trajectories=1, generate_options=how, window=30, stride=30
-    )
+    data = Fields(
+        generate=Generation({"diesel_engine": 4}, resolution=100, folder=str(tmp_path / "store")),
+        windows=DrivenSeries(window=30, stride=30), val_trajectories=1, test_trajectories=1,
+    )  # fmt: skip
 
     assert [len(part) for part in (data.train_set(), data.val_set(), data.test_set())] == [6, 3, 1]
     assert data.test_set()[(0, 0)].targets.shape == (1, 1, 7, 90)
-    assert data.facts.licences
+    assert data.facts.licences and data.facts.outputs == OUTPUTS
 
 
 def test_windows_begin_where_the_outputs_stood(store):
-    data = Windows(
-        path=str(store), trajectories=2, val_trajectories=1, test_trajectories=1, window=20, stride=7
-    )
+    data = windows(store, windows=DrivenSeries(stride=7))
 
     batch = data.train_set().__getitems__([(0, 0), (0, 1), (0, 12)])
-    values = data._read()
+    facts, raw = data.facts.datasets[0], Store.open(store).read(0, [0])[0]
+    mean, std = (
+        np.array([*values[:4], *outputs], dtype=np.float32)[:, None]
+        for values, outputs in ((facts.mean, facts.out_mean), (facts.std, facts.out_std))
+    )
+    values = torch.from_numpy((raw - mean) / std)
 
     assert batch.inputs.shape == (3, 1, 11, 20)
     assert batch.targets.shape == (3, 1, 7, 20)
     assert batch.trajectory.tolist() == [0, 0, 1]
-    assert torch.equal(batch.targets[1, 0], values[0, 4:, 8:28])
-    assert torch.equal(batch.inputs[1, 0, :4], values[0, :4, 7:27])
-    assert torch.equal(batch.inputs[1, 0, 4:], values[0, 4:, 7:8].expand(-1, 20))
+    assert torch.equal(batch.targets[1, 0], values[4:, 8:28])
+    assert torch.equal(batch.inputs[1, 0, :4], values[:4, 7:27])
+    assert torch.equal(batch.inputs[1, 0, 4:], values[4:, 7:8].expand(-1, 20))
     assert len(data.train_set()) == 2 * 12
 
 
 def test_facts_say_how_to_get_back_to_bar_and_kelvin(store):
-    data = Windows(path=str(store), trajectories=2, val_trajectories=1, test_trajectories=1, window=20)
+    data = windows(store)
 
     facts = data.facts
 
@@ -218,13 +229,11 @@ def test_facts_say_how_to_get_back_to_bar_and_kelvin(store):
     assert len(one.mean) == len(facts.inputs)
     assert one.units["initial p_im"] == "bar"
     assert facts.space == (20,)
-    assert one.coordinates["x"] == pytest.approx([0.0, 0.1 * 19, 20])
+    assert one.coordinates["x"] == pytest.approx((0.0, 0.1 * 19, 20))
 
 
 def test_statistics_of_a_checkpoint_are_taken(store):
-    how = {"val_trajectories": 1, "test_trajectories": 1, "window": 20}
-    first = Windows(path=str(store), trajectories=2, **how)
-    second = Windows(path=str(store), trajectories=1, **how)
+    first, second = windows(store), windows(store, trajectories=1)
     facts = first.facts
 
     second.use_statistics(facts)
@@ -233,7 +242,7 @@ def test_statistics_of_a_checkpoint_are_taken(store):
 
 
 def test_the_exact_operator_chains_to_the_exact_trajectory(store):
-    data = Windows(path=str(store), trajectories=2, val_trajectories=1, test_trajectories=1, window=33)
+    data = windows(store, windows=DrivenSeries(window=33))
     batch = data.test_set()[(0, 0)]
     truth = batch.targets[0, 0]
 
@@ -279,13 +288,12 @@ def test_a_network_on_any_grid_cannot_be_chained():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"window": 0}, "data.window is 0"),
-        ({"window": 100}, "more than 100 are asked for"),
-        ({"trajectories": 9}, "has 4 trajectories of 100 samples"),
-        ({"outputs": ["p_in"]}, "did you mean 'p_im'"),
+        (lambda: {"windows": DrivenSeries(window=0)}, "data.windows.window is 0"),
+        (lambda: {"windows": DrivenSeries(window=100)}, "has 100 samples; windows have 100"),
+        (lambda: {"trajectories": 9}, "data.trajectories is 9, but 2 of 4 are for training"),
+        (lambda: {"outputs": ["p_in"]}, "did you mean 'p_im'"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_in_one_sentence(store, arguments, sentence):
-    how = {"trajectories": 2, "val_trajectories": 1, "test_trajectories": 1, "window": 20, **arguments}
     with pytest.raises(UserError, match=sentence):
-        Windows(path=str(store), **how).setup()
+        windows(store, **arguments()).setup()

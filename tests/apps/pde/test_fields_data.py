@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from apps.pde.batch import FieldFacts
+from apps.pde.data.card_details import details_of
 from apps.pde.data.module import Fields
-from apps.pde.data.spec import spec_of
+from apps.pde.data.settings import EvaluationSet, Generation, Histories, Pairs, Preparation, SourceMixture
 from core.data.cards import load_card
 from core.errors import UserError
 
@@ -123,7 +124,7 @@ def test_a_mixture_maps_both_layouts_onto_the_networks_channels(tmp_path):
         {"path": str(velocity(tmp_path / "NS-Sines.nc")), "card": "ns_sines"},
         {"path": str(euler(tmp_path / "CE-RP.nc")), "card": "ce_rp"},
     ]
-    data = Fields(sources=sources, max_steps=10)
+    data = Fields(windows=Pairs(max_steps=10), mixture=SourceMixture(sources=sources))
 
     train = data.train_set()
     got = train.__getitems__([(0, len(train) - 1), (0, 0), (0, len(train) - 2)])
@@ -133,7 +134,7 @@ def test_a_mixture_maps_both_layouts_onto_the_networks_channels(tmp_path):
     assert got.mask[:, 3].tolist() == [False, True, False]
     assert data.facts.inputs == ("density", "velocity_x", "velocity_y", "pressure")
     alone = (
-        Fields(path=sources[1]["path"], card="ce_rp", max_steps=10)
+        Fields(path=sources[1]["path"], card="ce_rp", windows=Pairs(max_steps=10))
         .train_set()
         .__getitems__([(0, 8 * 66 - 1)])
     )
@@ -145,7 +146,7 @@ def test_weights_share_the_samples_out(tmp_path):
         {"path": str(velocity(tmp_path / "NS-Sines.nc")), "card": "ns_sines", "weight": 3.0},
         {"path": str(euler(tmp_path / "CE-RP.nc")), "card": "ce_rp", "weight": 1.0},
     ]
-    train = Fields(sources=sources, samples=80).train_set()
+    train = Fields(mixture=SourceMixture(sources=sources, samples=80)).train_set()
 
     drawn = train.__getitems__([(0, k) for k in range(80)])
 
@@ -179,7 +180,7 @@ def test_the_test_set_does_not_depend_on_how_many_are_trained_on(tmp_path):
 
 
 def test_a_test_sample_is_the_first_frame_and_all_that_follow(tmp_path):
-    data = Fields(path=str(velocity(tmp_path / "NS-Sines.nc")), card="ns_sines", test_steps=10)
+    data = Fields(path=str(velocity(tmp_path / "NS-Sines.nc")), card="ns_sines", test=EvaluationSet(steps=10))
 
     one = data.test_set()[0, 0]
 
@@ -190,7 +191,7 @@ def test_a_test_sample_is_the_first_frame_and_all_that_follow(tmp_path):
 
 def test_histories_and_steady_pairs(tmp_path):
     path = str(velocity(tmp_path / "mine.nc", steps=14))
-    data = Fields(path=path, windows="history", frames=4, horizon=2, strides=[1, 2])
+    data = Fields(path=path, frames=4, windows=Histories(horizon=2, strides=[1, 2]))
     got = batch(data, [(0, k) for k in range(30)])
     assert got.inputs.shape == (30, 4, 3, 8, 8) and got.targets.shape == (30, 2, 3, 8, 8)
     assert len(data.train_set()) == 8 * 14 and data.facts.frames == 4
@@ -200,7 +201,7 @@ def test_histories_and_steady_pairs(tmp_path):
 
 def test_histories_start_elsewhere_in_every_source(tmp_path):
     files = [velocity(tmp_path / f"{name}.nc", steps=30) for name in "ab"]
-    data = Fields(sources=[{"path": str(file)} for file in files], windows="history")
+    data = Fields(windows=Histories(), mixture=SourceMixture(sources=[{"path": str(file)} for file in files]))
 
     train = data.train_set()
 
@@ -209,10 +210,10 @@ def test_histories_start_elsewhere_in_every_source(tmp_path):
     assert not torch.equal(first.snapshots, second.snapshots)
 
 
-@pytest.mark.parametrize("how", [{}, {"windows": "history", "frames": 2}])
+@pytest.mark.parametrize("how", [{}, {"windows": Histories(), "frames": 2}])
 def test_test_sets_of_different_lengths_are_cut_to_the_shortest(tmp_path, capsys, how):
     files = [velocity(tmp_path / f"{steps}.nc", steps=steps) for steps in (9, 6)]
-    data = Fields(sources=[{"path": str(file)} for file in files], **how)
+    data = Fields(mixture=SourceMixture(sources=[{"path": str(file)} for file in files]), **how)
 
     test = data.test_set()
 
@@ -223,18 +224,18 @@ def test_test_sets_of_different_lengths_are_cut_to_the_shortest(tmp_path, capsys
 
 def test_a_test_can_start_at_every_frame(tmp_path):
     path = str(velocity(tmp_path / "mine.nc", steps=14))
-    data = Fields(path=path, windows="history", frames=4, test_steps=8, test_starts="all")
+    data = Fields(path=path, frames=4, windows=Histories(), test=EvaluationSet(steps=8, starts="all"))
 
     test = data.test_set()
 
     assert len(test) == 3 and test[0, 2].snapshots.tolist() == [[5, *range(6, 14)]]
-    with pytest.raises(UserError, match=r"needs data\.test_steps"):
-        Fields(path=path, windows="history", frames=4, test_starts="all").test_set()
+    with pytest.raises(UserError, match=r"needs data\.test\.steps"):
+        Fields(path=path, frames=4, windows=Histories(), test=EvaluationSet(starts="all")).test_set()
 
 
 def test_validation_can_roll_out_longer_than_the_training(tmp_path):
     path = str(velocity(tmp_path / "mine.nc", steps=14))
-    data = Fields(path=path, windows="history", frames=4, val_horizon=6)
+    data = Fields(path=path, frames=4, windows=Histories(val_horizon=6))
 
     assert data.train_set()[0, 0].targets.shape[1] == 1
     assert len(data.val_set()) == 5 and data.val_set()[0, 4].snapshots.tolist() == [[7, *range(8, 14)]]
@@ -264,15 +265,17 @@ def test_the_cards_of_histories_decide_frames_and_the_length_of_the_test(
     assert (data.facts.windows, data.facts.frames) == ("history", frames)
     assert train.inputs.shape[1:3] == (frames, len(names)) and train.targets.shape[1] == 1
     assert test.targets.shape[1] == labels
-    own = Fields(path=str(path), card=card, frames=1, horizon=2, test_steps=3)
+    own = Fields(
+        path=str(path), card=card, frames=1, windows=Histories(horizon=2), test=EvaluationSet(steps=3)
+    )
     assert own.facts.frames == 1 and own.train_set()[0, 0].targets.shape[1] == 2
     assert own.test_set()[0, 0].targets.shape[1] == 3
-    assert Fields(path=str(path), card=card, windows="pairs").facts.frames == 1
+    assert Fields(path=str(path), card=card, windows=Pairs()).facts.frames == 1
 
 
 def test_the_longer_variant_of_a_card_can_be_asked_for(tmp_path):
     path = str(velocity(tmp_path / "NS-Sines.nc"))
-    usual, longer = (Fields(path=path, card="ns_sines", extended=how) for how in (False, True))
+    usual, longer = (Fields(path=path, card="ns_sines", windows=Pairs(extended=how)) for how in (False, True))
 
     assert (len(usual.train_set()), len(longer.train_set())) == (8 * 36, 8 * 66)
     assert longer.test_set()[0, 0].snapshots[0, -1] == 20
@@ -282,13 +285,13 @@ def test_the_longer_variant_of_a_card_can_be_asked_for(tmp_path):
     ("how", "reach"),
     [
         ({}, 20),
-        ({"max_steps": 3}, 3),
-        ({"max_steps": 3, "step": 2}, 6),
-        ({"max_steps": 3, "lead_steps": [1, 50]}, 1),
-        ({"max_steps": 3, "fix_input_to": 0}, 3),
-        ({"max_steps": 3, "fix_input_to": 2, "lead_steps": [1]}, 1),
-        ({"windows": "history", "frames": 2, "horizon": 4, "strides": [1, 2]}, 2),
-        ({"windows": "history", "frames": 2, "strides": [1, 2, 30]}, 2),
+        ({"windows": Pairs(max_steps=3)}, 3),
+        ({"windows": Pairs(max_steps=3, step=2)}, 6),
+        ({"windows": Pairs(max_steps=3, lead_steps=[1, 50])}, 1),
+        ({"windows": Pairs(max_steps=3, fix_input_to=0)}, 3),
+        ({"windows": Pairs(max_steps=3, fix_input_to=2, lead_steps=[1])}, 1),
+        ({"windows": Histories(horizon=4, strides=[1, 2]), "frames": 2}, 2),
+        ({"windows": Histories(strides=[1, 2, 30]), "frames": 2}, 2),
     ],
 )
 def test_reach_is_the_longest_lead_that_is_trained(tmp_path, how, reach):
@@ -300,9 +303,15 @@ def test_reach_is_the_longest_lead_that_is_trained(tmp_path, how, reach):
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):
     path = str(velocity(tmp_path / "mine.nc", steps=6))
 
-    def epoch(**how):
+    def epoch(keep_mb=512.0, **how):
         data = Fields(
-            path=path, windows="history", frames=2, flips=True, batch_size=7, normalise="none", seed=3, **how
+            path=path,
+            frames=2,
+            batch_size=7,
+            seed=3,
+            windows=Histories(),
+            prepare=Preparation(normalise="none", flips=True, keep_mb=keep_mb),
+            **how,
         )
         data.setup()
         return [(one.inputs, one.snapshots) for one in data.train_dataloader()]
@@ -318,7 +327,7 @@ def test_any_number_of_workers_gives_the_same_batches(tmp_path):
 
 def test_mirrored_flows_change_the_sign_of_the_component_along_the_axis(tmp_path):
     path = velocity(tmp_path / "mine.nc", steps=2)
-    data = Fields(path=str(path), windows="history", normalise="none", flips=True)
+    data = Fields(path=str(path), windows=Histories(), prepare=Preparation(normalise="none", flips=True))
     raw = torch.from_numpy(read(path))
     got = batch(data, [(0, k) for k in range(16)])
 
@@ -350,7 +359,12 @@ def labelled(path: Path, names: Sequence[str]) -> Path:
 
 def mirrored_signs(path: Path, names: Sequence[str], **how) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return (mirrored axes, sign of each field) of some samples of a file."""
-    data = Fields(path=str(path), windows="history", normalise="none", flips=True, inputs=list(names), **how)
+    data = Fields(
+        path=str(path),
+        inputs=list(names),
+        windows=Histories(),
+        prepare=Preparation(normalise="none", flips=True, **how),
+    )
     got, found = batch(data, [(0, k) for k in range(16)]), set()
     raw = torch.stack([torch.from_numpy(read(path, name)) for name in names], dim=2)
     for k in range(16):
@@ -365,9 +379,9 @@ def mirrored_signs(path: Path, names: Sequence[str], **how) -> set[tuple[tuple[i
 def test_components_of_other_names_are_named_or_refused(tmp_path):
     path = labelled(tmp_path / "mine.nc", ["u", "v"])
 
-    with pytest.raises(UserError, match=r"mirrors u, v of mine, .* name those in data.vectors"):
+    with pytest.raises(UserError, match=r"mirrors u, v of mine, .* name those in data.prepare.vectors"):
         mirrored_signs(path, ["u", "v"])
-    with pytest.raises(UserError, match=r"data\.vectors has 'w', which is no field"):
+    with pytest.raises(UserError, match=r"data\.prepare\.vectors has 'w', which is no field"):
         mirrored_signs(path, ["u", "v"], vectors=[["u", "w"]])
     with pytest.raises(UserError, match="has 2 axes"):
         mirrored_signs(path, ["u", "v"], vectors=[["u", "v", "u"]])
@@ -388,7 +402,10 @@ def test_a_filled_forcing_is_mirrored_with_the_flow(tmp_path):
     with h5py.File(tmp_path / "FNS-KF.nc", "w") as file:
         file["solution"] = np.random.default_rng(0).normal(size=(10, 21, 2, 8, 8)).astype("f4")
     how = {"path": str(tmp_path / "FNS-KF.nc"), "card": "fns_kf"}
-    plain, flipped = (batch(Fields(**how, flips=on), [(0, k) for k in range(16)]) for on in (False, True))
+    plain, flipped = (
+        batch(Fields(prepare=Preparation(flips=on), **how), [(0, k) for k in range(16)])
+        for on in (False, True)
+    )
 
     kinds = set()
     for before, after in zip(plain.inputs[:, 0], flipped.inputs[:, 0], strict=True):
@@ -402,7 +419,7 @@ def test_a_filled_forcing_is_mirrored_with_the_flow(tmp_path):
 
 def test_a_coarser_grid_keeps_every_kth_point(tmp_path):
     path = velocity(tmp_path / "mine.nc", steps=3)
-    data = Fields(path=str(path), resolution=[4, 8], normalise="none")
+    data = Fields(path=str(path), prepare=Preparation(resolution=[4, 8], normalise="none"))
 
     got = batch(data, [(0, 0)])
 
@@ -415,7 +432,8 @@ def test_generated_families_are_made_once_and_mixed(tmp_path, monkeypatch, capsy
 
     def make():
         return Fields(
-            generate={"ns_sl": 5, "heat": 4}, generate_options={"resolution": 8, "snapshots": 3}, max_steps=2
+            windows=Pairs(max_steps=2),
+            generate=Generation({"ns_sl": 5, "heat": 4}, resolution=8, snapshots=3),
         )
 
     first = make().train_set()[0, 0]
@@ -434,7 +452,7 @@ def test_generated_families_are_made_once_and_mixed(tmp_path, monkeypatch, capsy
 
 def test_a_checkpoints_constants_can_be_used_on_other_data(tmp_path):
     first = Fields(path=str(velocity(tmp_path / "NS-Sines.nc")), card="ns_sines")
-    other = Fields(path=str(velocity(tmp_path / "mine.nc", steps=1, seed=5)), windows="pairs")
+    other = Fields(path=str(velocity(tmp_path / "mine.nc", steps=1, seed=5)), windows=Pairs())
     other.use_statistics(first.facts)
 
     got = other.predict_set().__getitems__([(0, 9), (0, 0)])
@@ -450,7 +468,12 @@ def test_a_checkpoints_constants_can_be_used_on_other_data(tmp_path):
 
 
 def test_the_real_darcy_sample_trains_at_16_and_tests_at_32(shared):
-    data = Fields(card="darcy", root=str(shared / "data" / "pde"), val_trajectories=0, test_part="test_32")
+    data = Fields(
+        card="darcy",
+        root=str(shared / "data" / "pde"),
+        val_trajectories=0,
+        test=EvaluationSet(part="test_32"),
+    )
 
     train, test = data.train_set(), data.test_set()
 
@@ -480,39 +503,43 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
 
     with pytest.raises(UserError, match=r"mine\.nc has values of velocity_y .* trajectory 1, snapshot 2"):
         batch(Fields(path=str(path)))
-    got = batch(Fields(path=str(path), missing="zero"), [(0, k) for k in range(12)])
+    got = batch(Fields(path=str(path), prepare=Preparation(missing="zero")), [(0, k) for k in range(12)])
     assert torch.isfinite(got.targets).all() and (got.targets[:, :, 1, 0, 0] == 0).any()
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"inputs": ["velocty_x"]}, "did you mean 'velocity_x'"),
-        ({"resolution": 3}, "8 x 8 points; each axis must be a whole multiple"),
-        ({"windows": "pair"}, "did you mean 'pairs'"),
-        ({"normalise": "cards"}, "did you mean 'card'"),
-        ({"max_steps": 30}, "reach snapshot"),
-        ({"max_steps": 20, "step": 1, "time_constant": 7.0}, "time constant is 7 snapshots"),
-        ({"trajectories": 99}, "data.trajectories is 99, but 8 of 10"),
-        ({"card": "ns_sinse"}, "did you mean 'ns_sines'"),
-        ({"card": "ett_h1"}, "domain timeseries"),
-        ({"generate": {"heat": 3}}, "only one of them"),
-        ({"windows": "history", "frames": 30}, "too few"),
-        ({"step": 0}, "data.step is 0; it must be at least 1"),
-        ({"step": 0, "max_steps": 3}, "data.step is 0"),
-        ({"max_steps": 0}, "data.max_steps is 0"),
-        ({"lead_steps": [-1]}, "data.lead_steps is -1; it must be at least 0"),
-        ({"fix_input_to": -1}, "data.fix_input_to is -1"),
-        ({"windows": "history", "window_samples": 0}, "data.window_samples is 0; it must be at least 1"),
-        ({"windows": "history", "window_samples": -1}, "data.window_samples is -1"),
-        ({"windows": "history", "strides": [0]}, "data.strides is 0"),
-        ({"val_trajectories": -1}, "data.val_trajectories is -1; it must be at least 0"),
-        ({"test_starts": "al"}, "did you mean 'all'"),
+        (lambda: {"inputs": ["velocty_x"]}, "did you mean 'velocity_x'"),
+        (lambda: {"prepare": Preparation(resolution=3)}, "8 x 8 points; each axis must be a whole multiple"),
+        (lambda: {"prepare": Preparation(normalise="cards")}, "did you mean 'card'"),
+        (lambda: {"windows": Pairs(max_steps=30)}, "reach snapshot"),
+        (
+            lambda: {"windows": Pairs(max_steps=20, step=1), "prepare": Preparation(time_constant=7.0)},
+            "time constant is 7 snapshots",
+        ),
+        (lambda: {"trajectories": 99}, "data.trajectories is 99, but 8 of 10"),
+        (lambda: {"card": "ns_sinse"}, "did you mean 'ns_sines'"),
+        (lambda: {"card": "ett_h1"}, "domain timeseries"),
+        (lambda: {"generate": Generation({"heat": 3})}, "only one of them"),
+        (lambda: {"windows": Histories(), "frames": 30}, "too few"),
+        (lambda: {"windows": Pairs(step=0)}, "data.windows.step is 0; it must be at least 1"),
+        (lambda: {"windows": Pairs(step=0, max_steps=3)}, "data.windows.step is 0"),
+        (lambda: {"windows": Pairs(max_steps=0)}, "data.windows.max_steps is 0"),
+        (lambda: {"windows": Pairs(lead_steps=[-1])}, "data.windows.lead_steps is -1; it must be at least 0"),
+        (lambda: {"windows": Pairs(fix_input_to=-1)}, "data.windows.fix_input_to is -1"),
+        (lambda: {"windows": Histories(samples=0)}, "data.windows.samples is 0; it must be at least 1"),
+        (lambda: {"windows": Histories(samples=-1)}, "data.windows.samples is -1"),
+        (lambda: {"windows": Histories(strides=[0])}, "data.windows.strides is 0"),
+        (lambda: {"val_trajectories": -1}, "data.val_trajectories is -1; it must be at least 0"),
+        (lambda: {"test": EvaluationSet(starts="al")}, "did you mean 'all'"),
+        (lambda: {"prepare": Preparation(time_constant=0.0)}, "data.prepare.time_constant is 0.0"),
+        (lambda: {"generate": Generation({"heat": 0})}, "data.generate.families.heat is 0"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, how, words):
     with pytest.raises(UserError, match=words) as raised:
-        data = Fields(path=str(velocity(tmp_path / "mine.nc")), **how)
+        data = Fields(path=str(velocity(tmp_path / "mine.nc")), **how())
         data.train_set()
 
     assert "\n" not in str(raised.value)
@@ -525,8 +552,11 @@ def test_grids_of_two_sizes_in_a_mixture_are_refused_unless_made_equal(tmp_path)
     ]
 
     with pytest.raises(UserError, match="grid of 16 x 16 points and NS-Sines one of 8 x 8"):
-        Fields(sources=sources).train_set()
-    assert Fields(sources=sources, resolution=8).facts.space == (8, 8)
+        Fields(mixture=SourceMixture(sources=sources)).train_set()
+    assert Fields(prepare=Preparation(resolution=8), mixture=SourceMixture(sources=sources)).facts.space == (
+        8,
+        8,
+    )
 
 
 def test_data_that_are_not_there_say_what_to_type(tmp_path):
@@ -537,12 +567,12 @@ def test_data_that_are_not_there_say_what_to_type(tmp_path):
     with pytest.raises(UserError, match="no data are named"):
         Fields()
     with pytest.raises(UserError, match="did you mean 'weight'"):
-        Fields(sources=[{"path": "x", "wieght": 1.0}])
+        Fields(mixture=SourceMixture(sources=[{"path": "x", "wieght": 1.0}]))
 
 
 def test_cards_find_their_files_in_the_data_folder(tmp_path):
     velocity(tmp_path / "NS-Sines.nc")
-    assert spec_of(load_card("ns_sines")).places[0] == "NS-Sines.nc"
+    assert details_of(load_card("ns_sines")).places[0] == "NS-Sines.nc"
     assert Fields(card="ns_sines", root=str(tmp_path)).facts.sources == ("ns_sines",)
 
 

@@ -13,6 +13,7 @@ import xarray
 
 from apps.pde.data.module import Fields
 from apps.pde.data.readers.recognition import open_source
+from apps.pde.data.settings import Histories
 from apps.pde.models.ensemble import Ensemble
 from apps.pde.models.fno import FNO
 from apps.pde.models.sinenet import SineNet
@@ -46,7 +47,7 @@ def smoke(tmp_path: Path) -> Path:
 
 
 def fields(folder: Path, **more) -> Fields:
-    return Fields(path=str(folder), windows="history", frames=2, parameters=["buoyancy"], **more)
+    return Fields(path=str(folder), frames=2, parameters=["buoyancy"], windows=Histories(), **more)
 
 
 def test_batches_carry_the_numbers_that_are_named(smoke):
@@ -56,7 +57,7 @@ def test_batches_carry_the_numbers_that_are_named(smoke):
 
     assert data.facts.parameters == ("buoyancy",)
     assert got.parameters.ravel().tolist() == pytest.approx([0.2, 0.5])
-    assert Fields(path=str(smoke), windows="history", frames=2).train_set()[(0, 0)].parameters is None
+    assert Fields(path=str(smoke), frames=2, windows=Histories()).train_set()[(0, 0)].parameters is None
 
 
 def test_generated_stores_give_their_familys_numbers(tmp_path):
@@ -130,8 +131,8 @@ def test_predictions_take_the_files_numbers_or_those_that_are_given(smoke, tmp_p
 
 def test_numbers_that_are_missing_are_named(smoke, tmp_path):
     with pytest.raises(UserError, match=r"has 'buoyance', which .* did you mean 'buoyancy'"):
-        _ = Fields(path=str(smoke), windows="history", frames=2, parameters=["buoyance"]).facts
-    plain = Fields(path=str(smoke), windows="history", frames=2)
+        _ = Fields(path=str(smoke), frames=2, parameters=["buoyance"], windows=Histories()).facts
+    plain = Fields(path=str(smoke), frames=2, windows=Histories())
     with pytest.raises(UserError, match=r"set data.parameters to its name \(the data's numbers: buoyancy\)"):
         Operator(sinenet()).check_facts(plain.facts)
     surrogate = Surrogate([sinenet()], [fields(smoke).facts])

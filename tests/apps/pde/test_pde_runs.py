@@ -20,12 +20,9 @@ model:
 data:
   class_path: apps.pde.data.Fields
   init_args:
-    generate: {{{family}: 8}}
-    generate_options: {{resolution: 16, snapshots: 5}}
+    generate: {{families: {{{family}: 8}}, resolution: 16, snapshots: 5}}
     {fields}
-    windows: pairs
-    max_steps: 4
-    step: 1
+    windows: {{class_path: apps.pde.data.Pairs, init_args: {{max_steps: 4, step: 1}}}}
     val_trajectories: 2
     test_trajectories: 2
     batch_size: 8
@@ -119,10 +116,10 @@ def test_the_efficiency_curve_goes_on_where_it_stood(place):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--data.frames=2", "--data.windows=history"], "takes 1 frames and data.frames is 2"),
+        (["--data.frames=2", "--data.windows=Histories"], "takes 1 frames and data.frames is 2"),
         (["--data.inputs=[velocity_z]"], "velocity_z"),
         (["--model.rollout=sideways"], "model.rollout is 'sideways'"),
-        (["--data.generate={ns_sinus: 4}"], "ns_sinus"),
+        (["--data.generate.families={ns_sinus: 4}"], "ns_sinus"),
         (["--model.network.depths=[1,1,1]"], "heads"),
     ],
 )

@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.pde.data.card_details import SplitCounts
+from apps.pde.data.splits import fractions, split
 from apps.pde.data.windows import (
-    Counts,
     HistoryWindows,
     PairWindows,
     WholeWindows,
-    check_kind,
-    fractions,
     pairs,
-    split,
 )
 from core.data.cards import load_card
 from core.errors import UserError
@@ -45,7 +43,7 @@ def test_pretraining_sees_five_million_pairs():
     trajectories = []
     for name in PRETRAINING:
         counts = load_card(name).details["split"]
-        trajectories.append(len(split(Counts(**counts))[0]))
+        trajectories.append(len(split(SplitCounts(**counts))[0]))
 
     assert sum(trajectories) == 2 * 19_640 + 4 * 9_640 == 77_840
     assert len(pairs(10, step=2)) == 66
@@ -146,7 +144,7 @@ def test_splits_by_position_do_not_overlap_and_the_test_does_not_move(total, val
     left = total - val - test
     if left < max(1, n if n > 0 else -n):
         return
-    train, validation, tested = split(Counts(total, val, test), n)
+    train, validation, tested = split(SplitCounts(total, val, test), n)
 
     assert len(train) == (n if n > 0 else left // -n) and train.start == 0
     assert (validation.start, len(validation)) == (left, val)
@@ -156,11 +154,9 @@ def test_splits_by_position_do_not_overlap_and_the_test_does_not_move(total, val
 
 def test_wrong_numbers_of_trajectories_are_one_sentence():
     with pytest.raises(UserError, match="70 of 100 are for training; give 1 to 70"):
-        split(Counts(100, 10, 20), 71)
+        split(SplitCounts(100, 10, 20), 71)
     with pytest.raises(UserError, match="do not fit into 100"):
-        Counts(100, 60, 50)
-    with pytest.raises(UserError, match="did you mean 'pairs'"):
-        check_kind("pair")
+        SplitCounts(100, 60, 50)
 
 
 @given(st.integers(1, 1000))

@@ -174,14 +174,11 @@ def test_scores_keep_no_graph():
     assert kept and not any(part.requires_grad for part in kept)
 
 
-def test_the_task_takes_the_ratio_from_the_test_trajectories_and_writes_the_tables(tmp_path, monkeypatch):
+def test_the_task_takes_the_ratio_from_the_facts_and_writes_the_tables(tmp_path, monkeypatch):
     torch.manual_seed(0)
     task = Operator(FNO(modes=(2, 2), in_channels=4, out_channels=4, width=4, depth=1), movie=False)
-    numbers = SimpleNamespace(parameters=("cfl", "gamma"), numbers=lambda row: torch.tensor([0.4, 1.25]))
-    part = SimpleNamespace(rows=range(3), bound=SimpleNamespace(source=numbers))
-    known = facts(GAS)
-    data = SimpleNamespace(facts=known, built=SimpleNamespace(test=[part]))
-    task._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, loggers=[])
+    known = facts(GAS, gamma=1.25)
+    task._trainer = SimpleNamespace(datamodule=SimpleNamespace(facts=known), is_global_zero=True, loggers=[])
     task._feedback, task._groups, task.run_folder = [0, 1, 2, 3], known.groups, tmp_path
     logged: dict[str, float] = {}
     monkeypatch.setattr(task, "log_dict", lambda values, **how: logged.update(values))

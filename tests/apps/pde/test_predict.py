@@ -38,7 +38,9 @@ class Fitted:
     stderr: str = ""
 
 
-def fitted(folder: Path, *, network: dict[str, Any], data: dict[str, Any], family: str) -> Fitted:
+def fitted(
+    folder: Path, *, network: dict[str, Any], generate: dict[str, int], data: dict[str, Any], family: str
+) -> Fitted:
     recipe = {
         "about": {"system": "poseidon", "test_after_fit": False},
         "seed_everything": 42,
@@ -49,7 +51,7 @@ def fitted(folder: Path, *, network: dict[str, Any], data: dict[str, Any], famil
         "data": {
             "class_path": "apps.pde.data.Fields",
             "init_args": {
-                "generate": {family: 6},
+                "generate": {"families": {family: 6}, **generate},
                 "val_trajectories": 1,
                 "test_trajectories": 1,
                 "batch_size": 16,
@@ -83,11 +85,9 @@ def flow(folder: Path) -> Fitted:
     return fitted(
         folder,
         network={"class_path": "apps.pde.models.poseidon.ScOT", "init_args": NETWORK},
+        generate={"resolution": 16, "snapshots": 6},
         data={
-            "generate_options": {"resolution": 16, "snapshots": 6},
-            "windows": "pairs",
-            "max_steps": 5,
-            "step": 1,
+            "windows": {"class_path": "apps.pde.data.Pairs", "init_args": {"max_steps": 5, "step": 1}},
         },
         family="ns_sines",
     )
@@ -102,7 +102,8 @@ def steady(folder: Path) -> Fitted:
             "class_path": "apps.pde.models.poseidon.ScOT",
             "init_args": {**NETWORK, "in_channels": 1, "out_channels": 1},
         },
-        data={"generate_options": {"resolution": 16}},
+        generate={"resolution": 16},
+        data={},
         family="poisson_gauss",
     )
 
@@ -123,12 +124,11 @@ def stepper(folder: Path) -> Fitted:
                 "depth": 2,
             },
         },
+        generate={"resolution": 16, "snapshots": 7},
         data={
-            "generate_options": {"resolution": 16, "snapshots": 7},
             "inputs": ["velocity_x", "velocity_y"],
-            "windows": "history",
             "frames": 2,
-            "step": 2,
+            "windows": {"class_path": "apps.pde.data.Histories", "init_args": {"step": 2}},
         },
         family="ns_gauss",
     )
@@ -184,7 +184,7 @@ def test_the_output_is_read_by_xarray_and_by_our_own_reader(
 
 
 def test_a_prediction_equals_the_network_called_on_the_training_batches(flow: Fitted) -> None:
-    from apps.pde.data.module import Fields
+    from apps.pde.data import Fields, Generation, Pairs
     from apps.pde.predict.initial import initial_states
     from apps.pde.predict.model import Surrogate
     from core.inference.rollout import direct
@@ -194,9 +194,11 @@ def test_a_prediction_equals_the_network_called_on_the_training_batches(flow: Fi
     times = [surrogate.step("ns_sines") * k for k in range(1, 6)]
     mean, std = surrogate.predict(initial.read([5]), times)
     data = Fields(
-        generate={"ns_sines": 6}, generate_options={"resolution": 16, "snapshots": 6}, max_steps=5, step=1,
-        windows="pairs", val_trajectories=1, test_trajectories=1,
-    )  # fmt: skip
+        val_trajectories=1,
+        test_trajectories=1,
+        windows=Pairs(max_steps=5, step=1),
+        generate=Generation({"ns_sines": 6}, resolution=16, snapshots=6),
+    )
     data.use_statistics(surrogate.facts)
     batch = data.test_set()[(0, 0)]
     facts = data.facts.datasets[0]

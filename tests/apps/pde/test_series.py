@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.data.driven import Windows
+from apps.pde.data import DrivenSeries, Fields
 from apps.pde.data.readers.recognition import open_source
 from apps.pde.models.chained import Chained
 from apps.pde.models.deeponet import DeepONet
@@ -37,9 +37,10 @@ def store(path: Path, *, samples: int = 3, length: int = 34, fields=FIELDS, inte
 def surrogate(tmp_path: Path) -> Surrogate:
     """An ensemble for windows of 8 samples: two commands, one output."""
     torch.manual_seed(0)
-    data = Windows(
+    data = Fields(
         path=str(store(tmp_path / "train", samples=4)), trajectories=2, val_trajectories=1,
-        test_trajectories=1, inputs=FIELDS[:2], outputs=FIELDS[2:], window=8,
+        test_trajectories=1, inputs=list(FIELDS[:2]), outputs=list(FIELDS[2:]),
+        windows=DrivenSeries(window=8),
     )  # fmt: skip
     member = DeepONet(resolution=(8,), in_channels=3, out_channels=1, constants=1, basis=4)
     return Surrogate([Ensemble(Chained(member), members=3)], [data.facts])

@@ -1,13 +1,11 @@
-"""Trajectories kept in named arrays of one or many files: what all readers of HDF5, netCDF and Zarr share."""
+"""Trajectories kept in named arrays of one or many files: what the readers of all layouts give."""
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,52 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.data.hdf5 import OpenFiles, open_hdf5
 from core.errors import UserError, did_you_mean
 
-__all__ = [
-    "ArraySource",
-    "Segment",
-    "Variable",
-    "cells",
-    "files_of",
-    "is_hdf5",
-    "natural",
-    "open_hdf5",
-    "uniform",
-]
-
-_OPEN_FILES = 32
-
-
-def open_hdf5(path: str) -> Any:
-    """Open an HDF5 or netCDF-4 file for reading; where it cannot be locked (network storage), without a lock.
-
-    Raises:
-        UserError: If it is damaged, cut off or no HDF5 file.
-    """
-    import h5py
-
-    try:
-        try:
-            return h5py.File(path, "r")
-        except OSError as error:
-            if "lock" not in str(error):
-                raise
-            # "lock" is also said where this process has it open with other flags: then the same ones do.
-            return h5py.File(path, "r", locking=False)
-    except FileNotFoundError as error:
-        raise UserError(f"the file {path} does not exist; check data.path") from error
-    except OSError as error:
-        if "truncated file" in str(error):
-            why = f"is cut off: it has {os.path.getsize(path)} bytes, its own header tells of more"
-        else:
-            why = f"is no HDF5 file or is damaged ({' '.join(str(error).split())})"
-        raise UserError(f"{path} {why}; copy or download it again") from error
+__all__ = ["ArraySource", "Segment", "Variable", "cells", "files_of", "joined", "natural", "uniform"]
 
 
 @dataclass(frozen=True)
 class Variable:
-    """Where one channel lies.
+    """The array of one channel.
 
     Attributes:
         dataset: Name of the array in the file; `{}` stands for the label of the trajectory's group.
@@ -83,7 +44,7 @@ class Segment:
     Attributes:
         file: Path of the file.
         count: How many trajectories.
-        variables: Channel name to where it lies.
+        variables: Channel name to its array.
         labels: Names of the groups, one a trajectory, where each has a group of its own.
         numbers: `(count, P)` parameters of the equation, or None.
     """
@@ -97,26 +58,29 @@ class Segment:
 
 @dataclass(eq=False)
 class ArraySource:
-    """A `Source` over arrays; files are opened on the first read of each process.
+    """Trajectories of named fields, read lazily; picklable, and no file is held open across processes.
 
     Attributes:
         name: What tables and messages call it.
         path: File or folder as given.
-        layout: Which layout was recognised.
+        layout: The layout that was recognised.
         segments: The files in the order of the trajectories.
-        steps: Snapshots of a trajectory.
+        steps: Snapshots of a trajectory; 1 for steady problems.
         space: Grid points along each axis.
-        times: `(steps,)`.
-        coordinates: Positions of the points of each axis.
+        times: `(steps,)` float64, finite and rising.
+        coordinates: Float64 positions of the points of each axis.
         channels: Names in order; by default those of the first segment.
-        units: Unit of each channel.
-        periodic: Whether the domain is.
+        units: Unit of each channel, "1" where dimensionless or unknown.
+        periodic: Whether the domain is, as far as the file says.
         parameters: Names of the columns of `Segment.numbers`.
         constants: Channels that do not change in time.
         inputs: Fields that a steady problem is given; the others are its solution.
         licence: As the file states it, or empty.
         statistics: Channel to published `(mean, std)`, where a file beside the data gives them.
         opener: Opens a file; a function of a module, so that a source can be pickled.
+
+    Raises:
+        UserError: If the times do not rise.
     """
 
     name: str
@@ -142,19 +106,36 @@ class ArraySource:
         self.units = {name: self.units.get(name, "1") for name in self.channels}
         self.times = np.asarray(self.times, dtype=np.float64)
         self.coordinates = tuple(np.asarray(axis, dtype=np.float64) for axis in self.coordinates)
+        if not (np.isfinite(self.times).all() and (np.diff(self.times) > 0).all()):
+            first = ", ".join(f"{time:g}" for time in self.times[:4])
+            raise UserError(
+                f"the times of {self.path} do not rise ({first}, …), so they give no lead times; mend the "
+                "file's axis of time"
+            )
         self._ends = list(accumulate(segment.count for segment in self.segments))
-        self._open: OrderedDict[str, Any] = OrderedDict()
-        self._process = os.getpid()
+        self._files = OpenFiles(self.opener)
 
     @property
     def trajectories(self) -> int:
-        """How many trajectories all files have together."""
+        """Number of trajectories in all files together."""
         return self._ends[-1]
+
+    @property
+    def clock(self) -> NDArray[np.float64]:
+        """Times of the snapshots `(steps,)` in units of their median distance: whole numbers, if equal."""
+        gaps = np.diff(self.times)
+        if len(gaps) == 0 or np.allclose(gaps, np.median(gaps), rtol=1e-2):
+            return np.arange(self.steps, dtype=np.float64)
+        return (self.times - self.times[0]) / np.median(gaps)
+
+    def first(self, count: int) -> ArraySource:
+        """Return the source of the first `count` trajectories of its first file."""
+        return replace(self, segments=[replace(self.segments[0], count=count)])
 
     def read(
         self, trajectory: int, steps: Sequence[int], channels: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
-        """Return raw values `(len(steps), C, *space)` float32 of one trajectory.
+        """Return raw values `(len(steps), C, *space)` float32 of one trajectory; nothing else is read.
 
         Raises:
             UserError: If there is no such channel, or the file is damaged there.
@@ -163,7 +144,7 @@ class ArraySource:
         segment, row = self._find(trajectory)
         out = np.empty((len(steps), len(wanted), *self.space), dtype=np.float32)
         stored: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
-        for place, name in enumerate(wanted):
+        for column, name in enumerate(wanted):
             if name not in segment.variables:
                 raise UserError(
                     f"{self.path} has no field '{name}'{did_you_mean(name, segment.variables)} "
@@ -172,26 +153,27 @@ class ArraySource:
             variable = segment.variables[name]
             label = segment.labels[row] if segment.labels else ""
             key = (variable.file or segment.file, variable.dataset.replace("{}", label), variable.axes)
-            stored.setdefault(key, []).append((place, variable.component))
+            stored.setdefault(key, []).append((column, variable.component))
         for (path, dataset, axes), parts in stored.items():
             try:
-                array = self._file(path)[dataset]
-                values = self._values(array, axes, row, list(steps), [part for _, part in parts])
+                array = self._files[path][dataset]
+                values = self._values(array, axes, row, list(steps), [component for _, component in parts])
             except (OSError, KeyError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"{path} cannot be read at '{dataset}', trajectory {trajectory} "
                     f"({' '.join(str(error).split())}); the file is damaged, copy or download it again"
                 ) from error
-            for number, (place, _) in enumerate(parts):
-                out[:, place] = values[:, number]
+            for number, (column, _) in enumerate(parts):
+                out[:, column] = values[:, number]
         return out
 
-    def numbers(self, trajectory: int) -> NDArray[np.float32]:
-        """Return the equation's numbers `(P,)` of one trajectory."""
+    def numbers(self, trajectory: int, names: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Return the equation's numbers `(P,)` of one trajectory: those of `names`, or all in order."""
         segment, row = self._find(trajectory)
+        columns = range(len(self.parameters)) if names is None else map(self.parameters.index, names)
         if segment.numbers is None:
-            return np.zeros(len(self.parameters), dtype=np.float32)
-        return np.asarray(segment.numbers[row], dtype=np.float32)
+            return np.zeros(len(self.parameters if names is None else names), dtype=np.float32)
+        return np.asarray(segment.numbers[row], dtype=np.float32)[list(columns)]
 
     def where(self, trajectory: int) -> str:
         """Return the file that holds a trajectory, for messages."""
@@ -199,32 +181,13 @@ class ArraySource:
 
     def close(self) -> None:
         """Close the files of this process; the next read opens them again."""
-        for file in self._open.values():
-            getattr(file, "close", lambda: None)()
-        self._open.clear()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave open files behind: each process opens its own."""
-        return {**self.__dict__, "_open": OrderedDict()}
+        self._files.close()
 
     def _find(self, trajectory: int) -> tuple[Segment, int]:
         if not 0 <= trajectory < self.trajectories:
             raise IndexError(f"trajectory {trajectory} of {self.trajectories} in {self.path}")
         number = bisect_right(self._ends, trajectory)
         return self.segments[number], trajectory - (self._ends[number] - self.segments[number].count)
-
-    def _file(self, path: str) -> Any:
-        if self._process != os.getpid():
-            # Forked: HDF5 must not read through what the parent opened.
-            self.close()
-            self._process = os.getpid()
-        if path not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                oldest = self._open.popitem(last=False)[1]
-                getattr(oldest, "close", lambda: None)()
-            self._open[path] = self.opener(path)
-        self._open.move_to_end(path)
-        return self._open[path]
 
     def _values(
         self, array: Any, axes: str, row: int, steps: list[int], components: list[int]
@@ -234,20 +197,14 @@ class ArraySource:
             raise ValueError(f"it has {len(array.shape)} axes, expected {len(axes)}")
         # Two frames far apart are cheaper one by one, a run of frames as one block.
         if "t" not in axes:
-            parts = [_part(array, axes, row, slice(None), components, len(self.space))]
-            gather = [0] * len(steps)
+            slices, gather = [slice(None)], [0] * len(steps)
         elif steps and _regular(steps):
             stride = steps[1] - steps[0] if len(steps) > 1 else 1
-            parts = [
-                _part(array, axes, row, slice(steps[0], steps[-1] + 1, stride), components, len(self.space))
-            ]
-            gather = list(range(len(steps)))
+            slices, gather = [slice(steps[0], steps[-1] + 1, stride)], list(range(len(steps)))
         else:
             once = sorted(set(steps))
-            parts = [
-                _part(array, axes, row, slice(step, step + 1), components, len(self.space)) for step in once
-            ]
-            gather = [once.index(step) for step in steps]
+            slices, gather = [slice(step, step + 1) for step in once], [once.index(step) for step in steps]
+        parts = [_part(array, axes, row, chosen, components, len(self.space)) for chosen in slices]
         values = np.concatenate(parts) if len(parts) > 1 else parts[0]
         values = np.broadcast_to(values, (*values.shape[:2], *self.space))
         return values[gather] if gather != list(range(len(values))) else values
@@ -276,6 +233,40 @@ def _part(
     return values
 
 
+def joined(sources: Sequence[ArraySource], path: Path, **more: Any) -> ArraySource:
+    """Return the trajectories of several files of one set as one source; parameters go by their names.
+
+    Args:
+        sources: One a file.
+        path: The folder.
+        **more: Attributes of the whole.
+
+    Raises:
+        UserError: If they have other grids, fields, times or parameters: naming the file.
+    """
+    first = sources[0]
+    segments: list[Segment] = []
+    for other in sources:
+        for what in ("space", "steps", "channels"):
+            if getattr(other, what) != getattr(first, what):
+                raise UserError(
+                    f"{other.path} has {what} {getattr(other, what)}, {first.path} has "
+                    f"{getattr(first, what)}; name files of one kind"
+                )
+        if not np.allclose(other.times - other.times[0], first.times - first.times[0], rtol=1e-3):
+            raise UserError(f"{other.path} has other times than {first.path}; name files of one kind")
+        if set(other.parameters) != set(first.parameters):
+            own, known = (", ".join(one.parameters) or "none" for one in (other, first))
+            raise UserError(
+                f"{other.path} gives the numbers {own}, {first.path} {known}; name files of one kind"
+            )
+        order = [other.parameters.index(name) for name in first.parameters]
+        for segment in other.segments:
+            numbers = None if segment.numbers is None else segment.numbers[:, order]
+            segments.append(replace(segment, numbers=numbers))
+    return replace(first, segments=segments, path=str(path), **more)
+
+
 def uniform(count: int, last: float = 1.0) -> NDArray[np.float64]:
     """Return `count` equally spaced numbers from 0 to `last`, both included."""
     return np.linspace(0.0, last, count, dtype=np.float64)
@@ -292,12 +283,6 @@ def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
         return [path]
     found = [one for one in path.rglob("*") if one.is_file() and one.suffix.lower() in suffixes]
     return sorted(found, key=lambda one: natural(str(one.relative_to(path))))
-
-
-def is_hdf5(path: Path) -> bool:
-    """Say whether a file begins as HDF5 and netCDF-4 files do."""
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:

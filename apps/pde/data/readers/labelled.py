@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, is_hdf5, open_hdf5, uniform
-from apps.pde.data.readers.field_names import AXES, letters
+from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, uniform
+from apps.pde.data.readers.axis_names import AXES, letters
+from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 from core.inference.outputs import maker
 

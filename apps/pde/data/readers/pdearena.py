@@ -13,11 +13,11 @@ from apps.pde.data.readers.arrays import (
     Variable,
     cells,
     files_of,
-    is_hdf5,
+    joined,
     natural,
-    open_hdf5,
     uniform,
 )
+from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
 __all__ = ["SPLITS", "recognise", "source", "splits"]
@@ -62,44 +62,44 @@ def source(path: Path, *, split: str | None = None) -> ArraySource:
     split = split or (known[0] if known else "train")
     if split not in known:
         raise UserError(f"{path} has no group '{split}'; it has {', '.join(known) or 'none'}")
-    segments: list[Segment] = []
-    shapes: set[tuple[int, ...]] = set()
-    times = None
+    sources = []
     for file in files_of(path, SUFFIXES):
         with open_hdf5(str(file)) as opened:
-            if split not in opened:
-                continue
-            group = opened[split]
-            seeds = _seeds(group)
-            for prefix, one in [(f"{split}/{name}", group[name]) for name in seeds] or [(split, group)]:
-                fields = _arrays(one)
-                if not fields:
-                    raise UserError(f"{file} has no fields in '{prefix}'; expected {', '.join(_FIELDS)}")
-                shape = one[fields[0]].shape
-                shapes.add(tuple(shape[1:4]))
-                axes = "ntxy" + ("1" if len(shape) == 5 else "")
-                names = _names(fields)
-                variables = {names[name]: Variable(f"{prefix}/{name}", axes) for name in names}
-                numbers = None
-                if "buo_y" in one:
-                    numbers = np.asarray(one["buo_y"][()], dtype=np.float32).reshape(shape[0], -1)[:, :1]
-                segments.append(Segment(str(file), shape[0], variables, numbers=numbers))
-                if times is None and "t" in one and one["t"].ndim <= 2:
-                    times = np.ravel(one["t"][0] if one["t"].ndim == 2 else one["t"][()])
-    if len(shapes) != 1:
-        raise UserError(f"{path} holds grids of several sizes ({sorted(shapes)}); name files of one kind")
-    steps, *grid = next(iter(shapes))
+            if split in opened:
+                group = opened[split]
+                seeds = [(f"{split}/{name}", group[name]) for name in _seeds(group)]
+                sources += [_group(file, prefix, one) for prefix, one in seeds or [(split, group)]]
+    if len({(one.steps, one.space) for one in sources}) != 1:
+        sizes = sorted({(one.steps, *one.space) for one in sources})
+        raise UserError(f"{path} holds grids of several sizes ({sizes}); name files of one kind")
+    return joined(sources, path, name=path.stem)
+
+
+def _group(file: Path, prefix: str, group: Any) -> ArraySource:
+    """Return the trajectories of one group of fields."""
+    fields = _arrays(group)
+    if not fields:
+        raise UserError(f"{file} has no fields in '{prefix}'; expected {', '.join(_FIELDS)}")
+    count, steps, *grid = group[fields[0]].shape[:4]
+    axes = "ntxy" + ("1" if group[fields[0]].ndim == 5 else "")
+    names = _names(fields)
+    numbers = times = None
+    if "buo_y" in group:
+        numbers = np.asarray(group["buo_y"][()], dtype=np.float32).reshape(count, -1)[:, :1]
+    if "t" in group and group["t"].ndim <= 2:
+        times = np.ravel(group["t"][0] if group["t"].ndim == 2 else group["t"][()])
+    variables = {names[name]: Variable(f"{prefix}/{name}", axes) for name in names}
     return ArraySource(
-        name=path.stem,
-        path=str(path),
+        name=file.stem,
+        path=str(file),
         layout="pdearena",
-        segments=segments,
+        segments=[Segment(str(file), count, variables, numbers=numbers)],
         steps=steps,
         space=tuple(grid),
         times=times if times is not None and len(times) == steps else uniform(steps, float(steps - 1)),
         coordinates=tuple(cells(size) for size in grid),
-        periodic="D" in _raw(segments[0]),
-        parameters=("buoyancy",) if segments[0].numbers is not None else (),
+        periodic="D" in fields,
+        parameters=() if numbers is None else ("buoyancy",),
     )
 
 
@@ -122,7 +122,3 @@ def _names(fields: list[str]) -> dict[str, str]:
         names["u"] = "velocity_x"
         names = {name: names[name] for name in ("pres", "u", "v") if name in names}
     return names
-
-
-def _raw(segment: Segment) -> set[str]:
-    return {variable.dataset.rsplit("/", 1)[-1] for variable in segment.variables.values()}

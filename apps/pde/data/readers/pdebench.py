@@ -10,16 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.pde.data.readers.arrays import (
-    ArraySource,
-    Segment,
-    Variable,
-    cells,
-    is_hdf5,
-    natural,
-    open_hdf5,
-    uniform,
-)
+from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, cells, natural, uniform
+from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
 __all__ = ["recognise", "source"]
@@ -51,7 +43,9 @@ def source(path: Path) -> ArraySource:
         kind = _kind(file)
         if kind is None:
             raise UserError(f"{path} has none of tensor, density and seed groups with data, as PDEBench has")
-        return {"tensor": _tensor, "fluid": _fluid, "seeds": _seeds}[kind](path, file)
+        return {"tensor": _tensor, "fluid": _fluid, "seeds": _seeds, "flow": _incompressible}[kind](
+            path, file
+        )
 
 
 def _kind(file: Any) -> str | None:
@@ -59,6 +53,8 @@ def _kind(file: Any) -> str | None:
         return "tensor"
     if "density" in file and "Vx" in file and hasattr(file["density"], "shape"):
         return "fluid"
+    if "velocity" in file and {"particles", "force"} & set(file) and file["velocity"].ndim == 5:
+        return "flow"
     first = next(iter(file), None)
     if first is not None and first.isdigit() and hasattr(file[first], "keys") and "data" in file[first]:
         return "seeds"
@@ -115,19 +111,45 @@ def _fluid(path: Path, file: Any) -> ArraySource:
 
 def _seeds(path: Path, file: Any) -> ArraySource:
     labels = tuple(sorted((name for name in file if name.isdigit()), key=natural))
-    shape = file[labels[0]]["data"].shape  # (T, *space, C)
-    space = "xyz"[: len(shape) - 2]
+    first = file[labels[0]]
+    shape = first["data"].shape  # (T, *space, C)
+    for label in labels[1:]:
+        own = file[label]
+        if "data" not in own or own["data"].shape != shape:
+            found = own["data"].shape if "data" in own else "nothing"
+            raise UserError(
+                f"{path} has data of shape {found} in group {label} and {shape} in {labels[0]}; keep "
+                "trajectories of one kind in a file"
+            )
+        if "grid/t" in own and "grid/t" in first and not np.allclose(own["grid/t"], first["grid/t"]):
+            raise UserError(
+                f"{path} has other times in group {label} than in {labels[0]}; keep trajectories of one kind "
+                "in a file"
+            )
     names = ("tensor",) if shape[-1] == 1 else tuple(f"field_{number}" for number in range(shape[-1]))
-    variables = {
-        name: Variable("{}/data", "t" + space + "c", number) for number, name in enumerate(names)
-    }  # fmt: skip
-    return _made(
-        path,
-        file[labels[0]],
-        [Segment(str(path), len(labels), variables, labels)],
-        steps=shape[0],
-        grid=tuple(shape[1:-1]),
-    )
+    axes = "t" + "xyz"[: len(shape) - 2] + "c"
+    variables = {name: Variable("{}/data", axes, number) for number, name in enumerate(names)}
+    segments = [Segment(str(path), len(labels), variables, labels)]
+    return _made(path, first, segments, steps=shape[0], grid=tuple(shape[1:-1]))
+
+
+def _incompressible(path: Path, file: Any) -> ArraySource:
+    """Return the flow, its particles and the force on it; axes are `(N, T, X, Y, C)`, times `(N, T)`."""
+    count, steps, *grid, _ = file["velocity"].shape
+    space = "xyz"[: len(grid)]
+    variables = {f"velocity_{axis}": Variable("velocity", f"nt{space}c", k) for k, axis in enumerate(space)}
+    if "particles" in file:
+        variables["particles"] = Variable("particles", f"nt{space}c")
+    if "force" in file:
+        variables |= {f"force_{axis}": Variable("force", f"n{space}c", k) for k, axis in enumerate(space)}
+    constants = tuple(name for name in variables if name.startswith("force_"))
+    times = np.asarray(file["t"][()], dtype=np.float64) if "t" in file else None
+    if times is not None and times.ndim == 2:
+        if not np.allclose(times, times[:1]):
+            raise UserError(f"{path} has other times in some trajectories; keep those of one kind in a file")
+        times = times[0]
+    segments = [Segment(str(path), count, variables)]
+    return _made(path, file, segments, steps=steps, grid=tuple(grid), times=times, constants=constants)
 
 
 def _made(
@@ -137,11 +159,12 @@ def _made(
     *,
     steps: int,
     grid: tuple[int, ...],
+    times: NDArray[np.float64] | None = None,
     periodic: bool = False,
     parameters: tuple[str, ...] = (),
     constants: tuple[str, ...] = (),
 ) -> ArraySource:
-    times = _positions(file, "t", steps)
+    times = _positions(file, "t", steps) if times is None else times[:steps]
     axes = [_positions(file, axis, size) for axis, size in zip("xyz", grid, strict=False)]
     return ArraySource(
         name=path.stem,

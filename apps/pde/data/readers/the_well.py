@@ -7,16 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from apps.pde.data.readers.arrays import (
-    ArraySource,
-    Segment,
-    Variable,
-    cells,
-    files_of,
-    is_hdf5,
-    open_hdf5,
-    uniform,
-)
+from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, cells, files_of, joined, uniform
+from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
 __all__ = ["SPLITS", "recognise", "source", "splits"]
@@ -56,19 +48,8 @@ def source(path: Path, *, split: str | None = None) -> ArraySource:
     files = files_of(folder, SUFFIXES)
     if not files:
         raise UserError(f"{folder} has no .hdf5 file of The Well")
-    made = [_one(file) for file in files]
-    first = made[0]
-    for other, file in zip(made, files, strict=True):
-        for what in ("space", "steps", "channels"):
-            if getattr(other, what) != getattr(first, what):
-                raise UserError(
-                    f"{file} has {what} {getattr(other, what)}, {files[0]} has {getattr(first, what)}; "
-                    "name files of one kind"
-                )
-    first.segments = [segment for one in made for segment in one.segments]
-    first.path, first.statistics = str(path), _statistics(path, first.channels)
-    first.__post_init__()
-    return first
+    sources = [_one(file) for file in files]
+    return joined(sources, path, statistics=_statistics(path, sources[0].channels))
 
 
 def _one(path: Path) -> ArraySource:

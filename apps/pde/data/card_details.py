@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.errors import UserError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from core.data.cards import Card
 
-__all__ = ["Channel", "Spec", "SplitCounts", "spec_of"]
+__all__ = ["CardDetails", "Channel", "SplitCounts", "details_of", "read_details"]
 
 _STRICT = {"extra": "forbid"}
 FILLS = ("kolmogorov",)
@@ -62,16 +59,23 @@ class Channel:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """The published split by position: trajectories in all, and the last ones for validation and test."""
+    """A split by position: trajectories in all, the last ones for the test, those before for validation."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     total: int
     val: int
     test: int
 
+    def __post_init__(self) -> None:
+        if min(self.val, self.test) < 0 or self.val + self.test > self.total:
+            raise UserError(
+                f"{self.val} validation and {self.test} test trajectories do not fit into {self.total}; make "
+                "data.val_trajectories or data.test_trajectories smaller"
+            )
+
 
 @dataclass(frozen=True)
-class Spec:
+class CardDetails:
     """How a set is fed to a network.
 
     Attributes:
@@ -143,33 +147,22 @@ class Spec:
         return self.channels if self.outputs is None else self.outputs
 
 
-def spec_of(card: Card) -> Spec:
+def details_of(card: Card) -> CardDetails:
     """Return the checked details of a card.
 
     Raises:
         UserError: If an entry is wrong; it is named.
     """
-    return read_spec(card.details, where=f"data card '{card.name}'")
+    return read_details(card.details, where=f"data card '{card.name}'")
 
 
-def read_spec(details: Mapping[str, Any], *, where: str) -> Spec:
-    """Return checked details.
-
-    Raises:
-        UserError: If an entry is wrong; it is named.
-    """
-    from pydantic import ValidationError
+def read_details(details: Mapping[str, Any], *, where: str) -> CardDetails:
+    """Return checked details; errors as in `details_of`."""
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return _schema().validate_python(dict(details))
+        return TypeAdapter(CardDetails).validate_python(dict(details))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "details"
-        raise UserError(f"the details of {where} have a wrong entry at {place}: {first['msg']}") from error
-
-
-@cache
-def _schema() -> TypeAdapter[Spec]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Spec)
+        entry = ".".join(str(part) for part in first["loc"]) or "details"
+        raise UserError(f"the details of {where} have a wrong entry at {entry}: {first['msg']}") from error

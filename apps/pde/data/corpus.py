@@ -1,0 +1,342 @@
+"""Opened sources split, scaled and tied to one set of channels on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from apps.pde.batch import DatasetFacts, FieldFacts
+from apps.pde.data.card_details import Channel
+from apps.pde.data.channels import (
+    INITIAL,
+    ChannelReader,
+    channel_groups,
+    complete,
+    default_details,
+    merged,
+    thinning,
+)
+from apps.pde.data.mirrors import find_odd_fields
+from apps.pde.data.readers.arrays import ArraySource
+from apps.pde.data.settings import FieldSettings, Histories, Pairs, Steady, WindowSettings
+from apps.pde.data.sources import OpenSource, open_named
+from apps.pde.data.splits import part_rows
+from core.errors import UserError, did_you_mean
+
+__all__ = ["Corpus", "SourcePart", "build"]
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """Some trajectories of one source."""
+
+    reader: ChannelReader
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything a data module needs of its sources.
+
+    Attributes:
+        readers: The sources, as they are trained on.
+        train: Training part of each.
+        val: Validation part of each.
+        test: Test part of each.
+        windows: How trajectories are cut.
+        frames: Input frames.
+        mask: Whether batches carry a mask: `none`, `channels` or `points`.
+        parameters: Names of the equation's numbers that they carry.
+        notes: What was decided, for the user.
+    """
+
+    readers: list[ChannelReader]
+    train: list[SourcePart]
+    val: list[SourcePart]
+    test: list[SourcePart]
+    windows: WindowSettings
+    frames: int
+    mask: str
+    parameters: tuple[str, ...]
+    notes: list[str]
+
+    def close(self) -> None:
+        """Close the files of this process: forked workers must not inherit them."""
+        for part in (*self.train, *self.val, *self.test):
+            part.reader.source.close()
+
+    def facts(self) -> FieldFacts:
+        """Return what a task must know, enough to predict from a checkpoint alone."""
+        first, windows = self.readers[0], self.windows
+        outputs = [one.channel.name for one in first.labels]
+        groups, titles = channel_groups([one.details for one in self.readers], outputs)
+        datasets = [
+            reader.facts(
+                step=windows.frame_steps(reader)[0],
+                reach=windows.reach(reader, self.frames),
+                gamma=_heat_ratio(part),
+            )
+            for reader, part in zip(self.readers, self.test, strict=True)
+        ]
+        return FieldFacts(
+            inputs=tuple(one.channel.name for one in first.inputs),
+            outputs=tuple(outputs),
+            frames=self.frames,
+            windows=windows.name,
+            space=first.space if first.window is None else (first.window,),
+            periodic=all(one.details.periodic for one in self.readers),
+            groups=tuple(groups),
+            group_names=tuple(titles),
+            datasets=tuple(datasets),
+            licences=tuple(sorted({one.licence for one in self.readers if one.licence})),
+            sources=tuple(one.name for one in self.readers),
+            parameters=self.parameters,
+        )
+
+
+def build(settings: FieldSettings) -> Corpus:
+    """Open, check, split and scale the sources that a recipe names.
+
+    Raises:
+        UserError: For every mistake of the user.
+    """
+    notes: list[str] = []
+    opened = [open_named(named, settings) for named in settings.sources]
+    windows, frames = _windows(settings, opened)
+    for one in opened:
+        if not one.details.channels:
+            own = default_details(one.train, steady=windows.steady)
+            one.details = replace(
+                one.details,
+                channels=own.channels,
+                outputs=own.outputs,
+                steady=windows.steady,
+                periodic=one.details.periodic or own.periodic,
+            )
+    inputs = settings.inputs or merged([[c.name for c in one.details.channels] for one in opened])
+    labels = settings.outputs or _labels(opened, inputs, steady=windows.steady)
+    known: dict[str, Channel] = {}
+    for one in opened:
+        for channel in (*one.details.channels, *one.details.labels):
+            known.setdefault(channel.name, channel)
+    readers: list[dict[str, ChannelReader]] = []
+    parts: dict[str, list[SourcePart]] = {part: [] for part in PARTS}
+    for one in opened:
+        rows = part_rows(settings, one, notes)
+        shared: dict[int, ChannelReader] = {}
+        for part, chosen in zip(PARTS, rows, strict=True):
+            source = getattr(one, part) or one.train
+            if id(source) not in shared:
+                windows.check(source)
+                strict = part != "test" or settings.test.path is None
+                reader = _reader(settings, one, source, windows, coarse=strict)
+                extra = [*map(Channel, source.channels)]
+                found = _named([*one.details.channels, *one.details.labels, *extra])
+                given = _named([*one.details.labels, *found])
+                reader.bind(
+                    complete(found, inputs, known, source.path), complete(given, labels, known, source.path)
+                )
+                shared[id(source)] = reader
+            parts[part].append(SourcePart(shared[id(source)], chosen))
+        readers.append({part: parts[part][-1].reader for part in PARTS})
+    main = [made["train"] for made in readers]
+    for other in main[1:]:
+        if other.space != main[0].space:
+            raise UserError(
+                f"{other.name} has a grid of {' x '.join(map(str, other.space))} points and {main[0].name} "
+                f"one of {' x '.join(map(str, main[0].space))}; give data.prepare.resolution, or leave "
+                "one of them out"
+            )
+    if settings.prepare.flips:
+        find_odd_fields([one for made in readers for one in made.values()], settings.prepare.vectors)
+    _scale(settings, readers, parts["train"], notes)
+    size = sum(_bytes(part.reader) for part in (*parts["train"], *parts["test"]))
+    for made in readers:
+        for reader in made.values():
+            reader.hold = size <= settings.prepare.keep_mb * 1e6
+    return Corpus(
+        readers=main,
+        train=parts["train"],
+        val=parts["val"],
+        test=parts["test"],
+        windows=windows,
+        frames=frames,
+        mask=_mask(main),
+        parameters=_parameters(settings.parameters, main),
+        notes=notes,
+    )
+
+
+def _windows(settings: FieldSettings, opened: Sequence[OpenSource]) -> tuple[WindowSettings, int]:
+    """Return how trajectories are cut, as the recipe or the cards say, and the number of input frames."""
+    first, windows = opened[0], settings.windows
+    if windows is None and (
+        first.details.steady or (first.train.steps == 1 and (first.details.outputs or first.train.inputs))
+    ):
+        windows = Steady()
+    if windows is not None and not isinstance(windows, Histories):
+        return windows, 1
+    frames = _agreed("frames", settings.frames, {one.name: one.details.frames for one in opened})
+    given = None if windows is None else windows.horizon
+    horizon = _agreed("windows.horizon", given, {one.name: one.details.horizon_frames for one in opened})
+    if windows is None and frames == horizon == 1:
+        return Pairs(), 1
+    return replace(windows or Histories(), horizon=horizon), frames
+
+
+def _agreed(name: str, given: int | None, cards: Mapping[str, int | None]) -> int:
+    """Return what the recipe gives, else what the cards say, else 1.
+
+    Raises:
+        UserError: If the cards of a mixture differ.
+    """
+    if given is not None:
+        return given
+    said = {card: value for card, value in cards.items() if value is not None}
+    if len(set(said.values())) > 1:
+        told = ", ".join(f"{card} {value}" for card, value in said.items())
+        raise UserError(f"the cards have different {name} ({told}); give data.{name}")
+    return next(iter(said.values()), 1)
+
+
+def _labels(opened: Sequence[OpenSource], inputs: Sequence[str], *, steady: bool) -> list[str]:
+    own = merged([[channel.name for channel in one.details.labels] for one in opened])
+    return own if steady else [name for name in inputs if name in own or name in ("density", "pressure")]
+
+
+def _named(channels: Sequence[Channel]) -> list[Channel]:
+    """Return the first channel of each name."""
+    first: dict[str, Channel] = {}
+    for channel in channels:
+        first.setdefault(channel.name, channel)
+    return list(first.values())
+
+
+def _reader(
+    settings: FieldSettings, one: OpenSource, source: ArraySource, windows: WindowSettings, *, coarse: bool
+) -> ChannelReader:
+    constant = settings.prepare.time_constant or one.details.time_constant
+    if constant is None and settings.known is not None:
+        constant = _known_dataset(settings.known, one.name).time_constant
+    resolution = settings.prepare.resolution if coarse else None
+    return ChannelReader(
+        name=one.name,
+        source=source,
+        details=one.details,
+        factors=thinning(source, resolution, option="data.prepare.resolution"),
+        missing=settings.prepare.missing,
+        licence=one.licence,
+        time_constant=float(constant) if constant else float(max(source.steps - 1, 1)),
+        window=getattr(windows, "window", None),
+    )
+
+
+def _scale(
+    settings: FieldSettings,
+    readers: Sequence[Mapping[str, ChannelReader]],
+    train: Sequence[SourcePart],
+    notes: list[str],
+) -> None:
+    """Give every channel its constants."""
+    for made, part in zip(readers, train, strict=True):
+        constants = _constants(settings, part, notes)
+        for reader in set(made.values()):
+            reader.scale(constants)
+    if settings.known is not None or settings.prepare.normalise == "none":
+        return
+    # A channel that one set lacks is filled in the units of a set that has it.
+    have = {
+        one.channel.name: one.channel
+        for made in readers
+        for one in (*made["train"].inputs, *made["train"].labels)
+        if one.row is not None
+    }
+    for reader in {reader for made in readers for reader in made.values()}:
+        own = {channel.name for channel in (*reader.details.channels, *reader.details.labels)}
+        filled = [one.channel.name for one in (*reader.inputs, *reader.labels) if one.row is None]
+        reader.scale(
+            {
+                name: (have[name].mean or 0.0, have[name].std or 1.0)
+                for name in filled
+                if name in have and name not in own
+            }
+        )
+
+
+def _constants(settings: FieldSettings, part: SourcePart, notes: list[str]) -> dict[str, tuple[float, float]]:
+    """Return mean and deviation of those channels of a source that its card does not decide."""
+    reader, normalise = part.reader, settings.prepare.normalise
+    channels = (*reader.inputs, *reader.labels)
+    if settings.known is not None:
+        facts, dataset = settings.known, _known_dataset(settings.known, reader.name)
+        return dict(
+            zip(
+                (*facts.outputs, *facts.inputs),
+                zip((*dataset.out_mean, *dataset.mean), (*dataset.out_std, *dataset.std), strict=True),
+                strict=True,
+            )
+        )
+    if normalise == "none":
+        return {one.channel.name: (0.0, 1.0) for one in channels}
+    lacking = [
+        one.channel
+        for one in channels
+        if one.row is not None
+        and (normalise == "statistics" or one.channel.mean is None or one.channel.std is None)
+    ]
+    if not lacking:
+        return {}
+    measured = reader.measure(part.rows, range(reader.source.steps))
+    names = dict.fromkeys(channel.name for channel in lacking if not channel.name.startswith(INITIAL))
+    notes.append(
+        f"{reader.name}: {', '.join(names)} scaled with the mean and deviation of {len(part.rows)} training "
+        "trajectories"
+    )
+    return {channel.name: measured[channel.source or ""] for channel in lacking}
+
+
+def _known_dataset(known: FieldFacts, name: str) -> DatasetFacts:
+    """Return a checkpoint's data set of that name, else its first one."""
+    return next((one for one in known.datasets if one.name == name), known.datasets[0])
+
+
+def _mask(readers: Sequence[ChannelReader]) -> str:
+    if any(reader.details.obstacle for reader in readers):
+        return "points"
+    return "channels" if any(one.channel.masked for reader in readers for one in reader.labels) else "none"
+
+
+def _parameters(asked: bool | Sequence[str], readers: Sequence[ChannelReader]) -> tuple[str, ...]:
+    """Return the numbers of the equation that batches carry.
+
+    Raises:
+        UserError: If a source lacks one that is named.
+    """
+    own = [reader.source.parameters for reader in readers]
+    if isinstance(asked, bool):
+        return own[0] if asked and all(set(names) == set(own[0]) for names in own) else ()
+    for reader, names in zip(readers, own, strict=True):
+        for name in asked:
+            if name not in names:
+                raise UserError(
+                    f"data.parameters has '{name}', which {reader.source.path} does not give"
+                    f"{did_you_mean(name, names)} (it gives {', '.join(names) or 'none'})"
+                )
+    return tuple(asked)
+
+
+def _heat_ratio(part: SourcePart) -> float | None:
+    """Return the `gamma` of the equation, if all trajectories of the part say the same."""
+    source = part.reader.source
+    if "gamma" not in source.parameters:
+        return None
+    every = {float(source.numbers(row, ["gamma"])[0]) for row in part.rows}
+    return every.pop() if len(every) == 1 else None
+
+
+def _bytes(reader: ChannelReader) -> float:
+    source = reader.source
+    return 4.0 * source.trajectories * source.steps * len(reader.stored) * prod(reader.space)

@@ -1,0 +1,184 @@
+"""The sources that a recipe names, opened: files, data cards and our own solvers' stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from apps.pde.data.card_details import CardDetails, details_of
+from apps.pde.data.readers.arrays import ArraySource
+from apps.pde.data.readers.recognition import open_source, splits_of
+from apps.pde.data.settings import FieldSettings, Generation, NamedSource, SourceMixture
+from core.data.cards import Card, card_names, load_card
+from core.errors import UserError, did_you_mean
+from core.files import data_folder
+
+__all__ = ["OpenSource", "named_sources", "open_named"]
+
+_KEYS = ("path", "card", "generate", "weight", "layout")
+
+
+@dataclass
+class OpenSource:
+    """One named source opened; parts that are None are cut from `train` by position.
+
+    Attributes:
+        name: Of the data set.
+        details: Of its card; empty without one.
+        train: Training trajectories, or all.
+        val: Validation trajectories.
+        test: Test trajectories.
+        licence: Of the data.
+    """
+
+    name: str
+    details: CardDetails
+    train: ArraySource
+    val: ArraySource | None
+    test: ArraySource | None
+    licence: str = ""
+
+
+def named_sources(
+    *,
+    path: str | None,
+    card: str | None,
+    layout: str | None,
+    generate: Generation | None,
+    mixture: SourceMixture | None,
+) -> list[NamedSource]:
+    """Return the sources that a recipe names.
+
+    Raises:
+        UserError: If none or several ways are used, or an entry is wrong.
+    """
+    ways = {"path or card": path or card, "generate": generate, "mixture": mixture}
+    given = [name for name, value in ways.items() if value]
+    if len(given) != 1:
+        raise UserError(
+            f"data.{' and data.'.join(given)} are given, but only one of them may be"
+            if given
+            else "no data are named; give data.path, data.card, data.generate or data.mixture"
+        )
+    if mixture is not None:
+        return [one for number, entry in enumerate(mixture.sources) for one in _entry(number, entry)]
+    return [NamedSource(path, card, layout)] if generate is None else _families(generate, None)
+
+
+def _entry(number: int, entry: Mapping[str, Any]) -> list[NamedSource]:
+    """Return the sources of one entry of a mixture: one, or one a family."""
+    room = f"data.mixture.sources.{number}"
+    if unknown := [name for name in entry if name not in _KEYS]:
+        raise UserError(
+            f"{room} has the entry '{unknown[0]}'{did_you_mean(unknown[0], _KEYS)}; known: {', '.join(_KEYS)}"
+        )
+    if bool(entry.get("generate")) == bool(entry.get("path") or entry.get("card")):
+        raise UserError(f"{room} must name either generate, or path and card")
+    if not entry.get("generate"):
+        return [NamedSource(**entry)]
+    try:
+        made = entry["generate"]
+        generation = made if isinstance(made, Generation) else Generation(**made)
+    except TypeError as error:
+        raise UserError(f"{room}.generate is wrong: {error}; give families and their settings") from error
+    return _families(generation, entry.get("weight"))
+
+
+def _families(generation: Generation, weight: float | None) -> list[NamedSource]:
+    total = sum(generation.families.values())
+    return [
+        NamedSource(
+            generate=replace(generation, families={family: samples}),
+            weight=None if weight is None else weight * samples / total,
+        )
+        for family, samples in generation.families.items()
+    ]
+
+
+def open_named(named: NamedSource, settings: FieldSettings) -> OpenSource:
+    """Return a named source; no values are read, but our solvers' trajectories are made if need be.
+
+    Raises:
+        UserError: If it is not there or cannot be read.
+    """
+    other = None if settings.test.path is None else open_source(settings.test.path)
+    if named.generate is not None:
+        return _open_generated(named.generate, other)
+    card = None if named.card is None else load_card(named.card)
+    if card is not None and card.domain != "pde":
+        raise UserError(f"the card '{card.name}' is of the domain {card.domain}; choose one of pde")
+    details = CardDetails() if card is None else details_of(card)
+    where = Path(named.path).expanduser() if named.path else _locate(card, details, settings.root)  # type: ignore
+    layout = named.layout or (details.layout if named.path is None else None)
+    if card is not None and details.parts and where.is_dir():
+        if settings.test.part not in details.parts:
+            raise UserError(
+                f"card '{card.name}' has no part '{settings.test.part}'"
+                f"{did_you_mean(settings.test.part, details.parts)}; it has {', '.join(details.parts)}"
+            )
+        wanted = ("train", "val") if other is not None else ("train", "val", settings.test.part)
+        files = {
+            part: open_source(where / file, layout=layout)
+            for part, file in details.parts.items()
+            if part in wanted
+        }
+        test = other or files.get(settings.test.part)
+        return OpenSource(card.name, details, files["train"], files.get("val"), test, card.licence)
+    own = splits_of(where, layout=layout)
+    parts = {part: open_source(where, layout=layout, split=part) for part in own if "train" in own}
+    train = parts.get("train") or open_source(where, layout=layout)
+    name, licence = (train.name, train.licence) if card is None else (card.name, card.licence)
+    return OpenSource(name, details, train, parts.get("valid"), other or parts.get("test"), licence)
+
+
+def _locate(card: Card, details: CardDetails, root: str | None) -> Path:
+    """Return the file or folder of a card's data; for one with parts the folder that holds them."""
+    folder = Path(root).expanduser() if root else data_folder()
+    bases = [folder / card.name, folder, folder / "pde" / card.name, folder / "pde"]
+    if details.parts:
+        first = details.parts["train"]
+        found = next((base for base in bases if (base / first).is_file()), None)
+    else:
+        places = [*details.places, *(file.path for file in card.files)]
+        candidates = (base / place for base in bases for place in places)
+        found = next((one for one in candidates if one.exists()), None)
+        if found is None and not places and (folder / card.name).exists():
+            found = folder / card.name
+    if found is None:
+        how = f"type 'dfm data fetch {card.name}'" if card.files else f"take them from {card.hub}"
+        raise UserError(
+            f"the data of card '{card.name}' are not in {folder}; {how}, or name the folder that holds them "
+            "in data.root or DFM_DATA, or the file in data.path"
+        )
+    return found
+
+
+def _open_generated(generation: Generation, test: ArraySource | None) -> OpenSource:
+    from apps.pde.simulation.generate import ensure
+
+    options = asdict(generation)
+    ((family, samples),) = options.pop("families").items()
+    source = open_source(ensure(family, samples, **options), layout="store")
+    if source.trajectories > samples:
+        # An earlier run wanted more: the same names of trajectories must mean the same split here.
+        source = source.first(samples)
+    details = CardDetails(periodic=source.periodic)
+    if source.name in card_names():
+        known = details_of(load_card(source.name))
+        fields = {channel.source for channel in (*known.channels, *known.labels)} - {None}
+        if fields <= set(source.channels) and known.channels:
+            constant = known.time_constant
+            if constant is not None and known.snapshots and source.steps > 1:
+                # The same time has other numbers of snapshots where frames are kept more or less often.
+                constant *= (source.steps - 1) / (known.snapshots - 1)
+            same = known.snapshots == source.steps
+            details = replace(
+                known,
+                time_constant=constant,
+                split=None,
+                step=known.step if same else 1,
+                max_steps=known.max_steps if same else None,
+            )
+    return OpenSource(source.name, details, source, None, test, source.licence)
