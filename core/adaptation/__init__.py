@@ -1,10 +1,16 @@
 """How a pre-trained network is fine-tuned."""
 
-from core.adaptation.freezing import Adaptation, FreezeAtFirst, Full, HeadOnly
+from core.adaptation.freezing import (
+    Adaptation,
+    FreezeAtFirst,
+    Full,
+    HeadOnly,
+    LayerDecay,
+    ProgressiveFreezing,
+    ProgressiveThawing,
+)
 from core.adaptation.light import LightDecoder, LinearProbe
-from core.adaptation.lora import DoRA, LoRA
-from core.adaptation.low_rank import LowRank
-from core.adaptation.progressive import LayerDecay, ProgressiveFreezing, ProgressiveThawing
+from core.adaptation.low_rank import DoRA, LoRA, LowRank
 from core.adaptation.saved import SavedAdapter, export_adapter, kept_names, load_adapter, save_adapter
 from core.adaptation.table import trained_table
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from core.adaptation.freezing import Adaptation, Parts, keep_frozen, keep_in_evaluation, names_of
+from core.adaptation.freezing import FrozenInEvaluation, keep_frozen, names_of
 from core.backbones.depths import depths
 from core.errors import UserError
 
@@ -17,7 +17,7 @@ __all__ = ["LightDecoder", "LinearProbe"]
 
 
 @dataclass(frozen=True)
-class LightDecoder(Adaptation):
+class LightDecoder(FrozenInEvaluation):
     """Only the decoder is trained; the rest is frozen and computes as in evaluation, without dropout.
 
     Args:
@@ -26,7 +26,6 @@ class LightDecoder(Adaptation):
     """
 
     decoder: tuple[str, ...] | str = ()
-    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def prepare(self, network: nn.Module, fresh: Sequence[str] = ()) -> None:
         """Freeze everything but the decoder."""
@@ -41,9 +40,18 @@ class LightDecoder(Adaptation):
             )
         keep_frozen(network, names, fresh, where="LightDecoder: decoder")
 
-    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
-        """Keep what is frozen in evaluation mode, which `network.train()` may have undone."""
-        keep_in_evaluation(self._found, network, lambda: _frozen_modules(network))
+    def _frozen(self, network: nn.Module, trained: Sequence[str] = ()) -> list[nn.Module]:
+        """Return the largest parts of the network of which no parameter is trained."""
+        parts: list[nn.Module] = []
+        waiting = [network]
+        while waiting:
+            module = waiting.pop()
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                parts.append(module)
+            else:
+                waiting.extend(module.children())
+        return parts
 
 
 @dataclass(frozen=True)
@@ -94,17 +102,3 @@ def _is_linear(module: nn.Module) -> bool:
     if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return False
     return math.prod(weight.shape[2:]) == 1
-
-
-def _frozen_modules(network: nn.Module) -> list[nn.Module]:
-    """Return the largest parts of the network of which no parameter is trained."""
-    parts: list[nn.Module] = []
-    waiting = [network]
-    while waiting:
-        module = waiting.pop()
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            parts.append(module)
-        else:
-            waiting.extend(module.children())
-    return parts

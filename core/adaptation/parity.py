@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.adaptation.low_rank import factor_rank
-from core.backbones.adapters import LowRankFactors, LowRankUpdate
-from core.backbones.merging import merge
+from core.backbones.adapters import LowRankFactors, LowRankUpdate, merge
 
 __all__ = ["CASES"]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.adaptation.freezing import Adaptation, Parts, frozen_norms, keep_in_evaluation
-from core.backbones.adapters import LowRankUpdate, Resetting, is_adapter
-from core.backbones.merging import merge
+from core.adaptation.freezing import FrozenInEvaluation
+from core.backbones.adapters import LowRankUpdate, is_adapter, merge, reset_with_adapters
 from core.checkpoints.exchange import write_safetensors
 from core.checkpoints.sources import read_safetensors, read_weights
 from core.errors import UserError
@@ -28,7 +27,7 @@ _SHOWN = 4  # names listed in a message
 
 
 @dataclass(frozen=True)
-class SavedAdapter(Adaptation):
+class SavedAdapter(FrozenInEvaluation):
     """An adapter from a file is put on top of the weights that it was trained on.
 
     Args:
@@ -41,7 +40,6 @@ class SavedAdapter(Adaptation):
     path: str
     merge: bool = False
     check: bool = True
-    _found: list[Parts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def adds(self) -> bool:
@@ -57,10 +55,8 @@ class SavedAdapter(Adaptation):
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in names)
 
-    def apply(self, network: nn.Module, step: int, epoch: int) -> None:
-        """Keep the frozen BatchNorms in evaluation mode."""
-        if not self.merge:
-            keep_in_evaluation(self._found, network, lambda: frozen_norms(network))
+    def _frozen(self, network: nn.Module, trained: Sequence[str] = ()) -> list[nn.Module]:
+        return [] if self.merge else super()._frozen(network)
 
 
 def kept_names(network: nn.Module) -> list[str]:
@@ -155,8 +151,8 @@ def load_adapter(network: nn.Module, path: str | os.PathLike[str], *, check: boo
             scale = float(tensors[f"{layer}.lora_scale"])
             LowRankUpdate.install(network.get_submodule(layer), rank, alpha=scale * rank, magnitude=magnitude)
     network.load_state_dict(tensors, strict=False)
-    if hasattr(network, "reset_parameters") and any(map(is_adapter, tensors)):
-        network.reset_parameters = Resetting(network)  # type: ignore[assignment]
+    if any(map(is_adapter, tensors)):
+        reset_with_adapters(network)
     return list(tensors)
 
 

@@ -9,8 +9,9 @@ then what the layer computes with, so that a network which reads its layers' wei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,13 +24,12 @@ __all__ = [
     "Adapted",
     "LowRankFactors",
     "LowRankUpdate",
-    "Resetting",
     "adapted_layers",
-    "combined",
     "is_adapter",
-    "product",
-    "reset_adapted",
-    "split_weight",
+    "merge",
+    "merged",
+    "merged_state",
+    "reset_with_adapters",
 ]
 
 UPDATE = ("lora_a", "lora_b", "lora_scale", "lora_magnitude")
@@ -52,6 +52,9 @@ class Adapted(nn.Module):
         """Put the combined weight in the place of the parts and give the layer its own class back."""
         raise TypeError(f"{type(self).__name__} folds nothing; install one of its subclasses")
 
+    def _linear(self, input: Tensor) -> Tensor:
+        raise NotImplementedError
+
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The weight that the layer computes with, of the shape that it had.
@@ -60,6 +63,15 @@ class Adapted(nn.Module):
         """
         own = self._parameters.get("weight")
         return own if own is not None and hasattr(own, "device_mesh") else self.combine()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the layer did, with the combined weight.
+
+        A plain linear layer never makes the combined weight: its gradient would be as large as the weight's.
+        """
+        if self.kind.forward is not nn.Linear.forward:
+            return super().forward(*args, **kwargs)
+        return self._linear(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by the classes that the layer's was made of, which alone have importable names."""
@@ -139,24 +151,18 @@ class LowRankUpdate(Adapted):
 
     def combine(self) -> Tensor:
         """Return the weight with the update."""
-        return combined(
-            self.base, self.lora_a, self.lora_b, self.lora_scale, self._parameters.get("lora_magnitude")
-        )
+        return _combined(*self._parts)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what the layer did, with the update.
-
-        A plain linear layer never makes the combined weight: its gradient would be as large as the weight's.
-        """
-        if self.kind.forward is not nn.Linear.forward:
-            return super().forward(*args, **kwargs)
-        return self._linear(*args, **kwargs)
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        magnitude = self._parameters.get("lora_magnitude")
+        return self.base, self.lora_a, self.lora_b, self.lora_scale, magnitude
 
     @torch.no_grad()
     def fold(self) -> None:
         """Add the update to the weight, computed in float64, and take the adapter away."""
-        parts = (self.base, self.lora_a, self.lora_b, self.lora_scale, self._parameters.get("lora_magnitude"))
-        whole = combined(*(None if part is None else part.double() for part in parts))  # type: ignore[arg-type]
+        parts = self._parts
+        whole = _combined(*(None if part is None else part.double() for part in parts))  # type: ignore[arg-type]
         self.base.copy_(whole)
         for name in UPDATE:
             self._parameters.pop(name, None)
@@ -193,7 +199,7 @@ class LowRankFactors(Adapted):
         limit = min(weight.shape[0], weight[0].numel())
         if not 1 <= rank <= limit:
             raise ValueError(f"rank is {rank}; for a weight {tuple(weight.shape)} it must be 1 to {limit}")
-        low_in, low_out = split_weight(weight.detach(), rank)
+        low_in, low_out = _split_weight(weight.detach(), rank)
         layer.__class__ = _kind(cls, type(layer))
         del layer._parameters["weight"]
         layer.low_in = nn.Parameter(low_in, requires_grad=weight.requires_grad)
@@ -201,13 +207,7 @@ class LowRankFactors(Adapted):
 
     def combine(self) -> Tensor:
         """Return the factors' product."""
-        return product(self.low_out, self.low_in)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what the layer did; a plain linear layer never makes the product."""
-        if self.kind.forward is not nn.Linear.forward:
-            return super().forward(*args, **kwargs)
-        return self._linear(*args, **kwargs)
+        return _product(self.low_out, self.low_in)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -216,14 +216,14 @@ class LowRankFactors(Adapted):
         for name in FACTORS:
             del self._parameters[name]
         self.__class__ = self.kind  # type: ignore[assignment]
-        whole = product(low_out.double(), low_in.double()).to(low_in.dtype)
+        whole = _product(low_out.double(), low_in.double()).to(low_in.dtype)
         self.register_parameter("weight", nn.Parameter(whole, requires_grad=low_in.requires_grad))
 
     def _linear(self, input: Tensor) -> Tensor:
         return F.linear(F.linear(input, self.low_in), self.low_out, self._parameters.get("bias"))
 
 
-def combined(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, magnitude: Tensor | None = None) -> Tensor:
+def _combined(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, magnitude: Tensor | None = None) -> Tensor:
     """Return `V = W + scale · B A`, or `m · V / ‖V‖` with the length of V's rows taken as a constant.
 
     Args:
@@ -240,7 +240,7 @@ def combined(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, magnitude: Ten
     return direction * ratio.view(-1, *[1] * (weight.ndim - 1))
 
 
-def split_weight(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def _split_weight(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return `(rank, …)` and `(out, rank)`, whose product is the nearest of that rank to `weight (out, …)`.
 
     Each holds the square roots of the singular values.
@@ -265,7 +265,7 @@ def is_adapter(name: str) -> bool:
     return name.rpartition(".")[2] in (*UPDATE, *FACTORS)
 
 
-def reset_adapted(network: nn.Module) -> None:
+def _reset_adapted(network: nn.Module) -> None:
     """Draw all parameters of an adapted `network` anew: its own as it does itself, then the adapters'."""
     layers = [layer for _, layer in adapted_layers(network)]
     updates = [(layer, type(layer)) for layer in layers if isinstance(layer, LowRankUpdate)]
@@ -282,15 +282,68 @@ def reset_adapted(network: nn.Module) -> None:
         LowRankFactors.install(factored, rank)
 
 
-class Resetting:
-    """Stands in the place of an adapted network's `reset_parameters`, which knows nothing of adapters."""
+def reset_with_adapters(network: nn.Module) -> None:
+    """Have an adapted network's `reset_parameters`, which knows nothing of adapters, draw these too."""
+    if hasattr(network, "reset_parameters"):
+        network.reset_parameters = partial(_reset_adapted, network)  # type: ignore[assignment]
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
 
-    def __call__(self) -> None:
-        """Draw all parameters anew."""
-        reset_adapted(self.network)
+def merge(network: nn.Module) -> int:
+    """Fold every adapter of `network` into the weights it adapts, in place, and return how many there were.
+
+    The network computes what it did, has the parameters that it had before, and all of them are trained from
+    then on only if their own `requires_grad` says so.
+    """
+    layers = list(adapted_layers(network))
+    for _, layer in layers:
+        layer.fold()
+    network.__dict__.pop("reset_parameters", None)
+    return len(layers)
+
+
+@contextmanager
+def merged(network: nn.Module) -> Iterator[None]:
+    """Fold every adapter of `network` within a `with`, which saves its products, and restore them bitwise."""
+    layers = [layer for _, layer in adapted_layers(network)]
+    kept = [(type(layer), layer._parameters.copy(), layer._buffers.copy()) for layer in layers]
+    scalings = [vars(layer).get("scaling") for layer in layers]
+    weights = [layer.base.detach().clone() if isinstance(layer, LowRankUpdate) else None for layer in layers]
+    resetting = vars(network).get("reset_parameters")
+    merge(network)
+    try:
+        yield
+    finally:
+        for layer, (kind, parameters, buffers), scaling in zip(layers, kept, scalings, strict=True):
+            layer.__class__ = kind  # type: ignore[assignment]
+            layer._parameters, layer._buffers = parameters, buffers
+            if scaling is not None:
+                layer.scaling = scaling
+        for layer, weight in zip(layers, weights, strict=True):
+            if weight is not None and isinstance(layer, LowRankUpdate):
+                layer.base.data.copy_(weight)
+        if resetting is not None:
+            network.reset_parameters = resetting  # type: ignore[assignment]
+
+
+def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state in which adapters are folded into the weights, as `merge` does; others stay as they are.
+
+    Args:
+        state: Name to tensor, of an adapted network or of any other.
+    """
+    merged = dict(state)
+    for name in state:
+        prefix, _, leaf = name.rpartition(".")
+        dot = f"{prefix}." if prefix else ""
+        own = f"{dot}weight"
+        if leaf == "lora_a" and all(part in state for part in (own, f"{dot}lora_b", f"{dot}lora_scale")):
+            parts = [state[own], *(merged.pop(f"{dot}{part}", None) for part in UPDATE)]
+            wide = [None if part is None else part.double() for part in parts]
+            merged[own] = _combined(*wide).to(state[own].dtype)  # type: ignore[arg-type]
+        elif leaf == "low_in" and f"{dot}low_out" in state:
+            low_out, low_in = merged.pop(f"{dot}low_out"), merged.pop(name)
+            merged[own] = _product(low_out.double(), low_in.double()).to(low_in.dtype)
+    return merged
 
 
 def _plus_product(y: Tensor, low: Tensor, b: Tensor) -> Tensor:
@@ -298,7 +351,7 @@ def _plus_product(y: Tensor, low: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(y.reshape(-1, y.shape[-1]), low.reshape(-1, low.shape[-1]), b.t()).view(y.shape)
 
 
-def product(low_out: Tensor, low_in: Tensor) -> Tensor:
+def _product(low_out: Tensor, low_in: Tensor) -> Tensor:
     """Return the weight `(out, …)` that factors `(out, rank)` and `(rank, …)` stand for."""
     return (low_out @ low_in.flatten(1)).view(low_out.shape[0], *low_in.shape[1:])
 

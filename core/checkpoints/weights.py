@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.backbones.adapters import is_adapter
-from core.backbones.merging import merged_state
+from core.backbones.adapters import is_adapter, merged_state
 from core.checkpoints.keymap import KeyMap, computed_names
 from core.checkpoints.networks import home_of, instantiate, system_module
 from core.checkpoints.sources import Weights, read_weights

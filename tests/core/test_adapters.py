@@ -22,9 +22,8 @@ from apps.remote_sensing.models.prithvi import Prithvi
 from apps.timeseries.models.ttm import TTM
 from core.adaptation import DoRA, LoRA, LowRank, kept_names, trained_table
 from core.adaptation.parity import CASES
-from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter
+from core.backbones.adapters import LowRankUpdate, adapted_layers, is_adapter, merge, merged, merged_state
 from core.backbones.llama import llama_tiny
-from core.backbones.merging import merge, merged, merged_state
 from core.errors import UserError
 from core.parity import run_case
 

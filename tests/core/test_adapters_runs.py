@@ -11,8 +11,7 @@ import torch
 from in_process import Outcome, dfm
 
 from core.adaptation import load_adapter
-from core.backbones.adapters import is_adapter
-from core.backbones.merging import merge
+from core.backbones.adapters import is_adapter, merge
 from core.checkpoints.files import read_checkpoint
 from core.checkpoints.sources import read_weights
 from core.checkpoints.weights import load_weights, network_from
