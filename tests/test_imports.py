@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FREE_TO_USE_ALL = {
     "cli",
     "labelled_task",
+    "probe_task",
     "task",
     "trainer",
     "parity",

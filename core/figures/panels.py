@@ -93,9 +93,9 @@ def class_legend(
     """
     from matplotlib.patches import Patch
 
-    parts = [tuple(part / 255 for part in colour) for colour in colours]
+    parts = [*((red / 255, green / 255, blue / 255) for red, green, blue in colours), GREY]
     labels = [*named(names), unknown]
-    patches = [Patch(color=part, label=label) for part, label in zip([*parts, GREY], labels, strict=True)]
+    patches = [Patch(color=part, label=label) for part, label in zip(parts, labels, strict=True)]
     widest = max(text_width(figure, label, size=9) for label in labels)
     columns = max(1, min(int((figure.get_figwidth() - 0.3) / (widest + 0.65)), len(patches), 7))
     figure.legend(handles=patches, loc="outside lower center", ncols=columns)
