@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from torch import Tensor
 
@@ -10,7 +12,32 @@ from core.data.batch import IGNORE, Batch
 from core.data.facts import Facts
 from core.errors import UserError
 
-__all__ = ["IGNORE", "SceneBatch", "SceneFacts"]
+__all__ = ["IGNORE", "Coordinates", "SceneBatch", "SceneFacts"]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """When and where a scene was taken, as networks are told.
+
+    Args:
+        time: Give dates where all are known.
+        first_day: Number of the first of January; some published readers begin at 0.
+        location: Give latitude and longitude where they are known.
+        longitude_first: Give longitude first, as one published program does.
+    """
+
+    time: bool = True
+    first_day: int = 1
+    location: bool = True
+    longitude_first: bool = False
+
+    def days(self, dates: Sequence[date]) -> list[tuple[float, float]]:
+        """Return year and day of the year of each date."""
+        return [(float(day.year), float(day.timetuple().tm_yday - 1 + self.first_day)) for day in dates]
+
+    def degrees(self, latitude: float, longitude: float) -> tuple[float, float]:
+        """Return both in the order wanted."""
+        return (longitude, latitude) if self.longitude_first else (latitude, longitude)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +60,7 @@ class SceneFacts(Facts):
         resize: Side to which windows are resized, or None.
         window: Side of the training windows in pixels of the files, or None where nobody knows.
         order: Date and band of each date and band where a reader mixes them up on purpose, else None.
-        time: Whether networks are told dates.
-        first_day: Number of the first of January.
-        location: Whether networks are told latitude and longitude.
-        longitude_first: Whether longitude comes first.
+        coordinates: Which dates and places networks are told, and how.
         kind: What the task was for; `features` before any task.
         temperature: What logits are divided by for probabilities.
         label_mean: Of the training labels of a regression.
@@ -59,10 +83,7 @@ class SceneFacts(Facts):
     resize: int | None = None
     window: int | None = None
     order: tuple[tuple[int, int], ...] | None = None
-    time: bool = False
-    first_day: int = 1
-    location: bool = False
-    longitude_first: bool = False
+    coordinates: Coordinates = Coordinates(time=False, location=False)
     kind: str = "features"
     temperature: float = 1.0
     label_mean: float = 0.0

@@ -4,21 +4,29 @@ A network that takes one size maps a larger image, volume or series tile by tile
 grid, the last one flush with the end; where they overlap, a cosine ramp leads from one to the next. Weights
 are multiples of 1/512 along each axis, so that products with float32 values and their sums are exact in
 float64 in up to three axes: what every tile agrees on stays bit for bit what it is.
+
+`TileSums` adds tiles up, whole or row by row of an array that never is in memory; `blended` maps an array in
+memory with it, `sliding` tensors on their device, with even weights.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from core.errors import UserError
 
-__all__ = ["Tile", "blended", "padded", "per_axis", "ramps", "starts", "tiles"]
+__all__ = [
+    "Tile", "TileSums", "blended", "check_window", "padded", "per_axis", "ramps", "sliding", "starts",
+    "tiles",
+]  # fmt: skip
 
 _STEPS = 512
 
@@ -143,6 +151,69 @@ def padded(array: NDArray, size: Sequence[int]) -> NDArray:
     return np.pad(array, [(0, 0)] * lead + missing, mode="reflect")
 
 
+class TileSums:
+    """What tiles give, added up by their weights, for the part of an array whose tiles are not all in yet.
+
+    Args:
+        channels: Of what they give.
+        shape: Of the part: as many rows as a tile has at least where rows are dropped one after another.
+        top: The part's first row in the array.
+        even: Weigh all tiles alike, in float32, and give means; else by their ramps, in float64.
+        device: Where sums are kept.
+
+    Attributes:
+        top: The first row that was not dropped yet.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shape: Sequence[int],
+        *,
+        top: int = 0,
+        even: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.top = top
+        dtype = torch.float32 if even else torch.float64
+        self._sums = torch.zeros(channels, *shape, dtype=dtype, device=device)
+        self._counts = torch.zeros(*shape, dtype=dtype, device=device) if even else None
+        self._valid = torch.zeros(*shape, dtype=torch.bool)
+
+    def add(self, tile: Tile, values: Tensor, valid: Tensor | None = None) -> None:
+        """Add what a tile gives, less its rows that were dropped already.
+
+        Args:
+            tile: Its place and weights.
+            values: `(channels, *size)` of the tile's full size.
+            valid: Which of its elements inside the array have data, of the tile's `shape`; None is all.
+        """
+        skip = max(self.top - tile.start[0], 0)
+        if skip >= tile.shape[0]:
+            return
+        into = (slice(tile.start[0] + skip - self.top, tile.stop[0] - self.top), *tile.slices[1:])
+        inside = values[:, skip : tile.shape[0], *(slice(0, count) for count in tile.shape[1:])]
+        if self._counts is None:
+            self._sums[:, *into] += inside * torch.from_numpy(tile.weights()[skip:])
+        else:
+            self._sums[:, *into] += inside
+            self._counts[into] += 1
+        self._valid[into] |= True if valid is None else valid[skip:]
+
+    def rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first rows, which no later tile reaches, and where they have data."""
+        sums = self._sums[:, :count]
+        return sums if self._counts is None else sums / self._counts[:count], self._valid[:count]
+
+    def drop(self, count: int) -> None:
+        """Forget the first rows; the others move up."""
+        keep = self._sums.shape[1] - count
+        for part in (self._valid, *self._sums, *([] if self._counts is None else [self._counts])):
+            part[:keep] = part[count:].clone()
+            part[keep:] = 0
+        self.top += count
+
+
 def blended(
     array: NDArray,
     function: Callable[[NDArray], NDArray],
@@ -166,16 +237,70 @@ def blended(
     if array.ndim != axes + 1:
         raise ValueError(f"the array has {array.ndim} axes; one of channels and {axes} tiled ones are needed")
     shape, sizes = array.shape[1:], per_axis(tile, axes)
-    total: NDArray[np.float64] | None = None
+    total: TileSums | None = None
     for part in tiles(shape, sizes, overlap):
         result = function(padded(array[:, *part.slices], sizes))
         if result.shape[1:] != sizes:
             raise ValueError(
                 f"the function gave {result.shape} for tiles of {sizes}; it must keep their size"
             )
-        if total is None:
-            total = np.zeros((result.shape[0], *shape), dtype=np.float64)
-        inside = tuple(slice(0, count) for count in part.shape)
-        total[:, *part.slices] += result[:, *inside] * part.weights()
+        total = total or TileSums(result.shape[0], shape)
+        total.add(part, torch.from_numpy(np.ascontiguousarray(result)))
     assert total is not None and math.prod(shape) > 0
-    return total.astype(np.float32)
+    return total.rows(shape[0])[0].float().numpy()
+
+
+def check_window(size: int | None, stride: int | None) -> tuple[int, int] | None:
+    """Return side and step of the windows of `sliding`, or None for whole images.
+
+    Raises:
+        UserError: If they do not fit each other.
+    """
+    if size is None:
+        if stride is not None:
+            raise UserError("model.window_stride is given without model.window; give the side too")
+        return None
+    step = max(size // 2, 1) if stride is None else stride
+    if size < 1 or not 1 <= step <= size:
+        raise UserError(f"windows of {size} every {step} pixels leave gaps; the step must be 1 to {size}")
+    return size, step
+
+
+def sliding(
+    network: Callable[..., Tensor],
+    inputs: Mapping[str, Tensor],
+    *,
+    size: int,
+    stride: int,
+    most: int = 16,
+    axes: int = 2,
+) -> Tensor:
+    """Return the mean of what windows of images or volumes give for each element.
+
+    Args:
+        network: Maps `x` `(N, C, …, *window)`, and what else is in `inputs`, to `(N, K, *window)`.
+        inputs: `x` `(B, C, …, *shape)`, and what else belongs to each of the B.
+        size: Side of a window; where the image is smaller, its side is taken.
+        stride: Step between windows.
+        most: Windows in a call.
+        axes: How many of the last axes are tiled.
+
+    Returns:
+        `(B, K, *shape)` float32.
+    """
+    x = inputs["x"]
+    shape = x.shape[-axes:]
+    window = [min(size, length) for length in shape]
+    parts = list(tiles(shape, window, [max(side - stride, 0) for side in window]))
+    places = [(row, part) for row in range(len(x)) for part in parts]
+    sums: list[TileSums] = []
+    for first in range(0, len(places), most):
+        chosen = places[first : first + most]
+        windows = torch.stack([x[row][..., *part.slices] for row, part in chosen])
+        owners = [row for row, _ in chosen]
+        given = network(x=windows, **{name: value[owners] for name, value in inputs.items() if name != "x"})
+        if not sums:
+            sums = [TileSums(given.shape[1], shape, even=True, device=given.device) for _ in range(len(x))]
+        for (row, part), values in zip(chosen, given, strict=True):
+            sums[row].add(part, values)
+    return torch.stack([total.rows(shape[0])[0] for total in sums])

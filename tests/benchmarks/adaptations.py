@@ -122,6 +122,8 @@ def fitted(options: argparse.Namespace) -> dict[str, float]:
 
 def tiles(options: argparse.Namespace) -> list:
     """Return all tiles of the chip in batches, read by the reader of the set."""
+    from apps.remote_sensing.batch import Coordinates
+    from apps.remote_sensing.data import Tiles
     from apps.remote_sensing.data.module import Scenes
     from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
@@ -135,7 +137,12 @@ def tiles(options: argparse.Namespace) -> list:
         for part in ("train", "valid", "test", "bolivia"):
             (lists / f"flood_{part}_data.txt").write_text(options.chip + "\n")
         data = Scenes(
-            Sen1Floods11(place), bands=BANDS, tile=options.tile, batch_size=options.batch, seed=0, first_day=0
+            Sen1Floods11(place),
+            bands=BANDS,
+            tiles=Tiles(options.tile),
+            batch_size=options.batch,
+            seed=0,
+            coordinates=Coordinates(first_day=0),
         )
         data.setup("fit")
         chosen = data.train_set()

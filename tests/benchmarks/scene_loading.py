@@ -143,6 +143,7 @@ def ours(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Ca
 
 def scenes_of(kind: str, root: Path, workers: int, options: argparse.Namespace) -> Any:
     """Return the data module here."""
+    from apps.remote_sensing.data import Augment, Normalise
     from apps.remote_sensing.data.module import Scenes
     from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
@@ -150,10 +151,9 @@ def scenes_of(kind: str, root: Path, workers: int, options: argparse.Namespace) 
     return Scenes(
         Sen1Floods11(str(root)) if kind == "chips" else scene_reader(root),
         bands=list(SIX),
-        mean=None if kind == "chips" else [0.15] * len(SIX),
-        std=None if kind == "chips" else [0.1] * len(SIX),
+        normalise="auto" if kind == "chips" else Normalise(mean=[0.15] * len(SIX), std=[0.1] * len(SIX)),
         crop=CROP,
-        flips=True,
+        augment=Augment(flips=True),
         repeats=options.samples // count,
         batch_size=options.batch,
         num_workers=workers,

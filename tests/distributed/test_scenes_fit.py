@@ -43,7 +43,7 @@ data:
       class_path: apps.remote_sensing.data.readers.landscapes.Landscapes
       init_args: {{scenes: 20, size: 32, frames: 3, task: {scenes}, seed: 1, fractions: [0.5, 0.25, 0.25]}}
     batch_size: 4
-    flips: true
+    augment: {{flips: true}}
     seed: 1
 trainer: {{max_epochs: 2, num_sanity_val_steps: 0, log_every_n_steps: 1, accelerator: cpu}}
 """

@@ -8,7 +8,8 @@ from core.lazy import lazy
 
 if TYPE_CHECKING:
     from apps.remote_sensing.data.module import Scenes
+    from apps.remote_sensing.data.settings import Augment, Normalise, Tiles
 
-__all__ = ["Scenes"]
+__all__ = ["Augment", "Normalise", "Scenes", "Tiles"]
 
-__getattr__ = lazy(__name__, Scenes="module")
+__getattr__ = lazy(__name__, Augment="settings", Normalise="settings", Scenes="module", Tiles="settings")

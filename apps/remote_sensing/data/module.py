@@ -13,18 +13,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.batch import Coordinates, SceneFacts
+from apps.remote_sensing.data.normalisation import Normalisation
 from apps.remote_sensing.data.readers.source import Scene, Source
-from apps.remote_sensing.data.readers.usable import mixed_order, usable
 from apps.remote_sensing.data.samples import SceneSet, Style, tile_windows
-from apps.remote_sensing.data.statistics import Statistics, stored
+from apps.remote_sensing.data.settings import Augment, Normalise, Rule, Tiles
+from apps.remote_sensing.data.statistics import Statistics, stored, usable
+from core.data.checks import at_least, one_of
 from core.data.counting import counted
 from core.data.module import DataModule
-from core.errors import UserError, did_you_mean
+from core.errors import UserError
 
 __all__ = ["Scenes"]
-
-Normalise = Literal["auto", "published", "statistics", "none"]
 
 
 class Scenes(DataModule):
@@ -33,26 +33,15 @@ class Scenes(DataModule):
     Args:
         source: A reader of `apps.remote_sensing.data.readers`, or of the user's own.
         bands: Names of the bands in the order the network wants; None takes all.
-        normalise: `published` (the data set's own constants), `statistics` (mean and deviation of the
-            training scenes, computed once and kept), `auto` (published if there are any for these bands), or
-            `none` (numbers as stored, times `scale`).
-        mean: Of each band, in place of all these, with `std`; in units of stored numbers times `scale`.
-        std: Of each band.
-        scale: Stored numbers are multiplied by it; None is the data set's own.
-        fill: What pixels without data become.
-        fill_before: Put `fill` in before the normalisation instead of after it.
+        normalise: Where mean and deviation come from (`auto`, `published`, `statistics`, `none`), or all of
+            `apps.remote_sensing.data.Normalise`.
         crop: Side of training windows, at random; None takes whole scenes or tiles.
         eval_crop: Side of the windows in the middle that are validated and tested; None takes all.
-        tile: Cut every scene into tiles of this side, each a sample; None leaves them whole.
-        stride: Step between the tiles; None is `tile`.
+        tiles: Cuts every scene into tiles, each a sample.
         repeats: Training windows of each scene or tile in an epoch.
         resize: Side to which windows are resized.
-        flips: Mirror half of the training windows along each axis; `horizontal` mirrors left to right alone.
-        turns: Turn training windows by quarters as well.
-        time: Give dates where all are known.
-        first_day: Number of the first of January; some published readers begin at 0.
-        location: Give latitude and longitude where they are known.
-        longitude_first: Give longitude first, as one published program does.
+        augment: Mirrors and turns training windows.
+        coordinates: Which dates and places are given, and how.
         limit: Training scenes used, the first of the list in an order drawn by `seed`: a number, or a share
             below 1.
         bad_files: `stop` at a scene that cannot be used, or `skip` it: then all scenes are read once before
@@ -72,24 +61,14 @@ class Scenes(DataModule):
         source: Source,
         *,
         bands: list[str] | None = None,
-        normalise: Normalise = "auto",
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        scale: float | None = None,
-        fill: float = 0.0,
-        fill_before: bool = False,
+        normalise: Rule | Normalise = "auto",
         crop: int | None = None,
         eval_crop: int | None = None,
-        tile: int | None = None,
-        stride: int | None = None,
+        tiles: Tiles = Tiles(),  # noqa: B008
         repeats: int = 1,
         resize: int | None = None,
-        flips: bool | Literal["horizontal"] = False,
-        turns: bool = False,
-        time: bool = True,
-        first_day: int = 1,
-        location: bool = True,
-        longitude_first: bool = False,
+        augment: Augment = Augment(),  # noqa: B008
+        coordinates: Coordinates = Coordinates(),  # noqa: B008
         limit: float | None = None,
         bad_files: Literal["stop", "skip"] = "stop",
         path: str | None = None,
@@ -105,34 +84,20 @@ class Scenes(DataModule):
             batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed,
             drop_last=drop_last,
         )  # fmt: skip
-        _one_of("normalise", normalise, get_args(Normalise))
-        _one_of("bad_files", bad_files, ("stop", "skip"))
-        for name, value in {
-            "crop": crop, "eval_crop": eval_crop, "tile": tile, "stride": stride, "repeats": repeats,
-            "resize": resize,
-        }.items():  # fmt: skip
-            if value is not None and value < 1:
-                raise UserError(f"data.{name} is {value}; it must be at least 1")
+        self.normalise = normalise if isinstance(normalise, Normalise) else Normalise(normalise)
+        one_of(get_args(Rule), normalise=self.normalise.rule)
+        one_of(("stop", "skip"), bad_files=bad_files)
+        at_least(1, crop=crop, eval_crop=eval_crop, repeats=repeats, resize=resize)
         if bands and len(set(bands)) < len(bands):
             raise UserError(f"data.bands is {', '.join(bands)}; name each band once")
-        if (mean is None) != (std is None):
-            raise UserError("only one of data.mean and data.std is given; give both or none")
-        if std is not None and min(std) <= 0:
-            raise UserError(f"data.std holds {min(std)}; every deviation must be above 0")
-        if stride is not None and tile is None:
-            raise UserError("data.stride is given without data.tile; give the side of the tiles too")
         if limit is not None and not limit > 0:
             raise UserError(f"data.limit is {limit}; it must be above 0")
         if path is not None:
             source.move(path)
-        self.source, self.bands, self.normalise = source, bands, normalise
-        self.mean, self.std, self.scale = mean, std, scale
-        self.fill, self.fill_before = fill, fill_before
-        self.crop, self.eval_crop, self.tile, self.stride = crop, eval_crop, tile, stride
-        self.repeats, self.resize, self.flips, self.turns = repeats, resize, flips, turns
-        self.time, self.first_day = time, first_day
-        self.location, self.longitude_first = location, longitude_first
-        self.limit, self.bad_files, self.split = limit, bad_files, split
+        self.source, self.bands, self.coordinates = source, bands, coordinates
+        self.crop, self.eval_crop, self.tiles, self.augment = crop, eval_crop, tiles, augment
+        self.repeats, self.resize, self.limit = repeats, resize, limit
+        self.bad_files, self.split = bad_files, split
         self.statistics_folder = Path(statistics_folder) if statistics_folder else None
         self.skipped: list[str] = []
         source.refused = self.skipped if bad_files == "skip" else None
@@ -157,15 +122,12 @@ class Scenes(DataModule):
             frames=source.frames,
             target=source.target,
             classes=tuple(source.classes),
-            scale=style.scale,
+            scale=style.normalisation.scale,
             mean=tuple(self._constants[band][0] for band in bands),
             std=tuple(self._constants[band][1] for band in bands),
-            fill=self.fill,
-            fill_before=self.fill_before,
-            time=style.time,
-            first_day=self.first_day,
-            location=style.location,
-            longitude_first=self.longitude_first,
+            fill=self.normalise.fill,
+            fill_before=self.normalise.fill_before,
+            coordinates=style.coordinates,
             resize=self.resize,
             window=self._side,
             order=self._order,
@@ -203,7 +165,7 @@ class Scenes(DataModule):
 
     def train_set(self) -> SceneSet | None:
         """Return the training windows, or None if there are none."""
-        style = replace(self.style, crop=self.crop, flips=self.flips, turns=self.turns)
+        style = replace(self.style, crop=self.crop, augment=self.augment)
         samples = self._samples(self._of("train"))
         repeated = [sample for sample in samples for _ in range(self.repeats)]
         return SceneSet(self.source, repeated, style, training=True) if samples else None
@@ -231,13 +193,13 @@ class Scenes(DataModule):
         return SceneSet(self.source, samples, self.style, training=False) if samples else None
 
     def _samples(self, scenes: Sequence[Scene]) -> list[tuple[Scene, Any]]:
-        if self.tile is None:
+        if self.tiles.side is None:
             return [(scene, None) for scene in scenes]
         found = []
         with counted("data: sizes of scenes", len(scenes), unit="scenes") as advance:
             for scene in scenes:
                 height, width = self.source.size(scene)
-                windows = tile_windows(height, width, tile=self.tile, stride=self.stride)
+                windows = tile_windows(height, width, tile=self.tiles.side, stride=self.tiles.stride)
                 found += [(scene, window) for window in windows]
                 advance(1)
         return found
@@ -287,15 +249,21 @@ class Scenes(DataModule):
         scale, self._constants = self._numbers(names)
         scenes = self._first()
         mean, std = self._spread(scenes[0], names)
-        self._order = mixed_order(scenes[0], bands, len(source.bands))
-        self._side = self.crop or self.tile or max(source.size(scenes[0]))
-        timed = self.time and all(scene.dates is not None for scene in scenes)
-        placed = self.location and source.location(scenes[0]) is not None
+        self._order = scenes[0].mixed(bands, len(source.bands))
+        self._side = self.crop or self.tiles.side or max(source.size(scenes[0]))
+        wanted, how = self.coordinates, self.normalise
         return Style(
-            bands=tuple(bands), scale=scale, mean=mean, std=std, fill=self.fill,
-            fill_before=self.fill_before, crop=self.eval_crop, resize=self.resize, time=timed,
-            first_day=self.first_day, location=placed, longitude_first=self.longitude_first, seed=self.seed,
-        )  # fmt: skip
+            bands=tuple(bands),
+            normalisation=Normalisation(mean, std, scale=scale, fill=how.fill, fill_before=how.fill_before),
+            crop=self.eval_crop,
+            resize=self.resize,
+            coordinates=replace(
+                wanted,
+                time=wanted.time and all(scene.dates is not None for scene in scenes),
+                location=wanted.location and source.location(scenes[0]) is not None,
+            ),
+            seed=self.seed,
+        )
 
     def _first(self) -> list[Scene]:
         """Return the scenes of the first split that has any.
@@ -319,31 +287,29 @@ class Scenes(DataModule):
 
     def _numbers(self, names: Sequence[str]) -> tuple[float, dict[str, tuple[float, float]]]:
         """Return the scale, and mean and deviation of each band."""
-        source, known = self.source, self._known
-        scale = source.scale if self.scale is None else self.scale
-        if self.mean is not None and self.std is not None:
-            if not len(self.mean) == len(self.std) == len(names):
+        source, known, how = self.source, self._known, self.normalise
+        scale = source.scale if how.scale is None else how.scale
+        if how.mean is not None and how.std is not None:
+            if not len(how.mean) == len(how.std) == len(names):
                 raise UserError(
-                    f"data.mean and data.std have {len(self.mean)} and {len(self.std)} numbers "
-                    f"for {len(names)} "
-                    f"bands ({', '.join(names)}); give one each"
+                    f"data.normalise.mean and std have {len(how.mean)} and {len(how.std)} numbers for "
+                    f"{len(names)} bands ({', '.join(names)}); give one each"
                 )
-            return scale, dict(zip(names, zip(self.mean, self.std, strict=True), strict=True))
+            return scale, dict(zip(names, zip(how.mean, how.std, strict=True), strict=True))
         if known and set(names) <= set(known.bands):
             pairs = zip(known.bands, zip(known.mean, known.std, strict=True), strict=True)
-            return (known.scale if self.scale is None else self.scale), dict(pairs)
-        if self.normalise == "none":
+            return (known.scale if how.scale is None else how.scale), dict(pairs)
+        if how.rule == "none":
             return scale, {name: (0.0, 1.0) for name in names}
         published = all(name in source.mean and name in source.std for name in names)
-        if published and self.normalise != "statistics":
+        if published and how.rule != "statistics":
             others = [name for name in source.mean if name in source.std]  # places may be another band's
             return scale, {name: (source.mean[name], source.std[name]) for name in others}
-        if self.normalise == "published":
+        if how.rule == "published":
             lacking = ", ".join(name for name in names if name not in source.mean)
             raise UserError(
                 f"{source.name} publishes no mean of {lacking}; use data.normalise=statistics, "
-                "or give data.mean "
-                "and data.std"
+                "or give data.normalise.mean and data.normalise.std"
             )
         found = self.statistics
         scaled = [(m * scale, s * scale) for m, s in zip(found.mean, found.std, strict=True)]
@@ -374,13 +340,6 @@ class Scenes(DataModule):
 
 def _count(limit: float, scenes: int) -> int:
     return max(1, round(scenes * limit)) if limit < 1 else int(limit)
-
-
-def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(
-            f"data.{name} is '{value}', but must be one of {', '.join(choices)}{did_you_mean(value, choices)}"
-        )
 
 
 @rank_zero_only

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from apps.remote_sensing.batch import IGNORE, SceneBatch
+from apps.remote_sensing.batch import IGNORE, Coordinates, SceneBatch
+from apps.remote_sensing.data.normalisation import Normalisation
 from apps.remote_sensing.data.open_rasters import quick, share_of_memory
 from apps.remote_sensing.data.raster import Window
-from apps.remote_sensing.data.readers.source import Pixels, Scene, Source
-from apps.remote_sensing.data.units import check_units
+from apps.remote_sensing.data.readers.source import Pixels, Scene, Source, whole
+from apps.remote_sensing.data.settings import Augment
 from core.data.randomness import generator
 from core.errors import UserError
 
@@ -35,37 +35,20 @@ class Style:
 
     Args:
         bands: Positions among the source's bands, in the order wanted.
-        scale: Numbers of the files times this are in the units of `mean` and `std`.
-        mean: Of each wanted band and date, `(C, T)`.
-        std: The same.
-        fill: What pixels without data become.
-        fill_before: Whether `fill` is put in before the normalisation, in the units of `mean`.
+        normalisation: Of these bands and all dates.
         crop: Side of the window in pixels; None is the whole scene or tile.
         resize: Side to which the window is resized; None leaves it.
-        flips: Mirror half of the training samples left to right, and half top to bottom; `horizontal` is the
-            first alone.
-        turns: Turn training samples by quarters.
-        time: Give dates.
-        first_day: Number of the first of January.
-        location: Give locations.
-        longitude_first: Give (longitude, latitude), as one published program does.
+        augment: What training samples are turned into by chance.
+        coordinates: Which dates and places are given.
         seed: Of what is drawn.
     """
 
     bands: tuple[int, ...]
-    scale: float
-    mean: Tensor
-    std: Tensor
-    fill: float = 0.0
-    fill_before: bool = False
+    normalisation: Normalisation
     crop: int | None = None
     resize: int | None = None
-    flips: bool | Literal["horizontal"] = False
-    turns: bool = False
-    time: bool = False
-    first_day: int = 1
-    location: bool = False
-    longitude_first: bool = False
+    augment: Augment = field(default_factory=Augment)
+    coordinates: Coordinates = field(default_factory=Coordinates)
     seed: int = 0
 
 
@@ -90,7 +73,7 @@ class SceneSet(Dataset[SceneBatch]):
         self, source: Source, samples: Sequence[tuple[Scene, Window | None]], style: Style, *, training: bool
     ) -> None:
         self.source, self.samples, self.style, self.training = source, list(samples), style, training
-        self._places: dict[str, tuple[float, float]] = {}
+        self._degrees: dict[str, tuple[float, float]] = {}
         self._cache: tuple[int, int] | None = None
         self._checked = False
 
@@ -118,25 +101,26 @@ class SceneSet(Dataset[SceneBatch]):
             if one.pixels.image.shape != first:
                 raise UserError(
                     f"{name} is {_size(one.pixels.image.shape)} and {names[0]} {_size(first)}; "
-                    "samples of a batch "
-                    "must agree, so give data.crop, data.tile or a batch size of 1"
+                    "samples of a batch must agree, so give data.crop, data.tiles or a batch size of 1"
                 )
         image = torch.empty(len(read), first[1], first[0], *first[2:])  # B C T H W
         for row, one in enumerate(read):
             image.numpy()[row] = np.swapaxes(one.pixels.image, 0, 1)  # T C H W -> C T H W
         valid = torch.from_numpy(np.stack([one.pixels.valid for one in read]))
+        lost = ~valid[:, None]
         if not self._checked:
-            self._checked = self._check_units(image, valid)
-        self._normalise(image, valid)
+            self._checked = self._check_units(image.masked_fill(lost, math.nan))
+        self.style.normalisation(image, lost)
         labels = [one.pixels.label for one in read]
         label = torch.from_numpy(np.stack(labels)) if labels[0] is not None else None  # type: ignore[arg-type]
         masks = [one.gaps for one in read]
         gaps = torch.from_numpy(np.stack(masks)) if masks[0] is not None else None  # type: ignore[arg-type]
         image, label, valid, gaps = self._resized(image, label, valid, gaps)
+        told = self.style.coordinates
         return SceneBatch(
             image=image, label=label, valid=valid, gaps=gaps, names=names,
-            time=self._time([one.scene for one in read]) if self.style.time else None,
-            location=self._location([scene for scene, _ in chosen]) if self.style.location else None,
+            time=self._time([one.scene for one in read]) if told.time else None,
+            location=self._location([scene for scene, _ in chosen]) if told.location else None,
         )  # fmt: skip
 
     def _memory(self) -> int:
@@ -172,43 +156,29 @@ class SceneSet(Dataset[SceneBatch]):
             top, left, rows, columns = used[0]
             gaps = gaps[:, top : top + rows, left : left + columns]
         sample = _padded(_Sample(scene, pixels, gaps), style.crop)
-        if self.training and (style.flips or style.turns):
+        if self.training and (style.augment.flips or style.augment.turns):
             choices = torch.randint(0, 2, (3,), generator=drawn).tolist()
-            sample = _turned(sample, choices, flips=style.flips, turns=style.turns)
+            sample = _turned(sample, choices, style.augment)
         return sample
 
     def _refuse_empty(self, scene: Scene) -> None:
-        whole = self.source.read(scene, self.style.bands, lambda height, width: (0, 0, height, width))
-        if not whole.valid.any():
+        pixels = self.source.read(scene, self.style.bands, whole)
+        if not pixels.valid.any():
             raise UserError(
                 f"{scene.files[0] if scene.files else scene.name} has no data in any pixel "
                 "(nodata everywhere); "
                 "leave it out, or correct data.source.nodata"
             )
 
-    def _check_units(self, image: Tensor, valid: Tensor) -> bool:
+    def _check_units(self, images: Tensor) -> bool:
         """Refuse the first images whose numbers cannot be in the units of the normalisation."""
-        mean, std = self.style.mean, self.style.std
-        if not bool(mean.any()) and bool((std == 1).all()):
-            return True  # as they are: whoever is given them knows what they should be
-        level = ((mean.abs() + std) / self.style.scale)[..., None, None]
-        return check_units(
-            image.masked_fill(~valid[:, None], math.nan), level.float(),
+        return self.style.normalisation.check(
+            images,
             [self.source.bands[band] for band in self.style.bands],
             what=f"the first images of {self.source.name}",
-            advice="give data.scale, what stored numbers are multiplied by before mean and deviation hold, "
-            "or data.normalise=statistics",
-        )  # fmt: skip
-
-    def _normalise(self, image: Tensor, valid: Tensor) -> None:
-        style = self.style
-        lost = None if bool(valid.all()) else ~valid[:, None].expand_as(image)
-        if lost is not None and style.fill_before:
-            image[lost] = style.fill / style.scale
-        mean, std = style.mean[..., None, None], style.std[..., None, None]
-        image.sub_((mean / style.scale).float()).mul_((style.scale / std).float())
-        if lost is not None and not style.fill_before:
-            image[lost] = style.fill
+            advice="give data.normalise.scale, what stored numbers are multiplied by before mean and "
+            "deviation hold, or data.normalise=statistics",
+        )
 
     def _resized(
         self, image: Tensor, label: Tensor | None, valid: Tensor, gaps: Tensor | None
@@ -232,25 +202,22 @@ class SceneSet(Dataset[SceneBatch]):
         rows = []
         for scene in scenes:
             if scene.dates is None:
-                raise UserError(f"the date of {scene.name} is not known; set data.time=false")
-            rows.append([self._day(day) for day in scene.dates])
+                raise UserError(f"the date of {scene.name} is not known; set data.coordinates.time=false")
+            rows.append(self.style.coordinates.days(scene.dates))
         return torch.tensor(rows, dtype=torch.float32)
-
-    def _day(self, day: date) -> tuple[float, float]:
-        return float(day.year), float(day.timetuple().tm_yday - 1 + self.style.first_day)
 
     def _location(self, scenes: Sequence[Scene]) -> Tensor:
         rows = []
         for scene in scenes:
-            if scene.name not in self._places:
-                place = self.source.location(scene)
-                if place is None:
+            if scene.name not in self._degrees:
+                degrees = self.source.location(scene)
+                if degrees is None:
                     raise UserError(
-                        f"{scene.name} has no coordinate reference system; set data.location=false"
+                        f"{scene.name} has no coordinate reference system; set "
+                        "data.coordinates.location=false"
                     )
-                self._places[scene.name] = place
-            place = self._places[scene.name]
-            rows.append(place[::-1] if self.style.longitude_first else place)
+                self._degrees[scene.name] = degrees
+            rows.append(self.style.coordinates.degrees(*self._degrees[scene.name]))
         return torch.tensor(rows, dtype=torch.float32)
 
 
@@ -302,11 +269,10 @@ def _padded(sample: _Sample, crop: int | None) -> _Sample:
     return _Sample(sample.scene, pixels, pad(sample.gaps, False))
 
 
-def _turned(
-    sample: _Sample, choices: Sequence[int], *, flips: bool | Literal["horizontal"], turns: bool
-) -> _Sample:
+def _turned(sample: _Sample, choices: Sequence[int], augment: Augment) -> _Sample:
     """Mirror along each axis and swap the axes, as drawn: the eight positions of a square."""
     across, down, swap = choices
+    flips, turns = augment.flips, augment.turns
     square = sample.pixels.image.shape[-1] == sample.pixels.image.shape[-2]
 
     def move(values: NDArray[Any] | None) -> Any:

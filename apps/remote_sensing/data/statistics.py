@@ -1,8 +1,8 @@
-"""Mean and deviation of each band and the pixels of each class of the training scenes."""
+"""One reading of the training scenes: mean and deviation of bands, pixels of classes, which are usable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.data.open_rasters import quick
-from apps.remote_sensing.data.readers.source import Pixels, Scene, Source
+from apps.remote_sensing.data.readers.source import Scene, Source, whole
 from core.data.counting import counted
 from core.data.statistics import Moments, file_state, kept
 from core.errors import UserError
 
-__all__ = ["Statistics", "compute", "stored", "walk"]
+__all__ = ["Statistics", "compute", "stored", "usable"]
 
 _VERSION = 2
 
@@ -51,11 +51,14 @@ def compute(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -> St
     """
     moments = Moments.none(len(bands))
     classes = np.zeros(len(source.classes), np.int64)
-    for _, pixels in walk(source, scenes, bands, what="statistics"):
-        for frame, valid in zip(pixels.image, pixels.valid, strict=True):
-            moments += Moments.of(frame[:, valid])
-        if len(classes) and pixels.label is not None:
-            classes += _counted(pixels.label, len(classes), marks=source.target == "multilabel")
+    with quick(), counted(f"data: statistics of {source.name}", len(scenes), unit="scenes") as advance:
+        for scene in scenes:
+            pixels = source.read(scene, bands, whole)
+            for frame, valid in zip(pixels.image, pixels.valid, strict=True):
+                moments += Moments.of(frame[:, valid])
+            if len(classes) and pixels.label is not None:
+                classes += _counted(pixels.label, len(classes), marks=source.target == "multilabel")
+            advance(1)
     if not moments.count.any():
         raise UserError(
             f"the {len(scenes)} training scenes of {source.name} have no valid pixel; check "
@@ -98,14 +101,41 @@ def stored(
     )
 
 
-def walk(
-    source: Source, scenes: Sequence[Scene], bands: Sequence[int], *, what: str
-) -> Iterator[tuple[Scene, Pixels]]:
-    """Yield scenes and all their pixels, and show how far it is."""
-    with quick(), counted(f"data: {what} of {source.name}", len(scenes), unit="scenes") as advance:
-        for scene in scenes:
-            yield scene, source.read(scene, bands, lambda height, width: (0, 0, height, width))
-            advance(1)
+def usable(
+    source: Source,
+    scenes: Sequence[Scene],
+    bands: Sequence[int],
+    *,
+    order: Sequence[int],
+    enough: int,
+    skip: Callable[[str], None],
+) -> list[int]:
+    """Return which scenes can be read and hold data, in the order in which they were tried.
+
+    Args:
+        source: What reads them.
+        scenes: All of them.
+        bands: Positions among the source's bands.
+        order: In which they are tried.
+        enough: How many are wanted; the others are not read.
+        skip: Is told why a scene cannot be used.
+    """
+    kept: list[int] = []
+    with counted("data: check of scenes", min(len(scenes), enough), unit="scenes") as advance:
+        for row in order:
+            if len(kept) == enough:
+                break
+            scene = scenes[row]
+            try:
+                pixels = source.read(scene, bands, whole)
+                if not pixels.valid.any():
+                    name = scene.files[0] if scene.files else scene.name
+                    raise UserError(f"{name} has no data in any pixel (nodata everywhere)")
+                kept.append(row)
+                advance(1)
+            except UserError as error:
+                skip(str(error))
+    return kept
 
 
 def _counted(label: NDArray[Any], classes: int, *, marks: bool) -> NDArray[np.int64]:

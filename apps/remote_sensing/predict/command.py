@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from apps.remote_sensing.predict.options import Job, job_of, scene_parser, wanted_of
+from apps.remote_sensing.predict.options import job_of, scene_parser, wanted_of
 from core.errors import UserError, did_you_mean
+from core.inference.jobs import Job
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Wanted
@@ -51,7 +52,6 @@ def main(argv: Sequence[str]) -> int:
     return job.run(
         outs,
         lambda paths, out: _map(paths, out, model, settings, wanted, options),
-        on_error=options.on_error,
     )
 
 
@@ -185,7 +185,6 @@ def _tables(
     from apps.remote_sensing.predict.model import fitted
     from apps.remote_sensing.predict.tables import CsvTable
     from apps.remote_sensing.predict.tile_labels import label_rows
-    from core.inference.many import outputs_for
 
     def add(paths: Sequence[Path], table: CsvTable) -> SceneMap:
         here, how, scene = fitted(paths, model, settings, wanted)
@@ -196,11 +195,10 @@ def _tables(
             return add(paths, table)
 
     if job.out.suffix.lower() != ".csv" or job.out.is_dir():
-        return job.run(job.outs((".csv",)), alone, on_error=options.on_error)
+        return job.run(job.outs((".csv",)), alone)
     job.check([job.out])
     with CsvTable(job.out, model.columns(), overwrite=options.overwrite).written() as table:
-        outs = outputs_for(job.firsts, job.out.parent)  # names alone: all go into the one table
-        return job.run(outs, lambda paths, out: add(paths, table), on_error=options.on_error)
+        return job.run_together(job.out, lambda paths, out: add(paths, table))
 
 
 def _parser() -> argparse.ArgumentParser:

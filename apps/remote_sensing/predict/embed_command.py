@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.predict.options import Job, job_of, scene_parser, wanted_of
+from apps.remote_sensing.predict.options import job_of, scene_parser, wanted_of
 from core.errors import UserError, did_you_mean
+from core.inference.jobs import Job
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.embedding import Embedder
@@ -75,7 +76,6 @@ class _Run:
         """Write one table for all scenes, or one for each into a folder."""
         from apps.remote_sensing.predict.mapping import SceneMap
         from apps.remote_sensing.predict.tables import ParquetTable
-        from core.inference.many import outputs_for
 
         def alone(paths: Sequence[Path], out: Path) -> SceneMap:
             table = ParquetTable(out, self._facts(paths), overwrite=self.options.overwrite)
@@ -85,19 +85,18 @@ class _Run:
                 return self._rows(paths, table)
 
         if job.out.suffix.lower() != ".parquet" or job.out.is_dir():
-            return job.run(job.outs((".parquet",)), alone, on_error=self.options.on_error)
+            return job.run(job.outs((".parquet",)), alone)
         job.check([job.out])
         table = ParquetTable(job.out, self._facts(job.files), overwrite=self.options.overwrite)
         if table.existed:
             print(job.out)
             return 0
-        outs = outputs_for(job.firsts, job.out.parent)  # names alone
         with table.written():
-            return job.run(outs, lambda paths, out: self._rows(paths, table), on_error=self.options.on_error)
+            return job.run_together(job.out, lambda paths, out: self._rows(paths, table))
 
     def images(self, job: Job) -> int:
         """Write a GeoTIFF of features for each scene."""
-        return job.run(job.outs((".tif",)), self._image, on_error=self.options.on_error)
+        return job.run(job.outs((".tif",)), self._image)
 
     def _rows(self, paths: Sequence[Path], table: ParquetTable) -> SceneMap:
         from apps.remote_sensing.predict.mapping import SceneMap

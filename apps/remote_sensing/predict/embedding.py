@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.batch import Coordinates, SceneFacts
+from apps.remote_sensing.data.normalisation import check_units
 from apps.remote_sensing.models.downstream.features import feature_maps, patches_of_dates
 from apps.remote_sensing.models.frozen.features import encoder_of
 from apps.remote_sensing.models.labeller import Labeller
@@ -112,8 +113,10 @@ class WeightsModel(SceneModel):
             std=(1.0,) * count,
             frames=int(getattr(encoder, "frames", 1)),
             fill=float(getattr(encoder, "fill", 0.0)),
-            time=getattr(encoder, "time_code", None) is not None,
-            location=getattr(encoder, "location_code", None) is not None,
+            coordinates=Coordinates(
+                time=getattr(encoder, "time_code", None) is not None,
+                location=getattr(encoder, "location_code", None) is not None,
+            ),
             window=max(image) if isinstance(image, tuple | list) else image,
         )
         super().__init__(network, facts, names=[name], device=device)
@@ -155,18 +158,16 @@ class WeightsModel(SceneModel):
             load_weights(weights, network)
         return cls(network, reflectance=reflectance, device=device, name=str(weights))
 
-    def _check_units(self, images: Tensor, level: Tensor) -> None:
+    def check_units(self, images: Tensor) -> bool:
         """Refuse images in other units than those of the weights' preparation."""
         own = self._prepared.preparation
         usual = [abs(mean) + std for mean, std in zip(own.mean, own.std, strict=True)]
         if not usual and own.normalisation in ("divide", "clip") and own.divisor != 1:
             usual = [own.divisor] * len(self.bands)
-        if not usual or self._checked:
-            return
-        from apps.remote_sensing.data.units import check_units
-
+        if not usual:
+            return True
         level = torch.tensor(usual, device=images.device).view(-1, 1, 1, 1) / self._prepared.factor
-        self._checked = check_units(
+        return check_units(
             images, level, self.bands, what="the scene's images",
             advice="give --reflectance, what a reflectance of 1 is in the files",
         )  # fmt: skip

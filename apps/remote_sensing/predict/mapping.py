@@ -22,7 +22,7 @@ from apps.remote_sensing.predict.uncertainty import Targets, undecided
 from core.data.counting import counted
 from core.errors import UserError
 from core.files import locked
-from core.inference.tiles import Tile, ramps, starts
+from core.inference.tiles import Tile, TileSums, ramps, starts
 
 __all__ = ["Model", "SceneMap", "map_scene"]
 
@@ -127,7 +127,7 @@ def _map_rows(
     done, valid = left["rows"], left["valid"]
     if done == len(tops):
         return valid
-    sums = _Sums(len(settings.names), min(rows, height), width, top=tops[done])
+    sums = TileSums(len(settings.names), (min(rows, height), width), top=tops[done])
     # tiles above that reach into the first unwritten row are mapped again
     again = next(n for n, top in enumerate(tops) if top + rows > sums.top)
     label, total = f"map {target.path.name}", len(tops) * len(lefts)
@@ -146,7 +146,7 @@ def _map_rows(
                 continue
             end = tops[number + 1] if number + 1 < len(tops) else height
             top = sums.top
-            values, entropy, filled = sums.take(end - top, settings, entropy=bool(target.beside))
+            values, entropy, filled = _finished(sums, end - top, settings, entropy=bool(target.beside))
             if settings.keep:
                 source.restore(values, top)
             target.write(top, values, entropy)
@@ -156,7 +156,7 @@ def _map_rows(
 
 
 def _map_tiles(
-    batch: list[Tile], source: SceneTiles, model: Model, settings: MapSettings, sums: _Sums
+    batch: list[Tile], source: SceneTiles, model: Model, settings: MapSettings, sums: TileSums
 ) -> None:
     kept: list[tuple[Tile, NDArray[np.bool_]]] = []
     images = []
@@ -184,60 +184,33 @@ def _map_tiles(
             f"the model gives {tuple(scores.shape)} for images {tuple(given.shape)}, and "
             f"{len(settings.names)} names are given, which needs {wanted}; name its channels in order"
         )
-    for (tile, valid), score in zip(kept, scores.numpy(), strict=True):
-        sums.add(tile, score, valid)
+    for (tile, valid), score in zip(kept, scores, strict=True):
+        sums.add(tile, score, torch.from_numpy(valid))
 
 
-class _Sums:
-    """Weighted sums of scores for the rows that are not final yet."""
-
-    def __init__(self, channels: int, rows: int, width: int, *, top: int) -> None:
-        self.top = top
-        self._sums = np.zeros((channels, rows, width), dtype=np.float64)
-        self._valid = np.zeros((rows, width), dtype=bool)
-
-    def add(self, tile: Tile, scores: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-        """Add a tile's scores `(K, h, w)`, less its rows that are final already."""
-        skip = max(self.top - tile.start[0], 0)
-        rows, columns = tile.shape
-        if skip >= rows:
-            return
-        into = (slice(tile.start[0] + skip - self.top, tile.stop[0] - self.top), tile.slices[1])
-        weights = tile.ramps[0][skip:, None] * tile.ramps[1]
-        with np.errstate(invalid="ignore"):  # infinite scores: the pixel is left without data
-            for sums, score in zip(self._sums, scores, strict=True):
-                sums[into] += score[skip:rows, :columns] * weights
-        self._valid[into] |= valid[skip:]
-
-    def take(
-        self, count: int, settings: MapSettings, *, entropy: bool
-    ) -> tuple[NDArray, NDArray[np.float32] | None, int]:
-        """Return the first rows as the map's values, their entropy if wanted, and how many pixels have data.
-
-        The other rows move up.
-        """
-        width, filled = self._valid.shape[1], 0
-        values = np.empty((settings.count, count, width), dtype=settings.map_dtype)
-        unsure = np.empty((1, count, width), dtype=np.float32) if entropy else None
-        for first in range(0, count, _ROWS):
-            rows = slice(first, min(first + _ROWS, count))
-            scores = self._sums[:, rows]
-            finite = np.isfinite(scores)
-            apart = settings.kind == "scores" and settings.needs == "any"
-            valid = self._valid[rows] & (finite.any(axis=0) if apart else finite.all(axis=0))
-            values[:, rows] = _encoded(scores, settings)
-            if apart:
-                values[:, rows][~finite] = settings.map_nodata
-            values[:, rows][:, ~valid] = settings.map_nodata
-            if unsure is not None:
-                unsure[:, rows] = np.where(valid, undecided(scores), np.nan)
-            filled += int(valid.sum())
-        keep = self._valid.shape[0] - count
-        for sums in (*self._sums, self._valid):
-            sums[:keep] = sums[count:].copy()
-            sums[keep:] = 0
-        self.top += count
-        return values, unsure, filled
+def _finished(
+    sums: TileSums, count: int, settings: MapSettings, *, entropy: bool
+) -> tuple[NDArray, NDArray[np.float32] | None, int]:
+    """Take the first rows as the map's values, their entropy if wanted, and how many pixels have data."""
+    rows, valid = (part.numpy() for part in sums.rows(count))
+    width, filled = valid.shape[1], 0
+    values = np.empty((settings.count, count, width), dtype=settings.map_dtype)
+    unsure = np.empty((1, count, width), dtype=np.float32) if entropy else None
+    apart = settings.kind == "scores" and settings.needs == "any"
+    for first in range(0, count, _ROWS):
+        part = slice(first, min(first + _ROWS, count))
+        scores = rows[:, part]
+        finite = np.isfinite(scores)
+        good = valid[part] & (finite.any(axis=0) if apart else finite.all(axis=0))
+        values[:, part] = _encoded(scores, settings)
+        if apart:
+            values[:, part][~finite] = settings.map_nodata
+        values[:, part][:, ~good] = settings.map_nodata
+        if unsure is not None:
+            unsure[:, part] = np.where(good, undecided(scores), np.nan)
+        filled += int(good.sum())
+    sums.drop(count)
+    return values, unsure, filled
 
 
 def _encoded(scores: NDArray[np.float64], settings: MapSettings) -> NDArray:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.data.normalisation import Normalisation
 from core.checkpoints.weights import network_from
 from core.errors import UserError
 from core.inference.predictor import Predictor
@@ -59,11 +60,20 @@ class SceneModel(Predictor[SceneFacts]):
         self.bands, self.frames = facts.bands, facts.frames
         self.dates: tuple[date, ...] | None = None
         self.place: tuple[float, float] | None = None
-        mean, std = (torch.tensor(one, dtype=torch.float64) for one in (facts.mean, facts.std))
-        shape = (-1, 1, 1, 1)
-        self._offset = (mean / facts.scale).float().view(shape).to(self.device)
-        self._factor = (facts.scale / std).float().view(shape).to(self.device)
-        self._order = self._mixed(facts.order)
+        order = self._mixed(facts.order)
+        count = len(self.bands)
+        owners = [[band] for band in range(count)]  # whose numbers normalise each band and date
+        self._order = order
+        if order is not None:
+            owners = [
+                [order[date * count + band] % count for date in range(self.frames)] for band in range(count)
+            ]
+        rows = torch.tensor(owners)
+        self.normalisation = Normalisation(
+            torch.tensor(facts.mean, dtype=torch.float64)[rows],
+            torch.tensor(facts.std, dtype=torch.float64)[rows],
+            scale=facts.scale, fill=facts.fill, fill_before=facts.fill_before, device=self.device,
+        )  # fmt: skip
         self._digest, self._checked = "", False
         self.said: set[str] = set()  # notes on scenes, each told once
 
@@ -95,7 +105,7 @@ class SceneModel(Predictor[SceneFacts]):
         """Return whether the network's encoder has a code of `time` or `location`, and was told them."""
         from apps.remote_sensing.models.frozen.features import encoder_of
 
-        told = bool(getattr(self.facts, name))
+        told = bool(getattr(self.facts.coordinates, name))
         return told and getattr(encoder_of(self.network), f"{name}_code", None) is not None
 
     def check_maps(self) -> None:
@@ -153,8 +163,8 @@ class SceneModel(Predictor[SceneFacts]):
 
     def fingerprint(self) -> str:
         """Return what tells these weights, and what they are told of the scene, from others."""
-        told = [str(day) for day in self.dates or ()] if self.facts.time else []
-        told += [f"{degrees:.6f}" for degrees in self.place or ()] if self.facts.location else []
+        told = [str(day) for day in self.dates or ()] if self.facts.coordinates.time else []
+        told += [f"{degrees:.6f}" for degrees in self.place or ()] if self.facts.coordinates.location else []
         return " ".join([self._digest or _digest(self.network, self.facts), *told])
 
     def __call__(self, tiles: Tensor) -> Tensor:
@@ -211,32 +221,19 @@ class SceneModel(Predictor[SceneFacts]):
                 f"tiles have {tiles.shape[1]} bands; the network takes {frames} dates of {bands} bands"
             )
         tiles = tiles.to(self.device, torch.float32)
-        offset, factor = self._offset, self._factor
         if self._order is not None:
-            # each number is normalised as the band that it truly is
             tiles = tiles[:, self._order]
-            owners = torch.tensor(self._order, device=self.device).remainder(bands).view(frames, bands).T
-            offset, factor = (one[owners.flatten()].view(bands, frames, 1, 1) for one in (offset, factor))
-        image = tiles.unflatten(1, (frames, bands)).transpose(1, 2).clone()  # B TC h w -> B C T h w
-        self._check_units(image, offset.abs() + 1 / factor)
-        lost = image.isnan().any(dim=1, keepdim=True)
-        some = bool(lost.any())
-        if some and self.facts.fill_before:
-            image = torch.where(lost, self.facts.fill / self.facts.scale, image)
-        image = image.sub_(offset).mul_(factor)
-        if some and not self.facts.fill_before:
-            image = torch.where(lost, self.facts.fill, image)
-        return image
-
-    def _check_units(self, images: Tensor, level: Tensor) -> None:
-        """Refuse the first images of a scene whose numbers cannot be in the units of the training's."""
+        images = tiles.unflatten(1, (frames, bands)).transpose(1, 2).clone()  # B TC h w -> B C T h w
         if not self._checked:
-            from apps.remote_sensing.data.units import check_units
+            self._checked = self.check_units(images)
+        return self.normalisation(images, images.isnan().any(dim=1, keepdim=True))
 
-            self._checked = check_units(
-                images, level, self.bands, what="the scene's images",
-                advice=f"give {self.name} scenes in the units that it was trained on",
-            )  # fmt: skip
+    def check_units(self, images: Tensor) -> bool:
+        """Refuse the first images of a scene whose numbers cannot be in the units of the training's."""
+        return self.normalisation.check(
+            images, self.bands, what="the scene's images",
+            advice=f"give {self.name} scenes in the units that it was trained on",
+        )  # fmt: skip
 
     def _mixed(self, order: Sequence[Sequence[int]] | None) -> list[int] | None:
         """Return which channel of a tile each date and band was in training; None is the right order."""
@@ -251,12 +248,11 @@ class SceneModel(Predictor[SceneFacts]):
 
     def told(self, count: int) -> dict[str, Tensor]:
         """Return `time` and `location` for so many tiles, as far as they are known and used."""
-        facts, told = self.facts, {}
-        if facts.time and self.dates is not None:
-            days = [(day.year, day.timetuple().tm_yday - 1 + facts.first_day) for day in self.dates]
-            told["time"] = self._each([days], count)
-        if facts.location and self.place is not None:
-            told["location"] = self._each([self.place[::-1] if facts.longitude_first else self.place], count)
+        coordinates, told = self.facts.coordinates, {}
+        if coordinates.time and self.dates is not None:
+            told["time"] = self._each([coordinates.days(self.dates)], count)
+        if coordinates.location and self.place is not None:
+            told["location"] = self._each([coordinates.degrees(*self.place)], count)
         return told
 
     def _each(self, values: Any, count: int) -> Tensor:
@@ -400,7 +396,7 @@ class FilledModel(SceneModel):
             made = self.network(image, **self.told(len(image)), gaps=gaps)
         network: Any = self.network
         image = network.image(made.prediction.float(), made.grid)
-        return image / self._factor + self._offset
+        return self.normalisation.undone(image)
 
 
 _ANSWERS: dict[str, type[SceneModel]] = {

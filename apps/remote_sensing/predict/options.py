@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +12,13 @@ from apps.remote_sensing.data.open_rasters import is_address
 from core.cli.predict import predict_parser
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
+from core.inference.jobs import ON_ERROR, Job
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Wanted
-    from apps.remote_sensing.predict.mapping import SceneMap
     from apps.remote_sensing.predict.model import SceneModel
 
-__all__ = ["SUFFIXES", "Job", "job_of", "scene_files", "scene_parser", "wanted_of"]
+__all__ = ["SUFFIXES", "job_of", "scene_files", "scene_parser", "wanted_of"]
 
 
 def job_of(options: argparse.Namespace) -> Job:
@@ -30,7 +28,6 @@ def job_of(options: argparse.Namespace) -> Job:
         UserError: If a scene does not exist or comes twice, or lacks a date.
     """
     from apps.remote_sensing.data.open_rasters import as_path
-    from core.inference.many import ON_ERROR
 
     if options.on_error not in ON_ERROR:
         near = did_you_mean(options.on_error, ON_ERROR)
@@ -47,7 +44,8 @@ def job_of(options: argparse.Namespace) -> Job:
     elif options.stack:
         scenes = [tuple(files)]
     alone = options.stack or not paths[0].is_dir()
-    return Job(scenes, options.out, one=len(scenes) == 1 and alone and not by_date)
+    one = len(scenes) == 1 and alone and not by_date
+    return Job(scenes, options.out, one=one, on_error=options.on_error, what=("scene", "mapped"))
 
 
 def _same_names(folders: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -60,101 +58,6 @@ def _same_names(folders: Sequence[Path]) -> list[tuple[Path, ...]]:
                 "folder must hold the same scenes"
             )
     return [tuple(known[name] for known in named) for name in named[0]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Which scenes are worked on and where the results go.
-
-    Args:
-        scenes: The files of each: one, or one for each date.
-        target: `--out`.
-        one: Whether the user named a single scene: its result may be named too, its failure is an error.
-    """
-
-    scenes: Sequence[tuple[Path, ...]]
-    target: str
-    one: bool
-
-    @property
-    def files(self) -> list[Path]:
-        """All files."""
-        return [file for scene in self.scenes for file in scene]
-
-    @property
-    def firsts(self) -> list[Path]:
-        """The first file of each scene, after which the results are named."""
-        return [scene[0] for scene in self.scenes]
-
-    @property
-    def out(self) -> Path:
-        """Where results go."""
-        return Path(self.target).expanduser()
-
-    def outs(self, suffixes: Sequence[str]) -> dict[Path, Path]:
-        """Return where each result goes, and its scene.
-
-        Args:
-            suffixes: Of results; the first is that of files in a folder.
-
-        Raises:
-            UserError: If a file is given for several scenes, has another suffix, or is a scene itself.
-        """
-        from core.inference.many import outputs_for
-
-        path, scenes = self.out, self.firsts
-        single = path.suffix.lower() in suffixes and not path.is_dir()
-        if single and not self.one:
-            raise UserError(f"--out {path} is a file and there are {len(scenes)} scenes; give a folder")
-        if self.one and not single and path.suffix and not path.is_dir():
-            raise UserError(
-                f"--out {path} ends in {path.suffix}; it must be a folder or end in {suffixes[0]}"
-            )
-        if not single and path.is_file():
-            raise UserError(f"--out {path} is a file; give a folder")
-        outs = {path: scenes[0]} if single else outputs_for(scenes, path, suffix=suffixes[0])
-        self.check(outs)
-        return outs
-
-    def check(self, outs: Iterable[Path]) -> None:
-        """Refuse results that would stand in the place of a scene.
-
-        Raises:
-            UserError: With the name.
-        """
-        known = {file.resolve() for file in self.files}
-        for made in outs:
-            if made.resolve() in known:
-                raise UserError(f"--out {made} is a scene itself; choose another name or folder")
-
-    def run(
-        self, outs: dict[Path, Path], work: Callable[[Sequence[Path], Path], SceneMap], *, on_error: str
-    ) -> int:
-        """Do the work for each scene, print what was written, and return the exit code.
-
-        Raises:
-            UserError: If a single scene fails, or one does with `stop`.
-        """
-        from core.inference.many import each_scene
-
-        said: set[Path] = set()
-        files = dict(zip(self.firsts, self.scenes, strict=True))
-
-        def told(scene: Path, out: Path) -> SceneMap:
-            made = work(files[scene], out)
-            for path in (made.path, *made.beside):
-                if path not in said:
-                    print(path, flush=True)
-                said.add(path)
-            return made
-
-        if self.one:
-            ((out, scene),) = outs.items()
-            told(scene, out)
-            return 0
-        report = each_scene(outs, told, on_error=on_error)  # type: ignore[arg-type]
-        print(report.summary(), file=sys.stderr)
-        return 2 if report.failed else 0
 
 
 def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:

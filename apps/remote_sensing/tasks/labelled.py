@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from apps.remote_sensing.batch import IGNORE, SceneBatch, SceneFacts
 from apps.remote_sensing.tasks.base import SceneTask
 from core.errors import UserError
-from core.inference.sliding import check_window, sliding
+from core.inference.tiles import check_window, sliding
 from core.labelled_task import ClassTask, NumberTask
 from core.metrics.baselines import ClassBaselines
 from core.objectives.numbers import NumberLoss

@@ -15,7 +15,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.batch import Coordinates, SceneFacts
+from apps.remote_sensing.data import Normalise
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.bigearthnet import BigEarthNet
 from apps.remote_sensing.data.readers.class_folders import ClassFolders
@@ -53,7 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scenes(folder: Path, **options: Any) -> Scenes:
     source = ClassFolders(str(folder), bands=BANDS, fractions=(0.5, 0.25, 0.25))
-    given = {"normalise": "none", "batch_size": 4, "eval_batch_size": 5, "location": False, **options}
+    given = {"normalise": "none", "batch_size": 4, "eval_batch_size": 5, **options}
+    given["coordinates"] = Coordinates(location=False)
     return Scenes(source, **given)
 
 
@@ -179,7 +181,7 @@ def test_images_that_the_data_module_normalised_are_refused_unless_nothing_more_
 
 def test_the_preparation_of_a_run_of_ours_is_that_of_its_data(folder, tmp_path):
     kept = str(folder.parent / "kept")
-    trained = scenes(folder, normalise="statistics", statistics_folder=kept, scale=1e-4)
+    trained = scenes(folder, normalise=Normalise("statistics", scale=1e-4), statistics_folder=kept)
     path = tmp_path / "last.ckpt"
     state = {f"network.{name}": value for name, value in vit().state_dict().items()}
     write_checkpoint({"state_dict": {**state, "normaliser._extra_state": trained.facts.plain()}}, path)
@@ -275,7 +277,7 @@ def test_mistakes_are_one_sentence(make, said, folder):
 
 def test_labels_that_a_probe_cannot_use_are_refused(folder):
     one = ClassFolders(str(folder), bands=BANDS, classes=["field"], fractions=(0.5, 0.25, 0.25))
-    data = Scenes(one, normalise="none", location=False)
+    data = Scenes(one, normalise="none", coordinates=Coordinates(location=False))
 
     with pytest.raises(UserError, match="hold 1 class; a probe needs at least two"):
         scored(Probing(ImageStatistics()), data)
@@ -304,7 +306,12 @@ def test_the_real_patches_are_probed_by_their_labels(shared, tmp_path):
     for split, chosen in {"train": names[:4], "test": names[4:]}.items():
         (tmp_path / f"{split}.csv").write_text("\n".join(chosen))
     splits = {split: str(tmp_path / f"{split}.csv") for split in ("train", "test")}
-    data = Scenes(BigEarthNet(str(path), splits=splits), normalise="none", location=False, batch_size=4)
+    data = Scenes(
+        BigEarthNet(str(path), splits=splits),
+        normalise="none",
+        coordinates=Coordinates(location=False),
+        batch_size=4,
+    )
     network = SoftConViT(width=24, depth=2, heads=2, image=56)
 
     scores = scored(Probing(network, k=1, preparation=OfWeights(size=56)), data, tmp_path)

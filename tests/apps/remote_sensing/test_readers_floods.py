@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from apps.remote_sensing.data import Normalise
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.floods import Sen1Floods11
 
@@ -64,7 +65,9 @@ def test_a_batch_is_normalised_dated_and_placed(folder: str) -> None:
 
 def test_radar_and_optical_bands_come_together(folder: str) -> None:
     source = Sen1Floods11(folder, images="both", present_only=True)
-    data = Scenes(source, bands=["blue", "vv"], mean=[0, 0], std=[1, 1], eval_crop=32, batch_size=1)
+    data = Scenes(
+        source, bands=["blue", "vv"], normalise=Normalise(mean=[0, 0], std=[1, 1]), eval_crop=32, batch_size=1
+    )
     (batch,) = list(data.test_dataloader())
     assert batch.image[0, 0].mean() > 1000
     assert batch.image[0, 1].mean() < 0

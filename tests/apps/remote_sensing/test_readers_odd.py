@@ -222,7 +222,7 @@ def test_dates_are_those_of_the_names_or_stamps_of_the_files(tmp_path: Path) -> 
     ]  # fmt: skip
     data = Scenes(reader(tmp_path), normalise="none")
     (batch,) = list(data.train_dataloader())
-    assert data.facts.time
+    assert data.facts.coordinates.time
     assert batch.time.tolist() == [[[2018.0, 285.0]], [[2018.0, 287.0]]] or batch.time.tolist() == [
         [[2018.0, 287.0]], [[2018.0, 285.0]]
     ]  # fmt: skip

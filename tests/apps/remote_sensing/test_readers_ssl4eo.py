@@ -12,6 +12,7 @@ import rasterio
 import torch
 from rasterio.transform import from_origin
 
+from apps.remote_sensing.batch import Coordinates
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.ssl4eo import SSL4EO
 from core.errors import UserError
@@ -41,7 +42,10 @@ def folder(tmp_path: Path) -> Path:
 
 def scenes(folder: Path, *, source: dict[str, Any] | None = None, **options: Any) -> Scenes:
     reader = SSL4EO(str(folder), **{"fractions": (1.0, 0.0, 0.0), **(source or {})})
-    return Scenes(reader, **{"normalise": "none", "location": False, "batch_size": 2, **options})
+    return Scenes(
+        reader,
+        **{"normalise": "none", "coordinates": Coordinates(location=False), "batch_size": 2, **options},
+    )
 
 
 def test_dates_without_labels_are_left_out_and_labels_of_the_dates_are_joined(folder):

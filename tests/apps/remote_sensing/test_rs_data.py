@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.batch import SceneBatch, SceneFacts
+from apps.remote_sensing.batch import Coordinates, SceneBatch, SceneFacts
+from apps.remote_sensing.data import Augment, Normalise, Tiles
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.samples import tile_windows
@@ -56,7 +57,7 @@ def images(data: Scenes) -> torch.Tensor:
 
 
 def test_samples_are_the_same_with_two_workers(folder: Path) -> None:
-    options = {"crop": 8, "flips": True, "turns": True}
+    options = {"crop": 8, "augment": Augment(flips=True, turns=True)}
     assert torch.equal(images(scenes(folder, **options)), images(scenes(folder, num_workers=2, **options)))
 
 
@@ -75,7 +76,7 @@ def test_a_resumed_run_goes_on_with_the_samples_that_were_left(folder: Path) -> 
 
 
 def test_a_batch_is_its_samples_stacked(folder: Path) -> None:
-    dataset = scenes(folder, crop=8, flips=True).train_set()
+    dataset = scenes(folder, crop=8, augment=Augment(flips=True)).train_set()
     batch = dataset.__getitems__([(0, 2), (0, 4)])
     stacked = SceneBatch.stack([dataset[(0, 2)], dataset[(0, 4)]])
     assert torch.equal(batch.image, stacked.image)
@@ -86,7 +87,7 @@ def test_a_batch_is_its_samples_stacked(folder: Path) -> None:
 
 
 def test_image_label_and_mask_are_turned_together(folder: Path) -> None:
-    data = scenes(folder, crop=SIDE, flips=True, turns=True, normalise="none")
+    data = scenes(folder, crop=SIDE, augment=Augment(flips=True, turns=True), normalise="none")
     dataset = data.train_set()
     positions = set()
     for epoch in range(20):
@@ -99,7 +100,7 @@ def test_image_label_and_mask_are_turned_together(folder: Path) -> None:
 
 
 def test_pixels_without_data_hold_the_fill_and_do_not_count_in_the_statistics(folder: Path) -> None:
-    data = scenes(folder, fill=0.0001, batch_size=6)
+    data = scenes(folder, normalise=Normalise(fill=0.0001), batch_size=6)
     (batch,) = list(data.train_dataloader())
     lost = ~batch.valid[:, None].expand_as(batch.image)
     assert lost.sum() == 6 * 2 * 5
@@ -151,7 +152,7 @@ def test_windows_are_resized_with_labels_that_stay_classes(folder: Path) -> None
 
 
 def test_tiles_are_samples_with_names_of_their_own(folder: Path) -> None:
-    data = scenes(folder, tile=16, normalise="none")
+    data = scenes(folder, tiles=Tiles(16), normalise="none")
     names = [name for batch in data.val_dataloader() for name in batch.names]
     assert len(names) == 2 * 4
     assert names[1].endswith("@0,8")
@@ -161,9 +162,11 @@ def test_locations_and_days_follow_the_wanted_convention(folder: Path) -> None:
     latitude, longitude = scenes(folder).train_set()[(0, 0)].location.tolist()
     assert latitude == pytest.approx(45.15, abs=0.05)
     assert longitude == pytest.approx(15.0, abs=0.05)
-    swapped = scenes(folder, longitude_first=True).train_set()[(0, 0)].location.tolist()
+    swapped = (
+        scenes(folder, coordinates=Coordinates(longitude_first=True)).train_set()[(0, 0)].location.tolist()
+    )
     assert swapped == [longitude, latitude]
-    assert scenes(folder, location=False).train_set()[(0, 0)].location is None
+    assert scenes(folder, coordinates=Coordinates(location=False)).train_set()[(0, 0)].location is None
 
 
 def test_few_training_scenes_are_the_same_for_a_seed(folder: Path) -> None:
@@ -178,10 +181,12 @@ def test_a_mask_of_another_shape_is_refused() -> None:
 
 
 def test_options_that_contradict_each_other_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"only one of data\.normalise\.mean"):
+        Normalise(mean=[1.0])
+    with pytest.raises(UserError, match=r"without data\.tiles\.side"):
+        Tiles(stride=4)
     for options, words in (
-        ({"mean": [1.0]}, "only one of data.mean"),
-        ({"mean": [1.0], "std": [1.0]}, "1 and 1 numbers for 2 bands"),
-        ({"stride": 4}, "without data.tile"),
+        ({"normalise": Normalise(mean=[1.0], std=[1.0])}, "1 and 1 numbers for 2 bands"),
         ({"normalise": "standard"}, "must be one of auto"),
         ({"normalise": "published"}, "publishes no mean of red"),
     ):

@@ -14,6 +14,8 @@ import torch
 from in_process import Outcome, dfm
 from rasterio.transform import from_origin
 
+from apps.remote_sensing.batch import Coordinates
+from apps.remote_sensing.data import Tiles
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.dates_and_places import centre
 from apps.remote_sensing.data.module import Scenes
@@ -58,10 +60,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values[:, :32, :32] = -9999
     values[:, 32:40, :8] = -9999
     write_scene(folder / "images" / "HLS.S30.2018245.tif", values, nodata=-9999)
-    facts = Scenes(GeoTiffFolder(str(folder), labels=None, target="none"), tile=32).facts
+    facts = Scenes(GeoTiffFolder(str(folder), labels=None, target="none"), tiles=Tiles(32)).facts
     torch.manual_seed(0)
     task = Pretraining(instantiate(NETWORK, where="test"))
-    task.normaliser.facts = replace(facts, kind="pretraining", time=True)
+    task.normaliser.facts = replace(facts, kind="pretraining", coordinates=Coordinates())
     task.record = {"config": {"model": {"init_args": {"network": NETWORK}}}}
     content: dict[str, Any] = {"state_dict": task.state_dict(), "global_step": 1}
     task.on_save_checkpoint(content)

@@ -15,6 +15,7 @@ from in_process import Outcome, dfm
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.data import Normalise
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.dates_and_places import dates_in
 from apps.remote_sensing.data.module import Scenes
@@ -136,7 +137,7 @@ def test_a_map_is_what_the_task_itself_predicts_for_the_file(tmp_path: Path) -> 
     name = "subsetted_HLS.S30.T10SEH.2018190.v1.4"
     image = write_scene(tmp_path / "validation" / f"{name}_merged.tif", values)
     write_scene(tmp_path / "validation" / f"{name}.mask.tif", np.ones((1, 32, 32), np.int16), names=None)
-    data = Scenes(BurnScars(str(tmp_path)), fill=0.0001)
+    data = Scenes(BurnScars(str(tmp_path)), normalise=Normalise(fill=0.0001))
     network = mapper(outputs=2, coordinates=["time", "location"])
     task = trained(Segmentation, network, replace(data.facts, temperature=1.3), tmp_path / "burnt.ckpt")
     batch = data.predict_set().__getitems__([(0, 0)])

@@ -76,7 +76,7 @@ def recipe(
                         "class_path": "apps.remote_sensing.data.readers.landscapes.Landscapes",
                         "init_args": source,
                     },
-                    "flips": True,
+                    "augment": {"flips": True},
                     "batch_size": 4,
                     "seed": 1,
                 },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.batch import SceneFacts
+from apps.remote_sensing.data import Normalise
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.normalisation import check_units
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
-from apps.remote_sensing.data.units import check_units
 from apps.remote_sensing.models.frozen.inputs import OfWeights
 from apps.remote_sensing.models.prithvi import Prithvi
 from apps.remote_sensing.predict.embedding import WeightsModel
@@ -100,9 +102,9 @@ def test_training_images_in_other_units_than_the_statistics_are_refused(tmp_path
         data = Scenes(source, statistics_folder=str(tmp_path), **options)
         return next(iter(data.train_dataloader()))
 
-    own = {"mean": [800.0] * 6, "std": [500.0] * 6}
-    with pytest.raises(UserError, match=r"first images of .* give data\.scale"):
-        batch(**own)
-    assert torch.isfinite(batch(**own, scale=10_000).image).all()
+    own = Normalise(mean=[800.0] * 6, std=[500.0] * 6)
+    with pytest.raises(UserError, match=r"first images of .* give data\.normalise\.scale"):
+        batch(normalise=own)
+    assert torch.isfinite(batch(normalise=replace(own, scale=10_000)).image).all()
     assert torch.isfinite(batch().image).all()
     assert torch.isfinite(batch(normalise="none").image).all()

@@ -27,7 +27,7 @@ from apps.remote_sensing.predict.scene import open_scene, tile_batches
 from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.tables import CsvTable, ParquetTable
 from core.errors import UserError
-from core.inference.many import each_scene
+from core.inference.jobs import each_input
 
 GRID = from_origin(398_655.0, 4_500_015.0, 30.0, 30.0)
 PLAN = 'LOCAL_CS["plan",UNIT["metre",1]]'
@@ -141,13 +141,13 @@ def test_whatever_fails_for_one_scene_the_others_are_worked_on(
         return SceneMap(out, (1, 1))
 
     outs = {tmp_path / name: Path(name) for name in ("a.tif", "b.tif", "c.tif", "d.tif")}
-    report = each_scene(outs, work)
+    report = each_input(outs, work)
     assert [one.path.name for one in report.done] == ["a.tif", "d.tif"]
     assert "No space left" in report.failed[0][1]
     assert report.failed[1][1] == "ZeroDivisionError: float division by zero"
     assert capsys.readouterr().err.count("skipped") == 2
     with pytest.raises(OSError, match="No space left"):
-        each_scene(outs, work, on_error="stop")
+        each_input(outs, work, on_error="stop")
 
 
 def test_a_scene_for_whose_rows_there_is_no_room_leaves_none(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
 from core.files import locked
-from core.inference.many import BatchReport, each_scene, outputs_for
+from core.inference.jobs import JobReport, each_input, outputs_for
 
 SLOW = """
 import sys, time, torch
@@ -73,9 +73,10 @@ def wait_for_rows(progress: Path, rows: int, process: subprocess.Popen[bytes]) -
         time.sleep(0.005)
 
 
-def map_scenes(scenes: list[Path], folder: Path, **more: str) -> BatchReport:
+def map_scenes(scenes: list[Path], folder: Path, **more: str) -> JobReport:
     outs = outputs_for(scenes, folder)
-    return each_scene(outs, lambda scene, out: map_scene(scene, out, same, HOW, progress=False), **more)
+    how = {"what": ("scene", "mapped"), **more}
+    return each_input(outs, lambda scene, out: map_scene(scene, out, same, HOW, progress=False), **how)
 
 
 def same(x: Tensor) -> Tensor:

@@ -41,8 +41,7 @@ def data(classes: tuple[str, ...], *, seasons: int, batch_size: int) -> dict[str
         "init_args": {
             "source": {"class_path": "apps.remote_sensing.data.readers.ssl4eo.SSL4EO", "init_args": source},
             "normalise": "none",
-            "location": False,
-            "time": False,
+            "coordinates": {"time": False, "location": False},
             "batch_size": batch_size,
             "drop_last": True,
             "seed": 3,

@@ -42,7 +42,7 @@ data: &data
       init_args: {path: places, bands: [red, green, nir_narrow], fractions: [0.667, 0.083, 0.25],
         classes: [dry, wet]}
     normalise: none
-    location: false
+    coordinates: {location: false}
     batch_size: 4
     seed: 3
 checkpoints: {every_n_steps: 3, keep: 9}
@@ -61,7 +61,7 @@ data:
       init_args: {path: places, bands: [red, green, nir_narrow], fractions: [0.667, 0.083, 0.25],
         classes: [dry, wet]}
     normalise: none
-    location: false
+    coordinates: {location: false}
 """
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +23,6 @@ from apps.remote_sensing.data.raster import (
     read_stack,
     read_window,
 )
-from apps.remote_sensing.data.readers.scene import Cut, Pixels, Scene, Target
 from apps.remote_sensing.data.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
 from core.errors import UserError
 from core.files import data_folder
@@ -37,7 +38,73 @@ __all__ = [
     "positions",
     "read_lines",
     "read_names",
+    "whole",
 ]
+
+Target = Literal["segmentation", "regression", "classification", "multilabel", "none"]
+
+Cut = Callable[[int, int], Window]
+"""From rows and columns of a scene to the window wanted."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One place: where each band of each date stands.
+
+    Args:
+        name: Unique in its data set.
+        files: Rasters of the image.
+        places: File number and band in it, from 1, of each band of each date; the band varies fastest.
+        frames: Dates.
+        label: A raster, another file the reader understands, class numbers, or None.
+        dates: Of each frame, or None.
+        location: Latitude and longitude in degrees where the reader knows them without opening a file.
+        statistics: Band whose statistics normalise each place, where that is not the place's own band.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    places: tuple[tuple[int, int], ...]
+    frames: int = 1
+    label: Path | tuple[int, ...] | None = None
+    dates: tuple[date, ...] | None = None
+    location: tuple[float, float] | None = None
+    statistics: tuple[int, ...] | None = None
+
+    def mixed(self, bands: Sequence[int], count: int) -> tuple[tuple[int, int], ...] | None:
+        """Return date and band of each date and band where a reader mixes them up on purpose, else None.
+
+        Both count from 0; the numbers of bands are those among the wanted ones, or -1.
+
+        Args:
+            bands: Positions of the wanted ones.
+            count: Of all bands.
+        """
+        if self.statistics is None:
+            return None
+        order = [self.places[frame * count + band][1] - 1 for frame in range(self.frames) for band in bands]
+        wanted = {band: row for row, band in enumerate(bands)}
+        return tuple((number // count, wanted.get(number % count, -1)) for number in order)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A window of a scene.
+
+    Args:
+        image: `(T, C, H, W)` in the file's units.
+        valid: `(T, H, W)`.
+        label: As `SceneBatch.label` without the batch, or None.
+    """
+
+    image: NDArray[Any]
+    valid: NDArray[np.bool_]
+    label: NDArray[Any] | None
+
+
+def whole(height: int, width: int) -> Window:
+    """Cut nothing off."""
+    return 0, 0, height, width
 
 
 class Source:
