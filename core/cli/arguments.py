@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,17 @@ from core.errors import UserError, did_you_mean
 
 __all__ = ["Request", "asked", "option", "prepare", "program", "read_yaml", "run_name"]
 
-TOP_LEVEL = (
-    "about",
-    "ckpt_path",
-    "checkpoints",
-    "cpu",
-    "cuda",
-    "data",
-    "launch",
-    "model",
-    "neuron",
-    "profile",
-    "runs",
-    "seed_everything",
-    "tracking",
-    "trainer",
-)
-TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 GROUPS = {
     "checkpoints": "core.trainer.Checkpoints",
     "cpu": "core.accelerators.cpu.Switches",
     "cuda": "core.accelerators.cuda.Switches",
+    "launch": "core.strategies.launch.Launch",
     "neuron": "core.accelerators.neuron.Switches",
     "profile": "core.tracking.profiler.Profile",
-    "launch": "core.strategies.launch.Launch",
     "tracking": "core.tracking.settings.Tracking",
+    "trainer": "lightning.pytorch.trainer.trainer.Trainer",
 }
+TOP_LEVEL = sorted([*GROUPS, "about", "ckpt_path", "data", "model", "runs", "seed_everything"])
 SPECIAL_CHECKPOINTS = ("last", "best")
 
 
@@ -67,12 +53,13 @@ class Request:
 
     @property
     def recipe_name(self) -> str | None:
-        """`<system>-<recipe>` of the first file, as in the run folder; None when a checkpoint alone was
-        given.
-        """
-        if not self.configs:
-            return None
-        return run_name(self.configs[0])
+        """`<system>-<recipe>` of the first file, as in the run folder; None for a checkpoint alone."""
+        return run_name(self.configs[0]) if self.configs else None
+
+    @property
+    def command(self) -> str:
+        """What was typed up to the verb, without the program: `remote-sensing fit`."""
+        return f"{self.domain.replace('_', '-')} {self.verb}"
 
 
 def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
@@ -107,9 +94,10 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
         ckpt_path = None
     for path in configs:
         _check_file(path)
-    _check_keys(configs, options)
-    _check_complete(domain, verb, configs, ckpt_path, wants_help)
-    return Request(domain, verb, configs, options, ckpt_path, wants_help)
+    request = Request(domain, verb, configs, options, ckpt_path, wants_help)
+    _check_keys(request)
+    _check_complete(request)
+    return request
 
 
 def run_name(recipe: Path) -> str:
@@ -143,24 +131,24 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML as it is meant: of a key that stands twice, one value would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for place, (key, _) in enumerate(node.value):
-            if key.value in names[:place]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' stands twice", key.start_mark
                 )
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
 
 
 def option(request: Request, *names: str) -> str | None:
     """Return the value of an option among those typed, the last one if it stands there twice."""
     found = None
-    for place, word in enumerate(request.options):
-        name, equals, value = word.partition("=")
+    for word, after in pairwise([*request.options, None]):
+        name, equals, value = str(word).partition("=")
         if name in names:
-            after = request.options[place + 1] if place + 1 < len(request.options) else None
             found = value if equals else after
-    return None if found in (None, "null") else found
+    return None if found == "null" else found
 
 
 def asked(request: Request, name: str) -> Any:
@@ -176,18 +164,16 @@ def asked(request: Request, name: str) -> Any:
 
 def _value(domain: str, name: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
-        raise UserError(
-            f"{name} needs a value, as in {name} {example(domain)}"
-            if name != "--ckpt_path"
-            else "--ckpt_path needs a value: a file, `last` or `best`"
+        choice = (
+            ": a file, `last` or `best`" if name == "--ckpt_path" else f", as in {name} {example(domain)}"
         )
+        raise UserError(f"{name} needs a value{choice}")
     return rest.pop(0)
 
 
 def _check_option(name: str) -> None:
     first = name.lstrip("-").split(".")[0].rstrip("+")
-    extra = ("print_config", "config")
-    if first not in (*TOP_LEVEL, *extra):
+    if first not in (*TOP_LEVEL, "print_config", "config"):
         raise UserError(f"unknown option {name}{did_you_mean(first, TOP_LEVEL)}")
 
 
@@ -196,12 +182,10 @@ def _check_file(path: Path) -> None:
     for key in content:
         if key not in TOP_LEVEL:
             raise UserError(f"unknown key '{key}' in {path}{did_you_mean(str(key), TOP_LEVEL)}")
-    for key, place in (("trainer", TRAINER), *((name, path_) for name, path_ in GROUPS.items())):
-        section = content.get(key)
-        if isinstance(section, dict):
-            _check_names(place, section, path)
-    for key in ("model", "data"):
-        _check_nested(content.get(key), path)
+        if key in GROUPS and isinstance(content[key], dict):
+            _check_names(GROUPS[key], content[key], f" in {path}")
+        if key in ("model", "data"):
+            _check_nested(content[key], path)
 
 
 def _check_nested(value: Any, path: Path) -> None:
@@ -213,66 +197,52 @@ def _check_nested(value: Any, path: Path) -> None:
         return
     arguments = value.get("init_args")
     if isinstance(value.get("class_path"), str) and isinstance(arguments, dict):
-        _check_names(value["class_path"], arguments, path)
+        _check_names(value["class_path"], arguments, f" in {path}")
     for item in value.values():
         _check_nested(item, path)
 
 
-def _check_names(place: str, given: Iterable[str], where: Path | None) -> None:
-    known = parameters(place)
-    for name in given:
-        name = str(name).rstrip("+")
+def _check_names(function: str, names: Iterable[Any], where: str = "") -> None:
+    known = parameters(function)
+    for name in (str(name).rstrip("+") for name in names):
         if known is not None and name not in known:
-            file = f" in {where}" if where else ""
-            raise UserError(f"unknown key '{name}' of {place}{file}{did_you_mean(name, known)}")
+            raise UserError(f"unknown key '{name}' of {function}{where}{did_you_mean(name, known)}")
 
 
-def _check_keys(configs: Sequence[Path], options: Sequence[str]) -> None:
-    """Refuse an unknown key in `--trainer.X`, `--model.X` or `--data.X`; deeper ones are the parser's
-    business.
-    """
-    contents = [read_yaml(path) for path in configs]
-    for word in options:
-        keys = word.partition("=")[0].lstrip("-").split(".")
-        if len(keys) < 2 or not word.startswith("--"):
+def _check_keys(request: Request) -> None:
+    """Refuse an unknown key in `--trainer.X`, `--model.X` or `--data.X`; deeper ones the parser sees."""
+    for word in request.options:
+        section, _, rest = word.partition("=")[0].lstrip("-").partition(".")
+        name = rest.partition(".")[0]
+        if not rest or not word.startswith("--"):
             continue
-        section, name = keys[0], keys[1]
-        if section == "trainer" or section in GROUPS:
-            _check_names(TRAINER if section == "trainer" else GROUPS[section], [name], None)
+        if section in GROUPS:
+            _check_names(GROUPS[section], [name])
         if section in ("model", "data") and name not in ("class_path", "init_args", "dict_kwargs", "help"):
-            classes = [c[section].get("class_path") for c in contents if isinstance(c.get(section), dict)]
-            if classes and isinstance(classes[-1], str):
-                _check_names(classes[-1], [name], None)
+            class_path = asked(request, f"{section}.class_path")
+            if isinstance(class_path, str):
+                _check_names(class_path, [name])
 
 
-def _check_complete(
-    domain: str, verb: str, configs: list[Path], ckpt_path: str | None, wants_help: bool
-) -> None:
-    spoken = domain.replace("_", "-")
-    if ckpt_path is not None and ckpt_path not in SPECIAL_CHECKPOINTS and not Path(ckpt_path).exists():
-        folder = Path(ckpt_path).parent
-        near = did_you_mean(
-            Path(ckpt_path).name, [p.name for p in folder.glob("*.ckpt")] if folder.is_dir() else []
-        )
-        raise UserError(
-            f"checkpoint {ckpt_path} does not exist{near}; `dfm checkpoint list` shows what there is"
-        )
-    if wants_help or configs:
+def _check_complete(request: Request) -> None:
+    path = request.ckpt_path
+    if path is not None and path not in SPECIAL_CHECKPOINTS and not Path(path).exists():
+        near = did_you_mean(Path(path).name, [file.name for file in Path(path).parent.glob("*.ckpt")])
+        raise UserError(f"checkpoint {path} does not exist{near}; `dfm checkpoint list` shows what there is")
+    if request.wants_help or request.configs:
         return
-    if verb == "fit":
+    recipe = f"--config {example(request.domain)}"
+    if request.verb == "fit":
+        spoken = request.domain.replace("_", "-")
         raise UserError(
-            f"`dfm {spoken} fit` needs a recipe, as in --config {example(domain)};"
-            f" `dfm recipes {spoken}` lists them"
+            f"`dfm {request.command}` needs a recipe, as in {recipe}; `dfm recipes {spoken}` lists them"
         )
-    if ckpt_path is None:
-        raise UserError(f"`dfm {spoken} {verb}` needs --ckpt_path FILE, or a recipe given by --config")
-    if ckpt_path in SPECIAL_CHECKPOINTS:
-        raise UserError(
-            f"--ckpt_path {ckpt_path} needs a recipe beside it, as in --config {example(domain)}, or give a"
-            " file"
-        )
+    if path is None:
+        raise UserError(f"`dfm {request.command}` needs --ckpt_path FILE, or a recipe given by --config")
+    if path in SPECIAL_CHECKPOINTS:
+        raise UserError(f"--ckpt_path {path} needs a recipe beside it, as in {recipe}, or give a file")
 
 
 def program(request: Request) -> str:
     """Return the command as the user typed it, for usage lines."""
-    return f"{Path(sys.argv[0]).name or 'dfm'} {request.domain.replace('_', '-')} {request.verb}"
+    return f"{Path(sys.argv[0]).name or 'dfm'} {request.command}"

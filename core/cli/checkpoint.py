@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.cli.words import Parser, checked_verb
+from core.cli.words import Parser, checked_verb, verb_parsers
 from core.errors import UserError
 from core.tables import text_table
 
@@ -31,42 +31,30 @@ def main(argv: Sequence[str]) -> int:
         UserError: For every mistake of the user.
     """
     options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm checkpoint"))
-    run = {"list": _list, "fetch": _fetch, "inspect": _inspect, "import": _import, "export": _export}
-    run["average"] = _average
-    return run[options.verb](options)
+    run: Callable[[argparse.Namespace], int] = globals()[f"_{options.verb}"]
+    return run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog="dfm checkpoint", description="Checkpoints and weights.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    made = {name: verbs.add_parser(name, help=text) for name, text in VERBS.items()}
-    made["list"].add_argument(
-        "folder", nargs="?", default="runs", help="runs folder or one run (default: runs)"
-    )
-    made["fetch"].add_argument("card", nargs="*", help="names of weights cards; none lists them")
-    made["fetch"].add_argument("--out", type=Path, help="folder to put them in (default: the cache)")
-    made["inspect"].add_argument("checkpoint", help=".ckpt, .safetensors, folder, card or hub id")
-    made["inspect"].add_argument("--json", action="store_true", help="print everything as JSON")
-    made["inspect"].add_argument("--keys", action="store_true", help="list every tensor with its shape")
-    made["import"].add_argument(
-        "source", help="folder, .safetensors file, weights card or hub id owner/name[@revision]"
-    )
-    made["import"].add_argument(
-        "--system", help="the system's name, such as ttm, where the source does not tell"
-    )
-    made["import"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
-    made["export"].add_argument("checkpoint", help="the .ckpt, file or folder")
-    made["export"].add_argument(
-        "--out", type=Path, required=True, help="the folder to write, or one .safetensors file"
-    )
-    made["export"].add_argument(
-        "--layout", choices=["official", "own"], default="official", help="names of the tensors"
-    )
-    made["export"].add_argument(
-        "--adapter", action="store_true", help="write only what was trained beside frozen weights"
-    )
-    made["average"].add_argument("checkpoint", nargs="+", help="two or more, of one network")
-    made["average"].add_argument("--out", type=Path, required=True, help="the .ckpt file to write")
+    add = verb_parsers(parser, VERBS)
+    add["list"]("folder", nargs="?", default="runs", help="runs folder or one run (default: runs)")
+    add["fetch"]("card", nargs="*", help="names of weights cards; none lists them")
+    add["fetch"]("--out", type=Path, help="folder to put them in (default: the cache)")
+    add["inspect"]("checkpoint", help=".ckpt, .safetensors, folder, card or hub id")
+    add["inspect"]("--json", action="store_true", help="print everything as JSON")
+    add["inspect"]("--keys", action="store_true", help="list every tensor with its shape")
+    source = "folder, .safetensors file, weights card or hub id owner/name[@revision]"
+    add["import"]("source", help=source)
+    add["import"]("--system", help="the system's name, such as ttm, where the source does not tell")
+    add["import"]("--out", type=Path, required=True, help="the .ckpt file to write")
+    add["export"]("checkpoint", help="the .ckpt, file or folder")
+    add["export"]("--out", type=Path, required=True, help="the folder to write, or one .safetensors file")
+    layouts = ["official", "own"]
+    add["export"]("--layout", choices=layouts, default="official", help="names of the tensors")
+    add["export"]("--adapter", action="store_true", help="write only what was trained beside frozen weights")
+    add["average"]("checkpoint", nargs="+", help="two or more, of one network")
+    add["average"]("--out", type=Path, required=True, help="the .ckpt file to write")
     return parser
 
 
@@ -153,24 +141,20 @@ def _import(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     if options.adapter:
-        return _export_adapter(options)
+        from core.adaptation import export_adapter
+
+        path = export_adapter(options.checkpoint, options.out)
+        print(
+            f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB); put it on top of the same weights with "
+            f"--model.adaptation core.adaptation.SavedAdapter --model.adaptation.path {path}"
+        )
+        return 0
     from core.checkpoints.exchange import export_weights
 
     written = export_weights(options.checkpoint, options.out, layout=options.layout)
     single = written.suffix == ".safetensors"
     files = written if single else f"{written / 'config.json'} and {written / 'model.safetensors'}"
     print(f"wrote {files} ({options.layout} layout)")
-    return 0
-
-
-def _export_adapter(options: argparse.Namespace) -> int:
-    from core.adaptation import export_adapter
-
-    path = export_adapter(options.checkpoint, options.out)
-    print(
-        f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB); put it on top of the same weights with "
-        f"--model.adaptation core.adaptation.SavedAdapter --model.adaptation.path {path}"
-    )
     return 0
 
 
@@ -187,11 +171,9 @@ def _facts(weights: Any) -> dict[str, Any]:
     from core.checkpoints.files import read_unverified
 
     record = weights.record
-    content = (
-        read_unverified(weights.path, mmap=True) if weights.format in ("checkpoint", "state_dict") else {}
-    )
-    numbers = [tensor.numel() for tensor in weights.tensors.values()]
     ours = weights.format == "checkpoint"
+    content = read_unverified(weights.path, mmap=True) if ours or weights.format == "state_dict" else {}
+    numbers = [tensor.numel() for tensor in weights.tensors.values()]
     return {
         "file": str(weights.path),
         "format": f"{weights.format}, version {record.get('format', 0)}" if ours else weights.format,
@@ -258,22 +240,20 @@ def _data_line(config: Any) -> str | None:
     data = config.get("data") if isinstance(config, Mapping) else None
     if not isinstance(data, Mapping):
         return None
-    arguments = {
-        k: v for k, v in (data.get("init_args") or {}).items() if v is not None and not isinstance(v, Mapping)
-    }
-    return (
-        f"{data.get('class_path', 'data')}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
-    )
+    arguments = (data.get("init_args") or {}).items()
+    shown = [
+        f"{key}={value}" for key, value in arguments if value is not None and not isinstance(value, Mapping)
+    ]
+    return f"{data.get('class_path', 'data')}({', '.join(shown)})"
 
 
 def _metric(content: Mapping[str, Any]) -> str:
     """Return `name value` of the metric that chooses the best checkpoint, from its callback's state."""
     callbacks = content.get("callbacks")
     for state in callbacks.values() if isinstance(callbacks, Mapping) else ():
-        if isinstance(state, Mapping) and state.get("monitor") not in (None, "step", "epoch"):
-            score = state.get("current_score")
-            if score is not None:
-                return f"{state['monitor']} {float(score):.4g}"
+        monitor = state.get("monitor") if isinstance(state, Mapping) else None
+        if monitor not in (None, "step", "epoch") and state.get("current_score") is not None:
+            return f"{monitor} {float(state['current_score']):.4g}"
     return "-"
 
 
@@ -290,8 +270,7 @@ def _short(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping) and "on" in value:  # a process switch
-        reason = value.get("reason")
-        return ("on" if value["on"] else "off") + (f" ({reason})" if reason else "")
+        return ("on" if value["on"] else "off") + (f" ({value['reason']})" if value.get("reason") else "")
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

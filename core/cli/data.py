@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from core.cli.recipes import domains
-from core.cli.words import Parser, checked_verb
+from core.cli.words import Parser, checked_verb, verb_parsers
 from core.errors import UserError, did_you_mean
 from core.tables import text_table
 
@@ -33,21 +33,19 @@ def main(argv: Sequence[str]) -> int:
     if words[0] == "generate":
         return _generate(words[1:])
     options = _parser().parse_args(words)
-    run = {"list": _list, "show": _show, "fetch": _fetch, "verify": _verify}
-    return run[options.verb](options)
+    return {"list": _list, "show": _show, "fetch": _fetch, "verify": _verify}[options.verb](options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog="dfm data", description="Data sets and their cards.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    made = {name: verbs.add_parser(name, help=text) for name, text in VERBS.items()}
-    made["list"].add_argument("domain", nargs="?", help="only this domain")
-    made["show"].add_argument("card", help="name of a data card")
-    made["fetch"].add_argument("card", nargs="+", help="names of data cards")
-    made["fetch"].add_argument("--quiet", action="store_true", help="draw no progress bar")
-    made["verify"].add_argument("card", nargs="*", help="names of data cards (default: all that are there)")
+    add = verb_parsers(parser, VERBS)
+    add["list"]("domain", nargs="?", help="only this domain")
+    add["show"]("card", help="name of a data card")
+    add["fetch"]("card", nargs="+", help="names of data cards")
+    add["fetch"]("--quiet", action="store_true", help="draw no progress bar")
+    add["verify"]("card", nargs="*", help="names of data cards (default: all that are there)")
     for name in ("fetch", "verify"):
-        made[name].add_argument("--folder", type=Path, help="data folder (default: DFM_DATA, else the cache)")
+        add[name]("--folder", type=Path, help="data folder (default: DFM_DATA, else the cache)")
     return parser
 
 
@@ -71,17 +69,7 @@ def _show(options: argparse.Namespace) -> int:
 
     card = load_card(options.card)
     print(f"{card.name}: {card.title}")
-    names = [
-        "domain",
-        "source",
-        "licence",
-        "citation",
-        "layout",
-        "frequency",
-        "normalisation",
-        "package",
-        "hub",
-    ]
+    names = "domain source licence citation layout frequency normalisation package hub".split()  # noqa: SIM905
     rows = [(name, value) for name in names if (value := getattr(card, name))]
     parts = {name: getattr(card.splits, name) for name in ("train", "val", "test")}
     sizes = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
@@ -134,32 +122,27 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _generate(words: Sequence[str]) -> int:
     """Hand the words to the domain's own command, which `GENERATE` in `apps/<domain>/__init__.py` names."""
-    own = {name: where for name in domains() if (where := _generator(name))}
+    generators = {name: getattr(import_module(f"apps.{name}"), "GENERATE", None) for name in domains()}
+    commands = {name: path for name, path in generators.items() if path}
     if not words or words[0] in ("-h", "--help"):
         print("usage: dfm data generate DOMAIN/WHAT [options]\n       dfm data generate --list\n")
-        print(f"domains: {', '.join(own)}; `dfm data generate DOMAIN --help` shows the options of one")
+        print(f"domains: {', '.join(commands)}; `dfm data generate DOMAIN --help` shows the options of one")
         return 0
     if words[0] == "--list":
-        return max(_command(where)(words) for where in own.values())
-    named = words[0]
-    domain = named.partition("/")[0].replace("-", "_")
-    if domain not in own:
+        return max(_run(path, words) for path in commands.values())
+    domain = words[0].partition("/")[0].replace("-", "_")
+    if domain not in commands:
         raise UserError(
-            f"cannot generate '{named}'; write DOMAIN/WHAT first, with the domain one of {', '.join(own)}"
-            f"{did_you_mean(domain, own)}"
+            f"cannot generate '{words[0]}'; write DOMAIN/WHAT first, with the domain one of "
+            f"{', '.join(commands)}{did_you_mean(domain, commands)}"
         )
-    return _command(own[domain])(words)
+    return _run(commands[domain], words)
 
 
-def _generator(domain: str) -> str | None:
-    where: str | None = getattr(import_module(f"apps.{domain}"), "GENERATE", None)
-    return where
-
-
-def _command(where: str) -> Callable[[Sequence[str]], int]:
-    module, function = where.split(":")
+def _run(path: str, words: Sequence[str]) -> int:
+    module, function = path.split(":")
     command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
-    return command
+    return command(words)
 
 
 def _size(count: int) -> str:

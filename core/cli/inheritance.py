@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -43,27 +44,22 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
 
 def _from_parent(request: Request, recipe: Mapping[str, Any], parents: Any) -> dict[str, Any]:
     """Return what the weights that are named, or the newest run of a parent, give."""
-    given = option(request, "--model.weights", "--model.init_args.weights")
-    given = given or ((recipe.get("model") or {}).get("init_args") or {}).get("weights")
-    if given:
-        return _from_weights(request.domain, str(given))
+    weights = option(request, "--model.weights", "--model.init_args.weights")
+    weights = weights or _arguments(recipe, "model").get("weights")
+    if weights:
+        return _from_weights(request.domain, str(weights))
     names = [parents] if isinstance(parents, str) else list(parents)
     root = option(request, "--runs") or recipe.get("runs") or "runs"
-    newest: tuple[str, Path, Path] | None = None
-    for name in names:
-        for run in runs_of(request.domain, run_name(find_config(request.domain, name)), root):
-            found = best_in(run)
-            if found is not None and (newest is None or run.name > newest[0]):
-                newest = (run.name, run, found)
-                break
-    if newest is None:
-        spoken = request.domain.replace("_", "-")
-        raise UserError(
-            f"{request.configs[0].stem} starts from a run of {' or '.join(names)}, and there is none "
-            f"under {root}; make one with `dfm {spoken} fit --config {names[0]}`, or give --model.weights"
-        )
-    _, run, weights = newest
-    return _sizes(request.domain, read_yaml(run / "config.yaml"), weights=str(weights))
+    recipes = [run_name(find_config(request.domain, name)) for name in names]
+    runs = [run for name in recipes for run in runs_of(request.domain, name, root)]
+    for run in sorted(runs, key=lambda run: run.name, reverse=True):
+        if best := best_in(run):
+            return _sizes(request.domain, read_yaml(run / "config.yaml"), weights=str(best))
+    spoken = request.domain.replace("_", "-")
+    raise UserError(
+        f"{request.configs[0].stem} starts from a run of {' or '.join(names)}, and there is none "
+        f"under {root}; make one with `dfm {spoken} fit --config {names[0]}`, or give --model.weights"
+    )
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,16 +77,12 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def with_network_options(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
     """Return the config with what is typed of the network itself, such as `--model.network.width=64`."""
     typed: dict[str, Any] = {}
-    for place, word in enumerate(options):
+    for word, after in pairwise([*options, "null"]):
         name, equals, value = word.partition("=")
         keys = [key for key in name.removeprefix("--").split(".") if key != "init_args"]
-        if keys[:2] != ["model", "network"] or len(keys) != 3 or not name.startswith("--"):
-            continue
-        given = value if equals else next(iter(options[place + 1 : place + 2]), "null")
-        try:
-            typed[keys[2]] = yaml.safe_load(given)
-        except yaml.YAMLError:
-            continue  # the parser refuses it with a sentence of its own
+        if keys[:2] == ["model", "network"] and len(keys) == 3 and name.startswith("--"):
+            with suppress(yaml.YAMLError):  # the parser refuses it with a sentence of its own
+                typed[keys[2]] = yaml.safe_load(value if equals else after)
     if not typed:
         return dict(config)
     return merged(config, {"model": {"init_args": {"network": {"init_args": typed}}}})
@@ -103,11 +95,10 @@ def _adopted(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) 
     network and for another task.
     """
     adopt = getattr(import_module(f"apps.{request.domain}"), "inherited_network", None)
-    arguments = (base.get("model") or {}).get("init_args") or {}
+    arguments = _arguments(base, "model")
     if adopt is None or not arguments.get("network"):
         return base
-    own = ((recipe.get("model") or {}).get("init_args") or {}).get("network") or {}
-    network = adopt(arguments["network"], own)
+    network = adopt(arguments["network"], _arguments(recipe, "model").get("network") or {})
     task = (recipe.get("model") or {}).get("class_path") or base["model"].get("class_path")
     return {**base, "model": {"class_path": task, "init_args": {**arguments, "network": network}}}
 
@@ -115,11 +106,10 @@ def _adopted(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) 
 def _fitting(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) -> dict[str, Any]:
     """Leave out inherited values of the data that the recipe's own network is not built for."""
     unbound = getattr(import_module(f"apps.{request.domain}"), "unbound", None)
-    values = (base.get("data") or {}).get("init_args") or {}
+    values, own = _arguments(base, "data"), _arguments(recipe, "data")
     if unbound is None or not values:
         return base
     void = unbound(with_network_options(merged(base, recipe), request.options))
-    own = ((recipe.get("data") or {}).get("init_args") or {}).keys()
     kept = {name: value for name, value in values.items() if name not in void or name in own}
     return {**base, "data": {**base["data"], "init_args": kept}}
 
@@ -131,25 +121,25 @@ def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None) -> dict[str, Any]:
     """Return network, weights and those of the data's values that the network fixes."""
-    model, data = config.get("model") or {}, config.get("data") or {}
-    network = (model.get("init_args") or {}).get("network")
-    names = getattr(import_module(f"apps.{domain}"), "INHERITED", ())
-    values = {name: data["init_args"][name] for name in names if name in (data.get("init_args") or {})}
-    arguments: dict[str, Any] = {"weights": weights}
-    if network is not None:
-        arguments["network"] = network
+    given, names = _arguments(config, "data"), getattr(import_module(f"apps.{domain}"), "INHERITED", ())
+    network = _arguments(config, "model").get("network")
+    model = {"weights": weights} | ({} if network is None else {"network": network})
+    data = {name: given[name] for name in names if name in given}
     return {
-        "model": {"class_path": model.get("class_path"), "init_args": arguments},
-        "data": {"class_path": data.get("class_path"), "init_args": values},
+        part: {"class_path": (config.get(part) or {}).get("class_path"), "init_args": arguments}
+        for part, arguments in (("model", model), ("data", data))
     }
+
+
+def _arguments(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return (config.get(part) or {}).get("init_args") or {}
 
 
 def _from_weights(domain: str, source: str) -> dict[str, Any]:
     """Return the network that a checkpoint, a folder, a card or a hub id describes."""
     from core.checkpoints.sources import read_weights
 
-    weights = read_weights(source)
-    network = weights.network
+    network = read_weights(source).network
     if network is None:
         return {}
     arguments = network.get("init_args") or {}

@@ -1,6 +1,4 @@
-"""Finding recipes: YAML files under `configs/<domain>/<system>/<recipe>.yaml`, listed and named without
-torch.
-"""
+"""Recipes: YAML files under `configs/<domain>/<system>/<recipe>.yaml`, listed and named without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ __all__ = ["Recipe", "all_recipes", "domains", "example", "find_config", "main"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe's place and first comment lines."""
+    """A recipe's file, and the name that it is typed by."""
 
     domain: str
     name: str
@@ -54,8 +52,7 @@ def example(domain: str) -> str:
 
 
 def find_config(domain: str, text: str) -> Path:
-    """Return the file that `--config text` means: a path as given, `<system>/<recipe>`, or
-    `trainer/<hardware>`.
+    """Return the file that `--config text` means: a path, `<system>/<recipe>`, or `trainer/<hardware>`.
 
     Raises:
         UserError: If there is none, with the nearest name.

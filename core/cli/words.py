@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Parser", "checked_verb"]
+__all__ = ["Parser", "checked_verb", "verb_parsers"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,3 +50,9 @@ def checked_verb(argv: Sequence[str], verbs: Sequence[str], *, command: str) -> 
         near = did_you_mean(words[0], verbs)
         raise UserError(f"'{words[0]}' is no verb of {command} ({', '.join(verbs)}){near}")
     return words or ["--help"]
+
+
+def verb_parsers(parser: Parser, verbs: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
+    """Give a parser sub-commands with their one-line helps, and return `add_argument` of each."""
+    found = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    return {name: found.add_parser(name, help=text).add_argument for name, text in verbs.items()}
