@@ -53,7 +53,7 @@ class Adapted(nn.Module):
         raise TypeError(f"{type(self).__name__} folds nothing; install one of its subclasses")
 
     def _linear(self, input: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} maps nothing; install one of its subclasses")
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]

@@ -40,11 +40,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map any shape to the same shape."""
-        if not self.training or self.p == 0.0:
-            return x
-        if not self._wide(x):
-            return F.dropout(x, self.p, training=True)
-        return _WideDropout.apply(x, self._lanes, self.gain(x))
+        return self._dropped(x, self.gain(x))
 
     def zeroed(self, x: Tensor) -> Tensor:
         """Return what `forward` does, still to be multiplied by `gain(x)`.
@@ -52,17 +48,20 @@ class Dropout(nn.Module):
         A linear map that follows (or one that came before) takes the factor into its small weight, which
         saves a pass over the activations in each direction.
         """
-        if not self.training or self.p == 0.0:
-            return x
-        if not self._wide(x):
-            return F.dropout(x, self.p, training=True)
-        return _WideDropout.apply(x, self._lanes, 1.0)
+        return self._dropped(x, 1.0)
 
     def gain(self, x: Tensor) -> float:
         """Return the factor that `zeroed(x)` leaves out, 1 where it leaves out none."""
         if not self.training or self.p == 0.0 or not self._wide(x):
             return 1.0
         return _LANES / (_LANES - self._lanes)
+
+    def _dropped(self, x: Tensor, gain: float) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        if not self._wide(x):
+            return F.dropout(x, self.p, training=True)
+        return _WideDropout.apply(x, self._lanes, gain)
 
     @property
     def _lanes(self) -> int:

@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.backbones.attention import Attention, Packed, causal_mask
 from core.backbones.cross_entropy import cross_entropy, linear_cross_entropy
-from core.backbones.decoder_block import Block
+from core.backbones.decoder_block import Attention, Block, Packed, causal_mask
 from core.backbones.rmsnorm import RMSNorm
 from core.backbones.rope import Rope
 from core.backbones.sizes import size
@@ -122,21 +121,11 @@ class Llama(nn.Module):
             raise UserError(f"{kv_heads} key/value heads must divide {heads} heads")
         head_width = width // heads if head_width is None else head_width
         self.settings: dict[str, Any] = {
-            "vocabulary": vocabulary,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
-            "kv_heads": kv_heads,
-            "ffn": ffn,
-            "head_width": head_width,
-            "context": context,
-            "theta": theta,
-            "rope_scaling": rope_scaling,
-            "tied": tied,
-            "eps": eps,
-            "initial_std": initial_std,
+            "vocabulary": vocabulary, "width": width, "depth": depth, "heads": heads, "kv_heads": kv_heads,
+            "ffn": ffn, "head_width": head_width, "context": context, "theta": theta,
+            "rope_scaling": rope_scaling, "tied": tied, "eps": eps, "initial_std": initial_std,
             "scaled_residual": scaled_residual,
-        }
+        }  # fmt: skip
         self._context: Context | None = None
         self.embed_tokens = nn.Embedding(vocabulary, width)
         self.rope = Rope(head_width, theta=theta, scaling=rope_scaling)
@@ -173,9 +162,7 @@ class Llama(nn.Module):
         Args:
             sequence: Whether norms and residuals are cut along the sequence.
         """
-        from core.backbones.llama_plan import tensor_parallel_plan
-
-        return tensor_parallel_plan(tied=self.settings["tied"], sequence=sequence)
+        return _tensor_parallel_plan(tied=self.settings["tied"], sequence=sequence)
 
     def context_parallel(self, group: ProcessGroup | None) -> None:
         """Cut sequences over the ranks of a group from now on; None ends it.
@@ -257,10 +244,8 @@ class Llama(nn.Module):
         if last is not None:
             hidden = hidden[:, -last:]
         if labels is not None:
-            return LlamaOutput(
-                logits=None, hidden=hidden, cache=cache, loss=self._loss(hidden, labels, ignore)
-            )
-        return LlamaOutput(logits=self._logits(hidden), hidden=hidden, cache=cache)
+            return LlamaOutput(None, hidden, cache, self._loss(hidden, labels, ignore))
+        return LlamaOutput(self._logits(hidden), hidden, cache)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         tied = (self.embed_tokens.weight,) if isinstance(self.lm_head, TiedHead) else ()
@@ -286,6 +271,45 @@ class TiedHead(nn.Module):
     def forward(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """Map `(B, S, D)` and `(V, D)` to `(B, S, V)`."""
         return F.linear(hidden, weights)
+
+
+def _tensor_parallel_plan(*, tied: bool, sequence: bool) -> dict[str, ParallelStyle]:
+    """Return the style of each module by its name (arXiv 1909.08053; with sequences 2205.05198)."""
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        PrepareModuleInput,
+        PrepareModuleOutput,
+        RowwiseParallel,
+        SequenceParallel,
+    )
+
+    residual = Shard(1) if sequence else Replicate()
+    plan: dict[str, ParallelStyle] = {}
+    for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"):
+        plan[f"layers.*.{name}"] = ColwiseParallel()
+    for name in ("self_attn.o_proj", "mlp.down_proj"):
+        plan[f"layers.*.{name}"] = RowwiseParallel(output_layouts=residual)
+    if not tied:
+        plan["embed_tokens"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=residual)
+        plan["lm_head"] = ColwiseParallel(input_layouts=residual, output_layouts=Replicate())
+    elif sequence:
+        plan["embed_tokens"] = PrepareModuleOutput(
+            output_layouts=Replicate(), desired_output_layouts=residual, use_local_output=True
+        )
+        plan["lm_head"] = PrepareModuleInput(
+            input_layouts=(residual, None),
+            desired_input_layouts=(Replicate(), None),
+            use_local_output=True,
+        )
+    if sequence:
+        for name in ("layers.*.input_layernorm", "layers.*.post_attention_layernorm", "norm"):
+            plan[name] = SequenceParallel(use_local_output=True)
+        for name in ("layers.*.self_attn", "layers.*.mlp"):
+            plan[name] = PrepareModuleInput(
+                input_layouts=(Shard(1),), desired_input_layouts=(Replicate(),), use_local_output=True
+            )
+    return plan
 
 
 def _positions(total: int, mask: Tensor | None, cu_seqlens: Tensor | None, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from core.data.curriculum import FixedLinear
 from core.data.randomness import generator
 from core.errors import UserError
 
@@ -23,7 +24,7 @@ __all__ = ["KeptTokens", "TokenDropping", "chosen", "drop_tokens"]
 
 
 @dataclass(frozen=True)
-class KeptTokens:
+class KeptTokens(FixedLinear):
     """How many tokens the middle layers keep: evenly more, rounded down to a multiple.
 
     Args:
@@ -31,6 +32,7 @@ class KeptTokens:
         maximum: Tokens of a full sequence, all of which are kept in the end.
         steps: Updates until then.
         multiple: What the number is a multiple of.
+        degree: See `core.data.curriculum.FixedRoot`.
         layers: Blocks of the network.
         dropping: How many of them drop tokens: all but the first and the last, if None.
 
@@ -38,19 +40,12 @@ class KeptTokens:
         UserError: If the numbers do not fit each other.
     """
 
-    minimum: int
-    maximum: int
-    steps: int
     multiple: int = 16
     layers: int = 24
     dropping: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.maximum or self.steps < 1 or self.multiple < 1:
-            raise UserError(
-                f"KeptTokens: minimum {self.minimum} and maximum {self.maximum} must ascend from 1, and "
-                f"steps {self.steps} and multiple {self.multiple} be positive"
-            )
+        super().__post_init__()
         if self.dropping is not None and not 0 <= self.dropping <= self.layers:
             raise UserError(f"KeptTokens: {self.dropping} of {self.layers} layers cannot drop tokens")
 
@@ -59,19 +54,9 @@ class KeptTokens:
         """How many layers drop tokens."""
         return max(0, self.layers - 2) if self.dropping is None else self.dropping
 
-    @property
-    def end(self) -> int:
-        """A step from which on every token is kept."""
-        span = self.maximum - self.minimum
-        over = -(-self.maximum // self.multiple) * self.multiple - self.minimum
-        return -(-self.steps * over // span) + 1 if span else 0
-
     def value(self, step: int) -> int:
         """Return how many tokens are kept at update `step`."""
-        if step >= self.end:
-            return self.maximum
-        grown = int(step / self.steps * (self.maximum - self.minimum) + self.minimum)
-        return min(grown - grown % self.multiple, self.maximum)
+        return self.maximum if step >= self.end else super().value(step)
 
     def share(self, step: int) -> float:
         """Return the part of all layers' tokens that update `step` processes."""
@@ -219,10 +204,8 @@ class TokenDropping(Callback):
             turn = trainer.fit_loop.epoch_loop.batch_progress.current.ready
             asked = (trainer.global_step, turn, rows, tokens)
             if self._drawn is None or self._drawn[0] != asked:
-                self._drawn = (
-                    asked,
-                    self._draw(trainer, layers, kept, asked).to(module.device, non_blocking=True),
-                )
+                places = self._draw(trainer, layers, kept, asked)
+                self._drawn = (asked, places.to(module.device, non_blocking=True))
             return self._drawn[1][place]
 
         return choose
@@ -233,19 +216,9 @@ class TokenDropping(Callback):
         """Return the places `(layers, B, kept)` of all blocks, where a device can fetch them unawaited."""
         step, turn, rows, tokens = asked
         where = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
-        drawn = [
-            chosen(
-                1 if self.shared else rows,
-                tokens,
-                kept,
-                seed=self.seed,
-                step=step,
-                layer=layer,
-                first=0 if self.shared else where["rank"] * rows,
-                turn=turn,
-            )
-            for layer in layers
-        ]
+        count, first = (1, 0) if self.shared else (rows, where["rank"] * rows)
+        how = {"seed": self.seed, "step": step, "first": first, "turn": turn}
+        drawn = [chosen(count, tokens, kept, layer=layer, **how) for layer in layers]
         places = torch.stack(drawn)
         return places.pin_memory() if trainer.strategy.root_device.type == "cuda" else places
 

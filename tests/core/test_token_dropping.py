@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from core.backbones.attention import Packed
+from core.backbones.decoder_block import Packed
 from core.backbones.llama import llama_tiny
 from core.backbones.token_dropping import KeptTokens, TokenDropping, chosen, drop_tokens
 from core.data.module import DataModule

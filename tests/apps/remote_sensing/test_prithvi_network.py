@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE, prithvi_gap_filling
 from apps.remote_sensing.tasks.gap_scores import gap_scores
-from core.backbones.full_attention import full_attention
-from core.backbones.vit import Block
+from core.backbones.vit import Block, full_attention
 from core.errors import UserError
 
 SMALL = {"resolution": 16, "frames": 2, "patch": (1, 4, 4), "width": 32, "depth": 3, "heads": 2}
@@ -224,7 +223,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_attention_is_the_same_by_every_kernel(
     length: int, masked: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.backbones.full_attention._through_onednn", lambda: onednn)
+    monkeypatch.setattr("core.backbones.vit._through_onednn", lambda: onednn)
     query, key, value = (images(2, 3, length, 8, seed=seed).requires_grad_() for seed in range(3))
     mask = (torch.arange(length) < length - 2).expand(2, 1, 1, -1) if masked else None
     logits = query @ key.transpose(-1, -2) / 8**0.5
