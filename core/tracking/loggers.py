@@ -84,7 +84,7 @@ def log_figure(
     path = save_figure(figure, folder, name, step)
     for logger in where.loggers if isinstance(where, Trainer) else where:
         if isinstance(logger, WandbLogger):
-            logger.log_image(name, path, step=step)
+            logger.log_picture(name, path, step=step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, _pixels(path), step, dataformats="HWC")
     return path
@@ -118,7 +118,7 @@ def log_movie(
     path = save_movie(frames, folder, name, step, rate=rate)
     for logger in where.loggers if isinstance(where, Trainer) else where:
         if isinstance(logger, WandbLogger):
-            logger.log_video(name, path, step=step)
+            logger.log_picture(name, path, step=step, movie=True)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, frames[-1], step, dataformats="HWC")
     return path

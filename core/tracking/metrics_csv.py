@@ -13,13 +13,41 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from core.files import replacing
 
-__all__ = ["MetricsCSV", "read_metrics"]
+__all__ = ["FolderLogger", "MetricsCSV", "read_metrics"]
 
 FILE = "metrics.csv"
 FIRST = ("step", "epoch")
 
 
-class MetricsCSV(Logger):
+class FolderLogger(Logger):
+    """A logger whose files lie in the run folder itself.
+
+    Args:
+        folder: The run folder.
+        name: What Lightning calls the run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, name: str = "run") -> None:
+        super().__init__()
+        self._folder, self._name = Path(folder), name
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls the run."""
+        return self._name
+
+    @property
+    def version(self) -> str:
+        """Empty: a run folder holds one run, and Lightning must not add a folder below it."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._folder)
+
+
+class MetricsCSV(FolderLogger):
     """Writes one line per logged set of metrics to `<folder>/metrics.csv` and hands it to the system at once.
 
     The column `step` is Lightning's: the row of the n-th optimiser step says n - 1. A metric never seen
@@ -32,26 +60,7 @@ class MetricsCSV(Logger):
         name: Name of the run, for Lightning's own paths.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, name: str = "run") -> None:
-        super().__init__()
-        self._folder = Path(folder)
-        self._name = name
-        self._columns: list[str] | None = None  # None until the file was looked at
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self._name
-
-    @property
-    def version(self) -> str:
-        """Empty: a run folder holds one run, and Lightning must not add a folder below it."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self._folder)
+    _columns: list[str] | None = None  # None until the file was looked at
 
     @property
     def path(self) -> Path:

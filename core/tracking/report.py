@@ -13,13 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from html import escape
 from importlib import metadata
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
+from jinja2 import Environment
 
 from core.files import replacing
 from core.tracking.charts import HUES, chart, short
@@ -42,10 +41,26 @@ TITLES = {
 }
 
 MOST_ROWS = 200
-HIGHER = {"accuracy", "acc", "auc", "auroc", "r2", "psnr", "ssim", "dice", "iou", "miou", "f1", "map"}
+HIGHER = {
+    "accuracy",
+    "acc",
+    "auc",
+    "auroc",
+    "r2",
+    "psnr",
+    "ssim",
+    "dice",
+    "iou",
+    "miou",
+    "f1",
+    "map",
+    "kappa",
+    "precision",
+    "recall",
+}
 # Columns that say what was measured, on which rows are compared; and numbers of which none is the best.
 KEYS = {"dataset", "series", "horizon", "channel", "variable", "lead", "step", "region", "split", "windows"}
-NO_BEST = {"coverage", "seconds", "parameters", "samples", "season", "count", "n"}
+NO_BEST = {"coverage", "time", "seconds", "parameters", "samples", "season", "count", "n"}
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
@@ -66,20 +81,25 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     folder = Path(folder).absolute()
     rows = read_metrics(folder)
     curves, lone = _curves(rows)
-    sections = [
-        _section("Results", _tables(folder)),
-        _section("Figures", _figures(folder)),
-        _section("Curves", _charts(curves)),
-        _section("Last values", _pairs({name: short(value, 6) for name, value in lone.items()})),
-        _section("Config", _config(folder)),
-        _section("Versions", _pairs(_versions())),
-    ]
-    page = Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(title or folder.parent.name or folder.name),
-        subtitle=escape(_subtitle(folder)),
+    config = _read_config(folder)
+    about = config.get("about")
+    run = [str(about["title"])] if isinstance(about, Mapping) and about.get("title") else []
+    tables = [*folder.glob("results*.csv"), *folder.glob("by_*.csv")]
+    tables.sort(
+        key=lambda file: (file.stem != "results", file.name)
+    )  # the one without a name of its own first
+    template = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
+    page = template.render(
+        title=title or folder.parent.name or folder.name,
+        subtitle=" · ".join([*run, "/".join(folder.parts[-3:])]),
         facts=_facts(rows, curves),
-        sections="".join(sections),
-        time=escape(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        results=[table for file in tables if (table := _results(file))],
+        figures=_figures(folder),
+        charts=_charts(curves),
+        last={name: short(value, 6) for name, value in lone.items()},
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else "",
+        versions=_versions(),
+        time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     path = folder / FILE
     with replacing(path) as temporary:
@@ -87,24 +107,7 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     return path
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{escape(heading)}</h2>{body}</section>" if body else ""
-
-
-def _tables(folder: Path) -> str:
-    """Return the tables of results, the one without a name of its own first."""
-    found = [*folder.glob("results*.csv"), *folder.glob("by_*.csv")]
-    files = sorted(found, key=lambda path: (path.stem != "results", path.name))
-    return "".join(results_table(file) for file in files)
-
-
-def _subtitle(folder: Path) -> str:
-    about = _read_config(folder).get("about")
-    words = [str(about["title"])] if isinstance(about, Mapping) and about.get("title") else []
-    return " · ".join([*words, "/".join(folder.parts[-3:])])
-
-
-def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> str:
+def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> list[tuple[str, str]]:
     """Return the row of figures on top: steps, epochs, best validation values, speed."""
     facts: list[tuple[str, str]] = []
     # A test after training is logged one step and one epoch further.
@@ -124,8 +127,7 @@ def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> str:
     speed = [y for _, y in curves.get(TITLES["throughput/samples_per_second"], {}).get("", [])]
     if speed:
         facts.append(("samples per second", f"{statistics.median(speed):,.0f}".replace(",", " ")))
-    tiles = (f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts[:8])
-    return "".join(tiles)
+    return facts[:8]
 
 
 def _curves(rows: Sequence[Mapping[str, float]]) -> tuple[Curves, dict[str, float]]:
@@ -145,14 +147,14 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> tuple[Curves, dict[str, floa
         if len(values) < 2:
             lone[name] = next(iter(values.values()))
         else:
-            group, label = _place(name)
+            group, label = _chart_and_label(name)
             curves.setdefault(group, {})[label] = sorted(values.items())
     order = {"loss": 0, "gradient norm": 2, "learning rate": 3}
     ranked = sorted(curves, key=lambda group: (order.get(group, 4 if group in TITLES.values() else 1), group))
     return {group: curves[group] for group in ranked}, lone
 
 
-def _place(name: str) -> tuple[str, str]:
+def _chart_and_label(name: str) -> tuple[str, str]:
     """Return the chart and the label of a metric: `val/loss` is the curve `val` of the chart `loss`."""
     if name in TITLES:
         return TITLES[name], ""
@@ -168,59 +170,37 @@ def _place(name: str) -> tuple[str, str]:
     return rest, ("val" if stage == "validation" else stage) + suffix
 
 
-def _charts(curves: Curves) -> str:
-    cards = []
+def _charts(curves: Curves) -> list[tuple[str, list[tuple[int, str, str]], str]]:
+    """Return heading, legend (hue, label, last value) and drawing of each chart."""
+    charts = []
     for group, series in curves.items():
-        labels = "".join(
-            f'<span><i class="key s{number % HUES}"></i>{escape(label)} <b>{short(points[-1][1])}</b></span>'
-            for number, (label, points) in enumerate(series.items())
-        )
-        legend = f'<div class="legend">{labels}</div>'
+        legend = [(k % HUES, label, short(points[-1][1])) for k, (label, points) in enumerate(series.items())]
         # A rate's shape is read on a straight scale; losses and norms fall by factors.
         straight = group == "learning rate" or group in TITLES.values()
-        picture = chart(series, logarithmic_from=math.inf if straight else 10)
-        cards.append(f'<div class="card"><h3>{escape(group)}</h3>{legend}{picture}</div>')
-    return f'<div class="grid2">{"".join(cards)}</div>' if cards else ""
+        charts.append((group, legend, chart(series, logarithmic_from=math.inf if straight else 10)))
+    return charts
 
 
-def _pairs(values: Mapping[str, str]) -> str:
-    """Return names and values as a table of two columns."""
-    cells = (f"<td>{escape(name)}</td><td>{escape(text)}</td>" for name, text in values.items())
-    lines = "".join(f"<tr>{pair}</tr>" for pair in cells)
-    return f'<div class="scroll"><table class="narrow"><tbody>{lines}</tbody></table></div>' if lines else ""
-
-
-def _figures(folder: Path) -> str:
+def _figures(folder: Path) -> list[tuple[str, int, str, str]]:
+    """Return name, step, kind and data of the newest figure of each name and kind."""
     newest: dict[tuple[str, str], tuple[int, Path]] = {}
-    for path in (folder / "figures").iterdir() if (folder / "figures").is_dir() else ():
+    for path in (folder / "figures").glob("*-*"):
         name, _, step = path.stem.rpartition("-")
         key = (name, path.suffix)
-        if not (path.suffix in PICTURES and name and step.isdigit()):
-            continue
-        if int(step) >= newest.get(key, (-1, path))[0]:
+        if path.suffix in PICTURES and name and step.isdigit() and int(step) >= newest.get(key, (-1,))[0]:
             newest[key] = (int(step), path)
-    cards = []
-    for (name, suffix), (at, path) in sorted(newest.items())[:MOST_FIGURES]:
-        data = base64.b64encode(path.read_bytes()).decode()
-        caption = f"{escape(name)} <span>step {at}</span>"
-        kind = suffix.removeprefix(".")
-        picture = f'<img alt="{escape(name, quote=True)}" src="data:image/{kind};base64,{data}">'
-        cards.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return "".join(cards)
+    return [
+        (name, step, suffix.removeprefix("."), base64.b64encode(path.read_bytes()).decode())
+        for (name, suffix), (step, path) in sorted(newest.items())[:MOST_FIGURES]
+    ]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = without_secrets(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def _config(folder: Path) -> str:
-    config = without_secrets(_read_config(folder))
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else ""
-    return f"<details open><summary>config.yaml</summary><pre>{escape(text)}</pre></details>" if text else ""
 
 
 def _versions() -> dict[str, str]:
@@ -236,34 +216,29 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def results_table(path: Path) -> str:
+def _results(path: Path) -> dict[str, Any] | None:
     """Return a CSV as a table, the best value of each metric marked among the rows that can be compared."""
     with open(path, newline="", encoding="utf-8") as file:
         head, *rows = [row for row in csv.reader(file) if row] or [[]]
     if not rows:
-        return ""
-    rows = [row + [""] * (len(head) - len(row)) for row in rows]
-    numeric = [all(_float(row[k]) is not None or not row[k] for row in rows) for k in range(len(head))]
-    places = [_places([row[k] for row in rows]) if numeric[k] else 0 for k in range(len(head))]
+        return None
+    rows = [(row + [""] * (len(head) - len(row)))[: len(head)] for row in rows]
+    columns = list(zip(*rows, strict=True))
+    numeric = [all(_float(cell) is not None or not cell for cell in cells) for cells in columns]
+    decimals = [_decimals(cells) if number else 0 for cells, number in zip(columns, numeric, strict=True)]
     best = _best(head, rows, numeric)
-    lines = []
-    for number, row in enumerate(rows[:MOST_ROWS]):
-        cells = []
-        for k, cell in enumerate(row[: len(head)]):
-            kind = ' class="num best"' if (number, k) in best else ' class="num"' if numeric[k] else ""
-            value = _float(cell) if numeric[k] else None
-            cells.append(f"<td{kind}>{escape(cell if value is None else _fixed(value, places[k]))}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    heads = "".join(
-        f'<th class="num">{escape(name)}</th>' if numeric[k] else f"<th>{escape(name)}</th>"
-        for k, name in enumerate(head)
-    )
-    left = len(rows) - MOST_ROWS
-    note = f'<p class="note">{left} more rows in {escape(path.name)}.</p>' if left > 0 else ""
-    name = path.stem.removeprefix("results").replace("_", " ").strip("-. ")
-    caption = f"<caption>{escape(name)}</caption>" if name else ""
-    body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll tall"><table>{caption}{body}</table></div>{note}'
+    shown = [[*map(_fixed, row, numeric, decimals)] for row in rows[:MOST_ROWS]]
+    kinds = ["num" if number else "" for number in numeric]
+    return {
+        "caption": path.stem.removeprefix("results").replace("_", " ").strip("-. "),
+        "head": list(zip(kinds, head, strict=True)),
+        "rows": [
+            [("num best" if (number, k) in best else kinds[k], cell) for k, cell in enumerate(row)]
+            for number, row in enumerate(shown)
+        ],
+        "left": len(rows) - MOST_ROWS,
+        "file": path.name,
+    }
 
 
 def _best(head: list[str], rows: list[list[str]], numeric: list[bool]) -> set[tuple[int, int]]:
@@ -290,7 +265,7 @@ def higher_is_better(name: str) -> bool:
     return any(word in HIGHER for word in re.split(r"[^a-z0-9]+", name.lower()))
 
 
-def _places(cells: list[str]) -> int | None:
+def _decimals(cells: Sequence[str]) -> int | None:
     """Return a column's decimals: for four digits of its smallest value, four at most; None if it is tiny."""
     values = [abs(value) for cell in cells if (value := _float(cell)) is not None and math.isfinite(value)]
     if all(value.is_integer() for value in values):
@@ -299,9 +274,12 @@ def _places(cells: list[str]) -> int | None:
     return max(0, min(4, 3 - power)) if power >= -3 else None
 
 
-def _fixed(value: float, places: int | None) -> str:
+def _fixed(cell: str, numeric: bool, decimals: int | None) -> str:
     """Return a number with its column's decimals, so that they stand below each other."""
-    return short(value) if places is None or not math.isfinite(value) else f"{value:.{places}f}"
+    value = _float(cell) if numeric else None
+    if value is None:
+        return cell
+    return short(value) if decimals is None or not math.isfinite(value) else f"{value:.{decimals}f}"
 
 
 def _float(cell: str) -> float | None:

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from core.errors import UserError
 from core.files import replacing
+from core.tracking.metrics_csv import FolderLogger
 from core.tracking.settings import has_wandb_key, wandb_server, without_secrets
 
 __all__ = ["WandbLogger", "wandb_mode"]
@@ -25,7 +26,7 @@ STEP = "trainer/global_step"
 _FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}
 
 
-class WandbLogger(Logger):
+class WandbLogger(FolderLogger):
     """Mirrors metrics, config, figures and checkpoints to a Weights & Biases run.
 
     The run begins with the first thing logged. Its id is kept in `<folder>/wandb-id.txt`, so that a resumed
@@ -50,33 +51,9 @@ class WandbLogger(Logger):
         mode: Literal["online", "offline"],
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self._folder = Path(folder).absolute()
-        self._name = name
-        self._project = project
-        self._mode = mode
-        self._config = dict(config or {})
+        super().__init__(Path(folder).absolute(), name=project)  # as Lightning's own logger has it
+        self._title, self.mode, self._config = name, mode, dict(config or {})
         self._run: Any = None
-
-    @property
-    def name(self) -> str:
-        """The project, as Lightning's own logger has it."""
-        return self._project
-
-    @property
-    def version(self) -> str:
-        """Empty: checkpoints lie in the run folder itself."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self._folder)
-
-    @property
-    def mode(self) -> str:
-        """`online` or `offline`."""
-        return self._mode
 
     @property
     @rank_zero_experiment
@@ -100,20 +77,13 @@ class WandbLogger(Logger):
         self.experiment.log(values if step is None else {**values, STEP: int(step)})
 
     @rank_zero_only
-    def log_image(self, name: str, path: Path, *, step: int) -> None:
-        """Log a picture from its file."""
+    def log_picture(self, name: str, path: Path, *, step: int, movie: bool = False) -> None:
+        """Log a picture, or a movie (a GIF or an MP4), from its file."""
         import wandb
 
         with _environment(self._folder):
-            self.experiment.log({name: wandb.Image(str(path)), STEP: int(step)})
-
-    @rank_zero_only
-    def log_video(self, name: str, path: Path, *, step: int) -> None:
-        """Log a movie from its file, a GIF or an MP4."""
-        import wandb
-
-        with _environment(self._folder):
-            self.experiment.log({name: wandb.Video(str(path)), STEP: int(step)})
+            picture = wandb.Video(str(path)) if movie else wandb.Image(str(path))
+            self.experiment.log({name: picture, STEP: int(step)})
 
     @rank_zero_only
     def log_checkpoint(self, path: str | os.PathLike[str], *, aliases: tuple[str, ...] = ("best",)) -> None:
@@ -135,7 +105,7 @@ class WandbLogger(Logger):
             before = _size(file)
             with _environment(self._folder):
                 run.finish(exit_code=1 if failed else 0)
-            if self._mode == "offline":
+            if self.mode == "offline":
                 _wait_until_written(file, before)
 
     @rank_zero_only
@@ -161,17 +131,17 @@ class WandbLogger(Logger):
                 x_save_requirements=False,
             )
             options: dict[str, Any] = {
-                "project": self._project,
-                "name": self._name,
+                "project": self._name,
+                "name": self._title,
                 "dir": str(self._folder),
                 "id": identity,
                 # Offline, a second run of the same id is written beside the first; they merge when synced.
-                "resume": "allow" if self._mode == "online" else None,
+                "resume": "allow" if self.mode == "online" else None,
                 "config": without_secrets(self._config),
                 "settings": settings,
             }
             try:
-                run = wandb.init(mode=self._mode, **options)
+                run = wandb.init(mode=self.mode, **options)
             except wandb.errors.UsageError as problem:
                 raise UserError(
                     f"Weights & Biases refused the run ({str(problem).splitlines()[0]}); "
