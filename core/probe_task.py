@@ -157,8 +157,8 @@ class ProbeTask(Task):
         if batch.label is None:
             name = batch.names[0] if batch.names else "a sample"
             raise UserError(
-                f"{name} has no label, and a probe needs one of each of the {self.samples}; check the split's "
-                "labels"
+                f"{name} has no label, and a probe needs one of each of the {self.samples}; check the "
+                "split's labels"
             )
         self._features.append(self.features(batch))
         self._labels.append(batch.label)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.remote_sensing.models.band_maps import BandedMap, ReadsBands, band_rule, first_layer, is_marked
-from apps.remote_sensing.models.frames import check_one_frame, frame_by_frame, joined
+from apps.remote_sensing.models.band_maps import BandedMap, band_rule, first_layer, is_marked
+from apps.remote_sensing.models.frames import SingleImageEncoder
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError, did_you_mean
 
@@ -27,7 +27,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TORCHVISION = "torchvision/"
 
 
-class AnyBackbone(ReadsBands):
+class AnyBackbone(SingleImageEncoder):
     """A published image backbone without its classifier.
 
     Images are to be scaled so that white, or a reflectance of 1, is 1, and standardised by `mean` and `std`:
@@ -76,38 +76,18 @@ class AnyBackbone(ReadsBands):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `(B, C, H, W)` or `(B, C, 1, H, W)`, normalised, to their features `(B, D)`."""
-        return self.body(self._one_frame(x))
+        return self.body(self.one_frame(x))
 
-    def probe_features(self, x: Tensor) -> Tensor:
-        """Return what a probe sees: `forward`."""
-        return self(x)
-
-    def feature_maps(
-        self,
-        x: Tensor,
-        *,
-        layers: Sequence[int] = (-1,),
-        time: Tensor | None = None,
-        location: Tensor | None = None,
-    ) -> list[Tensor]:
+    def layer_maps(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Return what some stages (of a pyramid) or blocks (of a transformer) give.
-
-        Args:
-            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
-            layers: Numbers from 0, or from the end if negative; the order is kept.
-            time: Not used: the network knows no dates.
-            location: Not used: the network knows no places.
-
-        Returns:
-            One `(B, T * D, h, w)` for each, frame by frame.
 
         Raises:
             UserError: If the backbone does not give maps, or there is no such stage.
         """
-        stages = self._stages(self._one_frame(frame_by_frame(x)))
+        stages = self._stages(x)
         if any(not -len(stages) <= i < len(stages) for i in layers):
             raise UserError(f"layers is {list(layers)}; {self.name} has stages 0 to {len(stages) - 1}")
-        return [joined(stages[i], len(x)) for i in layers]
+        return [stages[i] for i in layers]
 
     @property
     def depth(self) -> int:
@@ -226,9 +206,6 @@ class AnyBackbone(ReadsBands):
         with torch.device("meta"):
             body = self._built(pretrained=False).eval()
             return int(body(torch.empty(1, len(self.bands), self.image, self.image)).shape[-1])
-
-    def _one_frame(self, x: Tensor) -> Tensor:
-        return check_one_frame(x, self.bands, name=self.name)
 
 
 def key_maps(network: AnyBackbone) -> tuple[KeyMap, ...]:

@@ -7,33 +7,63 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from apps.remote_sensing.models.band_maps import ReadsBands
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Frames", "check_frames", "check_one_frame", "folded", "frame_by_frame", "joined"]
+__all__ = ["Frames", "SingleImageEncoder", "check_frames", "folded", "frame_by_frame", "joined"]
 
 Frames = Literal["channels", "mean", "max", "difference"]
 """What becomes of the dates of a feature map."""
 
 
-def check_one_frame(x: Tensor, bands: Sequence[str], *, name: str = "the network") -> Tensor:
-    """Return `(B, C, H, W)` for that or for `(B, C, 1, H, W)`.
+class SingleImageEncoder(ReadsBands):
+    """An encoder of single images: dates go through it one by one, it knows neither times nor places."""
 
-    Args:
-        x: Images.
-        bands: Those that the network reads.
-        name: What the message calls it.
+    name: str | None = None
+    """What messages call it."""
 
-    Raises:
-        UserError: If it is neither, or C is not the number of bands.
-    """
-    if x.ndim == 5 and x.shape[2] == 1:
-        x = x[:, :, 0]
-    if x.ndim != 4 or x.shape[1] != len(bands):
-        raise UserError(
-            f"{name} was given images of the shape {tuple(x.shape)}; it needs (B, "
-            f"{len(bands)}, H, W) with the bands {', '.join(bands)}"
-        )
-    return x
+    def feature_maps(
+        self,
+        x: Tensor,
+        *,
+        layers: Sequence[int] = (-1,),
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return what some layers give as images.
+
+        Args:
+            x: `(B, C, H, W)` or `(B, C, T, H, W)`.
+            layers: Numbers from 0, or from the end if negative; the order is kept.
+            time: Not used.
+            location: Not used.
+
+        Returns:
+            One `(B, T * D, h, w)` for each, date by date.
+
+        Raises:
+            UserError: If there is no such layer, or the images do not fit.
+        """
+        return [joined(maps, len(x)) for maps in self.layer_maps(self.one_frame(frame_by_frame(x)), layers)]
+
+    def layer_maps(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return what some layers give of `(B, C, H, W)`, one `(B, D, h, w)` for each."""
+        raise TypeError(f"{type(self).__name__} gives no feature maps")
+
+    def one_frame(self, x: Tensor) -> Tensor:
+        """Return `(B, C, H, W)` for that or for `(B, C, 1, H, W)`.
+
+        Raises:
+            UserError: If it is neither, or C is not the number of bands.
+        """
+        if x.ndim == 5 and x.shape[2] == 1:
+            x = x[:, :, 0]
+        if x.ndim != 4 or x.shape[1] != len(self.bands):
+            raise UserError(
+                f"{self.name or 'the network'} was given images of the shape {tuple(x.shape)}; it needs (B, "
+                f"{len(self.bands)}, H, W) with the bands {', '.join(self.bands)}"
+            )
+        return x
 
 
 def frame_by_frame(x: Tensor) -> Tensor:

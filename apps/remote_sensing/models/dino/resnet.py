@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
-from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.errors import UserError
 
 __all__ = ["SoftConResNet50"]
@@ -42,41 +41,15 @@ class SoftConResNet50(SensorNetwork):
         """Map images `(B, C, H, W)` or `(B, C, 1, H, W)`, normalised, to their features `(B, 2048)`."""
         return self.body(self.one_frame(x))
 
-    def probe_features(self, x: Tensor) -> Tensor:
-        """Return what a linear probe sees: `forward`."""
-        return self(x)
-
-    def feature_maps(
-        self,
-        x: Tensor,
-        *,
-        layers: Sequence[int] = (-1,),
-        time: Tensor | None = None,
-        location: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Return what some of the four stages give.
-
-        Args:
-            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
-            layers: Stages from 0 to 3, or from the end if negative.
-            time: Not used: the network knows no dates.
-            location: Not used: the network knows no places.
-
-        Returns:
-            One `(B, T * D, h, w)` for each, D 256, 512, 1024 or 2048 at a 4th, 8th, 16th or 32nd of the size.
-
-        Raises:
-            UserError: If there is no such stage.
-        """
+    def layer_maps(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return what some of the four stages give, at a 4th, 8th, 16th or 32nd of the size."""
         if any(not -self.depth <= i < self.depth for i in layers):
             raise UserError(f"layers is {list(layers)}; the network has stages 0 to {self.depth - 1}")
         body = self.body
-        h = self.one_frame(frame_by_frame(x))
-        h = body.maxpool(body.relu(body.bn1(body.conv1(h))))
+        h = body.maxpool(body.relu(body.bn1(body.conv1(x))))
         stages = []
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
-            h = stage(h)
-            stages.append(joined(h, len(x)))
+            stages.append(h := stage(h))
         return [stages[i] for i in layers]
 
     @property

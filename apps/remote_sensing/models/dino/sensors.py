@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from apps.remote_sensing.data.bands import SENSORS, canonical
-from apps.remote_sensing.models.band_maps import ReadsBands
-from apps.remote_sensing.models.frames import check_one_frame
+from apps.remote_sensing.models.frames import SingleImageEncoder
 from core.errors import UserError
 
 __all__ = ["S1", "S2", "Sensor", "SensorNetwork", "sensor_of"]
@@ -76,7 +73,7 @@ def sensor_of(bands: Sequence[str] | int) -> Sensor:
     return Sensor(names, (0.0,) * len(names), (1.0,) * len(names))
 
 
-class SensorNetwork(ReadsBands):
+class SensorNetwork(SingleImageEncoder):
     """A network that knows which bands it reads, and how they were normalised.
 
     Args:
@@ -99,11 +96,3 @@ class SensorNetwork(ReadsBands):
     def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
         """Return our names of the bands that a checkpoint names."""
         return sensor_of(named).bands
-
-    def one_frame(self, x: Tensor) -> Tensor:
-        """Return `(B, C, H, W)` for that or for `(B, C, 1, H, W)`.
-
-        Raises:
-            UserError: If it is neither, or C is not the number of bands.
-        """
-        return check_one_frame(x, self.bands)

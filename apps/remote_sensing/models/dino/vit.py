@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
-from apps.remote_sensing.models.frames import frame_by_frame, joined
 from core.backbones import vit
 from core.errors import UserError
 
@@ -169,28 +168,10 @@ class SoftConViT(SensorNetwork):
                 found[i] = self._split(tokens, norm=norm)
         return [found[i] for i in wanted]
 
-    def feature_maps(
-        self,
-        x: Tensor,
-        *,
-        layers: Sequence[int] = (-1,),
-        time: Tensor | None = None,
-        location: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Return patch tokens after some blocks as images.
-
-        Args:
-            x: `(B, C, H, W)` or `(B, C, T, H, W)`; frames are encoded one by one.
-            layers: As in `layer_tokens`.
-            time: Not used: the network knows no dates.
-            location: Not used: the network knows no places.
-
-        Returns:
-            One `(B, T * D, h, w)` for each layer, frame by frame.
-        """
+    def layer_maps(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return the patches' tokens after some blocks, normed, as images."""
         h, w = x.shape[-2] // self.patch, x.shape[-1] // self.patch
-        found = self.layer_tokens(frame_by_frame(x), layers)
-        return [joined(tokens.patches.transpose(1, 2).unflatten(-1, (h, w)), len(x)) for tokens in found]
+        return [tokens.patches.mT.unflatten(-1, (h, w)) for tokens in self.layer_tokens(x, layers)]
 
     @property
     def layer_shapes(self) -> tuple[tuple[int, int, int], ...]:

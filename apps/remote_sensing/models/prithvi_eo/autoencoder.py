@@ -112,14 +112,12 @@ class PrithviDecoder(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
     ) -> Tensor:
-        """Predict all patches.
+        """Predict all patches; for the other arguments see `Prithvi.features`.
 
         Args:
             tokens: `(B, 1 + K, inputs)` of the encoder.
             masking: Where they belong.
             grid: Patches along frames, rows and columns.
-            time: As for `Prithvi.features`.
-            location: As for `Prithvi.features`.
 
         Returns:
             `(B, L, outputs)`.
@@ -145,22 +143,12 @@ class PrithviDecoder(nn.Module):
 class PrithviMAE(ReadsBands):
     """Predict the pixels of removed patches from the others.
 
-    The first arguments are those of `Prithvi`.
+    The arguments that are not named here are those of `Prithvi`.
 
     Args:
-        resolution: See `Prithvi`.
-        frames: See `Prithvi`.
-        patch: See `Prithvi`.
-        bands: See `Prithvi`.
-        width: See `Prithvi`.
-        depth: See `Prithvi`.
-        heads: See `Prithvi`.
         mlp_ratio: See `Prithvi`; the decoder has the same.
         coordinates: See `Prithvi`; the decoder has codes of its own.
-        learn_scale: See `Prithvi`.
         drop_path: See `Prithvi`; the decoder has none.
-        eps: See `Prithvi`.
-        statistics: See `Prithvi`.
         decoder_width: Features of the decoder's tokens, a multiple of 16.
         decoder_depth: Blocks of the decoder.
         decoder_heads: Attention heads of the decoder.
@@ -252,13 +240,11 @@ class PrithviMAE(ReadsBands):
         gaps: Tensor | None = None,
         count_in_first: bool = False,
     ) -> MAEOutput:
-        """Remove patches, predict them, and compare.
+        """Remove patches, predict them, and compare; for dates and places see `Prithvi.features`.
 
         Args:
             x: `(B, C, T, H, W)` normalised, or `(B, C, H, W)` if the network was built with one frame; the
                 patch must divide frames, rows and columns.
-            time: As for `Prithvi.features`.
-            location: As for `Prithvi.features`.
             mask_ratio: Share of patches removed; None is the network's own, and 0 removes none.
             noise: `(B, L)` uniform; the smallest are kept. None draws it.
             generator: Where noise is drawn from.

@@ -193,13 +193,9 @@ class Prithvi(ReadsBands):
         location: Tensor | None = None,
         frames: Frames = "channels",
     ) -> list[Tensor]:
-        """Return features as images on the grid of patches.
+        """Return features as images on the grid of patches; for the other arguments see `features`.
 
         Args:
-            x: As for `features`.
-            layers: As for `features`.
-            time: As for `features`.
-            location: As for `features`.
             frames: What becomes of the frames t of patches: `channels` stacks them, channel `frame * D + d`;
                 `mean` and `max` are over frames, `difference` is the last less the first.
 
@@ -219,12 +215,9 @@ class Prithvi(ReadsBands):
         location: Tensor | None = None,
         masking: Masking | None = None,
     ) -> Tensor:
-        """Return the normed tokens of the last block.
+        """Return the normed tokens of the last block; for the other arguments see `features`.
 
         Args:
-            x: As for `features`.
-            time: As for `features`.
-            location: As for `features`.
             masking: Which tokens the blocks see; None is all.
 
         Returns:

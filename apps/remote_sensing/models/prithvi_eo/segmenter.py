@@ -146,19 +146,11 @@ class PrithviUpscaled(nn.Module):
 class PrithviSegmenter(PrithviUpscaled):
     """Map images to logits of classes for each pixel.
 
+    The arguments that are not named here are those of `Prithvi`.
+
     Args:
         classes: Classes.
-        resolution: See `Prithvi`.
         frames: See `Prithvi`; the images must have as many.
-        patch: See `Prithvi`.
-        bands: See `Prithvi`.
-        width: See `Prithvi`.
-        depth: See `Prithvi`.
-        heads: See `Prithvi`.
-        mlp_ratio: See `Prithvi`.
-        drop_path: See `Prithvi`.
-        eps: See `Prithvi`.
-        statistics: See `Prithvi`.
         outputs: Channels of the neck; None is the encoder's width times the frames.
         channels: Channels of the heads.
         dropout: Of the heads.
