@@ -13,16 +13,10 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models.band_maps import ReadsBands
-from apps.remote_sensing.models.prithvi_eo.coordinates import (
-    LocationEmbed,
-    TimeEmbed,
-    coordinate_codes,
-    positions_for,
-    write_positions,
-)
+from apps.remote_sensing.models.prithvi_eo.coordinates import CodedBlocks
 from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi, Statistics
 from core.backbones.patches import patchify, unpatchify
-from core.backbones.vit import Block, reset_parts
+from core.backbones.vit import reset_parts
 from core.errors import UserError
 from core.objectives.masked_autoencoding import (
     Masking,
@@ -55,7 +49,7 @@ class MAEOutput:
     grid: tuple[int, int, int]
 
 
-class PrithviDecoder(nn.Module):
+class PrithviDecoder(CodedBlocks):
     """Map the tokens of kept patches to the pixels of all.
 
     Args:
@@ -70,8 +64,6 @@ class PrithviDecoder(nn.Module):
         learn_scale: Whether the strengths of their codes are learnt.
         eps: Of the norms.
     """
-
-    computed_buffers = ("pos_embed",)
 
     def __init__(
         self,
@@ -91,18 +83,12 @@ class PrithviDecoder(nn.Module):
         self.grid = grid
         self.embed = nn.Linear(inputs, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.register_buffer("pos_embed", torch.empty(1, 1 + math.prod(grid), width))
-        self.time_code = TimeEmbed(width, learnt=learn_scale) if "time" in coordinates else None
-        self.location_code = LocationEmbed(width, learnt=learn_scale) if "location" in coordinates else None
-        self.layers = nn.ModuleList(Block(width, heads, mlp_ratio, eps=eps) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.add_blocks(
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, coordinates=coordinates,
+            learn_scale=learn_scale, eps=eps,
+        )  # fmt: skip
         self.predict = nn.Linear(width, outputs)
-        self._write_own()
-
-    def reset_parameters(self) -> None:
-        """Draw every weight and compute every buffer anew."""
-        reset_parts(self)
-        self._write_own()
+        self.write_own()
 
     def forward(
         self,
@@ -112,32 +98,24 @@ class PrithviDecoder(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
     ) -> Tensor:
-        """Predict all patches; for the other arguments see `Prithvi.features`.
+        """Map tokens `(B, 1 + K, inputs)` of the encoder to all patches of a grid, `(B, L, outputs)`.
 
-        Args:
-            tokens: `(B, 1 + K, inputs)` of the encoder.
-            masking: Where they belong.
-            grid: Patches along frames, rows and columns.
-
-        Returns:
-            `(B, L, outputs)`.
+        `masking` says where tokens belong; for dates and places see `Prithvi.features`.
         """
         h = self.embed(tokens)
-        positions = positions_for(self.pos_embed, grid, built=self.grid)
-        codes = coordinate_codes(self.time_code, self.location_code, grid, time, location)
-        added = positions[:, 1:] if codes is None else positions[:, 1:] + codes
-        places = restore(h[:, 1:], masking, self.mask_token) + added
-        h = torch.cat([h[:, :1] + positions[:, :1], places], dim=1)
+        places = restore(h[:, 1:], masking, self.mask_token) + self.codes(grid, time, location)
+        h = torch.cat([h[:, :1] + self.positions(grid)[:, :1], places], dim=1)
         for layer in self.layers:
             h = layer(h)
         return self.predict(self.norm(h[:, 1:]))
 
-    def _write_own(self) -> None:
+    def write_own(self) -> None:
+        """Draw the mask token and the linear layers, and compute the table of positions."""
         nn.init.normal_(self.mask_token, std=0.02)
         for layer in (self.embed, self.predict):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        write_positions(self.pos_embed, self.grid)
+        super().write_own()
 
 
 class PrithviMAE(ReadsBands):
@@ -240,11 +218,13 @@ class PrithviMAE(ReadsBands):
         gaps: Tensor | None = None,
         count_in_first: bool = False,
     ) -> MAEOutput:
-        """Remove patches, predict them, and compare; for dates and places see `Prithvi.features`.
+        """Remove patches, predict them, and compare.
 
         Args:
             x: `(B, C, T, H, W)` normalised, or `(B, C, H, W)` if the network was built with one frame; the
                 patch must divide frames, rows and columns.
+            time: As for `Prithvi.features`.
+            location: As for `Prithvi.features`.
             mask_ratio: Share of patches removed; None is the network's own, and 0 removes none.
             noise: `(B, L)` uniform; the smallest are kept. None draws it.
             generator: Where noise is drawn from.

@@ -1,22 +1,18 @@
-"""Codes of a token's position, of the date of its frame and of the place of its image."""
+"""Blocks over tokens, with codes of a token's position, of its frame's date and of its image's place."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from core.backbones.positions import grid_table, resize_table, sincos
+from core.backbones.vit import Block, reset_parts
 
-__all__ = [
-    "LocationEmbed",
-    "TimeEmbed",
-    "coordinate_codes",
-    "position_table",
-    "positions_for",
-    "write_positions",
-]
+__all__ = ["CodedBlocks", "LocationEmbed", "TimeEmbed", "position_table"]
 
 _KEPT = 32  # tables remembered
 
@@ -108,32 +104,63 @@ class LocationEmbed(_Scaled):
         return self._pair(location)[:, None]
 
 
-def coordinate_codes(
-    time_code: nn.Module | None,
-    location_code: nn.Module | None,
-    grid: tuple[int, int, int],
-    time: Tensor | None,
-    location: Tensor | None,
-) -> Tensor | None:
-    """Return what date and place add to tokens, broadcastable to `(B, L, D)`; None if that is nothing."""
-    added: Tensor | None = None
-    if time_code is not None and time is not None:
-        added = time_code(time, grid[1] * grid[2])
-    if location_code is not None and location is not None:
-        place = location_code(location)
-        added = place if added is None else added + place
-    return added
+class CodedBlocks(nn.Module):
+    """Base of encoder and decoder: blocks over tokens whose positions, dates and places are coded.
 
+    Attributes:
+        grid: Frames, rows and columns of patches that the weights were trained on.
+    """
 
-def positions_for(table: Tensor, grid: tuple[int, int, int], *, built: tuple[int, int, int]) -> Tensor:
-    """Return the position table of a grid, `(1, 1 + L, D)`: the network's own, or one made for the grid."""
-    if grid == built:
-        return table
-    made = position_table(table.shape[-1], built[1:], grid, table.device, True)
-    return made[None].to(table.dtype)
+    computed_buffers = ("pos_embed",)
+    grid: tuple[int, int, int]
+    pos_embed: Tensor
 
+    def add_blocks(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        coordinates: Sequence[str],
+        learn_scale: bool,
+        eps: float,
+        drop_path: float = 0.0,
+    ) -> None:
+        """Build the codes, the blocks and their norm; for the arguments see `Prithvi`."""
+        self.register_buffer("pos_embed", torch.empty(1, 1 + math.prod(self.grid), width))
+        self.time_code = TimeEmbed(width, learnt=learn_scale) if "time" in coordinates else None
+        self.location_code = LocationEmbed(width, learnt=learn_scale) if "location" in coordinates else None
+        self.layers = nn.ModuleList(
+            Block(width, heads, mlp_ratio, drop_path=drop_path, eps=eps) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=eps)
 
-def write_positions(table: Tensor, grid: tuple[int, int, int]) -> None:
-    """Write the positions of a grid into a buffer `(1, 1 + L, D)`."""
-    with torch.no_grad():
-        table.copy_(position_table(table.shape[-1], grid[1:], grid, table.device, False)[None])
+    def reset_parameters(self) -> None:
+        """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
+        reset_parts(self)
+        self.write_own()
+
+    def write_own(self) -> None:
+        """Draw what no layer holds, and compute the table of positions."""
+        with torch.no_grad():
+            width, device = self.pos_embed.shape[-1], self.pos_embed.device
+            self.pos_embed.copy_(position_table(width, self.grid[1:], self.grid, device, False)[None])
+
+    def positions(self, grid: tuple[int, int, int]) -> Tensor:
+        """Return the position table of a grid, `(1, 1 + L, D)`: the network's own, or one made for it."""
+        own = self.pos_embed
+        if grid == self.grid:
+            return own
+        return position_table(own.shape[-1], self.grid[1:], grid, own.device, True)[None].to(own.dtype)
+
+    def codes(self, grid: tuple[int, int, int], time: Tensor | None, location: Tensor | None) -> Tensor:
+        """Return what position, date and place add to the tokens of patches, broadcastable to `(B, L, D)`."""
+        coded: Tensor | None = None
+        if self.time_code is not None and time is not None:
+            coded = self.time_code(time, grid[1] * grid[2])
+        if self.location_code is not None and location is not None:
+            place = self.location_code(location)
+            coded = place if coded is None else coded + place
+        positions = self.positions(grid)[:, 1:]
+        return positions if coded is None else positions + coded

@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from apps.remote_sensing.data.bands import HLS, canonical
 from apps.remote_sensing.models.band_maps import ReadsBands
 from apps.remote_sensing.models.frames import Frames, folded
-from apps.remote_sensing.models.prithvi_eo.coordinates import (
-    LocationEmbed,
-    TimeEmbed,
-    coordinate_codes,
-    positions_for,
-    write_positions,
-)
+from apps.remote_sensing.models.prithvi_eo.coordinates import CodedBlocks
 from core.backbones.patches import PatchEmbed, patch_grid
-from core.backbones.vit import Block, reset_parts
 from core.errors import UserError, did_you_mean
 from core.objectives.masked_autoencoding import Masking, select
 
@@ -54,7 +47,7 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Means and deviations of the six HLS bands in reflectance times 10 000, by the weights they belong to."""
 
 
-class Prithvi(ReadsBands):
+class Prithvi(ReadsBands, CodedBlocks):
     """Map images to features.
 
     Args:
@@ -86,7 +79,6 @@ class Prithvi(ReadsBands):
         UserError: If the settings do not fit each other.
     """
 
-    computed_buffers = ("pos_embed",)
     scale = 10_000.0
     fill = 0.0001
 
@@ -122,23 +114,15 @@ class Prithvi(ReadsBands):
         self.grid = (grid[0], grid[1], grid[2])
         self.patch_embed = PatchEmbed(len(self.bands), width, patch=self.patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
-        self.register_buffer("pos_embed", torch.empty(1, 1 + math.prod(self.grid), width))
-        self.time_code = TimeEmbed(width, learnt=learn_scale) if "time" in coordinates else None
-        self.location_code = LocationEmbed(width, learnt=learn_scale) if "location" in coordinates else None
-        self.layers = nn.ModuleList(
-            Block(width, heads, mlp_ratio, drop_path=drop_path, eps=eps) for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(width, eps=eps)
-        self._write_own()
+        self.add_blocks(
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, coordinates=coordinates,
+            learn_scale=learn_scale, drop_path=drop_path, eps=eps,
+        )  # fmt: skip
+        self.write_own()
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the transformer blocks."""
         yield from self.layers
-
-    def reset_parameters(self) -> None:
-        """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
-        reset_parts(self)
-        self._write_own()
 
     def forward(self, x: Tensor, time: Tensor | None = None, location: Tensor | None = None) -> Tensor:
         """Return the normed tokens of the last block, `(B, 1 + L, D)`; for the arguments see `features`."""
@@ -195,9 +179,8 @@ class Prithvi(ReadsBands):
     ) -> list[Tensor]:
         """Return features as images on the grid of patches; for the other arguments see `features`.
 
-        Args:
-            frames: What becomes of the frames t of patches: `channels` stacks them, channel `frame * D + d`;
-                `mean` and `max` are over frames, `difference` is the last less the first.
+        `frames` says what becomes of the frames t of patches: `channels` stacks them, channel `frame * D + d`;
+        `mean` and `max` are over frames, `difference` is the last less the first.
 
         Returns:
             `(B, D, h, w)` for each, `(B, t * D, h, w)` with `channels`.
@@ -215,13 +198,9 @@ class Prithvi(ReadsBands):
         location: Tensor | None = None,
         masking: Masking | None = None,
     ) -> Tensor:
-        """Return the normed tokens of the last block; for the other arguments see `features`.
+        """Return the normed tokens of the last block, `(B, 1 + K, D)`, of those that `masking` lets it see.
 
-        Args:
-            masking: Which tokens the blocks see; None is all.
-
-        Returns:
-            `(B, 1 + K, D)`.
+        For the other arguments see `features`.
         """
         h = self.embed(x, time, location, masking)
         seen = None
@@ -242,16 +221,14 @@ class Prithvi(ReadsBands):
         x = self.images(x)
         grid = self.grid_of(x)
         self._check_coordinates(x, time, location)
-        positions = self.positions(grid)
-        codes = self.codes(grid, time, location)
-        added = positions[:, 1:] if codes is None else positions[:, 1:] + codes
+        added = self.codes(grid, time, location)
         patches = self.patch_embed.cut(x)
         if masking is None:
             h = self.patch_embed.embed(patches) + added
         else:
             h = self.patch_embed.embed(select(patches, masking))
             h = h + select(added.expand(len(x), -1, -1), masking)
-        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        first = (self.cls_token + self.positions(grid)[:, :1]).expand(len(x), -1, -1)
         return torch.cat([first.to(h.dtype), h], dim=1)
 
     def images(self, x: Tensor) -> Tensor:
@@ -280,16 +257,6 @@ class Prithvi(ReadsBands):
         grid = patch_grid((frames, *x.shape[-2:]), self.patch)
         return grid[0], grid[1], grid[2]
 
-    def positions(self, grid: tuple[int, int, int]) -> Tensor:
-        """Return the position table of a grid, `(1, 1 + L, D)`."""
-        return positions_for(self.pos_embed, grid, built=self.grid)
-
-    def codes(
-        self, grid: tuple[int, int, int], time: Tensor | None, location: Tensor | None
-    ) -> Tensor | None:
-        """Return what date and place add to the tokens, broadcastable to `(B, L, D)`, or None."""
-        return coordinate_codes(self.time_code, self.location_code, grid, time, location)
-
     def our_bands(self, named: Sequence[str]) -> tuple[str, ...]:
         """Return our names of the bands that a checkpoint names."""
         return tuple(canonical(band) for band in named)
@@ -304,9 +271,10 @@ class Prithvi(ReadsBands):
             if code is not None and given is not None and tuple(given.shape) != shape:
                 raise UserError(f"{name} has the shape {tuple(given.shape)}; it must be {shape}, {meaning}")
 
-    def _write_own(self) -> None:
+    def write_own(self) -> None:
+        """Draw the class token, and compute the table of positions."""
         nn.init.normal_(self.cls_token, std=0.02)
-        write_positions(self.pos_embed, self.grid)
+        super().write_own()
 
 
 def frames_apart(tokens: Tensor, grid: tuple[int, int, int], *, frames: Frames = "channels") -> Tensor:
