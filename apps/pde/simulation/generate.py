@@ -138,7 +138,7 @@ def _settings(
     """
     from importlib.metadata import version
 
-    from apps.pde.simulation.families.limits import wrong_number
+    from apps.pde.simulation.families.family import wrong_number
 
     if dtype not in ("float32", "float64"):
         raise UserError(f"the precision is '{dtype}'; it must be float32 or float64")

@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from apps.pde.simulation.families import family
-from apps.pde.simulation.solvers.darcy import solve_darcy
-from apps.pde.simulation.solvers.helmholtz import solve_helmholtz
-from apps.pde.simulation.solvers.poisson import solve_poisson
-from apps.pde.simulation.solvers.sines import sine_matrix
+from apps.pde.simulation.solvers.sine_series import sine_matrix, solve_darcy, solve_helmholtz, solve_poisson
 
 PI = math.pi
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from apps.pde.simulation.families import families, family
-from apps.pde.simulation.solvers import euler, riemann
+from apps.pde.simulation.solvers import euler
 from apps.pde.simulation.solvers.finite_volume import centres, half_slope
 from core.errors import UserError
+from tests.helpers import riemann
 
 COMPRESSIBLE = tuple(name for name in families() if name.startswith(("ce_", "gce_")))
 

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from apps.pde.simulation.families import families, family
-from apps.pde.simulation.families.family import Family
-from apps.pde.simulation.families.limits import wrong_number
+from apps.pde.simulation.families.family import Family, Problem, wrong_number
 from apps.pde.simulation.generate import default_batch, ensure
 from apps.pde.simulation.pdegym_writer import published_layout, write_netcdf
 from core.data.sample_store import Store
@@ -29,13 +28,14 @@ def draw(generator, parameters):
     return {"amplitude": amplitudes * parameters["scale"]}
 
 
-def decay(drawn, *, resolution, times, parameters, dtype, device):
+def decay(problem):
     """Three sines that decay as heat does: the exact solution of u_t = nu u_xx."""
-    x = torch.arange(resolution, dtype=dtype, device=device) / resolution
+    dtype, device, parameters = problem.dtype, problem.device, problem.parameters
+    x = torch.arange(problem.resolution, dtype=dtype, device=device) / problem.resolution
     k = torch.arange(1, 4, dtype=dtype, device=device)
     waves = torch.sin(2 * torch.pi * k[:, None] * x)
-    fall = torch.exp(-parameters["nu"] * (2 * torch.pi * k) ** 2 * times.to(dtype)[:, None])
-    profile = torch.einsum("bk,tk,kx->btx", drawn["amplitude"].to(dtype), fall, waves)
+    fall = torch.exp(-parameters["nu"] * (2 * torch.pi * k) ** 2 * problem.times.to(dtype)[:, None])
+    profile = torch.einsum("bk,tk,kx->btx", problem.drawn["amplitude"].to(dtype), fall, waves)
     y = torch.cos(2 * torch.pi * x)
     return torch.stack([profile[..., None] * y, profile[..., None] + y], dim=2)
 
@@ -77,12 +77,14 @@ def test_samples_are_the_exact_solution_of_their_own_draws():
 
     drawn = draw(generator(0, 0, 1, "sine_decay"), HEAT.parameters)
     expected = decay(
-        {"amplitude": drawn["amplitude"][None]},
-        resolution=16,
-        times=HEAT.times(),
-        parameters=HEAT.parameters,
-        dtype=torch.float64,
-        device="cpu",
+        Problem(
+            {"amplitude": drawn["amplitude"][None]},
+            resolution=16,
+            times=HEAT.times(),
+            parameters=HEAT.parameters,
+            dtype=torch.float64,
+            device="cpu",
+        )
     )
     np.testing.assert_allclose(store.read(1), expected[0].numpy(), atol=1e-6)
 
@@ -143,9 +145,9 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import test_generate as t
 from dataclasses import replace
-def slowly(*a, **k):
+def slowly(problem):
     time.sleep(0.15)
-    return t.decay(*a, **k)
+    return t.decay(problem)
 t.ensure(replace(t.HEAT, solve=slowly), 24, batch=2, folder={folder!r}, progress=False)
 """
 
@@ -198,8 +200,8 @@ def test_two_processes_wait_for_each_other(tmp_path):
 
 
 def test_solution_that_is_not_finite_names_the_sample_and_keeps_the_others(tmp_path):
-    def broken(drawn, **how):
-        values = decay(drawn, **how)
+    def broken(problem):
+        values = decay(problem)
         values[1, -1] = float("inf")
         return values
 

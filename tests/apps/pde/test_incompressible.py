@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from apps.pde.simulation.families import family
-from apps.pde.simulation.solvers.incompressible import Damping, solve_incompressible
-from apps.pde.simulation.solvers.spectral import (
+from apps.pde.simulation.solvers.fourier import (
     divergence,
     from_modes,
     from_padded,
@@ -22,6 +21,7 @@ from apps.pde.simulation.solvers.spectral import (
     velocity_from_vorticity,
     vorticity,
 )
+from apps.pde.simulation.solvers.incompressible import Damping, solve_incompressible
 
 FAMILIES = ("ns_sines", "ns_gauss", "ns_pwc", "ns_tracer_pwc", "ns_sl", "ns_svs", "ns_bb", "fns_kf")
 

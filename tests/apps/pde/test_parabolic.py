@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from apps.pde.simulation.families import family
-from apps.pde.simulation.solvers.advection import solve_advection
-from apps.pde.simulation.solvers.allen_cahn import solve_allen_cahn
-from apps.pde.simulation.solvers.heat import solve_heat
+from apps.pde.simulation.solvers.incompressible import solve_advection
+from apps.pde.simulation.solvers.sine_series import solve_allen_cahn, solve_heat
 
 PI = math.pi
 

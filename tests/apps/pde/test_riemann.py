@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.pde.simulation.solvers import riemann
 from core.errors import UserError
+from tests.helpers import riemann
 
 positive, speeds = st.floats(0.05, 20.0), st.floats(-2.0, 2.0)
 

@@ -53,7 +53,7 @@ def a_family(**how) -> Family:
         "snapshots": 4,
         "horizon": 1.0,
         "draw": lambda g, p: {"x": torch.zeros(())},
-        "solve": lambda d, **k: None,
+        "solve": lambda problem: None,
     } | how
     return Family(**settings)
 

@@ -7,13 +7,12 @@ the same inputs and outputs, made by a documented mean-value model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Family
-from apps.pde.simulation.families.random_fields import uniform
+from apps.pde.simulation.families.family import Drawn, Family, Numbers, Problem, uniform
 from apps.pde.simulation.solvers.diesel_engine import COMMANDS, OUTPUTS, solve_engine, steady_state
 
 __all__ = ["DURATION", "FAMILIES", "RANGES", "commands_at"]
@@ -26,7 +25,7 @@ _PIECES = 24  # of at least 2.6 s: more than enough for the duration
 _GRID = 0.2  # commands change where an engine's control unit samples, s
 
 
-def _draw(generator: torch.Generator, parameters: Mapping[str, float]) -> dict[str, Tensor]:
+def _draw(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     """Draw, for each command, pieces that hold, ramp or swing.
 
     The speed has no jumps; the other commands jump to a new level where a piece holds or swings.
@@ -55,7 +54,7 @@ def _draw(generator: torch.Generator, parameters: Mapping[str, float]) -> dict[s
     }
 
 
-def commands_at(drawn: Mapping[str, Tensor], times: Tensor) -> Tensor:
+def commands_at(drawn: Drawn, times: Tensor) -> Tensor:
     """Return the commands `(4, B, S)` of drawn pieces `(B, 4, P)` at `times (S,)`, in seconds."""
     ends = drawn["ends"]
     where = times.expand(*ends.shape[:2], -1).contiguous()
@@ -71,25 +70,15 @@ def commands_at(drawn: Mapping[str, Tensor], times: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(values, low[:, None]), high[:, None]).transpose(0, 1)
 
 
-def _solve(
-    drawn: Mapping[str, Tensor],
-    *,
-    resolution: int,
-    times: Tensor,
-    parameters: Mapping[str, float],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
+def _solve(problem: Problem) -> Tensor:
     """Return `(B, 1, 11, L)`: commands and outputs at L times from 0, `DURATION / L` apart."""
-    at = torch.arange(resolution, dtype=torch.float64, device=device) * (DURATION / resolution)
-
-    def commands(when: Tensor) -> Tensor:
-        return commands_at(drawn, when)
-
-    start = steady_state(commands(at[:1])[..., 0].to(dtype), step=parameters["step"])
-    outputs = solve_engine(commands, at, start=start, step=parameters["step"])
+    points, step = problem.resolution, problem.parameters["step"]
+    at = torch.arange(points, dtype=torch.float64, device=problem.device) * (DURATION / points)
+    commands = partial(commands_at, problem.drawn)
+    start = steady_state(commands(at[:1])[..., 0].to(problem.dtype), step=step)
+    outputs = solve_engine(commands, at, start=start, step=step)
     outputs[:, :2] /= 1e5  # bar
-    return torch.cat([commands(at).to(dtype).transpose(0, 1), outputs], dim=1).unsqueeze(1)
+    return torch.cat([commands(at).to(problem.dtype).transpose(0, 1), outputs], dim=1).unsqueeze(1)
 
 
 FAMILIES = (
@@ -106,14 +95,11 @@ FAMILIES = (
             "vgt_command": "%",
             "p_im": "bar",
             "p_em": "bar",
-            "x_r": "1",
             "T_1": "K",
             "egr_1": "%",
             "egr_2": "%",
             "vgt": "%",
         },
-        snapshots=1,
-        horizon=0.0,
         draw=_draw,
         solve=_solve,
         space=1,

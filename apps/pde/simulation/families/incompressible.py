@@ -7,28 +7,37 @@ x_i = i/N. Each initial condition is a function of x and y, so that two resoluti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Draw, Family, Published
-from apps.pde.simulation.families.random_fields import centred_images, integer, periodic_points, uniform
+from apps.pde.simulation.families.family import (
+    Draw,
+    Drawn,
+    Family,
+    Numbers,
+    Problem,
+    Published,
+    centred_images,
+    integer,
+    periodic_points,
+    uniform,
+)
+from apps.pde.simulation.solvers.fourier import velocity_from_vorticity
 from apps.pde.simulation.solvers.incompressible import Damping, solve_incompressible
-from apps.pde.simulation.solvers.spectral import velocity_from_vorticity
 
 __all__ = ["FAMILIES"]
 
-Numbers = Mapping[str, Tensor]
-Settings = Mapping[str, float]
-Start = Callable[[Numbers, int, Settings], Tensor]
+Start = Callable[[Drawn, int, Numbers], Tensor]
 
 _TURN = 2 * math.pi
 # A radial cubic B-spline of radius r spreads like a Gaussian of this times r along each axis.
 _SPLINE_DEVIATION = 0.2812
 
 
-def _draw_sines(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_sines(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         "amplitude": uniform(generator, 10, 10, low=-1),
         "phase_x": uniform(generator, 10, 10, high=_TURN),
@@ -36,7 +45,7 @@ def _draw_sines(generator: torch.Generator, parameters: Settings) -> dict[str, T
     }
 
 
-def _sines(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _sines(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     x = periodic_points(n, device=drawn["amplitude"].device)
     mode = torch.arange(1, 11, dtype=torch.float64, device=x.device)
     weight = drawn["amplitude"] / torch.sqrt(_TURN * (mode[:, None] + mode))
@@ -49,7 +58,7 @@ def _sines(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
     return torch.stack(waves, dim=1)
 
 
-def _draw_gauss(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_gauss(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         "amplitude": uniform(generator, 100, low=-1),
         "width": uniform(generator, 100, low=0.01, high=0.1),
@@ -57,7 +66,7 @@ def _draw_gauss(generator: torch.Generator, parameters: Settings) -> dict[str, T
     }
 
 
-def _gauss(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _gauss(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     x = periodic_points(n, device=drawn["amplitude"].device)
     bump_x, bump_y = (
         centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=True) for axis in (0, 1)
@@ -66,17 +75,17 @@ def _gauss(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
     return velocity_from_vorticity(curl)
 
 
-def _draw_pwc(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_pwc(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {"vorticity": uniform(generator, 10, 10, low=-1)}
 
 
-def _pwc(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _pwc(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     square = 10 * torch.arange(n, device=drawn["vorticity"].device) // n
     curl = parameters["amplitude"] * drawn["vorticity"][:, square][:, :, square]
     return velocity_from_vorticity(curl)
 
 
-def _draw_sl(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_sl(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     count = integer(generator, 7, 12)
     kept = torch.arange(1, 13) <= count
     return {
@@ -87,7 +96,7 @@ def _draw_sl(generator: torch.Generator, parameters: Settings) -> dict[str, Tens
     }
 
 
-def _sl(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _sl(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     x = periodic_points(n, device=drawn["offset"].device)
     mode = torch.arange(1, 13, dtype=torch.float64, device=x.device)
     waves = torch.sin(_TURN * mode[:, None] * x - drawn["phase"][..., None])
@@ -98,11 +107,11 @@ def _sl(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
     return torch.stack([u, torch.zeros_like(u)], dim=1)
 
 
-def _draw_svs(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_svs(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {"amplitude": uniform(generator, 10, high=0.003125), "shift": uniform(generator, 10)}
 
 
-def _svs(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _svs(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     x = periodic_points(n, device=drawn["shift"].device)
     place = periodic_points(1024, device=x.device)
     waves = torch.sin(_TURN * (place + drawn["shift"][..., None]))
@@ -117,11 +126,11 @@ def _svs(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
 _BRIDGE_MODES = 63
 
 
-def _draw_bb(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_bb(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {"coefficient": uniform(generator, 2, 2, 2, _BRIDGE_MODES + 1, _BRIDGE_MODES + 1, low=-1)}
 
 
-def _bb(drawn: Numbers, n: int, parameters: Settings) -> Tensor:
+def _bb(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     top = min(_BRIDGE_MODES, n // 2 - 1) + 1
     coefficient = drawn["coefficient"][..., :top, :top]
     x = periodic_points(n, device=coefficient.device)
@@ -138,40 +147,29 @@ def _disk(n: int, device: torch.device) -> Tensor:
     return (torch.hypot(x[:, None], x) <= 0.25).double()
 
 
-def _solver(
-    start: Start, *, tracer: bool = True, warm_up: bool = False, forced: bool = False
-) -> Callable[..., Tensor]:
-    """Return the `solve` of a family whose initial velocity is `start`."""
+def _solve(
+    problem: Problem, *, start: Start, tracer: bool = True, warm_up: bool = False, forced: bool = False
+) -> Tensor:
+    """Solve from the velocity that `start` gives, or from what becomes of it in the time `before`."""
+    parameters, times, dtype = problem.parameters, problem.times, problem.dtype
+    solve = partial(
+        solve_incompressible,
+        damping=Damping(strength=parameters["damping"], viscosity=parameters["viscosity"]),
+        cfl=parameters["cfl"],
+    )
+    velocity = start(problem.drawn, problem.resolution, parameters).to(dtype)
+    if warm_up:
+        velocity = solve(velocity, torch.tensor([0.0, parameters["before"]], dtype=torch.float64))[:, -1]
+    if forced:
+        x = periodic_points(problem.resolution, device=problem.device)
+        wave = parameters["forcing"] * torch.sin(_TURN * (x[:, None] + x)).to(dtype)
+        frames = solve(velocity, times, forcing=torch.stack([wave, -wave]))
+        return torch.cat([frames, wave.expand(*frames.shape[:2], 1, -1, -1)], dim=2)
+    disk = _disk(problem.resolution, problem.device).to(dtype).expand(len(velocity), 1, -1, -1)
+    return solve(velocity, times, tracer=disk if tracer else None)
 
-    def solve(
-        drawn: Numbers,
-        *,
-        resolution: int,
-        times: Tensor,
-        parameters: Settings,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Tensor:
-        damping = Damping(strength=parameters["damping"], viscosity=parameters["viscosity"])
-        velocity = start(drawn, resolution, parameters).to(dtype)
-        if warm_up:
-            lead = torch.tensor([0.0, parameters["before"]], dtype=torch.float64)
-            velocity = solve_incompressible(velocity, lead, damping=damping, cfl=parameters["cfl"])[:, -1]
-        force = disk = None
-        if forced:
-            x = periodic_points(resolution, device=device)
-            wave = parameters["forcing"] * torch.sin(_TURN * (x[:, None] + x)).to(dtype)
-            force = torch.stack([wave, -wave])
-        if tracer:
-            disk = _disk(resolution, device).to(dtype).expand(len(velocity), 1, -1, -1)
-        frames = solve_incompressible(
-            velocity, times, tracer=disk, forcing=force, damping=damping, cfl=parameters["cfl"]
-        )
-        if forced:
-            frames = torch.cat([frames, wave.expand(*frames.shape[:2], 1, -1, -1)], dim=2)
-        return frames
 
-    return solve
+_SCHEME = {"damping": 0.05, "viscosity": 0.0, "cfl": 0.5}
 
 
 def _family(
@@ -193,50 +191,24 @@ def _family(
         equation="du/dt + div(u u) + grad p = D u, div u = 0; dc/dt + div(c u) = D c (tracer c)",
         source="Herde et al. 2024, arXiv 2405.19101, appendix on incompressible flows",
         channels=channels,
-        units=dict.fromkeys(channels, "1"),
         snapshots=21,
         horizon=1.0,
         draw=draw,
-        solve=_solver(start, tracer=tracer, warm_up=warm_up),
-        parameters={"damping": 0.05, "viscosity": 0.0, "cfl": 0.5, **parameters},
+        solve=partial(_solve, start=start, tracer=tracer, warm_up=warm_up),
+        parameters={**_SCHEME, **parameters},
         published=Published(file=file, variables={"velocity": channels}, axes=axes),
     )
 
 
-_KOLMOGOROV = Family(
-    name="fns_kf",
-    title="Piecewise constant vorticity under a constant Kolmogorov forcing",
-    equation="du/dt + div(u u) + grad p = D u + (f, -f), f = 0.1 sin(2 pi (x + y)), div u = 0",
-    source="Herde et al. 2024, arXiv 2405.19101; the direction of the forcing is our choice",
-    channels=("velocity_x", "velocity_y", "forcing"),
-    units={"velocity_x": "1", "velocity_y": "1", "forcing": "1"},
-    snapshots=21,
-    horizon=1.0,
-    draw=_draw_pwc,
-    solve=_solver(_pwc, tracer=False, forced=True),
-    constants=("forcing",),
-    parameters={"damping": 0.05, "viscosity": 0.0, "cfl": 0.5, "amplitude": 10.0, "forcing": 0.1},
-    published=Published(file="FNS-KF.nc", variables={"solution": ("velocity_x", "velocity_y")}),
-)
-
 FAMILIES: tuple[Family, ...] = (
     _family("ns_sines", "Sums of sine waves", draw=_draw_sines, start=_sines, file="NS-Sines.nc"),
     _family("ns_gauss", "A hundred Gaussian vortices", draw=_draw_gauss, start=_gauss, file="NS-Gauss.nc"),
-    _family(
-        "ns_pwc",
-        "Piecewise constant vorticity on a 10 x 10 grid",
-        draw=_draw_pwc,
-        start=_pwc,
-        file="NS-PwC.nc",
-        amplitude=10.0,
-    ),
-    _family(
-        "ns_tracer_pwc",
-        "Piecewise constant vorticity; the tracer is the field of interest",
-        draw=_draw_pwc,
-        start=_pwc,
-        file="NS-PwC.nc",
-        amplitude=10.0,
+    *(
+        _family(name, title, draw=_draw_pwc, start=_pwc, file="NS-PwC.nc", amplitude=10.0)
+        for name, title in (
+            ("ns_pwc", "Piecewise constant vorticity on a 10 x 10 grid"),
+            ("ns_tracer_pwc", "Piecewise constant vorticity; the tracer is the field of interest"),
+        )
     ),
     _family(
         "ns_sl", "Double shear layer", draw=_draw_sl, start=_sl, file="NS-SL.nc", tracer=False, axes="tyx"
@@ -253,5 +225,18 @@ FAMILIES: tuple[Family, ...] = (
         hurst=0.5,
         before=0.5,
     ),
-    _KOLMOGOROV,
+    Family(
+        name="fns_kf",
+        title="Piecewise constant vorticity under a constant Kolmogorov forcing",
+        equation="du/dt + div(u u) + grad p = D u + (f, -f), f = 0.1 sin(2 pi (x + y)), div u = 0",
+        source="Herde et al. 2024, arXiv 2405.19101; the direction of the forcing is our choice",
+        channels=("velocity_x", "velocity_y", "forcing"),
+        snapshots=21,
+        horizon=1.0,
+        draw=_draw_pwc,
+        solve=partial(_solve, start=_pwc, forced=True),
+        constants=("forcing",),
+        parameters={**_SCHEME, "amplitude": 10.0, "forcing": 0.1},
+        published=Published(file="FNS-KF.nc", variables={"solution": ("velocity_x", "velocity_y")}),
+    ),
 )

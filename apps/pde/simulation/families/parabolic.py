@@ -1,33 +1,40 @@
-"""Heat, advection with and without diffusion, and the Allen-Cahn equation.
+"""Heat, advection with and without diffusion, the Allen-Cahn and Burgers' equation.
 
 Allen-Cahn follows the ACE set of PDEgym (Herde et al. 2024, arXiv 2405.19101). Two printed numbers do not
 give the published standard deviation of 0.65 over all snapshots. The coefficient may mean e = 220 or
 e^2 = 220: with the second nothing happens in the published time. The printed factor K^-2 of the initial state
-gives 0.38, K^-1 gives 0.64. So e = 220 and K^-1 are the defaults. The other families are our own.
+gives 0.38, K^-1 gives 0.64. So e = 220 and K^-1 are the defaults.
+
+Burgers is as in the data of the Fourier neural operator. The published covariance is `625 (-lap + 25)^-2`;
+the data that go with the operator's library have the spectrum of `625^2 (-lap + 25)^-4`, the default here.
+The other families are our own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Family, Published
-from apps.pde.simulation.families.random_fields import integer, nodes, periodic_points, uniform
-from apps.pde.simulation.solvers.advection import solve_advection
-from apps.pde.simulation.solvers.allen_cahn import solve_allen_cahn
-from apps.pde.simulation.solvers.heat import solve_heat
-from apps.pde.simulation.solvers.incompressible import Damping
-from apps.pde.simulation.solvers.spectral import velocity_from_vorticity
+from apps.pde.simulation.families.family import (
+    Family,
+    Numbers,
+    Problem,
+    Published,
+    integer,
+    periodic_points,
+    uniform,
+)
+from apps.pde.simulation.solvers import burgers
+from apps.pde.simulation.solvers.fourier import velocity_from_vorticity
+from apps.pde.simulation.solvers.incompressible import Damping, solve_advection
+from apps.pde.simulation.solvers.sine_series import solve_allen_cahn, solve_heat
 
 __all__ = ["FAMILIES"]
 
-Numbers = Mapping[str, Tensor]
-Settings = Mapping[str, float]
-
 _MODES = 8
+_BURGERS_MODES = 32
 
 
 def _draw_series(generator: torch.Generator) -> Tensor:
@@ -53,24 +60,16 @@ def _series(coefficient: Tensor, n: int, *, power: float, top: int = _MODES) -> 
     return torch.einsum("bpqij,pix,qjy->bxy", coefficient * weight, basis, basis) / variance.sqrt()
 
 
-def _draw_heat(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_heat(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {"temperature": _draw_series(generator)}
 
 
-def _solve_heat(
-    drawn: Numbers,
-    *,
-    resolution: int,
-    times: Tensor,
-    parameters: Settings,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    initial = _series(drawn["temperature"], resolution, power=2.0).to(dtype)
-    return solve_heat(initial, times, diffusivity=parameters["diffusivity"])[:, :, None]
+def _solve_heat(problem: Problem) -> Tensor:
+    initial = _series(problem.drawn["temperature"], problem.resolution, power=2.0).to(problem.dtype)
+    return solve_heat(initial, problem.times, diffusivity=problem.parameters["diffusivity"])[:, :, None]
 
 
-def _draw_advection(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_advection(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         "concentration": _draw_series(generator),
         "vorticity": _draw_series(generator),
@@ -78,32 +77,25 @@ def _draw_advection(generator: torch.Generator, parameters: Settings) -> dict[st
     }
 
 
-def _solve_advection(
-    drawn: Numbers,
-    *,
-    resolution: int,
-    times: Tensor,
-    parameters: Settings,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    initial = _series(drawn["concentration"], resolution, power=2.0).to(dtype)
-    eddies = velocity_from_vorticity(_series(drawn["vorticity"], resolution, power=1.0, top=3))
+def _solve_advection(problem: Problem) -> Tensor:
+    drawn, parameters = problem.drawn, problem.parameters
+    initial = _series(drawn["concentration"], problem.resolution, power=2.0).to(problem.dtype)
+    eddies = velocity_from_vorticity(_series(drawn["vorticity"], problem.resolution, power=1.0, top=3))
     drift = parameters["drift"] * drawn["drift"]
-    velocity = (2 * math.pi * parameters["eddies"] * eddies + drift[:, :, None, None]).to(dtype)
+    velocity = (2 * math.pi * parameters["eddies"] * eddies + drift[:, :, None, None]).to(problem.dtype)
     frames = solve_advection(
         initial,
-        times,
+        problem.times,
         velocity=velocity,
         diffusivity=parameters["diffusivity"],
         damping=Damping(strength=parameters["damping"]),
         cfl=parameters["cfl"],
     )
-    carrier = velocity[:, None].expand(-1, len(times), -1, -1, -1)
+    carrier = velocity[:, None].expand(-1, len(problem.times), -1, -1, -1)
     return torch.cat([frames[:, :, None], carrier], dim=2)
 
 
-def _draw_phase(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_phase(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         "modes": integer(generator, 16, 32),
         "power": uniform(generator, low=0.7, high=1.0),
@@ -111,30 +103,43 @@ def _draw_phase(generator: torch.Generator, parameters: Settings) -> dict[str, T
     }
 
 
-def _solve_phase(
-    drawn: Numbers,
-    *,
-    resolution: int,
-    times: Tensor,
-    parameters: Settings,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
+def _solve_phase(problem: Problem) -> Tensor:
+    drawn, parameters = problem.drawn, problem.parameters
     # A front is 0.01 wide: on fewer cells its phases overshoot.
-    finer = max(1, math.ceil(parameters["cells"] / (resolution - 1)))
-    mode = torch.arange(1, 33, dtype=torch.float64, device=device)
+    finer = max(1, math.ceil(parameters["cells"] / (problem.resolution - 1)))
+    mode = torch.arange(1, 33, dtype=torch.float64, device=problem.device)
     count, power = drawn["modes"][:, None, None], drawn["power"][:, None, None]
     weight = (mode[:, None] ** 2 + mode**2) ** -power / count ** parameters["decay"]
     weight = weight * ((mode[:, None] <= count) & (mode <= count))
-    sines = torch.sin(math.pi * mode[:, None] * nodes(finer * (resolution - 1) + 1, device=device))
+    sines = torch.sin(math.pi * mode[:, None] * problem.refined_nodes(finer))
     initial = torch.einsum("bij,ix,jy->bxy", weight * drawn["amplitude"], sines, sines)
     for edge in (0, -1):
         initial[:, edge] = 0
         initial[:, :, edge] = 0
     frames = solve_allen_cahn(
-        initial.to(dtype), times, rate=parameters["epsilon"] ** 2, longest=parameters["step"]
+        initial.to(problem.dtype), problem.times, rate=parameters["epsilon"] ** 2, longest=parameters["step"]
     )
     return frames[:, :, None, ::finer, ::finer]
+
+
+def _draw_burgers(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
+    return {"waves": torch.randn(2, _BURGERS_MODES, generator=generator, dtype=torch.float64)}
+
+
+def _solve_burgers(problem: Problem) -> Tensor:
+    """Start from a Gaussian random field of covariance `scale^2 (-lap + tau^2)^-decay` without its mean."""
+    parameters = problem.parameters
+    finer = -(-int(parameters["points"]) // problem.resolution)
+    x = periodic_points(problem.resolution * finer, device=problem.device)
+    wave = 2 * math.pi * torch.arange(1, _BURGERS_MODES + 1, dtype=torch.float64, device=problem.device)
+    size = parameters["scale"] * 2**0.5 * (wave**2 + parameters["tau"] ** 2) ** (-parameters["decay"] / 2)
+    cosine, sine = problem.drawn["waves"].unbind(1)
+    phase = wave[:, None] * x
+    first = (size * cosine) @ phase.cos() + (size * sine) @ phase.sin()
+    velocity = burgers.viscous(
+        first.to(problem.dtype), times=problem.times, viscosity=parameters["viscosity"]
+    )
+    return velocity[:, :, None, ::finer]
 
 
 _ADVECTED = ("concentration", "velocity_x", "velocity_y")
@@ -147,7 +152,6 @@ def _advection(name: str, title: str, equation: str, *, diffusivity: float) -> F
         equation=equation,
         source="ours: random Fourier series in |n| <= 8 (concentration) and |n| <= 3 (stream function)",
         channels=_ADVECTED,
-        units=dict.fromkeys(_ADVECTED, "1"),
         snapshots=21,
         horizon=1.0,
         draw=_draw_advection,
@@ -164,7 +168,6 @@ FAMILIES: tuple[Family, ...] = (
         equation="u_t = kappa lap u",
         source="ours: a random Fourier series with amplitudes |n|^-2 up to mode 8",
         channels=("temperature",),
-        units={"temperature": "1"},
         snapshots=21,
         horizon=1.0,
         draw=_draw_heat,
@@ -189,7 +192,6 @@ FAMILIES: tuple[Family, ...] = (
         equation="u_t = lap u - epsilon^2 u (u^2 - 1), u = 0 on the boundary",
         source="Herde et al. 2024, arXiv 2405.19101, appendix on the Allen-Cahn equation",
         channels=("phase",),
-        units={"phase": "1"},
         snapshots=20,
         horizon=2e-4,
         periodic=False,
@@ -198,5 +200,19 @@ FAMILIES: tuple[Family, ...] = (
         solve=_solve_phase,
         parameters={"epsilon": 220.0, "decay": 1.0, "cells": 250.0, "step": 0.25},
         published=Published(file="ACE.nc", variables={"solution": ("phase",)}),
+    ),
+    Family(
+        name="burgers",
+        title="Viscous Burgers equation from a Gaussian random field",
+        equation="u_t + u u_x = nu u_xx on [0, 1), periodic",
+        source="Li et al. 2021 (Fourier neural operator, arXiv 2010.08895), section 5.1 and appendix A.3",
+        channels=("velocity",),
+        snapshots=17,
+        horizon=1.0,
+        space=1,
+        parameters={"viscosity": 0.01, "scale": 625.0, "tau": 5.0, "decay": 4.0, "points": 256.0},
+        draw=_draw_burgers,
+        solve=_solve_burgers,
+        resolution=128,
     ),
 )

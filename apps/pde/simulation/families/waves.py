@@ -8,20 +8,28 @@ so that much of it is still inside at the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Draw, Family, Published
-from apps.pde.simulation.families.random_fields import centred_images, integer, nodes, uniform
+from apps.pde.simulation.families.family import (
+    Draw,
+    Drawn,
+    Family,
+    Numbers,
+    Problem,
+    Published,
+    centred_images,
+    integer,
+    uniform,
+)
 from apps.pde.simulation.solvers.wave import solve_wave
 
 __all__ = ["FAMILIES"]
 
-Numbers = Mapping[str, Tensor]
-Settings = Mapping[str, float]
-Medium = Callable[[Numbers, Tensor], Tensor]
+Medium = Callable[[Drawn, Tensor], Tensor]
 
 
 def _draw_pulses(generator: torch.Generator) -> dict[str, Tensor]:
@@ -33,14 +41,14 @@ def _draw_pulses(generator: torch.Generator) -> dict[str, Tensor]:
     }
 
 
-def _pulses(drawn: Numbers, x: Tensor) -> Tensor:
+def _pulses(drawn: Drawn, x: Tensor) -> Tensor:
     along, across = (
         centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
     )
     return torch.einsum("bk,bkx,bky->bxy", drawn["present"], along, across)
 
 
-def _draw_gauss(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_gauss(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         **_draw_pulses(generator),
         "base": uniform(generator, low=1500, high=2500),
@@ -50,7 +58,7 @@ def _draw_gauss(generator: torch.Generator, parameters: Settings) -> dict[str, T
     }
 
 
-def _gauss(drawn: Numbers, x: Tensor) -> Tensor:
+def _gauss(drawn: Drawn, x: Tensor) -> Tensor:
     anchors = torch.tensor(
         [[0.25, 0.25, 0.75, 0.75], [0.25, 0.75, 0.25, 0.75]], dtype=x.dtype, device=x.device
     )
@@ -60,7 +68,7 @@ def _gauss(drawn: Numbers, x: Tensor) -> Tensor:
     return drawn["base"][:, None, None] + lenses
 
 
-def _draw_layer(generator: torch.Generator, parameters: Settings) -> dict[str, Tensor]:
+def _draw_layer(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         **_draw_pulses(generator),
         "layers": integer(generator, 3, 6),
@@ -71,7 +79,7 @@ def _draw_layer(generator: torch.Generator, parameters: Settings) -> dict[str, T
     }
 
 
-def _layer(drawn: Numbers, x: Tensor) -> Tensor:
+def _layer(drawn: Drawn, x: Tensor) -> Tensor:
     count = drawn["layers"][:, None]
     index = torch.arange(1, 6, dtype=x.dtype, device=x.device)
     middle = (index + 0.25 * drawn["jitter"]) / count
@@ -83,30 +91,20 @@ def _layer(drawn: Numbers, x: Tensor) -> Tensor:
     return torch.gather(drawn["speed"], 1, below.flatten(1)).reshape(below.shape)
 
 
-def _solver(medium: Medium) -> Callable[..., Tensor]:
-    def solve(
-        drawn: Numbers,
-        *,
-        resolution: int,
-        times: Tensor,
-        parameters: Settings,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Tensor:
-        finer = max(1, round(parameters["refine"]))
-        x = nodes(finer * (resolution - 1) + 1, device=device)
-        speed = medium(drawn, x).to(dtype)
-        frames = solve_wave(
-            _pulses(drawn, x).to(dtype),
-            times,
-            speed=speed,
-            curvature=parameters["curvature"],
-            cfl=parameters["cfl"],
-        )
-        both = torch.stack([frames, speed[:, None].expand_as(frames)], dim=2)
-        return both[..., ::finer, ::finer]
-
-    return solve
+def _solve(problem: Problem, *, medium: Medium) -> Tensor:
+    parameters = problem.parameters
+    finer = max(1, round(parameters["refine"]))
+    x = problem.refined_nodes(finer)
+    speed = medium(problem.drawn, x).to(problem.dtype)
+    frames = solve_wave(
+        _pulses(problem.drawn, x).to(problem.dtype),
+        problem.times,
+        speed=speed,
+        curvature=parameters["curvature"],
+        cfl=parameters["cfl"],
+    )
+    both = torch.stack([frames, speed[:, None].expand_as(frames)], dim=2)
+    return both[..., ::finer, ::finer]
 
 
 def _family(
@@ -118,13 +116,13 @@ def _family(
         equation="u_tt = c^2 lap u, u_t = 0 at t = 0, outgoing waves leave through the boundary",
         source="Herde et al. 2024, arXiv 2405.19101, appendix on the wave equation; times are our choice",
         channels=("displacement", "speed"),
-        units={"displacement": "1", "speed": "m s-1"},
+        units={"speed": "m s-1"},
         snapshots=snapshots,
         horizon=horizon,
         periodic=False,
         points="both",
         draw=draw,
-        solve=_solver(medium),
+        solve=partial(_solve, medium=medium),
         constants=("speed",),
         parameters={"refine": 2.0, "cfl": 0.6, "curvature": 2.0},
         published=Published(

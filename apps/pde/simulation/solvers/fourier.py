@@ -1,4 +1,5 @@
-"""Fourier series of real periodic fields on the unit square: wavenumbers, padded products, vector calculus.
+"""Fourier series of real periodic fields on the unit square: wavenumbers, padded products, vector calculus,
+and steps in time.
 
 Fields are `(..., N, N)` with x before y; their modes `(..., N, N // 2)` hold n_x in FFT order and
 n_y = 0 ... N/2 - 1. The Nyquist modes have no odd derivative and are left out. Coefficients are
@@ -8,11 +9,13 @@ amplitudes (the forward transform carries 1/N^2).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "advance",
     "divergence",
     "from_modes",
     "from_padded",
@@ -23,6 +26,9 @@ __all__ = [
     "vorticity",
     "wavenumbers",
 ]
+
+
+Change = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
 
 
 def wavenumbers(n: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -103,6 +109,47 @@ def velocity_from_vorticity(field: Tensor) -> Tensor:
     kx, ky = _angular(field)
     stream = to_modes(field) * _inverse_square(kx, ky)
     return from_modes(1j * torch.stack([ky * stream, -kx * stream], dim=-3))
+
+
+def advance(state: Tensor, span: float, change: Change, *, companions: Sequence[Tensor] = ()) -> Tensor:
+    """Return the state after `span` by the third-order SSP Runge-Kutta method of Shu and Osher (1988).
+
+    Every step of a sample is the rest of its span divided by the smallest number of steps that are short
+    enough at the moment, so that no sample depends on its batch. Those that arrive leave the working batch.
+
+    Args:
+        state: `(B, ...)`, real or complex.
+        span: Length of time, positive.
+        change: `(state, companions)` to the time derivative and each sample's longest stable step `(B,)`.
+        companions: Tensors `(B, ...)` that `change` needs and that do not change.
+
+    Raises:
+        FloatingPointError: If a sample leaves the range of finite numbers.
+    """
+    result = torch.empty_like(state)
+    rows = torch.arange(len(state), device=state.device)
+    left = torch.full((len(state),), span, dtype=torch.float64, device=state.device)
+    shape = (-1,) + (1,) * (state.ndim - 1)
+    while len(rows):
+        rate, longest = change(state, companions)
+        steps = torch.ceil(left / longest.double()).clamp(min=1)
+        if not bool(torch.isfinite(steps).all()):
+            raise FloatingPointError(
+                "a solution grew beyond the range of numbers: take a smaller Courant number"
+            )
+        length = left / steps
+        step = length.to(longest.dtype).reshape(shape)
+        first = state + step * rate
+        second = 0.75 * state + 0.25 * (first + step * change(first, companions)[0])
+        state = state / 3 + (2 / 3) * (second + step * change(second, companions)[0])
+        left = left - length
+        going = steps > 1
+        if bool(going.all()):
+            continue
+        result[rows[~going]] = state[~going]
+        state, rows, left = state[going], rows[going], left[going]
+        companions = [one[going] for one in companions]
+    return result
 
 
 def _angular(field: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,75 +1,60 @@
-"""Families of the compressible Euler equations: Riemann problems, shear layers, vortices and blasts.
+"""Families solved by finite volumes: a gas (Riemann problems, shear layers, vortices, blasts, a ball under
+its own gravity) and shallow water.
 
-Initial distributions of Herde et al. 2024 (Poseidon, arXiv 2405.19101, appendix B). Numbers that the paper
-does not give are parameters. Every state is drawn as a few numbers and evaluated on a grid `oversample` times
-finer than the output, on which the equations are solved; frames are block means of the conserved variables.
+Initial distributions of the gas: Herde et al. 2024 (Poseidon, arXiv 2405.19101, appendix B). Numbers that
+the paper does not give are parameters. Every state is drawn as a few numbers and evaluated on a grid
+`oversample` times finer than the output, on which the equations are solved; frames are block means of the
+conserved variables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from math import pi
 
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Family, Published
-from apps.pde.simulation.families.random_fields import uniform
-from apps.pde.simulation.solvers import euler
-from apps.pde.simulation.solvers.finite_volume import centres
+from apps.pde.simulation.families.family import Draw, Drawn, Family, Numbers, Problem, Published, uniform
+from apps.pde.simulation.solvers import euler, shallow_water
+from apps.pde.simulation.solvers.finite_volume import block_mean, centres
 
 __all__ = ["FAMILIES"]
 
 CHANNELS = ("density", "velocity_x", "velocity_y", "pressure")
-UNITS = {
-    "density": "1",
-    "velocity_x": "1",
-    "velocity_y": "1",
-    "pressure": "1",
-    "tracer": "1",
-    "potential": "1",
-}
 EQUATION = (
     "rho_t + div(rho v) = 0, (rho v)_t + div(rho v v + p I) = 0, E_t + div((E + p) v) = 0, "
     "E = rho |v|^2 / 2 + p / (gamma - 1)"
 )
 GAS = {"gamma": 1.4, "cfl": 0.4, "oversample": 2.0}
 
-Drawn = dict[str, Tensor]
-Parameters = Mapping[str, float]
-State = Callable[[Drawn, Tensor, Tensor, Parameters], Tensor]
+State = Callable[[Drawn, Tensor, Tensor, Numbers], Tensor]
 
 
-def _solve(
-    drawn: Drawn,
-    *,
-    resolution: int,
-    times: Tensor,
-    parameters: Parameters,
-    dtype: torch.dtype,
-    device: torch.device,
-    state: State,
-    extent: tuple[float, float] = (0.0, 1.0),
-) -> Tensor:
+def _solve(problem: Problem, *, state: State) -> Tensor:
     """Evaluate `state` at the cells' centres of the fine grid and solve from there."""
-    average = int(parameters["oversample"])
-    x = centres(resolution * average, extent).to(device)
-    first = state(drawn, x[:, None], x[None, :], parameters)
+    average, x = _fine_centres(problem, (0.0, 1.0))
+    first = state(problem.drawn, x[:, None], x[None, :], problem.parameters)
     return euler.solve(
-        first.to(dtype),
-        times=times,
-        extent=extent,
-        gamma=parameters["gamma"],
-        cfl=parameters["cfl"],
+        first.to(problem.dtype),
+        times=problem.times,
+        gamma=problem.parameters["gamma"],
+        cfl=problem.parameters["cfl"],
         average=average,
     )
+
+
+def _fine_centres(problem: Problem, extent: tuple[float, float]) -> tuple[int, Tensor]:
+    """Return how many cells of the fine grid make one of the output along an axis, and their centres."""
+    average = int(problem.parameters["oversample"])
+    return average, centres(problem.resolution * average, extent).to(problem.device)
 
 
 # Riemann problems: constant states on cells of the square, with straight or bent edges
 
 
-def _draw_states(generator: torch.Generator, parameters: Parameters, *, cells: int) -> Drawn:
+def _draw_states(generator: torch.Generator, parameters: Numbers, *, cells: int) -> dict[str, Tensor]:
     speed = parameters["speed"]
     low, high = parameters["pressure_low"], parameters["pressure_high"]
     return {
@@ -82,7 +67,7 @@ def _draw_states(generator: torch.Generator, parameters: Parameters, *, cells: i
     }
 
 
-def _draw_bent(generator: torch.Generator, parameters: Parameters) -> Drawn:
+def _draw_bent(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     cells, bend = int(parameters["cells"]), parameters["bend"]
     return {
         **_draw_states(generator, parameters, cells=cells),
@@ -91,12 +76,12 @@ def _draw_bent(generator: torch.Generator, parameters: Parameters) -> Drawn:
     }
 
 
-def _quadrants(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
+def _quadrants(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
     column, row = (2 * x).long().clamp(0, 1), (2 * y).long().clamp(0, 1)
     return torch.stack([drawn[name][:, column, row] for name in CHANNELS], 1)
 
 
-def _bent(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
+def _bent(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
     """States on `cells x cells` cells whose edges are displaced by sums of waves.
 
     The printed formula has `j y` without the factor `2 pi`, which would break at the periodic edge; it is
@@ -120,7 +105,7 @@ def _bent(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
 # Shear layers and vortices
 
 
-def _draw_shear(generator: torch.Generator, parameters: Parameters) -> Drawn:
+def _draw_shear(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     modes = int(parameters["modes"])
     return {
         "amplitude": uniform(generator, 2, modes),
@@ -128,7 +113,7 @@ def _draw_shear(generator: torch.Generator, parameters: Parameters) -> Drawn:
     }
 
 
-def _shear(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
+def _shear(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
     number = torch.arange(1, int(parameters["modes"]) + 1, dtype=x.dtype, device=x.device)
     amplitude = drawn["amplitude"] / drawn["amplitude"].sum(-1, keepdim=True)
     waves = torch.cos(2 * pi * number * (x.unsqueeze(-1) + drawn["phase"][:, :, None, None]))
@@ -140,7 +125,7 @@ def _shear(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor
     return torch.stack([density, flow, torch.zeros_like(flow), pressure], 1)
 
 
-def _draw_vortices(generator: torch.Generator, parameters: Parameters) -> Drawn:
+def _draw_vortices(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     count = int(parameters["vortices"])
     return {
         "strength": uniform(generator, count, low=-1.0),
@@ -149,7 +134,7 @@ def _draw_vortices(generator: torch.Generator, parameters: Parameters) -> Drawn:
     }
 
 
-def _vortices(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
+def _vortices(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
     """Velocity of Gaussian vortices; their Fourier series is known, so no grid enters."""
     cells = x.shape[0]
     mode = torch.fft.fftfreq(cells, 1 / cells, dtype=x.dtype, device=x.device)
@@ -175,12 +160,12 @@ def _vortices(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Ten
 # A blast inside a heavy bubble
 
 
-def _draw_bubble(generator: torch.Generator, parameters: Parameters) -> Drawn:
+def _draw_bubble(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     modes = int(parameters["modes"])
     return {"amplitude": uniform(generator, modes), "phase": uniform(generator, modes)}
 
 
-def _bubble(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tensor:
+def _bubble(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
     """A blast in the middle of a heavy bubble whose radius is a sum of waves around the polar angle."""
     dx, dy = x - 0.5, y - 0.5
     radius, turn = torch.hypot(dx, dy), torch.atan2(dy, dx) / (2 * pi)
@@ -194,13 +179,89 @@ def _bubble(drawn: Drawn, x: Tensor, y: Tensor, parameters: Parameters) -> Tenso
     return torch.stack([1.0 + heavy, still, still, pressure, heavy], 1)
 
 
+# A ball of gas: a heavy shell on a light core under radial gravity
+
+_BALL_EXTENT = (-0.5, 0.5)
+_BALL_CHANNELS = (*CHANNELS, "tracer", "potential")
+
+
+def _draw_ball(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
+    return {
+        "bend": uniform(generator, low=-1.0),
+        "phase": uniform(generator, low=-pi, high=pi),
+        "density": uniform(generator, low=-1.0),
+        "pressure": uniform(generator, low=-1.0),
+        "contrast": uniform(generator, low=-1.0),
+    }
+
+
+def _solve_ball(problem: Problem) -> Tensor:
+    """Solve around the equilibrium of the core's gas, which the scheme keeps to rounding."""
+    parameters, dtype = problem.parameters, problem.dtype
+    average, axis = _fine_centres(problem, _BALL_EXTENT)
+    x, y = axis[:, None], axis[None, :]
+    value = {name: number.view(-1, 1, 1) for name, number in problem.drawn.items()}
+    density, pressure = 1 + 0.2 * value["density"], 1 + 0.2 * value["pressure"]
+    contrast = parameters["contrast"] * (1 + 0.2 * value["contrast"])
+    stiffness = pressure / density**2
+    # G = 1; torch.sinc(z) is sin(pi z) / (pi z).
+    inverse = (2 * pi / stiffness).sqrt()
+    core = density * torch.sinc(inverse * torch.hypot(x, y) / pi)
+    potential = -2 * stiffness * core
+    balanced = stiffness * core**2
+    edge = 0.25 * (1 + parameters["bend"] * value["bend"] * torch.cos(torch.atan2(y, x) + value["phase"]))
+    shell = torch.hypot(x, y) > edge
+    start = core * torch.where(shell, (1 + contrast) / (1 - contrast), torch.ones_like(contrast))
+    still = torch.zeros_like(core)
+    tracer = shell.to(core)
+    frames = euler.solve(
+        torch.stack([start, still, still, balanced, tracer], 1).to(dtype),
+        times=problem.times,
+        extent=_BALL_EXTENT,
+        boundary="reflecting",
+        gamma=parameters["gamma"],
+        cfl=parameters["cfl"],
+        average=average,
+        potential=potential.to(dtype),
+        balance=torch.stack([core, still, still, balanced, tracer], 1).to(dtype),
+    )
+    fixed = block_mean(potential, average, 2).to(dtype)[:, None, None]
+    return torch.cat([frames, fixed.expand(-1, frames.shape[1], -1, -1, -1)], 2)
+
+
+# Shallow water: a round dam that breaks
+
+_DAM_EXTENT = (-2.5, 2.5)
+
+
+def _draw_dam(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
+    return {"radius": uniform(generator, low=parameters["radius_low"], high=parameters["radius_high"])}
+
+
+def _solve_dam(problem: Problem) -> Tensor:
+    parameters = problem.parameters
+    average, axis = _fine_centres(problem, _DAM_EXTENT)
+    inside = torch.hypot(axis[:, None], axis[None, :]) <= problem.drawn["radius"].view(-1, 1, 1)
+    depth = 1 + (parameters["depth"] - 1) * inside.double()
+    still = torch.zeros_like(depth)
+    return shallow_water.solve(
+        torch.stack([depth, still, still], 1).to(problem.dtype),
+        times=problem.times,
+        extent=_DAM_EXTENT,
+        boundary="outflow",
+        gravity=parameters["gravity"],
+        cfl=parameters["cfl"],
+        average=average,
+    )
+
+
 def _compressible(
     name: str,
     title: str,
     *,
-    draw: Callable[[torch.Generator, Parameters], Drawn],
+    draw: Draw,
     state: State,
-    parameters: Parameters,
+    parameters: Numbers,
     published: Published,
     channels: tuple[str, ...] = CHANNELS,
     horizon: float = 1.0,
@@ -211,7 +272,6 @@ def _compressible(
         equation=EQUATION,
         source="Herde et al. 2024, arXiv 2405.19101, appendix B",
         channels=channels,
-        units=dict.fromkeys(channels, "1"),
         snapshots=21,
         horizon=horizon,
         points="centre",
@@ -299,5 +359,47 @@ FAMILIES: tuple[Family, ...] = (
         channels=(*CHANNELS, "tracer"),
         horizon=2.0,
         published=Published(file="CE-RM.nc", variables={"solution": (*CHANNELS, "tracer")}),
+    ),
+    Family(
+        name="gce_rt",
+        title="Rayleigh-Taylor instability of a gas ball",
+        equation=(
+            "rho_t + div(rho v) = 0, (rho v)_t + div(rho v v + p I) = -rho grad phi, "
+            "E_t + div((E + p) v) = -rho v . grad phi, E = rho |v|^2 / 2 + p / (gamma - 1)"
+        ),
+        source="Herde et al. 2024, arXiv 2405.19101, appendix B",
+        channels=_BALL_CHANNELS,
+        snapshots=11,
+        horizon=5.0,
+        extent=_BALL_EXTENT,
+        periodic=False,
+        points="centre",
+        constants=("potential",),
+        parameters={"gamma": 2.0, "cfl": 0.4, "oversample": 2.0, "contrast": 0.05, "bend": 0.05},
+        draw=_draw_ball,
+        solve=_solve_ball,
+        published=Published(file="GCE-RT.nc", variables={"solution": _BALL_CHANNELS}),
+    ),
+    Family(
+        name="swe_dam_break",
+        title="A round dam breaks",
+        equation="h_t + div(h v) = 0, (h v)_t + div(h v v + g h^2 / 2 I) = 0",
+        source="Takamoto et al. 2022 (PDEBench, arXiv 2210.07182), section on the radial dam break",
+        channels=("depth", "velocity_x", "velocity_y"),
+        snapshots=101,
+        horizon=1.0,
+        extent=_DAM_EXTENT,
+        periodic=False,
+        points="centre",
+        parameters={
+            "depth": 2.0,
+            "radius_low": 0.3,
+            "radius_high": 0.7,
+            "gravity": 1.0,
+            "cfl": 0.4,
+            "oversample": 2.0,
+        },
+        draw=_draw_dam,
+        solve=_solve_dam,
     ),
 )
