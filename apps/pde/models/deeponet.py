@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.backbones.sizes import size
+from core.data.checks import at_least, one_of
 from core.errors import UserError
 
 __all__ = ["ConvDeepONet", "DeepONet", "conv_deeponet_2d", "deeponet_engine"]
@@ -63,7 +64,9 @@ class DeepONet(nn.Module):
         super().__init__()
         if outputs not in ("split", "separate"):
             raise UserError(f"network.outputs is '{outputs}'; it must be split or separate")
-        _check(activation, in_channels=in_channels, out_channels=out_channels, basis=basis, frames=frames)
+        one_of(ACTIVATIONS, room="network", activation=activation)
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "basis": basis, "frames": frames}
+        at_least(1, room="network", **counts)
         given = frames * in_channels
         if not 0 <= constants <= given:
             raise UserError(f"network.constants is {constants}; there are {given} input channels")
@@ -171,7 +174,8 @@ class ConvDeepONet(nn.Module):
         frames: int = 1,
     ) -> None:
         super().__init__()
-        _check("relu", in_channels=in_channels, out_channels=out_channels, basis=basis, frames=frames)
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "basis": basis, "frames": frames}
+        at_least(1, room="network", **counts)
         self.in_channels, self.out_channels, self.frames = in_channels, out_channels, frames
         steps: list[nn.Module] = []
         for i, (inner, outer) in enumerate(pairwise((frames * in_channels, *branch))):
@@ -214,30 +218,6 @@ class ConvDeepONet(nn.Module):
         return self(history.flatten(1, 2)).unsqueeze(1)
 
 
-def conv_deeponet_2d(basis: int = 256, **kw: Any) -> ConvDeepONet:
-    """The baseline of Multiphysics Bench: 256 products."""
-    return ConvDeepONet(basis=basis, **kw)
-
-
-def deeponet_engine(
-    resolution: tuple[int, ...] = (20,),
-    in_channels: int = 11,
-    out_channels: int = 7,
-    constants: int = 7,
-    residual: bool = True,
-    **kw: Any,
-) -> DeepONet:
-    """For windows of the diesel engine: four commands and seven initial values to seven states."""
-    return DeepONet(
-        resolution=resolution,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        constants=constants,
-        residual=residual,
-        **kw,
-    )
-
-
 def mlp(widths: Sequence[int], activation: str, *, last: bool = False) -> nn.Sequential:
     """Return linear maps of `widths` with the activation between them, and with `last` also at the end."""
     steps: list[nn.Module] = []
@@ -262,9 +242,13 @@ def _reset(network: nn.Module) -> None:
         layer.reset_parameters()  # type: ignore[operator]
 
 
-def _check(activation: str, **sizes: int) -> None:
-    if activation not in ACTIVATIONS:
-        raise UserError(f"network.activation is '{activation}'; it must be one of {', '.join(ACTIVATIONS)}")
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"network.{name} is {size}; it must be at least 1")
+conv_deeponet_2d = size(ConvDeepONet, "The baseline of Multiphysics Bench: 256 products.", basis=256)
+deeponet_engine = size(
+    DeepONet,
+    "For windows of the diesel engine: four commands and seven initial values to seven states.",
+    resolution=(20,),
+    in_channels=11,
+    out_channels=7,
+    constants=7,
+    residual=True,
+)

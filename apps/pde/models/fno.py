@@ -1,19 +1,21 @@
-"""FNO, the Fourier neural operator: network, named sizes, official names and configurations (Li et al. 2020,
-arXiv 2010.08895; layout of neuraloperator).
+"""FNO, the Fourier neural operator: named sizes, official names and configurations (Li et al. 2020, arXiv
+2010.08895; layout of neuraloperator, MIT).
+
+The network stands in `fourier/network.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from apps.pde.models.fourier import official
-from apps.pde.models.fourier.blocks import NORMS, SKIPS, Block, PointwiseMLP
-from core.errors import UserError, did_you_mean
+from apps.pde.models.fourier.network import FNO, TimedFNO
+from core.backbones.sizes import size
+from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from core.errors import UserError
 
 __all__ = [
     "FNO",
@@ -26,196 +28,72 @@ __all__ = [
     "to_official_config",
 ]
 
-KEY_MAP = official.KEY_MAP
+_DEEPEST = 64  # layers whose norms have a name in the table; official norms are numbered through
 
 
-class FNO(nn.Module):
-    """Lift every grid point's channels, apply spectral blocks, project: fields to fields on any grid.
-
-    Input frames are merged into channels. The weights act on frequencies, so that one network serves every
-    resolution of the same domain, also one it has not seen.
-
-    Args:
-        modes: Frequencies kept along each axis, negative ones included; their number is that of the axes, one
-            to three.
-        in_channels: Channels of a frame.
-        out_channels: Channels of the predicted frame.
-        width: Channels between the blocks.
-        depth: Blocks.
-        lifting_ratio: Hidden channels of the lifting over `width`; 0 makes it a single map.
-        projection_ratio: Hidden channels of the projection over `width`.
-        frames: Input frames.
-        grid: Whether the points' coordinates i / n are appended to the input, one channel an axis.
-        padding: Zeros put on both ends of each axis between lifting and projection, as a fraction of the
-            axis; one for all axes or one each. For fields that are not periodic.
-        skip: Around the spectral convolutions: `linear`, `soft-gating`, `identity` or `none`.
-        mlp_skip: Around the channel MLPs, one of the same.
-        mlp: Whether blocks have a channel MLP.
-        mlp_ratio: Its hidden channels over `width`.
-        dropout: In the channel MLPs.
-        norm: `group_norm`, `instance_norm`, `batch_norm`, `ada_in` (scale and shift from a condition), or
-            None.
-        norm_groups: Groups of `group_norm`.
-        condition_features: Numbers in the condition of `ada_in`.
-        stabiliser: Whether each convolution sees the tanh of its input.
-        preactivation: Whether activation and norm come before a block's convolution.
-        enforce_hermitian: Whether the last inverse transform sees nothing that a real field cannot have.
-        stored_modes: Frequencies the weights have where that is more than `modes`, for training that begins
-            with few.
-
-    Raises:
-        UserError: If an argument is out of its range.
-    """
-
-    timed = False
-    resolution = None
-    _extra = 0  # input channels beside those of the frames
-
-    def __init__(
-        self,
-        modes: tuple[int, ...] = (16, 16),
-        in_channels: int = 1,
-        out_channels: int = 1,
-        width: int = 24,
-        depth: int = 4,
-        lifting_ratio: float = 2,
-        projection_ratio: float = 2,
-        frames: int = 1,
-        grid: bool = True,
-        padding: float | tuple[float, ...] | None = None,
-        skip: str = "linear",
-        mlp_skip: str = "soft-gating",
-        mlp: bool = True,
-        mlp_ratio: float = 0.5,
-        dropout: float = 0.0,
-        norm: str | None = None,
-        norm_groups: int = 1,
-        condition_features: int | None = None,
-        stabiliser: bool = False,
-        preactivation: bool = False,
-        enforce_hermitian: bool = True,
-        stored_modes: tuple[int, ...] | None = None,
-    ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in locals().items()
-            if key not in ("self", "__class__")
-        }
-        _check(self.settings)
-        modes, padding = self.settings["modes"], self.settings["padding"]
-        self.frames, self.in_channels, self.out_channels = frames, in_channels, out_channels
-        self.grid = grid
-        self.padding = padding if isinstance(padding, tuple) else (padding or 0.0,) * len(modes)
-        given = frames * in_channels + self._extra + (len(modes) if grid else 0)
-        self.lifting = PointwiseMLP(given, int(lifting_ratio * width), width)
-        stack = [
-            Block(
-                width,
-                modes,
-                stored=self.settings["stored_modes"],
-                last=layer == depth - 1,
-                skip=skip,
-                mlp_skip=mlp_skip,
-                mlp=mlp,
-                mlp_ratio=mlp_ratio,
-                dropout=dropout,
-                norm=norm,
-                norm_groups=norm_groups,
-                condition_features=condition_features,
-                stabiliser=stabiliser,
-                preactivation=preactivation,
-                enforce_hermitian=enforce_hermitian,
-            )
-            for layer in range(depth)
-        ]
-        self.layers = nn.ModuleList(stack)
-        self.projection = PointwiseMLP(width, int(projection_ratio * width), out_channels)
-
-    def blocks(self) -> Iterator[nn.Module]:
-        """Yield the repeated layers in order."""
-        yield from self.layers
-
-    def reset_parameters(self) -> None:
-        """Draw every parameter anew and set the norms' statistics to where they begin."""
-        for module in self.modules():
-            if module is not self and callable(again := getattr(module, "reset_parameters", None)):
-                again()
-
-    def forward(self, fields: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map `(B, frames * in_channels, *space)` to `(B, out_channels, *space)`.
-
-        Args:
-            fields: Normalised fields; the frames' channels one frame after the other.
-            condition: `(condition_features,)` or `(B, condition_features)`, for the norm `ada_in` alone.
-
-        Raises:
-            ValueError: If the fields have other axes or channels, or the condition is missing or not looked
-                at.
-        """
-        self._check_input(fields, condition)
-        space = fields.shape[2:]
-        alike = _coordinates(space, like=fields) if self.grid else None
-        x = self.lifting(fields.flatten(2), alike=alike).unflatten(2, space)
-        pad = [round(part * n) for part, n in zip(self.padding, space, strict=True)]
-        if any(pad):
-            x = F.pad(x, [p for both in reversed(pad) for p in (both, both)])
-        for layer in self.layers:
-            x = layer(x, condition)
-        for axis, (p, n) in enumerate(zip(pad, space, strict=True), start=2):
-            x = x.narrow(axis, p, n) if p else x
-        return self.projection(x.flatten(2)).unflatten(2, space)
-
-    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map frames `(B, frames, in_channels, *space)` to the next one, `(B, 1, out_channels, *space)`.
-
-        Args:
-            history: Normalised frames.
-            time: `(B,)` lead time, which only the norm `ada_in` looks at.
-        """
-        condition = time[:, None] if self.settings["norm"] == "ada_in" and time is not None else None
-        return self(history.flatten(1, 2), condition).unsqueeze(1)
-
-    def _check_input(self, fields: Tensor, condition: Tensor | None) -> None:
-        axes, channels = len(self.settings["modes"]), self.frames * self.in_channels + self._extra
-        if fields.ndim != axes + 2 or fields.shape[1] != channels:
-            raise ValueError(
-                f"fields are {tuple(fields.shape)}; this {type(self).__name__} takes (batch, {channels} "
-                f"channels, {axes} space axes)"
-            )
-        if (condition is not None) != (self.settings["norm"] == "ada_in"):
-            raise ValueError(
-                f"norm is {self.settings['norm']} and the condition is "
-                f"{'missing' if condition is None else 'given'}; ada_in needs one and nothing else takes one"
-            )
+def _from_complex(weight: Tensor) -> Tensor:
+    # I O M1 … Mn complex -> M1 … Mn I O 2
+    pairs = torch.view_as_real(weight.resolve_conj())
+    return pairs.movedim((0, 1), (-3, -2)).contiguous()
 
 
-class TimedFNO(FNO):
-    """An `FNO` that is told the lead time through one more input channel, constant over the grid.
+def _to_complex(weight: Tensor) -> Tensor:
+    # M1 … Mn I O 2 -> I O M1 … Mn complex; halves have no complex numbers here
+    exact = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
+    return torch.view_as_complex(exact.movedim((-3, -2), (0, 1)).contiguous())
 
-    Args as those of `FNO`; `in_channels` counts the fields of a frame alone.
-    """
 
-    timed = True
-    _extra = 1
+_NORMS = tuple(
+    Rename(f"fno_blocks.norm.{2 * layer + which}.{{rest*}}", f"layers.{layer}.norms.{which}.{{rest*}}")
+    for layer in range(_DEEPEST)
+    for which in (0, 1)
+)
 
-    def forward(self, fields: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map `(B, frames * in_channels, *space)` and lead times `(B,)` to `(B, out_channels, *space)`."""
-        constant = time.to(fields.dtype).view(-1, *[1] * (fields.ndim - 1))
-        constant = constant.expand(-1, 1, *fields.shape[2:])
-        return super().forward(torch.cat([fields, constant], dim=1), condition)
+KEY_MAP = KeyMap(
+    renames=(
+        Rename("fno_blocks.convs.{i}.weight.tensor", "layers.{i}.spectral.weight"),
+        Rename("fno_blocks.convs.{i}.bias", "layers.{i}.spectral.bias"),
+        Rename("fno_blocks.fno_skips.{i}.conv.weight", "layers.{i}.skip.linear.weight"),
+        Rename("fno_blocks.fno_skips.{i}.weight", "layers.{i}.skip.gate.weight"),
+        Rename("fno_blocks.channel_mlp_skips.{i}.conv.weight", "layers.{i}.mlp_skip.linear.weight"),
+        Rename("fno_blocks.channel_mlp_skips.{i}.weight", "layers.{i}.mlp_skip.gate.weight"),
+        Rename("fno_blocks.channel_mlp.{i}.fcs.{j}.{leaf}", "layers.{i}.mlp.maps.{j}.{leaf}"),
+        Rename("lifting.fcs.{j}.{leaf}", "lifting.maps.{j}.{leaf}"),
+        Rename("projection.fcs.{j}.{leaf}", "projection.maps.{j}.{leaf}"),
+        *_NORMS,
+    ),
+    reshapes=(Reshape("layers.{i}.spectral.weight", _from_complex, _to_complex),),
+)
 
-    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map frames `(B, frames, in_channels, *space)` to the one `time (B,)` later, `(B, 1, out_channels,
-        *space)`.
+# Official argument, its default, our argument.
+_FIELDS: tuple[tuple[str, Any, str], ...] = (
+    ("in_channels", 3, "in_channels"),
+    ("out_channels", 1, "out_channels"),
+    ("hidden_channels", 64, "width"),
+    ("n_layers", 4, "depth"),
+    ("lifting_channel_ratio", 2, "lifting_ratio"),
+    ("projection_channel_ratio", 2, "projection_ratio"),
+    ("norm", None, "norm"),
+    ("norm_groups", 1, "norm_groups"),
+    ("ada_in_features", None, "condition_features"),
+    ("use_channel_mlp", True, "mlp"),
+    ("channel_mlp_expansion", 0.5, "mlp_ratio"),
+    ("channel_mlp_dropout", 0, "dropout"),
+    ("preactivation", False, "preactivation"),
+    ("enforce_hermitian_symmetry", True, "enforce_hermitian"),
+)
 
-        Raises:
-            ValueError: If `time` is missing.
-        """
-        if time is None:
-            raise ValueError("TimedFNO needs the lead time")
-        condition = time[:, None] if self.settings["norm"] == "ada_in" else None
-        return self(history.flatten(1, 2), time, condition).unsqueeze(1)
+# Other arguments of the official class; anything but these values is another network.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "complex_data": (False, None),
+    "resolution_scaling_factor": (None, 1),
+    "fno_block_precision": ("full", None),
+    "factorization": (None, "Dense", "dense"),
+    "separable": (False, None),
+    "lifting_channels": (None,),
+    "projection_channels": (None,),
+    "fft_norm": ("forward", None),
+}
 
 
 def from_official_config(config: Mapping[str, Any]) -> FNO:
@@ -227,7 +105,37 @@ def from_official_config(config: Mapping[str, Any]) -> FNO:
     Raises:
         UserError: If it asks for something that this network does not have.
     """
-    return FNO(**official.arguments(config))
+    other = [
+        f"{key}={config[key]!r}" for key, inert in _INERT.items() if config.get(key, inert[0]) not in inert
+    ]
+    activation = config.get("non_linearity", "gelu")
+    name = str(getattr(activation, "__name__", activation)).rsplit(".", 1)[-1].lower()
+    if name not in ("gelu", "none"):
+        other.append(f"non_linearity={name}")
+    stabiliser = config.get("stabilizer")
+    if stabiliser not in (None, "None", "tanh"):
+        other.append(f"stabilizer={stabiliser!r}")
+    if other:
+        raise UserError(f"the FNO config asks for what this network does not have: {', '.join(other)}")
+    if "n_modes" not in config:
+        raise UserError("the FNO config lacks n_modes, the number of frequencies along each axis")
+    settings = {ours: config.get(name, default) for name, default, ours in _FIELDS}
+    settings["modes"] = _tuple(config["n_modes"])
+    stored = config.get("max_n_modes")
+    settings["stored_modes"] = (
+        None if stored is None or _tuple(stored) == settings["modes"] else _tuple(stored)
+    )
+    settings["grid"] = _grid(config.get("positional_embedding", "grid"))
+    settings["stabiliser"] = stabiliser == "tanh"
+    settings["skip"] = _skip(config.get("fno_skip", "linear"))
+    settings["mlp_skip"] = _skip(config.get("channel_mlp_skip", "soft-gating"))
+    padding = config.get("domain_padding")
+    if padding is not None:
+        padding = tuple(padding) if isinstance(padding, list | tuple) else padding
+        if not any(padding if isinstance(padding, tuple) else (padding,)):
+            padding = None
+    settings["padding"] = padding
+    return FNO(**settings)
 
 
 def to_official_config(network: FNO) -> dict[str, Any]:
@@ -235,57 +143,50 @@ def to_official_config(network: FNO) -> dict[str, Any]:
 
     A lead time is one of the input channels there.
     """
-    found = official.config(network.settings)
-    return {**found, "in_channels": found["in_channels"] + network._extra}
+    settings = network.settings
+    official: dict[str, Any] = {theirs: settings[ours] for theirs, _, ours in _FIELDS}
+    stored = settings["stored_modes"]
+    padding = settings["padding"]
+    return {
+        **official,
+        "in_channels": settings["in_channels"] * settings["frames"] + network.lead_channels,
+        "n_modes": list(settings["modes"]),
+        "max_n_modes": None if stored is None else list(stored),
+        "positional_embedding": "grid" if settings["grid"] else None,
+        "stabilizer": "tanh" if settings["stabiliser"] else None,
+        "fno_skip": None if settings["skip"] == "none" else settings["skip"],
+        "channel_mlp_skip": None if settings["mlp_skip"] == "none" else settings["mlp_skip"],
+        "domain_padding": list(padding) if isinstance(padding, tuple) else padding,
+        "non_linearity": "gelu",
+        "model_type": "fno",
+    }
 
 
-def fno_small2d(modes: tuple[int, ...] = (16, 16), width: int = 24, **kw: Any) -> FNO:
-    """Small, 2-D: 671 113 real numbers with one channel in and one out, as published."""
-    return FNO(modes=modes, width=width, **kw)
+def _tuple(modes: Any) -> tuple[int, ...]:
+    return (int(modes),) if isinstance(modes, int) else tuple(int(m) for m in modes)
 
 
-def fno_medium2d(
-    modes: tuple[int, ...] = (64, 64), width: int = 64, projection_ratio: float = 4, **kw: Any
-) -> FNO:
-    """Medium, 2-D: 69 million real numbers."""
-    return FNO(modes=modes, width=width, projection_ratio=projection_ratio, **kw)
+def _skip(kind: Any) -> str:
+    return "none" if kind in (None, "none", "None") else str(kind)
 
 
-def fno_large2d(
-    modes: tuple[int, ...] = (64, 64), width: int = 128, projection_ratio: float = 4, **kw: Any
-) -> FNO:
-    """Large, 2-D: 277 million real numbers."""
-    return FNO(modes=modes, width=width, projection_ratio=projection_ratio, **kw)
+def _grid(kind: Any) -> bool:
+    if kind in (None, "none", "None", False):
+        return False
+    if kind in ("grid", True):
+        return True
+    raise UserError(f"the FNO config's positional_embedding is {kind!r}; it must be grid or null")
 
 
-def _coordinates(space: torch.Size, *, like: Tensor) -> Tensor:
-    """Return `(1, axes, N)`: i / n along each axis."""
-    axes = [torch.arange(n, device=like.device, dtype=torch.float32) / n for n in space]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)[None].to(like.dtype)
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    modes, stored, padding = settings["modes"], settings["stored_modes"], settings["padding"]
-    if not 1 <= len(modes) <= 3 or min(modes) < 1:
-        raise UserError(f"network.modes is {modes}; give one to three numbers of at least 1, one an axis")
-    if stored is not None and (
-        len(stored) != len(modes) or any(s < m for s, m in zip(stored, modes, strict=True))
-    ):
-        raise UserError(f"network.stored_modes is {stored}; it must be at least modes {modes} on every axis")
-    for name in ("in_channels", "out_channels", "width", "depth", "frames", "norm_groups"):
-        if settings[name] < 1:
-            raise UserError(f"network.{name} is {settings[name]}; it must be at least 1")
-    for name, choices in (("skip", SKIPS), ("mlp_skip", SKIPS), ("norm", (None, *NORMS))):
-        if settings[name] not in choices:
-            known = [str(choice) for choice in choices]
-            raise UserError(
-                f"network.{name} is '{settings[name]}', it must be one of {', '.join(known)}"
-                f"{did_you_mean(str(settings[name]), known)}"
-            )
-    parts = padding if isinstance(padding, tuple) else (padding or 0.0,)
-    if min(parts) < 0 or (isinstance(padding, tuple) and len(padding) != len(modes)):
-        raise UserError(f"network.padding is {padding}; give one fraction of at least 0, or one an axis")
-    if settings["norm"] == "group_norm" and settings["width"] % settings["norm_groups"]:
-        raise UserError(
-            f"network.norm_groups is {settings['norm_groups']}; it must divide the width {settings['width']}"
-        )
+fno_small2d = size(
+    FNO,
+    "Small, 2-D: 671 113 real numbers with one channel in and one out, as published.",
+    modes=(16, 16),
+    width=24,
+)
+fno_medium2d = size(
+    FNO, "Medium, 2-D: 69 million real numbers.", modes=(64, 64), width=64, projection_ratio=4
+)
+fno_large2d = size(
+    FNO, "Large, 2-D: 277 million real numbers.", modes=(64, 64), width=128, projection_ratio=4
+)

@@ -21,7 +21,7 @@ from apps.pde.models.poseidon import (
     poseidon_t,
     to_official_config,
 )
-from apps.pde.models.scot.resample import resample_spectrally
+from apps.pde.models.scot.levels import resample_spectrally
 from core.checkpoints.weights import load_weights, network_from
 from core.cli.checkpoint import main as checkpoint
 from core.errors import UserError

@@ -5,6 +5,7 @@ B samples, C channels, N grid points (all axes flattened).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from apps.pde.models.fourier.spectral import SpectralConv
 from core.backbones.dropout import Dropout
 
-__all__ = ["NORMS", "SKIPS", "AdaptiveNorm", "Block", "Gate", "Pointwise", "PointwiseMLP", "Skip"]
+__all__ = ["NORMS", "SKIPS", "Block", "BlockSettings", "PointwiseMLP"]
 
 SKIPS = ("linear", "soft-gating", "identity", "none")
 NORMS = ("group_norm", "instance_norm", "batch_norm", "ada_in")
@@ -158,6 +159,23 @@ class AdaptiveNorm(nn.Module):
         return F.instance_norm(x, eps=self.eps) * scale + shift
 
 
+@dataclass(frozen=True)
+class BlockSettings:
+    """What all blocks of a network have in common; see `FNO`."""
+
+    skip: str = "linear"
+    mlp_skip: str = "soft-gating"
+    mlp: bool = True
+    mlp_ratio: float = 0.5
+    dropout: float = 0.0
+    norm: str | None = None
+    norm_groups: int = 1
+    condition_features: int | None = None
+    stabiliser: bool = False
+    preactivation: bool = False
+    enforce_hermitian: bool = True
+
+
 class Block(nn.Module):
     """Spectral convolution and channel MLP, each with a skip.
 
@@ -168,51 +186,29 @@ class Block(nn.Module):
     Args:
         width: Channels.
         modes: Frequencies kept along each axis.
+        settings: The same for all blocks.
         stored: Frequencies the weight has; None is `modes`.
         last: Whether it is the last block.
-        skip: Skip around the convolution, one of `SKIPS`.
-        mlp_skip: Skip around the MLP.
-        mlp: Whether there is an MLP.
-        mlp_ratio: Its hidden channels over `width`.
-        dropout: In the MLP.
-        norm: One of `NORMS`, or None.
-        norm_groups: Groups of `group_norm`.
-        condition_features: Numbers in the condition of `ada_in`.
-        stabiliser: Whether the convolution sees `tanh(x)`.
-        preactivation: Which order.
-        enforce_hermitian: See `SpectralConv`.
     """
 
     def __init__(
         self,
         width: int,
         modes: tuple[int, ...],
+        settings: BlockSettings,
         *,
         stored: tuple[int, ...] | None = None,
         last: bool = False,
-        skip: str = "linear",
-        mlp_skip: str = "soft-gating",
-        mlp: bool = True,
-        mlp_ratio: float = 0.5,
-        dropout: float = 0.0,
-        norm: str | None = None,
-        norm_groups: int = 1,
-        condition_features: int | None = None,
-        stabiliser: bool = False,
-        preactivation: bool = False,
-        enforce_hermitian: bool = True,
     ) -> None:
         super().__init__()
-        axes = len(modes)
-        self.spectral = SpectralConv(width, modes, stored=stored, enforce_hermitian=enforce_hermitian)
-        self.skip = Skip(skip, width, axes)
-        hidden = round(width * mlp_ratio)
-        self.mlp = PointwiseMLP(width, hidden, width, dropout=dropout) if mlp else None
-        self.mlp_skip = Skip(mlp_skip, width, axes) if mlp else None
-        self.norms = nn.ModuleList(
-            _norm(norm, width, norm_groups, condition_features) for _ in range(2 if norm else 0)
-        )
-        self.last, self.stabiliser, self.preactivation = last, stabiliser, preactivation
+        axes, has = len(modes), settings
+        self.spectral = SpectralConv(width, modes, stored=stored, enforce_hermitian=has.enforce_hermitian)
+        self.skip = Skip(has.skip, width, axes)
+        hidden = round(width * has.mlp_ratio)
+        self.mlp = PointwiseMLP(width, hidden, width, dropout=has.dropout) if has.mlp else None
+        self.mlp_skip = Skip(has.mlp_skip, width, axes) if has.mlp else None
+        self.norms = nn.ModuleList(_norm(width, has) for _ in range(2 if has.norm else 0))
+        self.last, self.stabiliser, self.preactivation = last, has.stabiliser, has.preactivation
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map `(B, C, *space)` to the same shape."""
@@ -243,11 +239,11 @@ class Block(nn.Module):
         return norm(x, condition) if isinstance(norm, AdaptiveNorm) else norm(x)
 
 
-def _norm(kind: str | None, width: int, groups: int, features: int | None) -> nn.Module:
-    if kind == "group_norm":
-        return nn.GroupNorm(groups, width)
-    if kind == "instance_norm":
+def _norm(width: int, settings: BlockSettings) -> nn.Module:
+    if settings.norm == "group_norm":
+        return nn.GroupNorm(settings.norm_groups, width)
+    if settings.norm == "instance_norm":
         return nn.InstanceNorm1d(width)  # without parameters; the grid is flattened
-    if kind == "batch_norm":
+    if settings.norm == "batch_norm":
         return nn.BatchNorm1d(width)
-    return AdaptiveNorm(features or 1, width)
+    return AdaptiveNorm(settings.condition_features or 1, width)

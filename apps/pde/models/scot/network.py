@@ -5,15 +5,20 @@ A U-shaped hierarchy of Swin V2 stages on square fields. Tokens are `(B, X * Y, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from apps.pde.models.scot.checks import check_fields, check_settings
-from apps.pde.models.scot.resample import Embeddings, PatchRecovery, resample_spectrally
-from apps.pde.models.scot.skips import ConvNeXtBlock, ResNetBlock
-from apps.pde.models.scot.stages import Block, DecoderStage, EncoderStage
+from apps.pde.models.scot.blocks import Block, ConvNeXtBlock, ResNetBlock
+from apps.pde.models.scot.levels import (
+    DecoderStage,
+    Embeddings,
+    EncoderStage,
+    PatchRecovery,
+    resample_spectrally,
+)
+from core.errors import UserError
 
 __all__ = ["ScOT"]
 
@@ -118,7 +123,7 @@ class ScOT(nn.Module):
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         settings.update(depths=list(depths), heads=list(heads), skips=list(skips))
         super().__init__()
-        check_settings(settings)
+        _check_settings(settings)
         self.settings: dict[str, Any] = settings
         self.official: dict[str, Any] = {}
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -211,7 +216,7 @@ class ScOT(nn.Module):
         Raises:
             UserError: If a shape does not fit, or the time is missing.
         """
-        check_fields(self, fields, time, masked)
+        self._check_fields(fields, time, masked)
         size = fields.shape[-1]
         fields = resample_spectrally(fields, self.native_resolution)
         when = time.reshape(-1, 1).to(fields.dtype) if self.conditioned and time is not None else None
@@ -234,6 +239,28 @@ class ScOT(nn.Module):
         """Map `(B, 1, C, S, S)` to the frame at the lead time, `(B, 1, C', S, S)`."""
         return self(history[:, -1], time).unsqueeze(1)
 
+    def _check_fields(self, fields: Tensor, time: Tensor | None, masked: Tensor | None) -> None:
+        if fields.dim() != 4 or fields.shape[1] != self.in_channels:
+            raise UserError(
+                f"scOT was given fields {tuple(fields.shape)}; it takes (batch, {self.in_channels} channels, "
+                "side, side)"
+            )
+        if fields.shape[2] != fields.shape[3]:
+            raise UserError(
+                f"scOT was given a grid of {fields.shape[2]}x{fields.shape[3]} points; it takes square grids "
+                "only: crop, pad or resample the fields"
+            )
+        if self.conditioned and time is None:
+            raise UserError(
+                "this scOT is conditioned on the lead time: give one number for each sample (1.0 if steady)"
+            )
+        if self.conditioned and time is not None and time.numel() != fields.shape[0]:
+            raise UserError(
+                f"scOT was given {time.numel()} lead times for {fields.shape[0]} samples; give one for each"
+            )
+        if masked is not None and not self.settings["mask_token"]:
+            raise UserError("this scOT has no mask token; build it with mask_token to hide tokens from it")
+
     def _initialise(self) -> None:
         """Draw linear and convolution weights; transposed convolutions keep torch's own initial values."""
         for module in self.modules():
@@ -241,3 +268,42 @@ class ScOT(nn.Module):
                 nn.init.normal_(module.weight, std=self.initial_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+def _check_settings(given: Mapping[str, Any]) -> None:
+    depths, heads, skips = given["depths"], given["heads"], given["skips"]
+    patch, resolution, width = given["patch"], given["resolution"], given["width"]
+    if not len(depths) == len(heads) == len(skips) > 0:
+        raise UserError(
+            f"scOT needs one of depths, heads and skips for each level; there are {len(depths)}, "
+            f"{len(heads)} and {len(skips)}"
+        )
+    if not 1 <= patch <= resolution:
+        raise UserError(f"scOT's patch is {patch}; it must be from 1 to the resolution, {resolution}")
+    coarsest = (resolution // patch) >> (len(depths) - 1)
+    if coarsest < 2:
+        raise UserError(
+            f"scOT's coarsest grid would be {coarsest}x{coarsest} at resolution {resolution}, patch {patch} "
+            f"and {len(depths)} levels; it must be at least 2x2: use fewer levels or a smaller patch"
+        )
+    if given["window"] < 2:
+        raise UserError(f"scOT's window is {given['window']}; it must be at least 2")
+    for level, (depth, count, skip) in enumerate(zip(depths, heads, skips, strict=True)):
+        if depth < 1 or skip < 0:
+            raise UserError(
+                f"level {level} of scOT has depth {depth} and {skip} skip blocks; use 1 and 0 or more"
+            )
+        if count < 1 or (width << level) % count:
+            raise UserError(
+                f"level {level} of scOT has {width << level} channels, which {count} heads do not divide"
+            )
+    if given["residual_blocks"] not in ("convnext", "resnet"):
+        raise UserError(f"residual_blocks is '{given['residual_blocks']}'; it must be convnext or resnet")
+    if given["learn_residual"] and given["in_channels"] < given["out_channels"]:
+        raise UserError(
+            f"learn_residual adds the prediction to the given fields, of which there are "
+            f"{given['in_channels']} for {given['out_channels']} predicted ones; predict fewer or turn it off"
+        )
+    for name in ("drop_path", "dropout", "attention_dropout"):
+        if not 0.0 <= given[name] < 1.0:
+            raise UserError(f"{name} is {given[name]}; a rate must lie in [0, 1)")

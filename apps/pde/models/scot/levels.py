@@ -1,15 +1,18 @@
-"""Between fields and tokens, between the levels of the grid, and between resolutions."""
+"""Levels of scOT: between fields and tokens, stages of blocks, between grids and between resolutions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.pde.models.scot.norms import make_norm
+from apps.pde.models.scot.blocks import Block, Grid, make_norm
 from core.backbones.dropout import Dropout
 
-__all__ = ["Embeddings", "PatchMerging", "PatchRecovery", "PatchUnmerging", "resample_spectrally"]
+__all__ = ["DecoderStage", "Embeddings", "EncoderStage", "PatchRecovery", "resample_spectrally"]
 
 
 class PatchEmbeddings(nn.Module):
@@ -132,6 +135,66 @@ class PatchUnmerging(nn.Module):
         if finer != (2 * grid[0], 2 * grid[1]):
             x = x[:, : finer[0], : finer[1]]
         return self.mixup(self.norm(x.flatten(1, 2), time))
+
+
+class _Stage(nn.Module):
+    """Blocks on one level.
+
+    Args:
+        width: Channels.
+        drop_paths: One rate for each block.
+        shifts: One shift of the windows for each block.
+        block: The other arguments of `Block`.
+    """
+
+    def __init__(
+        self, width: int, *, drop_paths: Sequence[float], shifts: Sequence[int], **block: Any
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, shift=shift, drop_path=rate, **block)
+            for rate, shift in zip(drop_paths, shifts, strict=True)
+        )
+
+    def _through(self, x: Tensor, grid: Grid, time: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, grid, time)
+        return x
+
+
+class EncoderStage(_Stage):
+    """Blocks on one level, then patch merging of their result and the stage's input."""
+
+    def __init__(
+        self, width: int, *, drop_paths: Sequence[float], last: bool, shift: int, **block: Any
+    ) -> None:
+        shifts = [shift * (i % 2) for i in range(len(drop_paths))]
+        super().__init__(width, drop_paths=drop_paths, shifts=shifts, **block)
+        self.downsample = None if last else PatchMerging(width, conditioned=block["conditioned"])
+
+    def forward(self, x: Tensor, grid: Grid, time: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the skip state `(B, X * Y, C)` and the next level's input (the same, without one)."""
+        skip = self._through(x, grid, time)
+        return skip, skip if self.downsample is None else self.downsample(skip + x, grid, time)
+
+
+class DecoderStage(_Stage):
+    """Blocks on one level, then patch unmerging; the order of shifts mirrors the encoder's."""
+
+    def __init__(
+        self, width: int, *, drop_paths: Sequence[float], last: bool, shift: int, **block: Any
+    ) -> None:
+        shifts = [shift * (i % 2) for i in reversed(range(len(drop_paths)))]
+        super().__init__(width, drop_paths=drop_paths, shifts=shifts, **block)
+        self.upsample = None if last else PatchUnmerging(width, conditioned=block["conditioned"])
+
+    def forward(self, x: Tensor, grid: Grid, finer: Grid | None, time: Tensor | None) -> Tensor:
+        """Return the next level's input on the grid `finer`, or the blocks' result on the last level."""
+        x = self._through(x, grid, time)
+        if self.upsample is None:
+            return x
+        assert finer is not None
+        return self.upsample(x, grid, finer, time)
 
 
 class PatchRecovery(nn.Module):
