@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PREDICTOR = "apps.pde.predict.model:Surrogate"
 """What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
-VERBS = {"predict": "apps.pde.predict.command:main", "efficiency": "core.cli.efficiency:main"}
+VERBS = {"predict": "apps.pde.predict.command:main", "efficiency": "apps.pde:efficiency"}
 """What `dfm pde` does in its own way: files of initial states in and trajectories out; error against the
 number of training trajectories.
 """
@@ -29,6 +29,14 @@ _ABOUT = (
     "test.path",
     "prepare.time_constant",
 )
+
+
+def efficiency(argv: Sequence[str]) -> int:
+    """Run `dfm pde efficiency` with the words after it, and return the exit code."""
+    from core.cli.efficiency import Study, main
+
+    metrics = {"relative_l1": "%", "relative_l1_mean": "%", "relative_l2": "", "vrmse": ""}
+    return main(argv, Study(domain="pde", amount="trajectories", metrics=metrics))
 
 
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,25 +1,22 @@
-"""Figures that only PDEs have: energy spectra and conserved totals.
+"""Figures that a test of an operator leaves: rollouts, error growth, energy spectra, conserved totals, and
+the spread of an ensemble.
 
 Arrays and tensors alike are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.figures.style import NEUTRAL, new_figure, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 from core.figures.curves import (
     INK,
     as_array,
+    band_figure,
+    error_figure,
     heading,
     labelled,
     line_colour,
@@ -28,11 +25,101 @@ from core.figures.curves import (
     shown_times,
     widen_limits,
 )
+from core.figures.field_movies import rollout_frames
+from core.figures.pictures import rollout_figure, uncertainty_figure
+from core.figures.style import NEUTRAL, PALETTE, new_figure, style
 
-__all__ = [
-    "conserved_figure",
-    "spectra_figure",
-]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from apps.pde.batch import DatasetFacts
+    from apps.pde.metrics.evaluation import Evaluation
+    from apps.pde.metrics.physics import Physics
+    from apps.pde.metrics.uncertainty import Uncertainty
+
+__all__ = ["conserved_figure", "drawings", "error_bars_figure", "movie", "spectra_figure"]
+
+
+def drawings(
+    evaluation: Evaluation,
+    examples: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    spread: Uncertainty | None = None,
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of everything worth looking at after a test.
+
+    Args:
+        evaluation: Its scores.
+        examples: Trajectories as `Evaluation.example` gives them.
+        title: What the network is called.
+        spread: An ensemble's scores.
+    """
+    for number, example in enumerate(examples):
+        dataset = evaluation.datasets[example["source"]]
+        names = [name for name in evaluation.outputs if name not in dataset.masked]
+        places = [evaluation.outputs.index(name) for name in names]
+        times = [dataset.times[snapshot] for snapshot in example["snapshots"][1:]]
+        truth, guess = example["truth"][:, places], example["prediction"][:, places]
+        what = f"{title} on {example['dataset']}, trajectory {example['trajectory']}"
+        shown = {**example, "truth": truth, "prediction": guess}
+        if example.get("std") is not None:
+            shown["std"] = example["std"][:, places]
+        if dataset.is_series:
+            yield f"rollout-{number + 1}", _series_figure(shown, names, dataset, title=what)
+            continue
+        rollout = rollout_figure(
+            truth,
+            guess,
+            channels=names,
+            times=times,
+            units=dataset.units,
+            coordinates=_coordinates(dataset, truth.shape[2:]),
+            title=what,
+        )
+        yield f"rollout-{number + 1}", rollout
+        if example.get("std") is not None:
+            yield f"uncertainty-{number + 1}", _spread_figure(shown, names, dataset, title=what)
+        if number == 0:
+            physics = evaluation.physics[example["source"]]
+            yield from _physics(dataset, names, times, truth, guess, title=title, physics=physics)
+    for source, dataset in enumerate(evaluation.datasets):
+        curves = evaluation.curves("relative_l1", source)
+        lengths = {len(times) for times, _ in curves.values()}
+        if lengths and max(lengths) > 1:
+            leads = _after(dataset, next(iter(curves.values()))[0])
+            errors = {model: values for model, (_, values) in curves.items()}
+            caption = f"Relative L1 error on {dataset.name} (median)"
+            suffix = "" if len(evaluation.datasets) == 1 else f"-{dataset.name}"
+            by_time = error_figure(errors, times=leads, time_name="time after the start", title=caption)
+            yield f"error_by_time{suffix}", by_time
+    if spread is not None:
+        rows = spread.results()
+        for name in dict.fromkeys(row["dataset"] for row in rows):
+            own = [row for row in rows if row["dataset"] == name]
+            last = [row for row in own if row["step"] == own[-1]["step"]]
+            suffix = "" if len(evaluation.datasets) == 1 else f"-{name}"
+            when = " at the last time" if last[0]["step"] > 1 else ""
+            bars = error_bars_figure(last, title=f"{title} on {name}: errors and spread{when}")
+            yield f"uncertainty_by_field{suffix}", bars
+
+
+def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np.uint8]]:
+    """Return the pictures of an example's first field of interest: truth, prediction and difference."""
+    dataset = evaluation.datasets[example["source"]]
+    name = (dataset.interest or evaluation.outputs)[0]
+    place = evaluation.outputs.index(name)
+    times = [dataset.times[snapshot] for snapshot in example["snapshots"][1:]]
+    return list(
+        rollout_frames(
+            example["truth"][:, place],
+            example["prediction"][:, place],
+            times=times,
+            name=name,
+            unit=dataset.units.get(name, "1"),
+        )
+    )
 
 
 def spectra_figure(
@@ -129,11 +216,151 @@ def conserved_figure(
     return figure
 
 
+def error_bars_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """Draw, for every field, the relative L2 error of a member on average and on its worst trajectory, with
+    bars of two standard deviations over the members, and the part of the truth within them.
+
+    Args:
+        rows: Of `Uncertainty.results`, one data set and time.
+        title: Above everything.
+    """
+    names = [str(row["channel"]).replace("_", " ") for row in rows]
+    at = np.arange(len(rows))
+    with style():
+        figure, axes = new_figure(1, 2, width=8.5, height=0.42 * len(rows) + 1.9)
+        left, right = axes[0]
+        for shift, key, colour, words in (
+            (-0.19, "members", PALETTE[0], "mean over trajectories"),
+            (0.19, "worst", PALETTE[1], "worst trajectory"),
+        ):
+            heights = np.array([100 * row[key] for row in rows])
+            bars = np.array([100 * row[f"{key}_2_sigma"] for row in rows])
+            low = np.minimum(bars, heights)  # an error is not negative
+            left.barh(
+                at + shift, heights, 0.36, color=colour, label=words,
+                xerr=[low, bars], error_kw={"ecolor": INK, "capsize": 2.5, "linewidth": 1.1},
+            )  # fmt: skip
+        left.set_yticks(at, names)
+        left.invert_yaxis()
+        left.set_xlim(left=0)
+        left.set_xlabel("relative L2 [%], bars ± 2σ over the members")
+        left.set_title("Error", fontsize=11)
+        right.barh(at, [100 * row["coverage_2_sigma"] for row in rows], 0.6, color=PALETTE[0])
+        right.axvline(95.4, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), label="normal: 95.4 %")
+        right.set_yticks([])
+        right.invert_yaxis()
+        right.set_xlim(0, 100)
+        right.set_xlabel("truth within mean ± 2σ [% of the points]")
+        right.set_title("Coverage", fontsize=11)
+        for axis in (left, right):
+            axis.grid(visible=False, axis="y")
+        handles, words = [], []
+        for axis in (left, right):
+            more, said = axis.get_legend_handles_labels()
+            handles, words = handles + more, words + said
+        figure.legend(handles, words, loc="outside lower center", ncols=len(words))
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+    return figure
+
+
+def _series_figure(
+    example: Mapping[str, Any], names: Sequence[str], dataset: DatasetFacts, *, title: str
+) -> Figure:
+    """Draw one test trajectory of series, whose only frame's only axis is time: a panel a field."""
+    first, last, count = dataset.coordinates["x"]
+    interval = (last - first) / max(count - 1, 1)
+    times = first + interval * np.arange(1, example["truth"].shape[-1] + 1)  # labels follow the known sample
+    std = None if example.get("std") is None else example["std"][0]
+    panels = _panels(names, dataset, example["prediction"][0], std, example["truth"][0])
+    return band_figure(times, panels, time_unit=dataset.units.get("time", "s"), title=title)
+
+
+def _spread_figure(
+    example: Mapping[str, Any], names: Sequence[str], dataset: DatasetFacts, *, title: str
+) -> Figure:
+    """Draw an ensemble's spread on one trajectory at its last time: on a line the band, else maps."""
+    interest = [name for name in dataset.interest or names if name in names] or list(names)
+    if len(example["snapshots"]) > 2:
+        title += f", t = {dataset.times[example['snapshots'][-1]]:.3g}"
+    truth, mean, std = (example[key][-1] for key in ("truth", "prediction", "std"))
+    if truth.ndim == 2:
+        panels = _panels(names, dataset, mean, std, truth)
+        first, last, _ = dataset.coordinates["x"]
+        x = np.linspace(first, last, truth.shape[-1])
+        shown = [panel for panel, name in zip(panels, names, strict=True) if name in interest]
+        return band_figure(x, shown, x_label="x", title=title)
+    name = interest[0]
+    place = list(names).index(name)
+    unit = dataset.units.get(name, "1")
+    return uncertainty_figure(mean[place], std[place], truth[place], name=name, unit=unit, title=title)
+
+
+def _panels(
+    names: Sequence[str], dataset: DatasetFacts, mean: Any, std: Any, truth: Any
+) -> list[dict[str, Any]]:
+    """Return a panel of `band_figure` for each field of `(C, N)`."""
+    return [
+        {"title": name.replace("_", " "), "unit": dataset.units.get(name, "1"), "mean": mean[place]}
+        | {"std": None if std is None else std[place], "truth": truth[place]}
+        for place, name in enumerate(names)
+    ]
+
+
+def _after(dataset: DatasetFacts, leads: Sequence[float]) -> list[float]:
+    """Return lead times in units of the time constant in those of the data set's own times."""
+    times = np.asarray(dataset.times, dtype=float)
+    snapshots = np.asarray(leads) * dataset.time_constant
+    return [float(t) for t in np.interp(snapshots, np.arange(len(times)), times) - times[0]]
+
+
+def _coordinates(dataset: DatasetFacts, space: Sequence[int]) -> list[NDArray[np.float64]]:
+    """Return positions of `space` points along each axis, over the box that the data's own points fill."""
+    made = []
+    for size, (first, last, count) in zip(space, dataset.coordinates.values(), strict=True):
+        side = (last - first) * count / max(count - 1, 1)
+        made.append(first + side / size * np.arange(size))
+    return made
+
+
+def _physics(
+    dataset: DatasetFacts,
+    names: Sequence[str],
+    times: Sequence[float],
+    truth: Any,
+    guess: Any,
+    *,
+    title: str,
+    physics: Physics | None,
+) -> Iterator[tuple[str, Figure]]:
+    """Yield spectra and conserved totals of one trajectory `(K, C, *space)`, where the fields have them."""
+    flow = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
+    if dataset.periodic and truth.ndim == 4:
+        shown = flow if len(flow) == 2 else [0]
+        what = "kinetic energy" if len(flow) == 2 else names[0]
+        guesses = {title: guess[:, shown]}
+        yield (
+            "spectra",
+            spectra_figure(truth[:, shown], guesses, times=times, name=what, title=f"Spectra of {what}"),
+        )
+    if physics is None or len(times) < 2:
+        return
+    totals = {"truth": physics.totals(truth[None]), title: physics.totals(guess[None])}
+    if totals["truth"]:
+        quantities = {
+            name: {model: values[name][0] for model, values in totals.items()} for name in totals["truth"]
+        }
+        told = (
+            f" (energy at a ratio of specific heats of {physics.gamma:.3g})" if "energy" in quantities else ""
+        )
+        yield "conserved", conserved_figure(quantities, times=times, title=f"Means over the domain{told}")
+
+
 def _spectra(fields: Any) -> NDArray[np.float64]:
     """Return the energies `(T, K)` of the complete shells 1, 2, … of `(T, C, *space)`."""
     import torch
 
-    from apps.pde.metrics.diagnostics import energy_spectrum
+    from apps.pde.metrics.physics import energy_spectrum
 
     values = as_array(fields)
     return energy_spectrum(torch.from_numpy(values)).numpy()[:, 1 : min(values.shape[2:]) // 2 + 1]

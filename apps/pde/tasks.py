@@ -252,12 +252,12 @@ class Operator(Task):
         return self.objective(prediction, target, mask=batch.mask, groups=self._groups)
 
     def _draw(self, evaluation: Evaluation) -> None:
-        from apps.pde.drawing import drawings
+        from apps.pde.figures import drawings
 
         for name, figure in drawings(evaluation, self._drawn, title=self.title, spread=self._uncertainty):
             self.log_figure(name, figure)
         if self.movie and self._drawn and self._drawn[0]["truth"].shape[0] > 2:
-            from apps.pde.drawing import movie
+            from apps.pde.figures import movie
 
             self.log_movie("rollout", movie(evaluation, self._drawn[0]))
 

@@ -1,5 +1,4 @@
-"""`dfm pde efficiency`: error against the number of training trajectories, for several recipes, as table and
-plot.
+"""`dfm DOMAIN efficiency`: error against the amount of training data, for several recipes, as table and plot.
 
 Every cell is an ordinary `fit` with its test, in a run folder of its own; a broken-off comparison goes on
 where it stood when it is started again with the same `--out` and the same options behind `--`.
@@ -13,23 +12,37 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 
-__all__ = ["main"]
+__all__ = ["Study", "main"]
 
-METRICS = ("relative_l1", "relative_l1_mean", "relative_l2", "vrmse")
-PERCENT = ("relative_l1", "relative_l1_mean")
 WORDS = "options.json"
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Fit every recipe on every number of trajectories, write `efficiency.csv` and the plot; return the exit
+@dataclass(frozen=True)
+class Study:
+    """The domain's words.
+
+    Attributes:
+        domain: Its name.
+        amount: Option of its data that says how many samples are trained on.
+        metrics: Column of a run's results to its unit, all of them errors; the first is drawn by default.
+    """
+
+    domain: str
+    amount: str
+    metrics: Mapping[str, str]
+
+
+def main(argv: Sequence[str], study: Study) -> int:
+    """Fit every recipe on every amount of data, write `efficiency.csv` and the plot; return the exit
     code.
 
     Raises:
@@ -37,49 +50,52 @@ def main(argv: Sequence[str]) -> int:
             `--out` that were run with other options.
     """
     words, rest = _split(argv)
-    options = _parser().parse_args(words)
-    recipes = _recipes(options.config)
-    if min(options.trajectories) < 1:
-        raise UserError(f"--trajectories has {min(options.trajectories)}; every number must be at least 1")
+    options = _parser(study).parse_args(words)
+    recipes, amounts = _recipes(study.domain, options.config), getattr(options, study.amount)
+    if min(amounts) < 1:
+        raise UserError(f"--{study.amount} has {min(amounts)}; every number must be at least 1")
     if options.baseline is not None and options.baseline not in recipes:
         near = did_you_mean(options.baseline, list(recipes))
         raise UserError(f"--baseline {options.baseline} is none of {', '.join(recipes)}{near}")
-    out = Path(options.out or Path("runs") / "pde" / "efficiency" / time.strftime("%Y%m%d-%H%M%S"))
+    out = Path(options.out or Path("runs") / study.domain / "efficiency" / time.strftime("%Y%m%d-%H%M%S"))
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     cells = {
         (name, number, seed): out / f"{name.replace('/', '-')}-{number}" / f"seed{seed}"
-        for name, number, seed in _cells(recipes, options.trajectories, options.seeds)
+        for name, number, seed in _cells(recipes, amounts, options.seeds)
     }
     for (name, _, _), folder in cells.items():
         _check_words(folder, name, rest)
     for (name, number, seed), folder in cells.items():
         if not (folder / "results.csv").is_file():
             _note_words(folder, name, rest)
-            code = _fit(recipes[name], number, seed, folder, rest)
+            settings = ["--config", str(recipes[name]), "--seed_everything", str(seed)]
+            settings += ["--data.seed", str(seed), f"--data.{study.amount}", str(number)]
+            code = _fit(study.domain, [*settings, *rest], folder)
             if code:
                 return code
-        rows += _read(folder, model=name, trajectories=number, seed=seed)
-        _write(out, rows, metric=options.metric, baseline=options.baseline)
-    print(_text(rows, options.metric), flush=True)
+        rows += _read(folder, study, model=name, number=number, seed=seed)
+        _write(out, rows, study, metric=options.metric, baseline=options.baseline)
+    print(_text(rows, study, options.metric), flush=True)
     if options.baseline is not None:
-        print(_gains_text(_curves(rows, options.metric), options.baseline), flush=True)
+        print(_gains_text(_curves(rows, study, options.metric), study.amount, options.baseline), flush=True)
     for path in (out / "efficiency.csv", out / "gains.csv", out / "efficiency.png"):
         if path.is_file():
             print(path, flush=True)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(study: Study) -> argparse.ArgumentParser:
     parser = Parser(
-        prog="dfm pde efficiency",
+        prog=f"dfm {study.domain} efficiency",
         description=__doc__,
         epilog="Options of every fit stand behind `--`: -- --trainer.max_epochs 20",
     )
     parser.add_argument("--config", action="append", required=True, help="a recipe; give it once a model")
-    parser.add_argument("--trajectories", type=int, nargs="+", default=[4, 16, 64], help="training set sizes")
+    sizes, metrics = [4, 16, 64], list(study.metrics)
+    parser.add_argument(f"--{study.amount}", type=int, nargs="+", default=sizes, help="training set sizes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one fit for each")
-    parser.add_argument("--metric", choices=METRICS, default="relative_l1", help="what is drawn")
+    parser.add_argument("--metric", choices=metrics, default=metrics[0], help="what is drawn")
     parser.add_argument("--baseline", help="recipe that EG and AG compare the others with")
     parser.add_argument("--out", help="folder; one that is there already is gone on with")
     return parser
@@ -91,13 +107,13 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def _recipes(names: Sequence[str]) -> dict[str, Path]:
+def _recipes(domain: str, names: Sequence[str]) -> dict[str, Path]:
     from core.cli.arguments import read_yaml
     from core.cli.recipes import find_config
 
     found = {}
     for name in names:
-        path = find_config("pde", name)
+        path = find_config(domain, name)
         if not (read_yaml(path).get("about") or {}).get("test_after_fit"):
             raise UserError(f"{name} is not tested after its fit; set about.test_after_fit to true in {path}")
         found[name] = path
@@ -154,17 +170,14 @@ def _note_words(folder: Path, name: str, rest: Sequence[str]) -> None:
         temporary.write_text(json.dumps({"recipe": name, "options": _words(rest)}), encoding="utf-8")
 
 
-def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]) -> int:
+def _fit(domain: str, settings: Sequence[str], folder: Path) -> int:
     """Run one cell in `folder`, going on where it stood."""
     from core.cli.arguments import prepare
     from core.cli.environment import set_environment
     from core.cli.run_folders import INHERITED
 
-    words = ["--config", str(recipe), "--seed_everything", str(seed), "--data.seed", str(seed)]
-    words += ["--data.trajectories", str(number), *rest]
-    if any((folder / "checkpoints").glob("*.ckpt")):
-        words += ["--ckpt_path", "last"]
-    request = prepare("pde", "fit", words)
+    again = ["--ckpt_path", "last"] if any((folder / "checkpoints").glob("*.ckpt")) else []
+    request = prepare(domain, "fit", [*settings, *again])
     set_environment(request)
     from core.cli.run import run
 
@@ -176,42 +189,42 @@ def _fit(recipe: Path, number: int, seed: int, folder: Path, rest: Sequence[str]
         os.environ.pop(INHERITED, None)
 
 
-def _read(folder: Path, *, model: str, trajectories: int, seed: int) -> list[dict[str, Any]]:
+def _read(folder: Path, study: Study, *, model: str, number: int, seed: int) -> list[dict[str, Any]]:
     """Return the rows of the network's own results, data set by data set."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     own = rows[0]["model"]  # the network comes before what needs no learning
     return [
-        {"dataset": row["dataset"], "model": model, "trajectories": trajectories, "seed": seed}
-        | {name: float(row[name]) for name in METRICS}
+        {"dataset": row["dataset"], "model": model, study.amount: number, "seed": seed}
+        | {name: float(row[name]) for name in study.metrics}
         for row in rows
         if row["model"] == own
     ]
 
 
-def _write(out: Path, rows: list[dict[str, Any]], *, metric: str, baseline: str | None) -> None:
+def _write(out: Path, rows: list[dict[str, Any]], study: Study, *, metric: str, baseline: str | None) -> None:
     from core.figures.curves import efficiency_figure
     from core.figures.style import style
     from core.files import replacing
     from core.tables import write_table
 
     write_table(out / "efficiency.csv", rows)
-    curves = _curves(rows, metric)
-    gains = [] if baseline is None else _gains(curves, baseline)
+    curves = _curves(rows, study, metric)
+    gains = [] if baseline is None else _gains(curves, study.amount, baseline)
     if gains:
         write_table(out / "gains.csv", gains)
     else:
         (out / "gains.csv").unlink(missing_ok=True)  # of a start with another baseline
-    figure = efficiency_figure(curves, metric=metric, unit=_unit(metric))
+    figure = efficiency_figure(curves, metric=metric, unit=study.metrics[metric])
     with style(), replacing(out / "efficiency.png") as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _curves(rows: Sequence[dict[str, Any]], metric: str) -> Curves:
+def _curves(rows: Sequence[dict[str, Any]], study: Study, metric: str) -> Curves:
     """Return, for every model, training set sizes and the error, averaged over data sets and seeds."""
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        found.setdefault(row["model"], {}).setdefault(row["trajectories"], []).append(row[metric])
+        found.setdefault(row["model"], {}).setdefault(row[study.amount], []).append(row[metric])
     return {
         model: (sorted(sizes), [sum(sizes[n]) / len(sizes[n]) for n in sorted(sizes)])
         for model, sizes in found.items()
@@ -231,7 +244,7 @@ def _usable(curves: Curves) -> tuple[Curves, list[str]]:
     return kept, dropped
 
 
-def _gains(curves: Curves, baseline: str) -> list[dict[str, Any]]:
+def _gains(curves: Curves, amount: str, baseline: str) -> list[dict[str, Any]]:
     """Return EG (samples of the baseline per sample needed for the same error) and AG (its error over
     ours); `bound` says whether EG is `exact`, or `at_least` or `at_most` the number, where our curve ends.
     """
@@ -245,40 +258,36 @@ def _gains(curves: Curves, baseline: str) -> list[dict[str, Any]]:
                 continue
             gain = efficiency_gain(own, errors, number, error)
             rows.append(
-                {"model": model, "trajectories": number}
+                {"model": model, amount: number}
                 | {"efficiency_gain": gain.value, "bound": gain.bound}
                 | {"accuracy_gain": accuracy_gain(error, errors[own.index(number)])}
             )
     return rows
 
 
-def _gains_text(curves: Curves, baseline: str) -> str:
+def _gains_text(curves: Curves, amount: str, baseline: str) -> str:
     """Return the gains for the terminal, a bound with its sign, and in one line what has none."""
     from core.metrics.gains import Gain
 
-    rows, (_, dropped) = _gains(curves, baseline), _usable(curves)
+    rows, (_, dropped) = _gains(curves, amount, baseline), _usable(curves)
     lines = [f"left out of the gains, no error above 0: {', '.join(dropped)}"] if dropped else []
     if rows:
         wide = max(len(row["model"]) for row in rows) + 2
         lines.append(f"gains over {baseline}:")
-        lines.append(f"{'':<{wide}}{'trajectories':>14}{'EG':>10}{'AG':>10}")
+        lines.append(f"{'':<{wide}}{amount:>14}{'EG':>10}{'AG':>10}")
     for row in rows:
         told = str(Gain(row["efficiency_gain"], row["bound"]))
         ours = f"{row['accuracy_gain']:.3g}"
-        lines.append(f"{row['model']:<{wide}}{row['trajectories']:>14}{told:>10}{ours:>10}")
-    return "\n".join(lines) or f"no gains over {baseline}: no other model has its numbers of trajectories"
+        lines.append(f"{row['model']:<{wide}}{row[amount]:>14}{told:>10}{ours:>10}")
+    return "\n".join(lines) or f"no gains over {baseline}: no other model has its numbers of {amount}"
 
 
-def _unit(metric: str) -> str:
-    return "%" if metric in PERCENT else ""
-
-
-def _text(rows: Sequence[dict[str, Any]], metric: str) -> str:
-    curves = _curves(rows, metric)
-    sizes = sorted({row["trajectories"] for row in rows})
+def _text(rows: Sequence[dict[str, Any]], study: Study, metric: str) -> str:
+    curves = _curves(rows, study, metric)
+    sizes = sorted({row[study.amount] for row in rows})
     wide = max(len(model) for model in curves) + 2
-    unit = f" [{_unit(metric)}]" if _unit(metric) else ""
-    lines = [f"{metric}{unit} against the number of training trajectories:"]
+    unit = f" [{study.metrics[metric]}]" if study.metrics[metric] else ""
+    lines = [f"{metric}{unit} against the number of training {study.amount}:"]
     lines.append(" " * wide + "".join(f"{size:>10}" for size in sizes))
     for model, (known, errors) in curves.items():
         cells = {size: f"{error:>10.4g}" for size, error in zip(known, errors, strict=True)}

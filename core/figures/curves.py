@@ -117,7 +117,8 @@ def efficiency_figure(
 
         figure, axes = new_figure(width=7.5, height=4.2)
         axis = axes[0, 0]
-        ends, sizes, errors = [], set(), []
+        ends, errors = [], []
+        sizes: set[float] = set()
         for number, (model, (counts, found)) in enumerate(curves.items()):
             colour, strong = line_colour(number), number == 0
             values = [value if np.isfinite(value) and value > 0 else np.nan for value in map(float, found)]

@@ -88,7 +88,8 @@ def rollout_figure(
         cell = min(6.4 / len(picked), 1.9)
         height = len(names) * (3 * cell * min(max(ratio, 0.4), 1.6) + 0.75) + (0.4 if title else 0.1)
         figure, axes = new_figure(3 * len(names), len(picked), width=cell * len(picked) + 1.6, height=height)
-        figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0.01, hspace=0.01)
+        layout: Any = figure.get_layout_engine()
+        layout.set(w_pad=0.015, h_pad=0.02, wspace=0.01, hspace=0.01)
         for block, name in enumerate(names):
             place = list(channels).index(name)
             _block(

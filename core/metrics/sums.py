@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gathered", "processes", "summed"]
+__all__ = ["SampleValues", "gathered", "processes", "summed"]
 
 Value = TypeVar("Value")
 
@@ -53,3 +53,34 @@ def gathered(value: Value) -> list[Value]:
     values: list[Value] = [value] * processes()
     dist.all_gather_object(values, value)
     return values
+
+
+class SampleValues:
+    """Values `(N, ...)` of samples, kept batch by batch under a key and a name."""
+
+    def __init__(self) -> None:
+        self._batches: dict[Hashable, dict[str, list[Tensor]]] = {}
+
+    def add(self, key: Hashable, values: Mapping[str, Tensor]) -> None:
+        """Keep the values of further samples; all names of a key have as many."""
+        kept = self._batches.setdefault(key, {})
+        for name, batch in values.items():
+            kept.setdefault(name, []).append(batch)
+
+    def gather(self) -> None:
+        """Take in the values of all processes in the order of ranks; call it once, on every rank."""
+        if processes() == 1:
+            return
+        parts = gathered({key: self.joined(key) for key in self})
+        self._batches = {}
+        for part in parts:
+            for key, values in part.items():
+                self.add(key, values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the keys in the order in which they came."""
+        yield from self._batches
+
+    def joined(self, key: Hashable) -> dict[str, Tensor]:
+        """Return name to the values of all samples of a key, on the CPU."""
+        return {name: torch.cat(batches).cpu() for name, batches in self._batches[key].items()}

@@ -2,7 +2,7 @@
 
 All take `prediction` and `target` of the shape `(B, T, C, *space)`: B samples, T frames, C channels, one to
 three grid axes, x first. Unless it is said otherwise they return `(B, T, C)`, one number per sample, frame
-and channel; means over the batch are the caller's. Spectra and conserved quantities stand in `diagnostics`.
+and channel; means over the batch are the caller's. Spectra and conserved quantities stand in `physics`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from apps.pde.metrics.diagnostics import conserved, divergence, drift, energy_spectrum, spectrum_error
-
 __all__ = [
     "boundary_rmse",
-    "conserved",
     "crmse",
-    "divergence",
-    "drift",
-    "energy_spectrum",
     "fourier_rmse",
     "headline",
     "max_error",
@@ -33,7 +27,6 @@ __all__ = [
     "relative_l2",
     "rmse",
     "scaled_l2",
-    "spectrum_error",
     "vrmse",
 ]
 

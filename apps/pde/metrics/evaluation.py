@@ -12,18 +12,14 @@ from torch import Tensor
 from apps.pde.batch import DatasetFacts, FieldBatch, FieldFacts
 from apps.pde.metrics.errors import relative_l1, relative_l2, vrmse
 from apps.pde.metrics.physics import physics_of, picked
-from core.metrics.sums import gathered, processes
+from core.metrics.sums import SampleValues
 from core.objectives.fields import overwrite
 
 __all__ = ["Evaluation"]
 
 METRICS = ("relative_l1", "relative_l1_mean", "relative_l2", "vrmse")
 
-
-_Kept = dict[str, list[Tensor]]
-"""Errors of one model on one data set, a tensor a batch: by sample, time and, in the first three of them,
-group or field. Spectra and totals are by sample and time, under a prefix and their own name.
-"""
+# Spectra and totals are kept under a prefix and their own name.
 _SPECTRUM, _DRIFT, _TRUTH = "spectrum ", "drift ", "truth's drift "
 
 
@@ -49,7 +45,8 @@ class Evaluation:
         self._feedback = _places(self.outputs, self.inputs)
         self._start_mean = _stacked(self.datasets, "mean", device)[:, self._feedback or []]
         self._start_std = _stacked(self.datasets, "std", device)[:, self._feedback or []]
-        self._kept: dict[tuple[str, int], _Kept] = {}
+        # By model and data set; by sample, time and, in the first three of them, group or field.
+        self._kept = SampleValues()
 
     def physical(self, fields: Tensor, source: Tensor) -> Tensor:
         """Return normalised outputs `(B, K, C', *space)` in physical units."""
@@ -81,9 +78,7 @@ class Evaluation:
             if self.physics[source] is not None:
                 before = None if start is None else start[rows]
                 own |= self._physics(source, guess[rows], truth[rows], before)
-            kept = self._kept.setdefault((model, source), {})
-            for name, values in own.items():
-                kept.setdefault(name, []).append(values.float())
+            self._kept.add((model, source), {name: values.float() for name, values in own.items()})
 
     def update_baselines(self, batch: FieldBatch, *, feedback: Sequence[int] | None) -> None:
         """Add what needs no learning: the last input frame, or, where outputs are no inputs, the mean
@@ -97,15 +92,7 @@ class Evaluation:
 
     def gather(self) -> None:
         """Bring the errors of all processes together; call once, on every rank."""
-        if processes() == 1:
-            return
-        parts = gathered(dict(self._each()))
-        self._kept = {}
-        for part in parts:
-            for key, kept in part.items():
-                own = self._kept.setdefault(key, {})
-                for name, values in kept.items():
-                    own.setdefault(name, []).append(values)
+        self._kept.gather()
 
     def results(self) -> list[dict[str, Any]]:
         """Return one row per data set and model: errors at the last time."""
@@ -236,10 +223,7 @@ class Evaluation:
         }
 
     def _each(self) -> list[tuple[tuple[str, int], dict[str, Tensor]]]:
-        order = sorted(self._kept, key=lambda key: key[1])
-        return [
-            (key, {name: torch.cat(parts).cpu() for name, parts in self._kept[key].items()}) for key in order
-        ]
+        return [(key, self._kept.joined(key)) for key in sorted(self._kept, key=lambda key: key[1])]
 
     def _by_name(self, prefix: str) -> Iterator[tuple[dict[str, Any], str, Tensor, Mapping[str, Tensor]]]:
         """Yield for each data set, model, time and name under the prefix: the row's head, the name, the

@@ -8,7 +8,6 @@ two standard deviations over the members; both are columns here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,26 +16,12 @@ from torch import Tensor
 from apps.pde.batch import FieldBatch, FieldFacts
 from apps.pde.metrics.errors import relative_l2
 from apps.pde.metrics.evaluation import Evaluation
-from core.metrics.sums import gathered, processes
+from core.metrics.sums import SampleValues
 from core.objectives.fields import overwrite
 
 __all__ = ["Uncertainty"]
 
 ALL = "all"
-
-
-@dataclass
-class _Kept:
-    """Of one data set, a tensor a batch: by trajectory N, time K and field C'."""
-
-    mean: list[Tensor] = field(default_factory=list)  # N K C', relative L2 of the members' mean
-    members: list[Tensor] = field(default_factory=list)  # N M K C', of every member
-    inside: list[Tensor] = field(default_factory=list)  # N K C', part of the points within 2 sigma
-    spread: list[Tensor] = field(default_factory=list)  # N K C', |sigma| over |truth|
-    times: list[Tensor] = field(default_factory=list)  # N K
-
-    def joined(self) -> dict[str, Tensor]:
-        return {name: torch.cat(parts) for name, parts in vars(self).items()}
 
 
 class Uncertainty:
@@ -53,7 +38,7 @@ class Uncertainty:
     def __init__(self, facts: FieldFacts, *, device: torch.device | str = "cpu") -> None:
         self._scale = Evaluation(facts, device=device)
         self.outputs, self.datasets = self._scale.outputs, self._scale.datasets
-        self._kept: dict[int, _Kept] = {}
+        self._kept = SampleValues()  # by data set
 
     def update(self, members: Tensor, batch: FieldBatch) -> None:
         """Add the members' trajectories `(M, B, K, C', *space)`, normalised."""
@@ -63,29 +48,19 @@ class Uncertainty:
         each = [relative_l2(self._scale.physical(one, batch.source), truth) for one in shown]
         size = truth.flatten(3).norm(dim=3).clamp(min=1e-10)
         values = {
-            "mean": relative_l2(self._scale.physical(mean, batch.source), truth),
-            "members": torch.stack(each, dim=1),
-            "inside": _coverage(mean, std, batch.targets, batch.mask),
+            "mean": relative_l2(self._scale.physical(mean, batch.source), truth),  # N K C'
+            "members": torch.stack(each, dim=1),  # N M K C'
+            "inside": _coverage(mean, std, batch.targets, batch.mask),  # N K C'
             "spread": self._scale.physical_spread(std, batch.source).flatten(3).norm(dim=3) / size,
             "times": batch.time,
         }
         for source in batch.source.unique().tolist():
             rows = (batch.source == source).nonzero()[:, 0]
-            kept = self._kept.setdefault(source, _Kept())
-            for name, value in values.items():
-                getattr(kept, name).append(value[rows].float().cpu())
+            self._kept.add(source, {name: value[rows].float().cpu() for name, value in values.items()})
 
     def gather(self) -> None:
         """Bring the scores of all processes together; call once, on every rank."""
-        if processes() == 1:
-            return
-        parts = gathered(self._kept)
-        self._kept = {}
-        for part in parts:
-            for source, kept in part.items():
-                own = self._kept.setdefault(source, _Kept())
-                for name, values in vars(kept).items():
-                    getattr(own, name).extend(values)
+        self._kept.gather()
 
     def results(self) -> list[dict[str, Any]]:
         """Return a row for each data set, time and field, and one for all fields of interest together.
@@ -99,7 +74,7 @@ class Uncertainty:
         """
         rows = []
         for source in sorted(self._kept):
-            dataset, scores = self.datasets[source], self._kept[source].joined()
+            dataset, scores = self.datasets[source], self._kept.joined(source)
             names = [name for name in self.outputs if name not in dataset.masked]
             interest = [name for name in dataset.interest or names if name in names]
             for step in range(scores["times"].shape[1]):
@@ -128,7 +103,7 @@ class Uncertainty:
         heads = ("mean's error", "a member's", "worst", "worst + 2 sigma", "within 2 sigma")
         lines = []
         for dataset in dict.fromkeys(row["dataset"] for row in last):
-            members = next(iter(self._kept.values())).members[0].shape[1]
+            members = self._kept.joined(next(iter(self._kept)))["members"].shape[1]
             lines.append(f"{dataset}, spread of {members} members, relative L2 at the last time in percent:")
             lines.append(" " * wide + "".join(f"{head:>18}" for head in heads))
             for row in last:

@@ -134,9 +134,9 @@ def test_shown_times_are_in_order_with_both_ends(count, most):
 
 
 def test_efficiency_names_every_model_at_its_line_and_counts_on_the_axis():
-    curves = {"scOT": ([4, 16, 64], [9.0, 5.0, 3.0]), "FNO": ([4, 16], [30.0, 16.0])}
+    by_model = {"scOT": ([4, 16, 64], [9.0, 5.0, 3.0]), "FNO": ([4, 16], [30.0, 16.0])}
 
-    figure = curves.efficiency_figure(curves, metric="relative_l1", unit="%")
+    figure = curves.efficiency_figure(by_model, metric="relative_l1", unit="%")
 
     axis = figure.axes[0]
     assert axis.get_xscale() == "log" and axis.get_yscale() == "log"
@@ -175,9 +175,9 @@ def test_spectra_leave_no_empty_decades_below_the_lines():
 
 
 def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
-    curves = {name: ([1, 2], [1.0, 0.5]) for name in ("a", "b", "c", "d")}
+    by_model = {name: ([1, 2], [1.0, 0.5]) for name in ("a", "b", "c", "d")}
 
-    figure = curves.efficiency_figure(curves)
+    figure = curves.efficiency_figure(by_model)
 
     figure.canvas.draw()
     boxes = [one.get_window_extent() for one in figure.axes[0].texts]

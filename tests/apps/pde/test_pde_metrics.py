@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.pde.metrics import errors as metrics
+from apps.pde.metrics import physics
 from core.errors import UserError
 from core.metrics import gains
 
@@ -156,7 +157,7 @@ def test_the_spectrum_of_a_wave_is_its_energy_at_its_wavenumber():
     x, y = wave()
     velocity = torch.stack([torch.sin(2 * math.pi * 3 * y), 2 * torch.cos(2 * math.pi * 4 * x)])[None]
 
-    spectrum = metrics.energy_spectrum(velocity)[0]
+    spectrum = physics.energy_spectrum(velocity)[0]
 
     assert spectrum[3].item() == pytest.approx(1 / 4)
     assert spectrum[4].item() == pytest.approx(1.0)
@@ -170,15 +171,15 @@ def test_the_spectrum_adds_up_to_the_energy(seed, space, parts):
 
     total = velocity.square().sum(1).flatten(1).mean(1) / 2
 
-    assert torch.allclose(metrics.energy_spectrum(velocity).sum(1), total)
+    assert torch.allclose(physics.energy_spectrum(velocity).sum(1), total)
 
 
 def test_the_spectrum_error_is_in_powers_of_ten():
     velocity = fields(3, 2, 16, 16)
 
-    assert metrics.spectrum_error(velocity, velocity).tolist() == [0.0, 0.0, 0.0]
-    assert metrics.spectrum_error(velocity * 10, velocity).tolist() == pytest.approx([2.0] * 3)
-    assert metrics.spectrum_error(velocity + 5.0, velocity).tolist() == pytest.approx([0.0] * 3, abs=1e-9)
+    assert physics.spectrum_error(velocity, velocity).tolist() == [0.0, 0.0, 0.0]
+    assert physics.spectrum_error(velocity * 10, velocity).tolist() == pytest.approx([2.0] * 3)
+    assert physics.spectrum_error(velocity + 5.0, velocity).tolist() == pytest.approx([0.0] * 3, abs=1e-9)
 
 
 def test_empty_shells_do_not_count():
@@ -186,7 +187,7 @@ def test_empty_shells_do_not_count():
     velocity = torch.stack([0 * x, torch.sin(2 * math.pi * x)])[None]
     noise = 1e-9 * fields(1, 2, 16, 16)
 
-    assert float(metrics.spectrum_error(velocity + noise, velocity)) < 1e-3
+    assert float(physics.spectrum_error(velocity + noise, velocity)) < 1e-3
 
 
 def test_divergence_of_a_vortex_is_zero_and_of_a_source_its_slope():
@@ -195,20 +196,20 @@ def test_divergence_of_a_vortex_is_zero_and_of_a_source_its_slope():
     source = torch.stack([torch.sin(2 * math.pi * x), torch.sin(2 * math.pi * y)])[None, None]
     wanted = math.pi * (torch.cos(2 * math.pi * x) + torch.cos(2 * math.pi * y))
 
-    assert float(metrics.divergence(vortex).abs().max()) < 1e-12
-    assert torch.allclose(metrics.divergence(source, lengths=[2.0, 2.0])[0, 0], wanted)
+    assert float(physics.divergence(vortex).abs().max()) < 1e-12
+    assert torch.allclose(physics.divergence(source, lengths=[2.0, 2.0])[0, 0], wanted)
 
 
 def test_divergence_needs_a_component_for_every_axis():
     with pytest.raises(UserError, match="one component"):
-        metrics.divergence(torch.zeros(1, 1, 3, 4, 4))
+        physics.divergence(torch.zeros(1, 1, 3, 4, 4))
 
 
 def test_conserved_quantities_of_a_gas():
     names = ["density", "velocity_x", "velocity_y", "pressure", "tracer"]
     state = torch.tensor([2.0, 3.0, -1.0, 0.8, 0.5])[None, None, :, None, None].expand(1, 2, 5, 4, 4)
 
-    found = {name: value.tolist()[0] for name, value in metrics.conserved(state, names).items()}
+    found = {name: value.tolist()[0] for name, value in physics.conserved(state, names).items()}
 
     assert found == {
         "mass": pytest.approx([2.0, 2.0]),
@@ -222,7 +223,7 @@ def test_conserved_quantities_of_a_gas():
 def test_an_incompressible_flow_has_the_density_one():
     state = torch.tensor([3.0, 4.0])[None, None, :, None, None].expand(1, 1, 2, 4, 4)
 
-    found = metrics.conserved(state, ["velocity_x", "velocity_y"])
+    found = physics.conserved(state, ["velocity_x", "velocity_y"])
 
     assert {name: float(value) for name, value in found.items()} == {
         "momentum_x": 3.0,
@@ -237,7 +238,7 @@ def test_drift_is_relative_to_the_size_and_not_to_a_total_of_zero():
     later = torch.stack([1.1 * start[0, 0, 0], start[0, 0, 1] + 0.1])[None, None]
     names = ["density", "velocity_x"]
 
-    still, moved = metrics.drift(start, start, names), metrics.drift(later, start, names)
+    still, moved = physics.drift(start, start, names), physics.drift(later, start, names)
 
     assert [float(value) for value in still.values()] == [0.0, 0.0]
     assert float(moved["mass"]) == pytest.approx(0.1)
@@ -246,7 +247,7 @@ def test_drift_is_relative_to_the_size_and_not_to_a_total_of_zero():
 
 def test_names_must_fit_the_channels():
     with pytest.raises(UserError, match="1 names are given for fields of 2 channels"):
-        metrics.conserved(torch.zeros(1, 1, 2, 4, 4), ["density"])
+        physics.conserved(torch.zeros(1, 1, 2, 4, 4), ["density"])
 
 
 @pytest.mark.parametrize("metric", BY_CHANNEL)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apps.pde.batch import FieldBatch, FieldFacts
-from apps.pde.drawing import drawings
+from apps.pde.figures import drawings
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.models.fno import FNO
 from apps.pde.tasks import Operator
@@ -170,7 +170,7 @@ def test_scores_keep_no_graph():
 
     scores.update("net", example.targets.clone().requires_grad_(), example)
 
-    kept = [part for errors in scores._kept.values() for parts in errors.values() for part in parts]
+    kept = [values for key in scores._kept for values in scores._kept.joined(key).values()]
     assert kept and not any(part.requires_grad for part in kept)
 
 

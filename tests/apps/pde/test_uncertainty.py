@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.pde.batch import FieldBatch, FieldFacts
-from apps.pde.drawing import drawings
+from apps.pde.figures import drawings
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.metrics.uncertainty import Uncertainty
 from apps.pde.models.ensemble import Ensemble
