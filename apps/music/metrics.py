@@ -21,7 +21,7 @@ from apps.music.data.corpus import Stream
 from apps.music.data.module import Tokens
 from core.data.packing import PackedBatch
 
-__all__ = ["Scores", "baseline_rows", "by_place", "compressors", "ngram_bits", "ngrams", "row"]
+__all__ = ["Scores", "baseline_rows", "by_place", "compressors", "ngram_bits", "ngrams", "score_row"]
 
 _BUCKETS = 64  # places at most that a curve by place has
 _ORDERS = (1, 2, 3, 5)
@@ -77,7 +77,7 @@ class Scores:
         return table[0].numpy(), table[1].numpy(), float(table[2].sum())
 
 
-def row(model: str, *, bits: float, tokens: float, size: float) -> dict[str, Any]:
+def score_row(model: str, *, bits: float, tokens: float, size: float) -> dict[str, Any]:
     """Return a row of the table of results.
 
     Args:
@@ -111,7 +111,7 @@ def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
         decode = source.tokenizer.decode
         before, text = (decode(ids.tolist()).encode() for ids in (_tokens(data, 0, last=_LAST), test))
         bits = {**bits, **compressors(before, text)}
-    rows = [row(name, bits=cost, tokens=tokens, size=size) for name, cost in bits.items()]
+    rows = [score_row(name, bits=cost, tokens=tokens, size=size) for name, cost in bits.items()]
     return sorted(rows, key=lambda entry: entry["loss"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from apps.music.batch import TokenBatch, TokenFacts
 from apps.music.data.module import Tokens
 from apps.music.data.tokenizers import Tokenizer, from_state
-from apps.music.metrics import Scores, baseline_rows, by_place, row
+from apps.music.metrics import Scores, baseline_rows, by_place, score_row
 from core.backbones.generation import Sampling
 from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
@@ -22,6 +21,7 @@ from core.errors import UserError
 from core.files import replacing
 from core.metrics.sums import summed
 from core.objectives.next_token import next_token
+from core.tables import text_table
 from core.task import Task
 
 __all__ = ["LanguageModelling"]
@@ -173,19 +173,16 @@ class LanguageModelling(Task):
         own = {"model": self.title, **{name: summary[name] for name in _COLUMNS if name in summary}}
         rows = [own, *(baseline_rows(data) if self.baselines else [])]
         self.write_table("results", rows)
-        self.say(_table(rows))
+        names = [name for name in _COLUMNS if name in own]
+        cells = ([row["model"], *(row[name] for name in names)] for row in rows)
+        self.say(text_table(cells, head=["", *(name.replace("_", " ") for name in names)]))
         if sample:
             self.say(f"a continuation by {self.title}:\n{sample}")
         from apps.music.figures import comparison_figure, place_figure
 
         self.log_figure("comparison", comparison_figure(rows))
-        levels = {one["model"]: one["loss"] for one in rows[1:] if one["model"] in _SHOWN}
+        levels = {row["model"]: row["loss"] for row in rows[1:] if row["model"] in _SHOWN}
         self.log_figure("loss_by_place", place_figure(*by_place(nats, counts), levels=levels))
-
-    @property
-    def title(self) -> str:
-        """What tables call the network."""
-        return str(self.record.get("system") or type(self.network).__name__)
 
     @cached_property
     def _takes_labels(self) -> bool:
@@ -204,7 +201,7 @@ class LanguageModelling(Task):
         if not counts.sum():
             raise UserError(f"the {what} part holds no token to predict; give it a larger share of the data")
         bits = float(nats.sum()) / math.log(2.0)
-        scores = row("", bits=bits, tokens=float(counts.sum()), size=size)
+        scores = score_row("", bits=bits, tokens=float(counts.sum()), size=size)
         return {name: value for name, value in scores.items() if name != "model"}
 
     def _summed(self, table: Tensor) -> Tensor:
@@ -232,12 +229,3 @@ class LanguageModelling(Task):
 
 _COLUMNS = ("bits_per_byte", "loss", "perplexity")
 _SHOWN = ("unigram", "bigram", "5-gram")
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the results as a table for the terminal."""
-    names = [name for name in _COLUMNS if name in rows[0]]
-    wide = max(len(str(one["model"])) for one in rows) + 2
-    lines = [" " * wide + "".join(f"{name.replace('_', ' '):>16}" for name in names)]
-    lines += [f"{one['model']:<{wide}}" + "".join(f"{one[name]:>16.4g}" for name in names) for one in rows]
-    return "\n".join(lines)

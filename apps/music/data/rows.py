@@ -34,7 +34,29 @@ class Rows:
     seed: int = 0
 
 
-class Chunks(Dataset):
+class _RowSet(Dataset):
+    """Rows of a corpus; a subclass says how many there are and which tokens stand in them."""
+
+    def __init__(self, corpus: Corpus, rows: Rows) -> None:
+        self.corpus, self.rows, self.length = corpus, rows, 0
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.length
+
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
+        """Return the rows at `(epoch, index)` as one batch."""
+        tokens = _checked(self.tokens(pairs), self.rows.vocabulary, self.corpus.name)
+        ids, labels = torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy())
+        positions = torch.arange(ids.shape[1]).expand(ids.shape).contiguous()
+        return TokenBatch(ids.clamp(min=0), labels.masked_fill(labels < 0, IGNORE), positions)
+
+    def tokens(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return `(B, context + 1)` int64 tokens of rows; -1 beyond the end."""
+        raise TypeError(f"{type(self).__name__} reads no tokens")
+
+
+class Chunks(_RowSet):
     """Rows of `context` tokens cut from a stream of documents; a row may hold several.
 
     Neighbouring rows share no predicted token: row k predicts the tokens after places `k·context` to
@@ -49,23 +71,13 @@ class Chunks(Dataset):
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        documents: np.ndarray,
-        rows: Rows,
-        *,
-        shuffle: bool = False,
-        tail: bool = False,
+        self, corpus: Corpus, documents: np.ndarray, rows: Rows, *, shuffle: bool = False, tail: bool = False
     ) -> None:
-        self.corpus, self.documents, self.rows, self.shuffle = corpus, documents, rows, shuffle
+        super().__init__(corpus, rows)
+        self.documents, self.shuffle = documents, shuffle
         self._laid: tuple[int, Stream] | None = None
-        total = int(corpus.document_lengths()[documents].sum())
-        predicted = max(total - 1, 0)
+        predicted = max(int(corpus.document_lengths()[documents].sum()) - 1, 0)
         self.length = -(-predicted // rows.context) if tail else predicted // rows.context
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.length
 
     def stream(self, epoch: int) -> Stream:
         """Return the documents as they are laid out in an epoch."""
@@ -78,8 +90,8 @@ class Chunks(Dataset):
             self._laid = (epoch, Stream(self.corpus, self.corpus.sequences_of(documents)))
         return self._laid[1]
 
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
-        """Return the rows at `(epoch, index)` as one batch."""
+    def tokens(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return the tokens of rows, epoch by epoch."""
         context = self.rows.context
         tokens = np.empty((len(pairs), context + 1), dtype=np.int64)
         for epoch in dict.fromkeys(epoch for epoch, _ in pairs):
@@ -89,11 +101,12 @@ class Chunks(Dataset):
             places = begins + np.arange(context + 1)
             beyond = places >= stream.total
             tokens[chosen] = np.where(beyond, -1, stream.read(np.minimum(places, stream.total - 1)))
-        return _batch(_checked(tokens, self.rows.vocabulary, self.corpus.name))
+        return tokens
 
 
-class PublishedChunks(Dataset):
-    """Rows in the order of Megatron's data sets; to be read in order, since they are shuffled already.
+class PublishedChunks(_RowSet):
+    """Rows in the order of Megatron's data sets, the same in every epoch; to be read in order, since they are
+    shuffled already.
 
     Args:
         corpus: The tokens.
@@ -112,30 +125,21 @@ class PublishedChunks(Dataset):
         samples: int | None = None,
         shuffle: bool = False,
     ) -> None:
-        self.corpus, self.rows = corpus, rows
+        super().__init__(corpus, rows)
         items = corpus.sequences_of(documents)
-        tokens = int(corpus.lengths[items].sum())
-        self.length = max(tokens - 1, 0) // rows.context if samples is None else samples
+        one_pass = max(int(corpus.lengths[items].sum()) - 1, 0) // rows.context
+        self.length = one_pass if samples is None else samples
         if self.length:
+            size = {"sequence": rows.context, "samples": self.length}
             order, self.places = megatron_order.orders(
-                corpus.lengths,
-                items,
-                sequence=rows.context,
-                samples=self.length,
-                seed=rows.seed,
-                documents=shuffle,
+                corpus.lengths, items, **size, seed=rows.seed, documents=shuffle
             )
             self.stream = Stream(corpus, order)
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.length
-
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
-        """Return the rows at `(epoch, index)` as one batch; every epoch is the same."""
+    def tokens(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return the tokens of rows."""
         begins = self.places[[index for _, index in pairs]].astype(np.int64)[:, None] * self.rows.context
-        tokens = self.stream.read(begins + np.arange(self.rows.context + 1))
-        return _batch(_checked(tokens, self.rows.vocabulary, self.corpus.name))
+        return self.stream.read(begins + np.arange(self.rows.context + 1))
 
 
 class Documents(Dataset):
@@ -178,11 +182,3 @@ def _checked(rows: np.ndarray, vocabulary: int, name: str) -> np.ndarray:
             "name the tokeniser it was made with (data.tokenizer)"
         )
     return rows
-
-
-def _batch(rows: np.ndarray) -> TokenBatch:
-    ids, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
-    places = torch.arange(ids.shape[1]).expand(ids.shape)
-    return TokenBatch(
-        ids=ids.clamp(min=0), labels=labels.masked_fill(labels < 0, IGNORE), positions=places.contiguous()
-    )

@@ -46,12 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data.card", dest="card", help="python_text, the text that ships with Python")
     add("--data.tokenizer", dest="tokenizer", default="bytes", help="bytes, or a SentencePiece .model file")
     add("--data.field", dest="field", default="text", help="entry of a JSON line that holds the text")
-    add(
-        "--data.document_limit",
-        dest="document_limit",
-        type=int,
-        help="characters after which a document is split into several",
-    )
+    add("--data.document_limit", dest="document_limit", type=int, help="most characters of a document")
     add("--out", required=True, help="prefix of the two files, as in corpus for corpus.bin and corpus.idx")
     add("--no_end", action="store_true", help="put no id that ends a document behind each")
     return parser

@@ -15,7 +15,7 @@ from apps.music.data.corpus import corpus_of
 from apps.music.data.module import Tokens
 from apps.music.data.rows import Documents
 from apps.music.data.tokenizers import Bytes
-from apps.music.metrics import Scores, by_place, compressors, ngram_bits, ngrams, row
+from apps.music.metrics import Scores, by_place, compressors, ngram_bits, ngrams, score_row
 from apps.music.predict.model import Writer, extend
 from apps.music.tasks import LanguageModelling
 from core.backbones.generation import Sampling
@@ -124,7 +124,7 @@ def test_scores_are_sums_over_all_batches(network):
 
 
 def test_bits_for_each_byte_are_the_loss_over_the_bytes():
-    scores = row("x", bits=160.0, tokens=40.0, size=80.0)
+    scores = score_row("x", bits=160.0, tokens=40.0, size=80.0)
 
     assert scores["bits_per_byte"] == 2.0
     assert scores["loss"] == pytest.approx(4 * math.log(2))

@@ -29,8 +29,8 @@ _LIMIT = 65500  # up to here a vocabulary fits uint16
 
 def paths_of(path: str | Path) -> tuple[Path, Path]:
     """Return the `.bin` and `.idx` that a prefix or one of the two names."""
-    given = Path(path).expanduser()
-    stem = given.with_suffix("") if given.suffix in (".bin", ".idx") else given
+    prefix = Path(path).expanduser()
+    stem = prefix.with_suffix("") if prefix.suffix in (".bin", ".idx") else prefix
     return stem.with_name(stem.name + ".bin"), stem.with_name(stem.name + ".idx")
 
 
@@ -86,7 +86,7 @@ def open_container(path: str | Path) -> Corpus:
         raise UserError(
             f"{index} asks for {asked} bytes and {data.name} has {size}: one of them is incomplete{again}"
         )
-    if borders == 0 or documents[0] != 0 or documents[-1] > sequences or (np.diff(documents) < 0).any():
+    if borders == 0 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
         raise UserError(f"{index} has document borders that do not ascend from 0 to {sequences}{again}")
     return Corpus(str(data), np.memmap(data, dtype=dtype, mode="r"), starts, lengths, documents)
 
@@ -129,13 +129,8 @@ def write_container(
         offsets = np.concatenate([[0], np.cumsum(sizes[:-1], dtype=np.int64)]) * dtype.itemsize
         head = _HEAD.pack(_MAGIC, 1, code, len(lengths), len(borders))
         with open(index_file, "wb") as out:
-            for part in (
-                head,
-                sizes.tobytes(),
-                offsets.astype("<i8").tobytes(),
-                np.array(borders, "<i8").tobytes(),
-            ):
-                out.write(part)
+            out.write(head + sizes.tobytes() + offsets.astype("<i8").tobytes())
+            out.write(np.array(borders, "<i8").tobytes())
             out.flush()
             os.fsync(out.fileno())
     return len(borders) - 1, int(sizes.sum(dtype=np.int64))
