@@ -8,17 +8,11 @@ from core.lazy import lazy
 
 if TYPE_CHECKING:
     from apps.pde.data.module import Fields
-    from apps.pde.data.settings import (
-        DrivenSeries,
-        EvaluationSet,
-        Generation,
-        Histories,
-        Pairs,
-        Preparation,
-        SourceMixture,
-        Steady,
-    )
+    from apps.pde.data.settings import Generation, Preparation, SourceMixture
+    from apps.pde.data.window_settings import DrivenSeries, EvaluationSet, Histories, Pairs, Steady
 
+_SETTINGS = ("Generation", "Preparation", "SourceMixture")
+_WINDOWS = ("DrivenSeries", "EvaluationSet", "Histories", "Pairs", "Steady")
 __all__ = [
     "DrivenSeries",
     "EvaluationSet",
@@ -31,4 +25,9 @@ __all__ = [
     "Steady",
 ]
 
-__getattr__ = lazy(__name__, Fields="module", **dict.fromkeys({*__all__} - {"Fields"}, "settings"))
+__getattr__ = lazy(
+    __name__,
+    Fields="module",
+    **dict.fromkeys(_SETTINGS, "settings"),
+    **dict.fromkeys(_WINDOWS, "window_settings"),
+)

@@ -17,11 +17,11 @@ from apps.pde.data.channels import (
     merged,
     thinning,
 )
-from apps.pde.data.mirrors import find_odd_fields
+from apps.pde.data.mirrors import odd_fields
 from apps.pde.data.readers.arrays import ArraySource
-from apps.pde.data.settings import FieldSettings, Histories, Pairs, Steady, WindowSettings
-from apps.pde.data.sources import OpenSource, open_named
-from apps.pde.data.splits import part_rows
+from apps.pde.data.settings import FieldSettings
+from apps.pde.data.sources import OpenSource, open_named, part_rows
+from apps.pde.data.window_settings import Histories, Pairs, Steady, WindowSettings
 from core.errors import UserError, did_you_mean
 
 __all__ = ["Corpus", "SourcePart", "build"]
@@ -151,7 +151,7 @@ def build(settings: FieldSettings) -> Corpus:
                 "one of them out"
             )
     if settings.prepare.flips:
-        find_odd_fields([one for made in readers for one in made.values()], settings.prepare.vectors)
+        _find_odd_fields([one for made in readers for one in made.values()], settings.prepare.vectors)
     _scale(settings, readers, parts["train"], notes)
     size = sum(_bytes(part.reader) for part in (*parts["train"], *parts["test"]))
     for made in readers:
@@ -230,8 +230,44 @@ def _reader(
         missing=settings.prepare.missing,
         licence=one.licence,
         time_constant=float(constant) if constant else float(max(source.steps - 1, 1)),
-        window=getattr(windows, "window", None),
+        window=windows.window,
     )
+
+
+def _find_odd_fields(readers: Sequence[ChannelReader], vectors: Sequence[Sequence[str]] | None) -> None:
+    """Note in every reader which of its fields change their sign in a mirror.
+
+    Args:
+        readers: Of every source and part.
+        vectors: What the recipe names, see `odd_fields`; None if nothing.
+
+    Raises:
+        UserError: If none of a source's fields is known to and none is named, or a named one is nowhere.
+    """
+    read: set[str] = set()
+    for reader in readers:
+        channels = {one.channel.name: one.channel.source for one in (*reader.inputs, *reader.labels)}
+        named = [[channels.get(name) or name for name in vector] for vector in vectors or ()]
+        space = len(reader.space)
+        if wrong := next((vector for vector in named if len(vector) > space), None):
+            raise UserError(
+                f"data.prepare.vectors has {', '.join(wrong)}, but {reader.name} has {space} axes; name one "
+                "component an axis, along x first"
+            )
+        reader.odd = odd_fields(reader.source.channels, space, named)
+        read.update(channels, reader.source.channels)
+        if vectors is None and not any(name in reader.odd for name in reader.stored):
+            raise UserError(
+                f"data.prepare.flips mirrors {', '.join(reader.stored)} of {reader.name}, of which none is "
+                "known as a component of a vector; name those in data.prepare.vectors, as in [[u, v]], or "
+                "give [] if all are scalars"
+            )
+    for name in (name for vector in vectors or () for name in vector):
+        if name not in read:
+            raise UserError(
+                f"data.prepare.vectors has '{name}', which is no field{did_you_mean(name, read)} "
+                f"(there are {', '.join(sorted(read))})"
+            )
 
 
 def _scale(

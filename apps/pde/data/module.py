@@ -12,17 +12,10 @@ from torch.utils.data import Dataset
 from apps.pde.batch import FieldFacts
 from apps.pde.data.channels import INITIAL
 from apps.pde.data.corpus import Corpus, SourcePart, build
-from apps.pde.data.datasets import JoinedSets, WindowSet
-from apps.pde.data.settings import (
-    EvaluationSet,
-    FieldSettings,
-    Generation,
-    Preparation,
-    SourceMixture,
-    WindowSettings,
-)
+from apps.pde.data.settings import FieldSettings, Generation, Preparation, SourceMixture
 from apps.pde.data.sources import named_sources
-from apps.pde.data.windows import Windows
+from apps.pde.data.window_settings import EvaluationSet, WindowSettings
+from apps.pde.data.windows import JoinedSets, Windows, WindowSet
 from core.data.checks import at_least
 from core.data.mixtures import Mixture
 from core.data.module import DataModule
@@ -192,7 +185,7 @@ class Fields(DataModule):
         spaces = {part.reader.space for _, part in parts}
         if len(spaces) > 1:
             raise UserError(f"test trajectories have grids {sorted(spaces)}; test one grid at a time")
-        windows = [corpus.windows.whole(part.reader, corpus.frames, test) for _, part in parts]
+        windows = [corpus.windows.testing(part.reader, corpus.frames, test) for _, part in parts]
         least = min(one.labels for one in windows)
         if any(one.labels > least for one in windows):
             # A batch may hold trajectories of several sources.
@@ -201,7 +194,7 @@ class Fields(DataModule):
             )
             _say([f"test trajectories are cut to {least} label frames ({told})"])
             windows = [
-                corpus.windows.whole(part.reader, corpus.frames, test, most=least) for _, part in parts
+                corpus.windows.testing(part.reader, corpus.frames, test, most=least) for _, part in parts
             ]
         elif test.steps is not None and least < test.steps and not corpus.windows.steady:
             _say([f"test trajectories have {least} label frames, not the {test.steps} of data.test.steps"])
@@ -215,7 +208,7 @@ class Fields(DataModule):
         whole = [SourcePart(reader, range(reader.source.trajectories)) for reader in corpus.readers]
         return JoinedSets(
             [
-                self._set(part, corpus.windows.first(part.reader, corpus.frames), number)
+                self._set(part, corpus.windows.prediction(part.reader, corpus.frames), number)
                 for number, part in enumerate(whole)
             ]
         )

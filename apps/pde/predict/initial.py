@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from apps.pde.batch import DatasetFacts
 from apps.pde.data.card_details import Channel
 from apps.pde.data.channels import INITIAL, ChannelReader, thinning
-from apps.pde.data.datasets import WindowSet
 from apps.pde.data.readers.arrays import ArraySource
 from apps.pde.data.readers.recognition import open_source
-from apps.pde.data.settings import check_series, whole_windows
-from apps.pde.data.windows import FixedWindow
+from apps.pde.data.window_settings import check_series, whole_windows
+from apps.pde.data.windows import Window, Windows, WindowSet
 from apps.pde.predict.model import Surrogate
 from core.errors import UserError, did_you_mean
 
@@ -67,8 +66,8 @@ class InitialStates:
         Raises:
             UserError: If a value is not finite.
         """
-        window = FixedWindow(self.snapshots, (), None if self.length is None else (0, self.length))
-        starts = WindowSet(self.reader, trajectories, window)
+        window = Window(self.snapshots, (), None if self.length is None else (0, self.length))
+        starts = WindowSet(self.reader, trajectories, Windows([window]))
         inputs = starts.__getitems__([(0, row) for row in range(len(trajectories))]).inputs.numpy()
         if not np.isfinite(inputs).all():
             row, _, channel = (int(one) for one in np.argwhere(~np.isfinite(inputs))[0, :3])

@@ -15,7 +15,8 @@ import torch
 from apps.pde.batch import FieldFacts
 from apps.pde.data.card_details import details_of
 from apps.pde.data.module import Fields
-from apps.pde.data.settings import EvaluationSet, Generation, Histories, Pairs, Preparation, SourceMixture
+from apps.pde.data.settings import Generation, Preparation, SourceMixture
+from apps.pde.data.window_settings import EvaluationSet, Histories, Pairs
 from core.data.cards import load_card
 from core.errors import UserError
 
@@ -513,7 +514,7 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
         (lambda: {"inputs": ["velocty_x"]}, "did you mean 'velocity_x'"),
         (lambda: {"prepare": Preparation(resolution=3)}, "8 x 8 points; each axis must be a whole multiple"),
         (lambda: {"prepare": Preparation(normalise="cards")}, "did you mean 'card'"),
-        (lambda: {"windows": Pairs(max_steps=30)}, "reach snapshot"),
+        (lambda: {"windows": Pairs(max_steps=30)}, "reach snapshot 30, but trajectories have 21"),
         (
             lambda: {"windows": Pairs(max_steps=20, step=1), "prepare": Preparation(time_constant=7.0)},
             "time constant is 7 snapshots",

@@ -13,7 +13,7 @@ import xarray
 
 from apps.pde.data.module import Fields
 from apps.pde.data.readers.recognition import open_source
-from apps.pde.data.settings import Histories
+from apps.pde.data.window_settings import Histories
 from apps.pde.models.ensemble import Ensemble
 from apps.pde.models.fno import FNO
 from apps.pde.models.sinenet import SineNet

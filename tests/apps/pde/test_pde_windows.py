@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.pde.data.card_details import SplitCounts
-from apps.pde.data.splits import fractions, split
+from apps.pde.data.sources import fractions, split
 from apps.pde.data.windows import (
-    HistoryWindows,
-    PairWindows,
-    WholeWindows,
+    RandomHistories,
+    every_history,
     pairs,
+    whole_trajectory,
 )
 from core.data.cards import load_card
 from core.errors import UserError
@@ -72,11 +72,6 @@ def test_a_fixed_input_honours_the_allowed_leads():
         pairs(3, fix_input_to=0, lead_steps=[0, 4])
 
 
-def test_pairs_beyond_the_trajectory_are_refused():
-    with pytest.raises(UserError, match="reach snapshot 14, but trajectories have 10"):
-        PairWindows(10, max_steps=7, step=2)
-
-
 @given(
     st.integers(2, 30), st.integers(1, 5), st.integers(1, 4), st.lists(st.integers(1, 8), min_size=1),
     st.integers(0, 9), st.integers(0, 9), st.integers(0, 999),
@@ -84,12 +79,12 @@ def test_pairs_beyond_the_trajectory_are_refused():
 def test_histories_stay_inside_and_depend_on_seed_epoch_and_index_alone(t, f, h, strides, seed, epoch, index):
     if min(strides) * (f + h - 1) >= t:
         with pytest.raises(UserError, match="too few"):
-            HistoryWindows(t, frames=f, horizon=h, strides=strides)
+            RandomHistories(t, frames=f, horizon=h, strides=strides)
         return
-    windows = HistoryWindows(t, frames=f, horizon=h, strides=strides)
+    windows = RandomHistories(t, frames=f, horizon=h, strides=strides)
 
     one = windows.window(seed, epoch, index, index % len(windows))
-    again = HistoryWindows(t, frames=f, horizon=h, strides=strides).window(seed, epoch, index, 0)
+    again = RandomHistories(t, frames=f, horizon=h, strides=strides).window(seed, epoch, index, 0)
 
     steps = [*one.inputs, *one.labels]
     assert one == again and len(windows) == t
@@ -99,7 +94,7 @@ def test_histories_stay_inside_and_depend_on_seed_epoch_and_index_alone(t, f, h,
 
 
 def test_histories_reach_every_start_and_stride():
-    windows = HistoryWindows(9, frames=2, horizon=1, strides=(1, 2, 3))
+    windows = RandomHistories(9, frames=2, horizon=1, strides=(1, 2, 3))
     drawn = [windows.window(0, epoch, index, 0) for epoch in range(10) for index in range(40)]
 
     strides = {(one.inputs[0], one.inputs[1] - one.inputs[0]) for one in drawn}
@@ -107,7 +102,7 @@ def test_histories_reach_every_start_and_stride():
 
 
 def test_sources_of_a_mixture_draw_windows_of_their_own():
-    windows = HistoryWindows(100, frames=2)
+    windows = RandomHistories(100, frames=2)
 
     first, second = ([windows.window(0, 0, k, 0, source=one) for k in range(20)] for one in (0, 1))
 
@@ -115,28 +110,29 @@ def test_sources_of_a_mixture_draw_windows_of_their_own():
 
 
 def test_evaluation_goes_over_every_start_once():
-    windows = HistoryWindows(14, frames=4, horizon=1, every=True)
+    windows = every_history(14, frames=4, horizon=1)
 
     starts = [windows.window(0, 0, 0, number).inputs[0] for number in range(len(windows))]
     assert starts == list(range(10))
 
 
 def test_whole_trajectories_have_all_later_frames_as_labels():
-    assert WholeWindows(14, frames=4).window(0, 0, 0, 0).labels == tuple(range(4, 14))
-    assert WholeWindows(21, frames=1, step=2, labels=7).window(0, 0, 0, 0).labels == (2, 4, 6, 8, 10, 12, 14)
-    assert WholeWindows(1, frames=1, labels=0).window(0, 0, 0, 0).labels == ()
+    assert whole_trajectory(14, frames=4).window(0, 0, 0, 0).labels == tuple(range(4, 14))
+    seven = whole_trajectory(21, frames=1, step=2, labels=7).window(0, 0, 0, 0)
+    assert seven.labels == (2, 4, 6, 8, 10, 12, 14)
+    assert whole_trajectory(1, frames=1, labels=0).window(0, 0, 0, 0).labels == ()
     with pytest.raises(UserError, match="none is left"):
-        WholeWindows(4, frames=4)
+        whole_trajectory(4, frames=4)
 
 
 def test_whole_trajectories_can_start_at_every_frame_that_leaves_all_labels():
-    windows = WholeWindows(9, frames=2, step=2, labels=2, every=True)
+    windows = whole_trajectory(9, frames=2, step=2, labels=2, every=True)
 
     found = [windows.window(0, 0, 0, number) for number in range(len(windows))]
     assert [(one.inputs, one.labels) for one in found] == [
         ((0, 2), (4, 6)), ((1, 3), (5, 7)), ((2, 4), (6, 8)),
     ]  # fmt: skip
-    assert windows.labels == 2 and len(WholeWindows(9, frames=2, step=2, labels=2)) == 1
+    assert windows.labels == 2 and len(whole_trajectory(9, frames=2, step=2, labels=2)) == 1
 
 
 @given(st.integers(3, 40_000), st.integers(0, 300), st.integers(0, 300), st.sampled_from([-1, -2, -8, 5]))
