@@ -166,9 +166,9 @@ def _allocator(wanted: bool) -> dict[str, Any]:
 
 
 def _spin(wanted: bool) -> dict[str, Any]:
-    found = os.environ.get("GOMP_SPINCOUNT")
-    if found is not None and found.isdigit() and int(found) <= 10_000:
-        return {"on": True, "reason": f"waiting threads give up their core after {found} turns"}
+    turns = os.environ.get("GOMP_SPINCOUNT")
+    if turns is not None and turns.isdigit() and int(turns) <= 10_000:
+        return {"on": True, "reason": f"waiting threads give up their core after {turns} turns"}
     return {"on": False, "reason": "can be set only before torch is loaded" if wanted else "turned off"}
 
 

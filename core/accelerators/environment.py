@@ -37,14 +37,14 @@ def neuron_environment(
     """
     rounds = str(precision) == "bf16-true" if stochastic_rounding is None else stochastic_rounding
     folder = cache or str(data_folder().parent / "neuron-programs")
-    wanted = {
+    variables = {
         "NEURON_RT_STOCHASTIC_ROUNDING_EN": "1" if rounds else "0",
         "NEURON_COMPILE_CACHE_URL": folder,
         "TORCH_NEURONX_FALLBACK_ONLY_FOR_UNIMPLEMENTED_OPS": "1" if strict else "0",
     }
     if rounds:
-        wanted["NEURON_RT_STOCHASTIC_ROUNDING_SEED"] = str(seed)
-    return wanted
+        variables["NEURON_RT_STOCHASTIC_ROUNDING_SEED"] = str(seed)
+    return variables
 
 
 def cuda_environment(*, expandable_segments: bool = True, ranks: bool = False) -> dict[str, str]:
@@ -54,13 +54,13 @@ def cuda_environment(*, expandable_segments: bool = True, ranks: bool = False) -
         expandable_segments: Let the allocator grow its blocks, so that sizes that vary leave fewer gaps.
         ranks: Whether several processes talk to each other: a failed one then ends the others.
     """
-    wanted = {}
+    variables = {}
     # Under its older name the same is set for CUDA alone, and both together are refused.
     if expandable_segments and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
-        wanted["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+        variables["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if ranks:
-        wanted |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
-    return wanted
+        variables |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+    return variables
 
 
 def wants(accelerator: str | None, device: str) -> bool:
@@ -71,8 +71,8 @@ def wants(accelerator: str | None, device: str) -> bool:
     if asked != "auto":
         return False
     if device == "neuron":
-        found = find_neuron()
-        return found.package == "native" and found.chips > 0
+        software = find_neuron()
+        return software.package == "native" and software.chips > 0
     return device == "cuda" and Path("/proc/driver/nvidia/version").exists()
 
 

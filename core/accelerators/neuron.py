@@ -239,6 +239,6 @@ def _chosen(devices: int | str | list[int], present: int | None) -> list[int]:
             return [int(word) for word in words]
         devices = int(words[0])
     if isinstance(devices, int):
-        wanted = (present or 1) if devices == -1 else devices
-        return list(range(max(wanted, 0)))
+        count = (present or 1) if devices == -1 else devices
+        return list(range(max(count, 0)))
     return [int(index) for index in devices if int(index) >= 0]

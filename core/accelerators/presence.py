@@ -36,15 +36,15 @@ class NeuronPresence:
 
     def problems(self) -> list[str]:
         """Return a sentence for each thing that must be mended before Neuron works here, if it is wanted."""
-        found = [sentence for sentence in (self._package_problem(),) if sentence]
+        sentences = [sentence for sentence in (self._package_problem(),) if sentence]
         if self.package == "native" and self.xla:
-            found.append("torch-xla and torch-neuronx cannot share an environment: uninstall torch-xla.")
+            sentences.append("torch-xla and torch-neuronx cannot share an environment: uninstall torch-xla.")
         if self.package == "native" and not self.driver:
-            found.append(
+            sentences.append(
                 "The Neuron driver is not loaded: install aws-neuronx-dkms and the runtime on a Trn2 or Trn3"
                 " machine, as the AWS Neuron documentation says."
             )
-        return found
+        return sentences
 
     def why_absent(self) -> str:
         """Return the one sentence for a run that asks for Neuron where it does not answer."""

@@ -75,22 +75,22 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"domainfm {version('domainfm')}")
         return 0
-    first, rest = words[0], words[1:]
-    if first == "recipes":
+    command, rest = words[0], words[1:]
+    if command == "recipes":
         from core.cli import recipes
 
         return recipes.main(rest)
-    if first in TOOLS:
-        module = "core.parity" if first == "parity" else f"core.cli.{first}"
+    if command in TOOLS:
+        module = "core.parity" if command == "parity" else f"core.cli.{command}"
         tool: Callable[[Sequence[str]], int] = import_module(module).main
         return tool(rest)
-    domain = first.replace("-", "_")
+    domain = command.replace("-", "_")
     if domain not in domains():
         names = [name.replace("_", "-") for name in domains()]
-        known = [*names, *TOOLS]
+        choices = [*names, *TOOLS]
         raise UserError(
-            f"'{first}' is neither a domain ({', '.join(names)}) nor a command ({', '.join(TOOLS)})"
-            f"{did_you_mean(first, known)}"
+            f"'{command}' is neither a domain ({', '.join(names)}) nor a command ({', '.join(TOOLS)})"
+            f"{did_you_mean(command, choices)}"
         )
     return _run_domain(domain, rest)
 

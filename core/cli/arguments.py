@@ -143,23 +143,23 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def option(request: Request, *names: str) -> str | None:
     """Return the value of an option among those typed, the last one if it stands there twice."""
-    found = None
+    typed = None
     for word, after in pairwise([*request.options, None]):
         name, equals, value = str(word).partition("=")
         if name in names:
-            found = value if equals else after
-    return None if found == "null" else found
+            typed = value if equals else after
+    return None if typed == "null" else typed
 
 
 def asked(request: Request, name: str) -> Any:
     """Return what is asked for under a dotted name: the option typed, else the last file's value, or None."""
-    found: Any = option(request, f"--{name}")
+    setting: Any = option(request, f"--{name}")
     for path in reversed(request.configs):
         value: Any = read_yaml(path)
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        found = value if found is None else found
-    return found
+        setting = value if setting is None else setting
+    return setting
 
 
 def _value(domain: str, name: str, rest: list[str]) -> str:

@@ -110,15 +110,14 @@ def _packages(advice: list[str]) -> dict[str, dict[str, Any]]:
     from packaging.specifiers import SpecifierSet
 
     report = {}
-    for extra, wanted in requirements().items():
-        states = {name: installed_version(name) for name in sorted(wanted, key=str.lower)}
+    for extra, bounds in requirements().items():
+        states = {name: installed_version(name) for name in sorted(bounds, key=str.lower)}
         present = {name: version for name, version in states.items() if version}
         missing = [name for name in states if name not in present]
-        bounds = {name: SpecifierSet(wanted[name]) for name in present}
         unfit = [
-            f"{name} {version} is not {wanted[name]}"
+            f"{name} {version} is not {bounds[name]}"
             for name, version in present.items()
-            if not bounds[name].contains(version, prereleases=True)
+            if not SpecifierSet(bounds[name]).contains(version, prereleases=True)
         ]
         report[extra] = {"present": present, "missing": missing, "unfit": unfit}
         if missing:
@@ -141,16 +140,16 @@ def requirements() -> dict[str, dict[str, str]]:
 
         table = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
         texts = {"base": table["dependencies"], **table["optional-dependencies"]}
-        found = {extra: [Requirement(text) for text in lines] for extra, lines in texts.items()}
+        distributions = {extra: [Requirement(text) for text in lines] for extra, lines in texts.items()}
     else:
         recorded = [Requirement(text) for text in metadata.requires("domainfm") or []]
-        found = {"base": [line for line in recorded if line.marker is None]}
+        distributions = {"base": [line for line in recorded if line.marker is None]}
         for extra in metadata.metadata("domainfm").get_all("Provides-Extra") or []:
             own = {"extra": extra}
-            found[extra] = [line for line in recorded if line.marker and line.marker.evaluate(own)]
+            distributions[extra] = [line for line in recorded if line.marker and line.marker.evaluate(own)]
     return {
         extra: {canonicalize_name(line.name): str(line.specifier) for line in lines}
-        for extra, lines in found.items()
+        for extra, lines in distributions.items()
         if extra not in ("all", "dev")
     }
 
@@ -213,15 +212,15 @@ def _cuda(torch: Any | None, advice: list[str]) -> dict[str, Any]:
 
 def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
     """Describe AWS Neuron; on the public package index `torch-neuronx` 1.0 is an empty placeholder."""
-    found = find_neuron()
-    advice.extend(found.problems())
+    software = find_neuron()
+    advice.extend(software.problems())
     backend = getattr(torch, "neuron", None)
     report: dict[str, Any] = {
-        "torch_neuronx": found.version,
-        "package": found.package,
-        "torch_xla": found.xla,
-        "driver": found.driver,
-        "chips": found.chips,
+        "torch_neuronx": software.version,
+        "package": software.package,
+        "torch_xla": software.xla,
+        "driver": software.driver,
+        "chips": software.chips,
         "available": bool(backend is not None and backend.is_available()),
         "environment": {
             name: value
@@ -270,11 +269,11 @@ def _memory() -> dict[str, float]:
 def _disk() -> dict[str, dict[str, Any]]:
     import tempfile
 
-    places = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "data": data_folder()}
+    folders = {"here": Path.cwd(), "temporary": Path(tempfile.gettempdir()), "data": data_folder()}
     report = {}
-    for name, folder in places.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free = round(shutil.disk_usage(there).free / GIB, 1)
+    for name, folder in folders.items():
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = round(shutil.disk_usage(existing).free / GIB, 1)
         report[name] = {"folder": str(folder), "exists": folder.is_dir(), "free_gib": free}
     return report
 

@@ -75,9 +75,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _short_name(where: str, word: str) -> UserError:
     """Return the mistake of a class's name that is neither a path nor known where it stands."""
     module = {"model.adaptation": "core.adaptation", "model.schedule": "core.optim"}.get(where)
-    known = importlib.import_module(module).__all__ if module else ()
-    same = next((name for name in known if name.lower() == word.lower()), word)  # Lora for LoRA
-    near = did_you_mean(same, known) or "; write the path of the class, as in apps.DOMAIN.MODULE.CLASS"
+    names = importlib.import_module(module).__all__ if module else ()
+    spelt = next((name for name in names if name.lower() == word.lower()), word)  # Lora for LoRA
+    near = did_you_mean(spelt, names) or "; write the path of the class, as in apps.DOMAIN.MODULE.CLASS"
     return UserError(f"{where}: there is no class '{word}' by this name{near}")
 
 
@@ -134,11 +134,11 @@ def _submodules(parent: str) -> list[str]:
 
 def _near_attribute(text: str) -> str:
     """Return the suggestion for a name that a module does not have, or an empty string."""
-    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
-    if not found:
+    absent = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
+    if not absent:
         return ""
-    module = importlib.import_module(found[1])
-    return did_you_mean(found[2], [name for name in dir(module) if not name.startswith("_")])
+    module = importlib.import_module(absent[1])
+    return did_you_mean(absent[2], [name for name in dir(module) if not name.startswith("_")])
 
 
 def _unknown_key(key: str, classes: list[str], options: list[str]) -> UserError:

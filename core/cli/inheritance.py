@@ -121,10 +121,10 @@ def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None) -> dict[str, Any]:
     """Return network, weights and those of the data's values that the network fixes."""
-    given, names = _arguments(config, "data"), getattr(import_module(f"apps.{domain}"), "INHERITED", ())
+    values, names = _arguments(config, "data"), getattr(import_module(f"apps.{domain}"), "INHERITED", ())
     network = _arguments(config, "model").get("network")
     model = {"weights": weights} | ({} if network is None else {"network": network})
-    data = {name: given[name] for name in names if name in given}
+    data = {name: values[name] for name in names if name in values}
     return {
         part: {"class_path": (config.get(part) or {}).get("class_path"), "init_args": arguments}
         for part, arguments in (("model", model), ("data", data))

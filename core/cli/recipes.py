@@ -37,10 +37,10 @@ def domains() -> list[str]:
 
 def all_recipes(domain: str | None = None) -> list[Recipe]:
     """Return the recipes of one domain, or of all."""
-    wanted = [domain] if domain else domains()
+    names = [domain] if domain else domains()
     return [
         Recipe(name, f"{path.parent.name}/{path.stem}", path)
-        for name in wanted
+        for name in names
         for path in sorted((configs_folder() / name).glob("*/*.yaml"))
     ]
 
@@ -57,10 +57,10 @@ def find_config(domain: str, text: str) -> Path:
     Raises:
         UserError: If there is none, with the nearest name.
     """
-    given = Path(text)
-    if given.is_file():
-        return given
-    if given.is_dir():
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.is_dir():
         raise UserError(
             f"--config {text} is a folder; give a recipe file in it or a name such as {example(domain)}"
         )

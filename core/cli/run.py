@@ -122,11 +122,11 @@ def _train_or_test(
         _compare(stored, config, task, aloud=processes.first)
     if request.verb != "fit" and stored is not None:
         kind = task.facts_type
-        held = stored["state_dict"].get(STATE)
-        known = held if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint))
-        adopt = getattr(cli.datamodule, "use_statistics", None)
-        if known and adopt is not None:
-            adopt(known)
+        state = stored["state_dict"].get(STATE)
+        facts = state if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint))
+        use_statistics = getattr(cli.datamodule, "use_statistics", None)
+        if facts and use_statistics is not None:
+            use_statistics(facts)
     task.record = describe(request.domain, request.recipe_name, config, task, stored)
     trainer = _user_errors(
         build_trainer,
@@ -184,8 +184,8 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
 
 def _has_test_data(data: Any) -> bool:
     """Tell whether there is something to test after training; data without a test part are no mistake."""
-    found = getattr(data, "test_set", None)
-    if found is None or found() is not None:
+    test_set = getattr(data, "test_set", None)
+    if test_set is None or test_set() is not None:
         return True
     print("the data has no test part, so nothing is tested after training", flush=True)
     return False
@@ -290,9 +290,9 @@ def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, alou
 
 def _differences(old: Any, new: Any, name: str) -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
+        changes = []
         for key in dict.fromkeys([*old, *new]):
             label = name if key == "init_args" else f"{name}.{key}"
-            found += _differences(old.get(key), new.get(key), label)
-        return found
+            changes += _differences(old.get(key), new.get(key), label)
+        return changes
     return [] if old == new else [(name, old, new)]

@@ -167,14 +167,14 @@ def _locate(request: Request) -> tuple[Path | None, Path | None]:
     `last` is the newest valid checkpoint of this recipe; a run that was killed before its first checkpoint
     starts again from its seed, in its folder.
     """
-    wanted, fitting = request.ckpt_path, request.verb == "fit"
-    if INHERITED in os.environ and wanted in (None, "last") and fitting:
+    choice, fitting = request.ckpt_path, request.verb == "fit"
+    if INHERITED in os.environ and choice in (None, "last") and fitting:
         folder = Path(os.environ[INHERITED])
-        return (newest_valid(folder / "checkpoints") if wanted else None), folder
-    if wanted is None:
+        return (newest_valid(folder / "checkpoints") if choice else None), folder
+    if choice is None:
         return None, None
-    if wanted not in ("last", "best"):
-        path = checkpoint_in(wanted, last=fitting)
+    if choice not in ("last", "best"):
+        path = checkpoint_in(choice, last=fitting)
         run = _run_of(path)
         if fitting and run:
             os.environ[INHERITED] = str(run)
@@ -185,12 +185,12 @@ def _locate(request: Request) -> tuple[Path | None, Path | None]:
     if not runs:
         spoken = request.domain.replace("_", "-")
         raise UserError(
-            f"--ckpt_path {wanted}: there is no run of {name} under {Path(root) / request.domain / name};"
+            f"--ckpt_path {choice}: there is no run of {name} under {Path(root) / request.domain / name};"
             f" start one with `dfm {spoken} fit --config {request.configs[0]}`"
         )
     for run in runs:
-        checkpoint = _newest_in(run) if wanted == "last" else best_in(run)
-        fresh = checkpoint is None and wanted == "last" and fitting and run == runs[0]
+        checkpoint = _newest_in(run) if choice == "last" else best_in(run)
+        fresh = checkpoint is None and choice == "last" and fitting and run == runs[0]
         if fresh and not any((run / "checkpoints").glob("*.ckpt")):
             print(f"{run} was stopped before its first checkpoint; it starts again from its seed", flush=True)
         elif checkpoint is None:
@@ -200,7 +200,7 @@ def _locate(request: Request) -> tuple[Path | None, Path | None]:
         if fitting:
             os.environ[INHERITED] = str(run)
         return checkpoint, run if fitting else None
-    raise UserError(f"--ckpt_path {wanted}: no valid checkpoint in the {len(runs)} run folders of {name}")
+    raise UserError(f"--ckpt_path {choice}: no valid checkpoint in the {len(runs)} run folders of {name}")
 
 
 def checkpoint_in(path: str, *, last: bool = False) -> Path:
@@ -209,15 +209,15 @@ def checkpoint_in(path: str, *, last: bool = False) -> Path:
     Raises:
         UserError: If a folder is neither a run nor a checkpoint, or its run has no valid one.
     """
-    given = Path(path)
-    if not given.is_dir() or is_sharded(given):
-        return given
-    if not (given / "checkpoints").is_dir():
+    folder = Path(path)
+    if not folder.is_dir() or is_sharded(folder):
+        return folder
+    if not (folder / "checkpoints").is_dir():
         raise UserError(
             f"--ckpt_path {path} is a folder and no checkpoint; give a .ckpt, or "
             f"`dfm checkpoint import {path}` first"
         )
-    checkpoint = _newest_in(given) if last else best_in(given)
+    checkpoint = _newest_in(folder) if last else best_in(folder)
     if checkpoint is None:
         raise UserError(f"--ckpt_path {path}: no valid checkpoint in this run folder")
     return checkpoint

@@ -70,12 +70,12 @@ def _of_class(module: str, node: ast.ClassDef, seen: tuple[tuple[str, str], ...]
     bases = [ast.unparse(base) for base in node.bases]
     inherited: list[str] | None = []
     if init is None or init.args.kwarg is not None:
-        known = [_of(module, base, seen) for base in bases if base.isidentifier()]
-        certain = len(known) == len(bases) and all(names is not None for names in known)
-        inherited = [name for names in known for name in names or ()] if certain else None
+        bases_names = [_of(module, base, seen) for base in bases if base.isidentifier()]
+        certain = len(bases_names) == len(bases) and all(names is not None for names in bases_names)
+        inherited = [name for names in bases_names for name in names or ()] if certain else None
     if init is not None:
-        own = _arguments(init.args)[1:]
-        return None if inherited is None else list(dict.fromkeys(own + inherited))
+        declared = _arguments(init.args)[1:]
+        return None if inherited is None else list(dict.fromkeys(declared + inherited))
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         annotated = [n for n in node.body if isinstance(n, ast.AnnAssign)]
         fields = [n.target.id for n in annotated if isinstance(n.target, ast.Name)]
@@ -100,8 +100,8 @@ def _tree(module: str) -> ast.Module | None:
         return None
     if spec is None or spec.origin is None:
         return None
-    place = Path(spec.origin).parent.joinpath(*rest)
-    for file in (place.with_suffix(".py") if rest else Path(spec.origin), place / "__init__.py"):
+    path = Path(spec.origin).parent.joinpath(*rest)
+    for file in (path.with_suffix(".py") if rest else Path(spec.origin), path / "__init__.py"):
         if file.is_file():
             try:
                 return ast.parse(file.read_text(encoding="utf-8"))

@@ -23,11 +23,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: For an option that the parser does not have.
         """
-        known = list(self._option_string_actions)
+        options = list(self._option_string_actions)
         for word in () if self._subparsers else args or ():
             name = word.partition("=")[0]
-            if name.startswith("--") and len(name) > 2 and name not in known:
-                raise UserError(f"unknown option {name} of {self.prog}{did_you_mean(name, known)}")
+            if name.startswith("--") and len(name) > 2 and name not in options:
+                raise UserError(f"unknown option {name} of {self.prog}{did_you_mean(name, options)}")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -54,5 +54,5 @@ def checked_verb(argv: Sequence[str], verbs: Sequence[str], *, command: str) -> 
 
 def verb_parsers(parser: Parser, verbs: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
     """Give a parser sub-commands with their one-line helps, and return `add_argument` of each."""
-    found = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    return {name: found.add_parser(name, help=text).add_argument for name, text in verbs.items()}
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    return {name: subparsers.add_parser(name, help=text).add_argument for name, text in verbs.items()}

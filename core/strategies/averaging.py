@@ -112,13 +112,13 @@ class _Bucket:
         lacking = any(p.grad is None for p in self.sending)
         present = (used > 0).tolist() if lacking else [True] * len(self.sending)
         offset = 0
-        for parameter, wanted in zip(self.sending, present, strict=True):
+        for parameter, used_somewhere in zip(self.sending, present, strict=True):
             shape = _real(parameter).shape
             value = values[offset : offset + shape.numel()].view(shape)
             offset += shape.numel()
-            if wanted and parameter.grad is None:
+            if used_somewhere and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            if wanted and parameter.grad is not None:
+            if used_somewhere and parameter.grad is not None:
                 _real(parameter.grad).copy_(value)
         self.flat, self.work, self.sending = None, None, []
 

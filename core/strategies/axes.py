@@ -56,9 +56,9 @@ def resolve(sizes: Mapping[str, Size], world: int) -> dict[str, int]:
         UserError: If the sizes do not fill the processes.
     """
     check(sizes)
-    known = {axis: size for axis in AXES if isinstance(size := sizes[axis], int)}
-    product = math.prod(known.values())
-    spelled = " x ".join(f"{axis} {size}" for axis, size in known.items() if size > 1) or "every size 1"
+    fixed = {axis: size for axis in AXES if isinstance(size := sizes[axis], int)}
+    product = math.prod(fixed.values())
+    spelled = " x ".join(f"{axis} {size}" for axis, size in fixed.items() if size > 1) or "every size 1"
     automatic = next((axis for axis in AXES if sizes[axis] == "auto"), None)
     have = f"the run has {world} process{'es' if world > 1 else ''}"
     if product > world:
@@ -76,7 +76,7 @@ def resolve(sizes: Mapping[str, Size], world: int) -> dict[str, int]:
             f"trainer.strategy: {automatic} is auto, but {spelled} makes {product}, which does not divide "
             f"the {world} processes (devices times nodes)"
         )
-    return {axis: known.get(axis, world // product) for axis in AXES}
+    return {axis: fixed.get(axis, world // product) for axis in AXES}
 
 
 def coordinates(sizes: Mapping[str, int], rank: int) -> dict[str, int]:

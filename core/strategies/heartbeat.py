@@ -146,8 +146,8 @@ class Heartbeat(threading.Thread):
                 os._exit(self.code)
 
     def _beats(self, keys: dist.Store) -> dict[int, str]:
-        found = {}
+        beats = {}
         for rank in range(self.rendezvous.info.world):
             name = f"beat/{rank}"
-            found[rank] = keys.get(name).decode() if keys.check([name]) else ""
-        return found
+            beats[rank] = keys.get(name).decode() if keys.check([name]) else ""
+        return beats

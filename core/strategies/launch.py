@@ -226,5 +226,5 @@ def _slurm(variables: Mapping[str, str]) -> RankInfo | None:
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
     first = SLURMEnvironment.resolve_root_node_address(variables.get("SLURM_NODELIST", "127.0.0.1"))
-    number = int(variables.get("SLURM_JOB_ID") or 0) + int(variables.get("SLURM_STEP_ID") or 0)
-    return replace(info, address=info.address or first, port=info.port or 15000 + number % 10000)
+    offset = int(variables.get("SLURM_JOB_ID") or 0) + int(variables.get("SLURM_STEP_ID") or 0)
+    return replace(info, address=info.address or first, port=info.port or 15000 + offset % 10000)

@@ -66,12 +66,10 @@ class SubprocessLauncher(_SubprocessScriptLauncher):
 
     def killed(self) -> str | None:
         """Return a sentence about a process that died of a signal, or None; how others end, they say."""
-        for number, process in enumerate(self.procs, 1):
+        for rank, process in enumerate(self.procs, 1):
             code = process.poll()
             if code is not None and code < 0:
-                return (
-                    f"rank {number} was killed by {signal.Signals(-code).name}; go on with --ckpt_path last"
-                )
+                return f"rank {rank} was killed by {signal.Signals(-code).name}; go on with --ckpt_path last"
         return None
 
     def reap(self, *, patience: float) -> None:
@@ -80,10 +78,10 @@ class SubprocessLauncher(_SubprocessScriptLauncher):
         for process in self.procs:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, until - time.monotonic()))
-        for number, wait in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        for ending, wait in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
             left = [process for process in self.procs if process.poll() is None]
             for process in left:
-                process.send_signal(number)
+                process.send_signal(ending)
                 process.send_signal(signal.SIGCONT)
             until = time.monotonic() + wait
             for process in left:

@@ -46,14 +46,14 @@ def blocks_of(network: nn.Module, why: str) -> list[nn.Module]:
     Raises:
         UserError: If it names none; `why` says what they are needed for.
     """
-    blocks = getattr(network, "blocks", None)
-    found = list(blocks()) if callable(blocks) else []
-    if not found:
+    named = getattr(network, "blocks", None)
+    layers = list(named()) if callable(named) else []
+    if not layers:
         raise UserError(
             f"trainer.strategy: {why} needs the network's repeated layers and {type(network).__name__} names "
             "none (its blocks()); choose another network, or leave that out"
         )
-    return found
+    return layers
 
 
 def cut_matrices(network: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> None:
@@ -169,10 +169,10 @@ def shard(
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     mixed = precision == "bf16-mixed" and mesh.device_type == "cuda"
-    for number, block in enumerate(blocks):
-        again = reshard and number < len(blocks) - 1
+    for index, block in enumerate(blocks):
+        freed = reshard and index < len(blocks) - 1
         gathered = torch.bfloat16 if mixed and not _has_complex(block) else None
-        fully_shard(block, reshard_after_forward=again, mp_policy=_policy(block, gathered), **options)
+        fully_shard(block, reshard_after_forward=freed, mp_policy=_policy(block, gathered), **options)
     fully_shard(network, reshard_after_forward=False, mp_policy=_policy(network, None), **options)
 
 

@@ -233,10 +233,10 @@ class RunProcesses:
         return f"{died or 'the connection to another process broke'} ({lines[0][:160]})"
 
     def _say(self, error: BaseException, text: str | None = None) -> int:
-        known = self.heartbeat is not None and self.heartbeat.code is not None
+        over = self.heartbeat is not None and self.heartbeat.code is not None
         if isinstance(error, UserError | ProcessLost) or (text is not None and _is_connection(error)):
             print(f"dfm: {text or error}", file=sys.stderr, flush=True)
-        elif not known and not isinstance(error, RunEnded):
+        elif not over and not isinstance(error, RunEnded):
             traceback.print_exception(error)
         return 2 if isinstance(error, UserError) else 1
 

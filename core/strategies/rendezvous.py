@@ -199,12 +199,12 @@ class Rendezvous:
         here.set("open", json.dumps(tokens))
 
     def _follow(self, token: str) -> None:
-        rank, known = self.info.rank, 0
+        rank, latest = self.info.rank, 0
         names = [f"came/{self.info.restarts}/{other}" for other in range(self.info.world)]
         while True:
             attempt = self.root.add("attempts", 0)
-            if attempt != known:
-                known, here = attempt, self._open(attempt)
+            if attempt != latest:
+                latest, here = attempt, self._open(attempt)
                 if here.check(["open"]) or here.check(["end"]):
                     self.here = None  # an earlier attempt, and how it ended is no business of this one
                 else:

@@ -46,9 +46,9 @@ def chart(series: Mapping[str, Points], *, x_label: str = "step", logarithmic_fr
             parts.append(_text(across(tick), HEIGHT - 17, "middle", short(tick)))
     parts.append(_line("axis", HEIGHT - BOTTOM))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 3, "end", x_label))
-    for number, (label, points) in enumerate(series.items()):
+    for index, (label, points) in enumerate(series.items()):
         for run in _runs(points):
-            parts += _curve(run, f"s{number % HUES}", label, across, up)
+            parts += _curve(run, f"s{index % HUES}", label, across, up)
     return "".join([*parts, "</svg>"])
 
 
@@ -60,7 +60,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
+    return [multiple * step for multiple in range(first, last + 1)]
 
 
 def short(value: float, digits: int = 4) -> str:
@@ -140,9 +140,9 @@ def _runs(points: Points) -> list[list[tuple[float, float]]]:
 def _joined(points: Points) -> list[tuple[float, float, float, float]]:
     """Return (x, mean, least, greatest) of neighbours, joined so that at most `MOST` are left."""
     size = math.ceil(len(points) / MOST)
-    found = []
+    joined = []
     for start in range(0, len(points), size):
         group = points[start : start + size]
         values = [y for _, y in group]
-        found.append((group[-1][0], math.fsum(values) / len(values), min(values), max(values)))
-    return found
+        joined.append((group[-1][0], math.fsum(values) / len(values), min(values), max(values)))
+    return joined

@@ -86,10 +86,10 @@ def _real(tensor: Tensor) -> Tensor:
 
 
 def _like(tensor: Tensor) -> Tensor:
-    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(made, requires_grad=tensor.requires_grad)
-    return made
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
 
 
 def _state(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -155,10 +155,8 @@ class RunRecord(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand the best checkpoint over, or else the last, if asked."""
-        keepers = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
-        paths = [keeper.best_model_path for keeper in keepers] + [
-            keeper.last_model_path for keeper in keepers
-        ]
+        keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+        paths = [getattr(keeper, f"{kind}_model_path") for kind in ("best", "last") for keeper in keepers]
         best = next((path for path in paths if path and Path(path).is_file()), None)
         if self.tracking.artifact and best is not None:
             for logger in trainer.loggers:

@@ -54,8 +54,8 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
     words = device_name.upper().replace("-", " ").replace(".", " ").split()
     words = [_SPELLINGS.get(word, word) for word in words]
     if "TRAINIUM" in words:  # "AWS Trainium 2"
-        place = words.index("TRAINIUM")
-        words.append("".join(words[place : place + 2]))
+        start = words.index("TRAINIUM")
+        words.append("".join(words[start : start + 2]))
     for name, rates in PEAKS.items():
         if all(word in words for word in name.upper().split()):
             rate = rates.get("bf16" if dtype == "fp16" else dtype)

@@ -205,15 +205,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     """Return the versions of what the run was made with, and the machine's kind."""
-    found = {"Python": platform.python_version(), "System": f"{platform.system()} {platform.machine()}"}
-    found["CPUs"] = str(os.cpu_count())
+    versions = {"Python": platform.python_version(), "System": f"{platform.system()} {platform.machine()}"}
+    versions["CPUs"] = str(os.cpu_count())
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
     torch = sys.modules.get("torch")  # a report is written without loading it
     if torch is not None and torch.cuda.is_available():
-        found |= {f"GPU {k}": torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())}
-    return found
+        versions |= {f"GPU {k}": torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())}
+    return versions
 
 
 def _results(path: Path) -> dict[str, Any] | None:
@@ -225,7 +225,7 @@ def _results(path: Path) -> dict[str, Any] | None:
     rows = [(row + [""] * (len(head) - len(row)))[: len(head)] for row in rows]
     columns = list(zip(*rows, strict=True))
     numeric = [all(_float(cell) is not None or not cell for cell in cells) for cells in columns]
-    decimals = [_decimals(cells) if number else 0 for cells, number in zip(columns, numeric, strict=True)]
+    decimals = [_decimals(cells) for cells in columns]
     best = _best(head, rows, numeric)
     shown = [[*map(_fixed, row, numeric, decimals)] for row in rows[:MOST_ROWS]]
     kinds = ["num" if number else "" for number in numeric]
@@ -233,8 +233,8 @@ def _results(path: Path) -> dict[str, Any] | None:
         "caption": path.stem.removeprefix("results").replace("_", " ").strip("-. "),
         "head": list(zip(kinds, head, strict=True)),
         "rows": [
-            [("num best" if (number, k) in best else kinds[k], cell) for k, cell in enumerate(row)]
-            for number, row in enumerate(shown)
+            [("num best" if (index, k) in best else kinds[k], cell) for k, cell in enumerate(row)]
+            for index, row in enumerate(shown)
         ],
         "left": len(rows) - MOST_ROWS,
         "file": path.name,
@@ -246,18 +246,18 @@ def _best(head: list[str], rows: list[list[str]], numeric: list[bool]) -> set[tu
     lower = [name.lower() for name in head]
     keys = [k for k, name in enumerate(lower) if name != "model" and (name in KEYS or not numeric[k])]
     groups: dict[tuple[str, ...], list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(tuple(row[k] for k in keys), []).append(number)
-    found = set()
+    for index, row in enumerate(rows):
+        groups.setdefault(tuple(row[k] for k in keys), []).append(index)
+    best = set()
     for k, name in enumerate(lower):
         if not numeric[k] or k in keys or name in NO_BEST:
             continue
         for members in groups.values():
-            values = {number: value for number in members if (value := _float(rows[number][k])) is not None}
+            values = {index: value for index in members if (value := _float(rows[index][k])) is not None}
             if len(values) > 1:
                 top = max(values.values()) if higher_is_better(name) else min(values.values())
-                found |= {(number, k) for number, value in values.items() if value == top}
-    return found
+                best |= {(index, k) for index, value in values.items() if value == top}
+    return best
 
 
 def higher_is_better(name: str) -> bool:

@@ -202,7 +202,7 @@ def learning_rates(trainer: Trainer) -> dict[str, float]:
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     if len(groups) == 1:
         return {"lr": float(groups[0]["lr"])}
-    return {f"lr/{group.get('name', number)}": float(group["lr"]) for number, group in enumerate(groups)}
+    return {f"lr/{group.get('name', index)}": float(group["lr"]) for index, group in enumerate(groups)}
 
 
 def size_of(batch: Any) -> int:

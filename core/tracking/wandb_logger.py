@@ -162,8 +162,8 @@ def wandb_mode(wish: str) -> Literal["online", "offline"] | None:
         UserError: If `online` is wished and no key is known.
     """
     if wish == "auto":
-        told = os.environ.get("WANDB_MODE", "").lower()
-        wish = {"online": "online", "offline": "offline", "disabled": "off"}.get(told, "auto")
+        variable = os.environ.get("WANDB_MODE", "").lower()
+        wish = {"online": "online", "offline": "offline", "disabled": "off"}.get(variable, "auto")
     if wish == "off":
         return None
     if wish == "online":
@@ -212,12 +212,12 @@ def _size(file: Path) -> int:
 def _run_id(folder: Path) -> str:
     """Return the id kept in the run folder, made on first use."""
     file = folder / ID_FILE
-    if file.exists() and (known := file.read_text(encoding="utf-8").strip()):
-        return known
-    fresh = secrets.token_hex(4)
+    if file.exists() and (identity := file.read_text(encoding="utf-8").strip()):
+        return identity
+    identity = secrets.token_hex(4)
     with replacing(file) as temporary:
-        temporary.write_text(fresh + "\n", encoding="utf-8")
-    return fresh
+        temporary.write_text(identity + "\n", encoding="utf-8")
+    return identity
 
 
 @contextmanager
