@@ -43,11 +43,11 @@ class ReadsBands(nn.Module):
             UserError: If the names do not fit the first layer's channels.
         """
         named = _named_bands(described)
-        given = None if named is None else self.our_bands(named)
-        if given is None or given == self.bands:
+        bands = None if named is None else self.our_bands(named)
+        if bands is None or bands == self.bands:
             return dict(tensors)
         changed = {
-            prefix + name: _matched(tensors[prefix + name], fresh, given=given, wanted=self.bands, rows=rows)
+            prefix + name: _matched(tensors[prefix + name], fresh, bands=bands, wanted=self.bands, rows=rows)
             for name, (fresh, rows) in self.band_weights().items()
             if prefix + name in tensors
         }
@@ -103,12 +103,12 @@ def band_rule(
 
     def to_ours(tensor: Tensor) -> Tensor:
         channels = tensor.shape[0] // rows if rows else tensor.shape[1]
-        known = (names for names in (getattr(tensor, _MARK, None), described) if names is not None)
-        given = next((names for names in known if len(names) == channels), usual(channels))
-        if given is None:
+        names = (getattr(tensor, _MARK, None), described)
+        bands = next((n for n in names if n is not None and len(n) == channels), usual(channels))
+        if bands is None:
             same = _other_axes(tensor, rows) == _other_axes(fresh, rows)
             return fresh.detach().to(tensor.dtype) if same else tensor
-        return _matched(tensor, fresh, given=given, wanted=wanted, rows=rows)
+        return _matched(tensor, fresh, bands=bands, wanted=wanted, rows=rows)
 
     def to_official(tensor: Tensor) -> Tensor:
         named = tensor.view_as(tensor)  # another object, so that the network's own is not marked
@@ -141,28 +141,28 @@ def _named_bands(described: Any) -> tuple[str, ...] | None:
 
 
 def _matched(
-    tensor: Tensor, fresh: Tensor, *, given: Sequence[str], wanted: tuple[str, ...], rows: int
+    tensor: Tensor, fresh: Tensor, *, bands: Sequence[str], wanted: tuple[str, ...], rows: int
 ) -> Tensor:
-    """Return a weight for the wanted bands: those that are given by name, others as drawn.
+    """Return a weight for the wanted bands: those that stand in `bands` by name, others as drawn.
 
     One of another size stays as it is; whoever loads it refuses it with both shapes.
     """
-    if tuple(given) == wanted or _other_axes(tensor, rows) != _other_axes(fresh, rows):
+    if tuple(bands) == wanted or _other_axes(tensor, rows) != _other_axes(fresh, rows):
         return tensor
     if rows:
-        if len(tensor) != rows * len(given):
+        if len(tensor) != rows * len(bands):
             return tensor
-        apart, own = (weight.detach().unflatten(0, (rows, -1)) for weight in (tensor, fresh))
-        return _matched(apart, own, given=given, wanted=wanted, rows=0).flatten(0, 1)
-    if tensor.shape[1] != len(given):
+        split, drawn = (weight.detach().unflatten(0, (rows, -1)) for weight in (tensor, fresh))
+        return _matched(split, drawn, bands=bands, wanted=wanted, rows=0).flatten(0, 1)
+    if tensor.shape[1] != len(bands):
         raise UserError(
-            f"the checkpoint's first layer takes {tensor.shape[1]} bands, and {len(given)} are named "
-            f"({', '.join(given)}); name its bands in their order"
+            f"the checkpoint's first layer takes {tensor.shape[1]} bands, and {len(bands)} are named "
+            f"({', '.join(bands)}); name its bands in their order"
         )
     merged = fresh.detach().to(tensor.dtype).clone()
     for place, band in enumerate(wanted):
-        if band in given:
-            merged[:, place] = tensor[:, list(given).index(band)]
+        if band in bands:
+            merged[:, place] = tensor[:, list(bands).index(band)]
     return merged
 
 

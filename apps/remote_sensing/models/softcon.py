@@ -2,7 +2,7 @@
 
 Backbones that DINOv2's (transformers) or DINO's (ResNet-50) pre-training was carried on for, on 13 bands of
 Sentinel-2 or 2 of Sentinel-1. The networks stand in `dino/`; what they are trained with stands in
-`apps/remote_sensing/tasks/soft_contrastive.py`.
+`core/objectives/contrastive.py`.
 """
 
 from __future__ import annotations

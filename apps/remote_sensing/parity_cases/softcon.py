@@ -73,7 +73,7 @@ def _vit(case: Case) -> Mapping[str, Any]:
 
 def _loss(case: Case) -> Mapping[str, Any]:
     """Similarities, both terms, their sum, and its gradient for the student's projections."""
-    from apps.remote_sensing.tasks.soft_contrastive import soft_contrastive
+    from core.objectives.contrastive import soft_contrastive
 
     given, config = case.group("input"), case.config
     queries = given["q"].clone().requires_grad_()

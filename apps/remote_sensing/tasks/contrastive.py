@@ -12,10 +12,10 @@ from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
 from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
 from apps.remote_sensing.tasks.base import SceneTask
-from apps.remote_sensing.tasks.soft_contrastive import soft_contrastive
 from apps.remote_sensing.tasks.views import draws_of_views, two_views
 from core.data.randomness import draws
 from core.errors import UserError
+from core.objectives.contrastive import soft_contrastive
 from core.objectives.masked_autoencoding import Masking, random_masking
 from core.strategies.collectives import gathered
 

@@ -80,7 +80,8 @@ class Probing(ProbeTask):
         if self.prepared is not None:
             rule = self.prepared.preparation
             size = "their own size" if rule.size is None else f"{rule.size} pixels"
-            self.say(f"preparation: {rule.normalisation}, {size}, bands {', '.join(self.prepared.wanted)}")
+            bands = ", ".join(self.prepared.network_bands)
+            self.say(f"preparation: {rule.normalisation}, {size}, bands {bands}")
             if self.prepared.absent:
                 self.say(f"bands that the data lack are zeros: {', '.join(self.prepared.absent)}")
 

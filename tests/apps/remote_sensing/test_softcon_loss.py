@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.remote_sensing.tasks.soft_contrastive import label_similarity, soft_contrastive
+from core.objectives.contrastive import label_similarity, soft_contrastive
 from core.errors import UserError
 
 

@@ -120,30 +120,33 @@ class Prepared:
 
     Args:
         preparation: Size and numbers.
-        given: Names of the data's bands.
-        wanted: Those of the network's.
+        data_bands: Names of the data's bands.
+        network_bands: Names of those that the network reads.
         factor: What the data's numbers are multiplied by first.
         fill: What pixels without data are in the end; None leaves them.
     """
 
     preparation: Preparation
-    given: tuple[str, ...]
-    wanted: tuple[str, ...]
+    data_bands: tuple[str, ...]
+    network_bands: tuple[str, ...]
     factor: float = 1.0
     fill: float | None = 0.0
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Bands that the network wants and the data lack: they are zeros."""
-        return tuple(band for band in self.wanted if band not in self.given)
+        return tuple(band for band in self.network_bands if band not in self.data_bands)
 
     def __call__(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map `(B, C, T, H, W)`, valid where `(B, T, H, W)` is true, to `(B, C', T, H', W')`."""
-        x = images
-        if self.given != self.wanted:
-            x = arranged(x, given=self.given, wanted=self.wanted)
-        prepared = self.preparation(x if self.factor == 1.0 else x * self.factor)
-        return self._filled(prepared, valid, self.preparation)
+        x, rule = images, self.preparation
+        if self.data_bands != self.network_bands:
+            x = arranged(x, given=self.data_bands, wanted=self.network_bands)
+        x = rule(x if self.factor == 1.0 else x * self.factor)
+        if valid is None or self.fill is None or rule.normalisation == "none":
+            return x
+        only_size = Preparation(size=rule.size, crop=rule.crop)
+        return torch.where(only_size(valid[:, None].float()) > 0.5, x, self.fill)  # B 1 T H W
 
     def numbers(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the same with the size left as it is."""
@@ -174,13 +177,6 @@ class Prepared:
                 "a reflectance of 1 is in the files"
             )
 
-    def _filled(self, x: Tensor, valid: Tensor | None, preparation: Preparation) -> Tensor:
-        if valid is None or self.fill is None or preparation.normalisation == "none":
-            return x
-        only_size = Preparation(size=preparation.size, crop=preparation.crop)
-        seen = only_size(valid[:, None].float()) > 0.5  # B 1 T H W
-        return torch.where(seen, x, self.fill)
-
 
 def prepared_for(
     network: nn.Module, facts: SceneFacts, *, binding: Binding | None, run: SceneFacts | None
@@ -196,13 +192,13 @@ def prepared_for(
     Raises:
         UserError: If the images would be normalised twice, or the preparation cannot be told.
     """
-    given = tuple(facts.bands)
-    wanted = tuple(getattr(network, "bands", given))
-    if not set(given) & set(wanted) and len(given) == len(wanted):
-        given = wanted  # the network's bands have numbers instead of names
+    data_bands = tuple(facts.bands)
+    network_bands = tuple(getattr(network, "bands", data_bands))
+    if not set(data_bands) & set(network_bands) and len(data_bands) == len(network_bands):
+        data_bands = network_bands  # the network's bands have numbers instead of names
     if binding is None:
         binding = OfRun(run, facts.scale) if run is not None and is_normalised(run) else OfWeights()
-    preparation = binding.preparation(network, wanted)
+    preparation = binding.preparation(network, network_bands)
     if preparation.normalisation != "none" and is_normalised(facts):
         raise UserError(
             "the data module normalises the images and the preparation of the weights would do it again "
@@ -210,7 +206,7 @@ def prepared_for(
             "apps.remote_sensing.models.frozen.resizing.Preparation to keep the data module's"
         )
     fill = binding.facts.fill if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
-    return Prepared(preparation, given, wanted, binding.factor(network), float(fill))
+    return Prepared(preparation, data_bands, network_bands, binding.factor(network), float(fill))
 
 
 def _by_band(

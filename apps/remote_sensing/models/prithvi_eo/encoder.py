@@ -179,8 +179,8 @@ class Prithvi(ReadsBands, CodedBlocks):
     ) -> list[Tensor]:
         """Return features as images on the grid of patches; for the other arguments see `features`.
 
-        `frames` says what becomes of the frames t of patches: `channels` stacks them, channel `frame * D + d`;
-        `mean` and `max` are over frames, `difference` is the last less the first.
+        `frames` says what becomes of the t frames of patches: `channels` stacks them, channel
+        `frame * D + d`; `mean` and `max` are over frames, `difference` is the last less the first.
 
         Returns:
             `(B, D, h, w)` for each, `(B, t * D, h, w)` with `channels`.
