@@ -47,10 +47,6 @@ def choose(asked: str | None) -> str:
 def usable(asked: str, *, order: Sequence[str] = ORDER) -> str:
     """Return the device that `--device` means (`auto`, or a name such as `cuda:1`), after using it once.
 
-    Args:
-        asked: What the user said.
-        order: What `auto` tries.
-
     Raises:
         UserError: If it cannot be used here.
     """

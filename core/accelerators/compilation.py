@@ -20,11 +20,6 @@ def compile_blocks(network: nn.Module, *, backend: str = "inductor", mode: str |
 
     One graph serves all blocks of equal shape, so that compiling takes as long for a hundred as for one.
     A network without `blocks()` is compiled as a whole.
-
-    Args:
-        network: Its `blocks()` yields the repeated layers.
-        backend: `inductor`, or `neuron`, which wants static shapes and whole graphs.
-        mode: As `torch.compile` has it; None is its default.
     """
     named = getattr(network, "blocks", None)
     blocks = list(named()) if callable(named) else [network]
@@ -54,9 +49,6 @@ class CountShapes(Callback):
     """Counts the different batch shapes of each stage and warns once when there are more than expected.
 
     Every new one is a compilation: minutes on Neuron, seconds with `torch.compile`.
-
-    Args:
-        expected: Different shapes, over all stages, up to which nothing is said.
     """
 
     def __init__(self, expected: int = 4) -> None:

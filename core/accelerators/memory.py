@@ -116,12 +116,7 @@ def out_of_memory_advice(error: BaseException, trainer: Any, *, folder: Path | N
 
 
 class RecordMemory(Callback):
-    """Keeps CUDA's record of allocations and writes it into the run folder when memory runs out, once.
-
-    Args:
-        folder: The run folder.
-        entries: Allocations and releases kept; the oldest are forgotten.
-    """
+    """Keeps CUDA's record of allocations and writes it into the run folder when memory runs out, once."""
 
     def __init__(self, folder: Path, *, entries: int = 100_000) -> None:
         super().__init__()

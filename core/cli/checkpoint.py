@@ -25,11 +25,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `dfm checkpoint` with the words after it, and return the exit code.
-
-    Raises:
-        UserError: For every mistake of the user.
-    """
+    """Run `dfm checkpoint` with the words after it, and return the exit code."""
     options = _parser().parse_args(checked_verb(argv, list(VERBS), command="dfm checkpoint"))
     run: Callable[[argparse.Namespace], int] = globals()[f"_{options.verb}"]
     return run(options)

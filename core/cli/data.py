@@ -24,11 +24,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `dfm data` with the words after it, and return the exit code.
-
-    Raises:
-        UserError: For every mistake of the user.
-    """
+    """Run `dfm data` with the words after it, and return the exit code."""
     words = checked_verb(argv, list(VERBS), command="dfm data")
     if words[0] == "generate":
         return _generate(words[1:])

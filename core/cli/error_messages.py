@@ -33,10 +33,6 @@ def explain(error: BaseException, options: Callable[[], list[str]]) -> UserError
 
     The parser wraps a mistake in up to a dozen lines; the chain of causes ends at the real one, and the class
     paths and keys in the full text say where it is.
-
-    Args:
-        error: What the parser, or what it built, raised.
-        options: Gives the option names of the Trainer, for suggestions.
     """
     causes = list(_causes(error))
     if mistakes := [cause for cause in causes if isinstance(cause, UserError)]:

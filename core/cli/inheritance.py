@@ -24,10 +24,6 @@ def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, A
     A run that goes on, or a checkpoint that is tested, brings its own network. Otherwise the newest run of
     the recipes named in `about.parent` gives network and weights, unless `model.weights` names others.
 
-    Args:
-        request: What was typed; its first file is the recipe.
-        stored: The checkpoint given by `--ckpt_path`, if any.
-
     Raises:
         UserError: If no run of a parent is found; the sentence says which command makes one.
     """

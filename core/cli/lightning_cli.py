@@ -118,10 +118,6 @@ def meta_network(config: Namespace, info: RankInfo | None) -> Namespace:
 
     Where the mesh shards weights, parameters come from the first process (`core.strategies.initialisation`),
     so the others need memory for their own shards alone.
-
-    Args:
-        config: As parsed; it stays as it is.
-        info: This process; None is the only one, or the first.
     """
     network, strategy = config.get("model.init_args.network"), config.get("trainer.strategy")
     mesh = isinstance(strategy, Namespace) and str(strategy.get("class_path")).endswith("Mesh")

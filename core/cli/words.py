@@ -31,11 +31,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise the parser's complaint.
-
-        Raises:
-            UserError: Always.
-        """
+        """Raise the parser's complaint."""
         raise UserError(f"{message}; `{self.prog} --help` shows what it takes")
 
 

@@ -22,9 +22,6 @@ _LATER = ("pipeline", "expert")  # axes that the recipe's spelling is open to
 def check(sizes: Mapping[str, Size]) -> None:
     """Refuse sizes that no run can have; called before the number of processes is known.
 
-    Args:
-        sizes: Axis to size, of `AXES` and the axes that are not built yet.
-
     Raises:
         UserError: If a size is below 1, two are "auto", or an axis that is not available is above 1.
     """
@@ -47,10 +44,6 @@ def check(sizes: Mapping[str, Size]) -> None:
 
 def resolve(sizes: Mapping[str, Size], world: int) -> dict[str, int]:
     """Return a whole number for every axis, in the order of `AXES`; their product is `world`.
-
-    Args:
-        sizes: Axis to size; at most one is "auto".
-        world: Number of processes of the run.
 
     Raises:
         UserError: If the sizes do not fill the processes.
@@ -88,13 +81,7 @@ def coordinates(sizes: Mapping[str, int], rank: int) -> dict[str, int]:
 
 
 class ProcessGrid:
-    """A device mesh of the axes that are larger than 1, and the groups on it.
-
-    Args:
-        sizes: Axis to size, as `resolve` returns them.
-        device: Type of the devices.
-        rank: This process's number.
-    """
+    """A device mesh of the axes that are larger than 1, and the groups on it."""
 
     def __init__(self, sizes: Mapping[str, int], *, device: str, rank: int) -> None:
         self.sizes = dict(sizes)

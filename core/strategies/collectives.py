@@ -41,10 +41,6 @@ def weighted(mean: Tensor, count: Tensor | float, strategy: Any) -> tuple[Tensor
 def averaged(scalars: Mapping[str, Tensor], strategy: Any) -> dict[str, Tensor]:
     """Return the means over the ranks that gradients are averaged over, in one exchange; of losses that are
     `weighted` these are the means over all that the ranks hold.
-
-    Args:
-        scalars: The same names on every rank; no gradient flows through the means.
-        strategy: As for `weighted`.
     """
     group = _group(strategy)
     if group is None or not scalars:
@@ -93,12 +89,7 @@ class AccumulationWindow:
         self._sum: Tensor | None = None
 
     def add(self, loss: Tensor, count: Tensor) -> Tensor:
-        """Return the loss of the window's next batch, weighted.
-
-        Args:
-            loss: The mean over what all processes hold of this batch.
-            count: How many values these are, on the loss's device.
-        """
+        """Return the loss of the next batch, the mean of `count` values of all processes, weighted."""
         count = count.to(_wide(loss.dtype))
         if self._first is None or self._sum is None:
             self._first, self._sum = count.clamp(min=1), count
@@ -107,12 +98,7 @@ class AccumulationWindow:
         return loss * (count / self._first).to(loss.dtype)
 
     def close(self, parameters: Iterable[nn.Parameter], *, length: int) -> None:
-        """Weigh the gradients after the window's last batch.
-
-        Args:
-            parameters: Those whose gradients the window has filled.
-            length: What each loss was divided by.
-        """
+        """Weigh the gradients after the window's last batch; each loss was divided by `length`."""
         if self._first is None or self._sum is None:
             return
         factor = length * self._first / self._sum.clamp(min=1)

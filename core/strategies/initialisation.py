@@ -72,13 +72,7 @@ def snapshot(network: nn.Module) -> dict[str, Tensor]:
 
 
 def receive(network: nn.Module, source: dict[str, Tensor] | None, device: torch.device) -> None:
-    """Fill the network on every rank with what the first rank holds.
-
-    Args:
-        network: Arranged already: its parameters may be pieces on a mesh.
-        source: Whole tensors by name, on the first rank; None on the others.
-        device: Where tensors are sent from and to.
-    """
+    """Fill the network, sharded or not, on every rank with the whole tensors that the first rank names."""
     for name, target in _named(network).items():
         if source is not None:
             tensor = source[name].to(device, target.dtype).contiguous()

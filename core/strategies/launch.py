@@ -102,11 +102,7 @@ class Job:
 
 
 def rank_info(environment: Mapping[str, str] | None = None) -> RankInfo | None:
-    """Return this process's rank, or None if it is the only one (or the first, which will start others).
-
-    Args:
-        environment: The variables to read; None takes the process's own.
-    """
+    """Return this process's rank, or None if it is the only one (or the first, which will start others)."""
     variables = os.environ if environment is None else environment
     if "TORCHELASTIC_RUN_ID" in variables:
         info: RankInfo | None = _torchrun(variables)

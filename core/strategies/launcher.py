@@ -21,11 +21,6 @@ __all__ = ["SubprocessLauncher"]
 class SubprocessLauncher(_SubprocessScriptLauncher):
     """Lightning's launcher of processes, without its observer, which ends the first process with SIGKILL when
     another fails: nobody would see the exit code, and a stopped process would stay.
-
-    Args:
-        launcher: The one that Lightning made.
-        open: Called with this process's rank before the others are started.
-        meet: Called once they are.
     """
 
     def __init__(

@@ -32,12 +32,7 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl", "neuron": "neuron", "xla": "xla"}
 
 
 def backend_for(device: torch.device, *, offload: bool = False) -> str:
-    """Return the backend of collective operations for a device, without touching the device.
-
-    Args:
-        device: Where the network computes.
-        offload: Whether weights and gradients lie in the host's memory, whose norms are summed there.
-    """
+    """Return the backend of collectives for a device, with one for the host where norms are summed there."""
     backend = BACKENDS.get(device.type) or dist.get_default_backend_for_device(device)
     return f"cpu:gloo,{device.type}:{backend}" if offload and device.type != "cpu" else backend
 

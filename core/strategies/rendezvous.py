@@ -31,12 +31,7 @@ class ProcessLost(Exception):
 
 
 class RunEnded(Exception):
-    """Another process ended the run and has said why; this one leaves with the same code, silently.
-
-    Attributes:
-        code: The exit code.
-        text: What was said.
-    """
+    """Another process ended the run and has said why; this one leaves with the same code, silently."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -45,10 +40,6 @@ class RunEnded(Exception):
 
 class Rendezvous:
     """One process's side of the store.
-
-    Args:
-        info: This process.
-        timeout: Seconds to wait for the store and for the others.
 
     Raises:
         ProcessLost: If nobody serves the store in time.
@@ -114,12 +105,7 @@ class Rendezvous:
         return json.loads(self.here.get(name))
 
     def connect(self, backend: str, *, timeout: float) -> None:
-        """Make torch's default process group over this attempt's own keys; Lightning then makes none.
-
-        Args:
-            backend: gloo, nccl, neuron …, right for the device.
-            timeout: Seconds an operation may take.
-        """
+        """Make torch's default process group over this attempt's own keys; Lightning then makes none."""
         assert self.here is not None
         if dist.is_initialized():
             return

@@ -45,12 +45,7 @@ def like(full: Tensor, pattern: Tensor) -> Tensor:
 
 
 def clip_by_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients so that their common norm is at most `limit`; return the norm before.
-
-    Args:
-        parameters: Their gradients are changed in place.
-        limit: Largest norm that is left alone.
-    """
+    """Scale the gradients so that their common norm is at most `limit`; return the norm before."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = global_norm(gradients)
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_

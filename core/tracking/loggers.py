@@ -69,18 +69,7 @@ def build_loggers(
 def log_figure(
     where: Trainer | Iterable[Logger], folder: str | os.PathLike[str], name: str, figure: Figure, step: int
 ) -> Path | None:
-    """Save a figure in the run folder and mirror that one file to the loggers; on ranks above 0 do nothing.
-
-    Args:
-        where: The trainer, or its loggers.
-        folder: The run folder.
-        name: Name of the figure, such as `forecast`.
-        figure: A `matplotlib.figure.Figure`, best made by `new_figure`.
-        step: Optimiser step it shows.
-
-    Returns:
-        The PNG's path.
-    """
+    """Save a figure in the run folder and mirror that one file to the loggers; on ranks above 0 do nothing."""
     path = save_figure(figure, folder, name, step)
     for logger in where.loggers if isinstance(where, Trainer) else where:
         if isinstance(logger, WandbLogger):
@@ -102,18 +91,8 @@ def log_movie(
 ) -> Path | None:
     """Save a movie in the run folder and mirror that one file to W&B; on ranks above 0 do nothing.
 
-    TensorBoard, which needs another package for movies, is given the last frame.
-
-    Args:
-        where: The trainer, or its loggers.
-        folder: The run folder.
-        name: Name of the movie, such as `rollout`.
-        frames: Pictures `(H, W, 3)` of uint8, all of one size.
-        step: Optimiser step it shows.
-        rate: Frames a second.
-
-    Returns:
-        The GIF's path.
+    Frames are pictures `(H, W, 3)` of uint8, all of one size, `rate` of them a second. TensorBoard, which
+    needs another package for movies, is given the last.
     """
     path = save_movie(frames, folder, name, step, rate=rate)
     for logger in where.loggers if isinstance(where, Trainer) else where:
@@ -134,13 +113,7 @@ def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
 
 
 class RunRecord(Callback):
-    """Rewinds `metrics.csv` to the step a resumed run goes on from, and ends fit and test with the report.
-
-    Args:
-        folder: The run folder.
-        tracking: What was asked for; `artifact` hands the best checkpoint to Weights & Biases when training
-            ends.
-    """
+    """Rewinds `metrics.csv` to the step a resumed run goes on from, and ends fit and test with the report."""
 
     def __init__(self, folder: str | os.PathLike[str], tracking: Tracking) -> None:
         super().__init__()

@@ -20,12 +20,7 @@ FIRST = ("step", "epoch")
 
 
 class FolderLogger(Logger):
-    """A logger whose files lie in the run folder itself.
-
-    Args:
-        folder: The run folder.
-        name: What Lightning calls the run.
-    """
+    """A logger whose files lie in the run folder itself."""
 
     def __init__(self, folder: str | os.PathLike[str], *, name: str = "run") -> None:
         super().__init__()
@@ -54,10 +49,6 @@ class MetricsCSV(FolderLogger):
     before adds a column, for which the file is rewritten beside itself and renamed; everything else is
     appended. A line that a kill cut in half is removed when the file is opened again; rows of earlier runs
     in the folder stay. Nothing is written by ranks above 0.
-
-    Args:
-        folder: The run folder; made when the first row is written.
-        name: Name of the run, for Lightning's own paths.
     """
 
     _columns: list[str] | None = None  # None until the file was looked at
@@ -93,11 +84,7 @@ class MetricsCSV(FolderLogger):
 
     @rank_zero_only
     def rewind(self, steps_done: int) -> int:
-        """Drop the rows of steps that the restored state has not done; return how many were dropped.
-
-        Args:
-            steps_done: Optimiser steps the restored checkpoint holds; rows from there on will come again.
-        """
+        """Drop the rows of steps that the restored state has not done; return how many were dropped."""
         self._open()
         rows = read_rows(self.path)
         steps = (_parsed(str(row.get("step"))) for row in rows)

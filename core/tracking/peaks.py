@@ -64,13 +64,7 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
 
 
 def mfu(flops: float, *, seconds: float, peak: float) -> float:
-    """Return model FLOPs utilisation: FLOPs done per second over what the devices could do, 0 to 1.
-
-    Args:
-        flops: Of the network's products, forward and backward; what is computed twice counts once.
-        seconds: Time they took.
-        peak: Dense FLOP per second of all devices that took part.
-    """
+    """Return model FLOPs utilisation: FLOPs done per second over what the devices could do, 0 to 1."""
     return flops / seconds / peak
 
 

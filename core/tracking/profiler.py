@@ -56,10 +56,6 @@ class ProfileSteps(Callback):
       most.
 
     A run that stops inside the steps writes what it has.
-
-    Args:
-        settings: Which steps; `steps` must be given.
-        folder: The run folder.
     """
 
     def __init__(self, settings: Profile, folder: Path) -> None:

@@ -71,10 +71,6 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     Read are `metrics.csv` (curves and last values), `results*.csv` and `by_*.csv` (tables; a column `model`
     names the model or baseline), `figures/<name>-<step>.png` and `.gif` (the newest step of each name), and
     `config.yaml` (secrets removed). What is not there is left out.
-
-    Args:
-        folder: The run folder.
-        title: Heading; by default the recipe's name, which the folder above carries.
     """
     from core.tracking.metrics_csv import read_metrics
 

@@ -33,13 +33,6 @@ class WandbLogger(FolderLogger):
     run goes on under it. Nothing is captured that was not asked for: no console output, no git state, no
     machine statistics, no list of packages; texts under keys such as `api_key` or `token` are replaced by
     `***`.
-
-    Args:
-        folder: The run folder.
-        name: Name of the run.
-        project: Project of the run.
-        mode: `online` or `offline` (see `wandb_mode`).
-        config: The resolved config as a nested dict.
     """
 
     def __init__(
