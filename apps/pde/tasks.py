@@ -73,7 +73,6 @@ class Operator(Task):
         self._evaluation: Evaluation | None = None
         self._uncertainty: Uncertainty | None = None
         self._drawn: list[dict[str, Any]] = []
-        self._errors: list[Tensor] = []
 
     def check_facts(self, facts: FieldFacts) -> None:
         """Refuse fields that do not fit the network.
@@ -104,8 +103,14 @@ class Operator(Task):
                 f"{', '.join(facts.datasets[0].parameters) or 'none'}), or leave the"
                 " network's parameter out"
             )
-        fixed = getattr(network, "resolution", None)
         space = list(facts.space)
+        axes = getattr(network, "axes", len(space))
+        if axes != len(space):
+            raise UserError(
+                f"the network works on {axes} axes of space and the data has {len(space)} ({_grid(space)}); "
+                f"give model.network.modes {len(space)} numbers"
+            )
+        fixed = getattr(network, "resolution", None)
         wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
         if wanted is not None and list(wanted) != space:
             raise UserError(

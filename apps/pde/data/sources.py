@@ -1,4 +1,4 @@
-"""The sources that a recipe names (files, data cards, our own solvers' stores), opened and split by position."""
+"""The sources that a recipe names, opened and split: files, data cards, our own solvers' stores."""
 
 from __future__ import annotations
 

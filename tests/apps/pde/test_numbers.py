@@ -141,3 +141,10 @@ def test_numbers_that_are_missing_are_named(smoke, tmp_path):
     initial = initial_states(smoke, surrogate, dataset=surrogate.dataset(), start=1, split="test")
     with pytest.raises(UserError, match="say it with --parameter buoyancy=NUMBER"):
         initial.numbers([0], ["buoyancy"], {})
+
+
+def test_a_network_of_other_axes_than_the_data_is_refused(smoke):
+    flat = FNO(modes=(2,), frames=2, in_channels=3, out_channels=3, width=4)
+
+    with pytest.raises(UserError, match=r"works on 1 axes of space and the data has 2 \(4 x 4\)"):
+        Operator(flat).check_facts(fields(smoke).facts)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import xarray
 
+from apps.pde.data import Fields, Pairs, Preparation
 from apps.pde.data.readers.recognition import LAYOUTS, open_source, splits_of
 from apps.pde.simulation.families import family
 from apps.pde.simulation.generate import ensure
@@ -396,3 +397,124 @@ def test_mistakes_with_names_are_one_sentence(tmp_path):
         open_source(write(tmp_path / "NS-BB.nc", {"speed": numbers(2, 3)}))
     with pytest.raises(UserError, match=r"layout of .*odd\.h5 is not known"):
         open_source(write(tmp_path / "odd.h5", {"speed": numbers(2, 3)}))
+
+
+# --- what a file says of times, numbers and channels ---
+
+
+def test_leads_follow_times_that_are_not_equal(tmp_path):
+    times = [0.0, 0.1, 0.2, 0.4, 0.8]
+    data = xarray.Dataset({"u": (("sample", "time", "x"), numbers(4, 5, 8))}, {"time": times})
+    data.to_netcdf(tmp_path / "mine.nc", engine="h5netcdf")
+    fields = Fields(path=str(tmp_path / "mine.nc"), windows=Pairs(), prepare=Preparation(time_constant=8.0))
+
+    batch = fields.train_set().__getitems__([(0, 4), (0, 12)])  # (0, 4) and (3, 3)
+
+    torch.testing.assert_close(batch.time, torch.tensor([[0.8 / 0.15 / 8], [0.0]]))
+    assert fields.facts.datasets[0].spacing == pytest.approx(0.15)
+    assert fields.facts.datasets[0].reach == pytest.approx(0.8 / 0.15)
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, np.nan, 1.0]])
+def test_times_that_do_not_rise_are_refused(tmp_path, times):
+    data = xarray.Dataset({"u": (("time", "x"), numbers(3, 8))}, {"time": times})
+    data.to_netcdf(tmp_path / "mine.nc", engine="h5netcdf")
+
+    with pytest.raises(UserError, match=r"times of .*mine\.nc do not rise"):
+        open_source(tmp_path / "mine.nc")
+
+
+def test_numbers_that_differ_by_trajectory_are_read(tmp_path):
+    viscosity = np.array([0.1, 0.2, 0.3])
+    data = xarray.Dataset(
+        {"u": (("sample", "time", "x"), numbers(3, 4, 8)), "viscosity": ("sample", viscosity)},
+        attrs={"parameters": "speed=2"},
+    )
+    data.to_netcdf(tmp_path / "mine.nc", engine="h5netcdf")
+
+    source = open_source(tmp_path / "mine.nc")
+
+    assert source.parameters == ("speed", "viscosity") and source.channels == ("u",)
+    assert source.numbers(2).tolist() == pytest.approx([2.0, 0.3])
+    assert source.numbers(1, ["viscosity"]).tolist() == pytest.approx([0.2])
+
+
+def test_numbers_of_several_files_go_by_their_names(tmp_path):
+    for name, order in (("a", ["nu", "Re"]), ("b", ["Re", "nu"])):
+        path = tmp_path / "data" / "train" / f"{name}.hdf5"
+        well(path, 0)
+        with h5py.File(path, "r+") as file:
+            file.attrs["simulation_parameters"], file.attrs["nu"], file.attrs["Re"] = order, 0.5, 100.0
+
+    source = open_source(tmp_path, split="train")
+
+    assert source.parameters == ("nu", "Re")
+    assert source.numbers(0).tolist() == source.numbers(3).tolist() == [0.5, 100.0]
+
+
+def test_files_of_one_set_with_other_times_or_numbers_are_refused(tmp_path):
+    first, second = (tmp_path / "data" / "train" / f"{name}.hdf5" for name in "ab")
+    well(first, 0)
+    well(second, 1)
+    with h5py.File(second, "r+") as file:
+        file["dimensions/time"][...] = 2 * np.arange(5.0)
+    with pytest.raises(UserError, match=r"b\.hdf5 has other times"):
+        open_source(tmp_path, split="train")
+    well(second, 1)
+    with h5py.File(second, "r+") as file:
+        file.attrs["simulation_parameters"] = []
+    with pytest.raises(UserError, match=r"b\.hdf5 gives the numbers none"):
+        open_source(tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"data": numbers(5, 4, 4, 1)}, "group 0001"), ({"grid/t": [0, 2, 4]}, "other times")],
+)
+def test_groups_of_other_lengths_or_times_are_refused(tmp_path, change, words):
+    usual = {"data": numbers(3, 4, 4, 1), "grid/t": np.arange(3.0)}
+    arrays = {f"0000/{name}": values for name, values in usual.items()}
+    arrays |= {f"0001/{name}": values for name, values in (usual | change).items()}
+
+    with pytest.raises(UserError, match=words):
+        open_source(write(tmp_path / "2D_rdb.h5", arrays))
+
+
+def test_pdebench_incompressible_flow(tmp_path):
+    velocity, force = numbers(2, 3, 4, 6, 2), numbers(2, 4, 6, 2, start=5000)
+    arrays = {"velocity": velocity, "particles": numbers(2, 3, 4, 6, 1), "force": force}
+    arrays["t"] = np.tile(np.arange(3.0) / 10, (2, 1))
+
+    source = open_source(write(tmp_path / "ns_incom_inhom_2d.h5", arrays))
+
+    assert source.channels == ("velocity_x", "velocity_y", "particles", "force_x", "force_y")
+    assert (source.trajectories, source.steps, source.space) == (2, 3, (4, 6))
+    assert source.times.tolist() == [0.0, 0.1, 0.2] and source.constants == ("force_x", "force_y")
+    got = source.read(1, [2])[0]
+    np.testing.assert_array_equal(got[1], velocity[1, 2, ..., 1])
+    np.testing.assert_array_equal(got[4], force[1, ..., 1])
+
+
+def test_tensors_may_have_channels(tmp_path):
+    x, y = numbers(3, 2, 8, 8), numbers(3, 1, 8, 8)
+    torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, tmp_path / "mine.pt")
+
+    source = open_source(tmp_path / "mine.pt")
+
+    assert (source.space, source.channels, source.inputs) == ((8, 8), ("x_0", "x_1", "y"), ("x_0", "x_1"))
+    np.testing.assert_array_equal(source.read(2, [0])[0], np.concatenate([x[2], y[2]]))
+
+
+def test_a_gas_says_its_ratio_of_specific_heats_where_all_trajectories_have_the_same(tmp_path):
+    for name, ratios in (("same", [1.25] * 4), ("other", [1.25, 1.25, 1.25, 1.4])):
+        data = xarray.Dataset(
+            {"density": (("sample", "time", "x"), numbers(4, 3, 8)), "gamma": ("sample", ratios)}
+        )
+        data.to_netcdf(tmp_path / f"{name}.nc", engine="h5netcdf")
+
+    found = [
+        Fields(path=str(tmp_path / f"{name}.nc"), test_trajectories=2).facts.datasets[0].gamma
+        for name in ("same", "other")
+    ]
+
+    assert found == [1.25, None]

@@ -2,22 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, uniform
-from apps.pde.data.readers.axis_names import AXES, letters
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 from core.inference.outputs import maker
 
-__all__ = ["open_labelled", "recognise", "source"]
+__all__ = ["Axes", "axes_of", "open_labelled", "recognise", "source"]
 
+AXES = {
+    "n": ("sample", "samples", "trajectory", "trajectories", "member", "batch", "n", "simulation"),
+    "t": ("time", "t", "step", "snapshot"),
+    "c": ("channel", "channels", "variable", "component"),
+    "x": ("x", "lon", "longitude"),
+    "y": ("y", "lat", "latitude"),
+    "z": ("z", "level", "height"),
+}
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
 _YES, _NO = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of an array of a netCDF-4 file.
+
+    Attributes:
+        letters: For each axis a letter of `AXES`, or None where it has no name or no known one.
+        placed: Whether an axis has a coordinate variable.
+    """
+
+    letters: tuple[str | None, ...]
+    placed: bool
+
+    @property
+    def named(self) -> bool:
+        """Whether all axes have known names, one of space among them, so that nothing has to be guessed."""
+        return all(self.letters) and "x" in self.letters and len(set(self.letters)) == len(self.letters)
+
+
+def letters(names: Iterable[Any]) -> tuple[str | None, ...]:
+    """Return the letter of `AXES` that each name of an axis stands for, None for an unknown name."""
+    found = []
+    for name in names:
+        word = str(name).lower()
+        letter = next((letter for letter, known in AXES.items() if word in known), None)
+        found.append("c" if letter is None and word.endswith("_channel") else letter)
+    return tuple(found)
+
+
+def axes_of(array: Any) -> Axes:
+    """Return what the dimension scales of an HDF5 array say, which are netCDF-4's dimensions."""
+    scales = [axis[0] if len(axis) else None for axis in array.dims]
+    names = ["" if scale is None else str(scale.name).rpartition("/")[2] for scale in scales]
+    placed = any(
+        scale is not None and not _text(scale.attrs.get("NAME", "")).startswith(_NO_VARIABLE)
+        for scale in scales
+    )
+    return Axes(letters(names), placed)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 class _Lazy:
@@ -67,7 +119,7 @@ def source(path: Path) -> ArraySource:
 
     Attributes of the file are read too: `periodic` (true, false, yes, no, 1, 0), `inputs` (the fields that a
     steady problem is given), `constants` (those that do not change in time), `parameters` (`name=number`)
-    and `licence`.
+    and `licence`. A variable along the axis of samples alone is a number of the equation, too.
 
     Raises:
         UserError: If no variable has named axes of space, two have other grids, or `periodic` is neither true
@@ -78,8 +130,11 @@ def source(path: Path) -> ArraySource:
         units: dict[str, str] = {}
         sizes: dict[str, int] = {}
         constants = []
+        by_sample: dict[str, Any] = {}
         for name, array in dataset.data_vars.items():
             axes = _axes(array.dims)
+            if array.dtype.kind in "fiu" and letters(array.dims) == ("n",) and str(name) not in array.dims:
+                by_sample[str(name)] = np.asarray(array.values, dtype=np.float32)
             if axes is None or array.dtype.kind not in "fiub":
                 continue
             for axis, size in zip(axes, array.shape, strict=True):
@@ -113,14 +168,16 @@ def source(path: Path) -> ArraySource:
         }
         times = positions.get("t", uniform(0))
         said = dataset.attrs
-        parameters = _parameters(said.get("parameters"))
+        parameters: dict[str, Any] = _parameters(said.get("parameters"))
         count = sizes.get("n", 1)
-        column = np.tile(np.array(list(parameters.values()), dtype=np.float32), (count, 1))
+        parameters |= {name: values for name, values in by_sample.items() if len(values) == count}
+        columns = [np.broadcast_to(np.float32(values), count) for values in parameters.values()]
+        rows = np.stack(columns, axis=1) if columns else None
         return ArraySource(
             name=path.stem,
             path=str(path),
             layout="labelled",
-            segments=[Segment(str(path), count, variables, numbers=column if parameters else None)],
+            segments=[Segment(str(path), count, variables, numbers=rows)],
             steps=steps,
             space=grid,
             # Without an axis of time in the fields, what else is stored along one says nothing of them.

@@ -41,7 +41,7 @@ def recognise(path: Path) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Return which of train, valid and test the file or folder has."""
-    found = set()
+    found: set[str] = set()
     for file in files_of(path, SUFFIXES):
         with open_hdf5(str(file)) as opened:
             found.update(name for name in SPLITS if name in opened)

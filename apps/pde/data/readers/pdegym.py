@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, cells, natural, uniform
-from apps.pde.data.readers.axis_names import Axes, axes_of
+from apps.pde.data.readers.labelled import Axes, axes_of
 from apps.pde.data.readers.labelled import recognise as is_labelled
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError

@@ -44,9 +44,10 @@ def recognise(path: Path) -> bool:
 
 
 def source(path: Path) -> ArraySource:
-    """Return the samples: `x` `(N, *space)` beside `y`, of the same shape or with an axis of time.
+    """Return the samples: `x` `(N, *space)` beside `y`, of the same grid or with an axis of time.
 
-    Boolean coefficients become 0 and 1. With time, `y` is the trajectory and `x` its first frame.
+    Boolean coefficients become 0 and 1. With time, `y` is the trajectory and `x` its first frame. An axis of
+    one point after that of the samples, or of up to four beside longer ones, holds channels: `x_0`, `x_1`, …
 
     Raises:
         UserError: If the shapes do not fit.
@@ -54,17 +55,19 @@ def source(path: Path) -> ArraySource:
     arrays = open_tensors(str(path))
     x, y = arrays["x"], arrays["y"]
     numbers = None
-    if y.shape == x.shape:
-        space = "xyz"[: x.ndim - 1]
-        variables = {"x": Variable("x", "n" + space), "y": Variable("y", "n" + space)}
-        steps, grid, constants = 1, x.shape[1:], ("x", "y")
-    elif y.ndim == x.ndim + 1 and y.shape[0] == x.shape[0] and y.shape[2:] == x.shape[1:]:
-        variables = {"y": Variable("y", "nt" + "xyz"[: y.ndim - 2])}
-        steps, grid, constants = y.shape[1], y.shape[2:], ()
+    (given, grid), (solution, other) = _channels("x", x), _channels("y", y)
+    if y.ndim == x.ndim + 1 and y.shape[0] == x.shape[0] and y.shape[2:] == x.shape[1:]:
+        variables, grid = {"y": Variable("y", "nt" + "xyz"[: y.ndim - 2])}, y.shape[2:]
+        steps, inputs = y.shape[1], tuple[str, ...]()
         if "visc" in arrays and arrays["visc"].size in (1, len(y)):
             numbers = np.broadcast_to(arrays["visc"].reshape(-1, 1), (len(y), 1)).astype(np.float32)
+    elif len(x) == len(y) and grid == other:
+        variables, steps, inputs = given | solution, 1, tuple(given)
     else:
-        raise UserError(f"{path} has x of shape {x.shape} and y of shape {y.shape}, which do not fit")
+        raise UserError(
+            f"{path} has x of shape {x.shape} and y of shape {y.shape}, which do not fit; they must be "
+            "(samples, channels, *space), without the channels where there is one"
+        )
     return ArraySource(
         name=path.stem,
         path=str(path),
@@ -76,7 +79,17 @@ def source(path: Path) -> ArraySource:
         coordinates=tuple(cells(size) for size in grid),
         periodic=steps > 1,
         parameters=() if numbers is None else ("viscosity",),
-        constants=constants,
-        inputs=constants[:1],
+        constants=tuple(variables) if steps == 1 else (),
+        inputs=inputs,
         opener=open_tensors,
     )
+
+
+def _channels(name: str, array: Any) -> tuple[dict[str, Variable], tuple[int, ...]]:
+    """Return the channels of an array and its grid."""
+    many, grid = (array.shape[1] if array.ndim > 2 else 0), tuple(array.shape[2:])
+    if many == 1 or (len(grid) > 1 and many <= 4 < min(grid)):
+        names = [name] if many == 1 else [f"{name}_{number}" for number in range(many)]
+        axes = "nc" + "xyz"[: len(grid)]
+        return {one: Variable(name, axes, number) for number, one in enumerate(names)}, grid
+    return {name: Variable(name, "n" + "xyz"[: array.ndim - 1])}, tuple(array.shape[1:])

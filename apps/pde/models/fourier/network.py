@@ -93,6 +93,7 @@ class FNO(nn.Module):
         }
         _check(self.settings)
         modes, padding = self.settings["modes"], self.settings["padding"]
+        self.axes = len(modes)
         self.frames, self.in_channels, self.out_channels = frames, in_channels, out_channels
         self.grid = grid
         self.padding = padding if isinstance(padding, tuple) else (padding or 0.0,) * len(modes)
