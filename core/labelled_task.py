@@ -30,7 +30,7 @@ class Opponents(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """What tables call them, the same on every process."""
+        """Their names in tables, the same on every process."""
 
     def __call__(self, batch: Any) -> Mapping[str, Tensor]:
         """Return the prediction of each."""
@@ -49,7 +49,7 @@ class LabelledTask(Task):
     shown: Sequence[str] = ()
     """Scores that a validation logs."""
     missing = "check the labels' files"
-    """What to do where an epoch has no label."""
+    """Advice where an epoch has no label."""
     _labels_seen: Tensor | None = None
 
     def predicted(self, batch: Any) -> Tensor:
@@ -199,12 +199,12 @@ class ClassTask(LabelledTask):
 
     @property
     def several(self) -> bool:
-        """Whether a sample may have several labels."""
+        """True if a sample may have several labels."""
         return False
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by for probabilities; 1 before any validation."""
+        """Divisor of logits for probabilities; 1 before any validation."""
         return self.normaliser.facts.temperature if self.normaliser.known else 1.0
 
     def counter(self) -> ClassScores | LabelScores:

@@ -48,7 +48,7 @@ class ProbeTask(Task):
     """
 
     samples = "samples"
-    """What messages call them."""
+    """Their name in messages."""
 
     def __init__(
         self,

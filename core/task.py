@@ -131,7 +131,7 @@ class Task(LightningModule):
 
     @property
     def title(self) -> str:
-        """What tables call the network."""
+        """Name of the network in tables."""
         return str(self.record.get("system") or type(self.network).__name__)
 
     @property

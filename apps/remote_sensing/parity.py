@@ -1,4 +1,4 @@
-"""How recorded cases of systems that read images of the Earth map onto the networks here."""
+"""Recorded cases of systems that read images of the Earth, run on the networks here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is minimised: pure functions from predictions and targets to a loss."""
+"""Objectives: pure functions from predictions and targets to a loss."""

@@ -44,7 +44,7 @@ class FeatureShapes:
 
     @property
     def multiple(self) -> tuple[int, int]:
-        """What the sides of an image must be multiples of, so that every map has whole pixels."""
+        """Divisors of the sides of an image with which every map has whole pixels."""
         rows, columns = (max(axis) for axis in zip(*self.strides, strict=True))
         return rows, columns
 

@@ -13,14 +13,14 @@ from core.errors import UserError, did_you_mean
 __all__ = ["Frames", "SingleImageEncoder", "check_frames", "folded", "frame_by_frame", "joined"]
 
 Frames = Literal["channels", "mean", "max", "difference"]
-"""What becomes of the dates of a feature map."""
+"""Ways to fold the dates of a feature map."""
 
 
 class SingleImageEncoder(ReadsBands):
     """An encoder of single images: dates go through it one by one, it knows neither times nor places."""
 
     name: str | None = None
-    """What messages call it."""
+    """Its name in messages."""
 
     def feature_maps(
         self,

@@ -1,1 +1,1 @@
-"""How recorded cases map onto the networks here, one module a system."""
+"""Recorded cases on the networks here, one module a system."""

@@ -120,9 +120,9 @@ class WeightsModel(SceneModel):
             window=max(image) if isinstance(image, tuple | list) else image,
         )
         super().__init__(network, facts, names=[name], device=device)
-        binding = OfWeights(reflectance=reflectance)
+        choice = OfWeights(reflectance=reflectance)
         self._reflectance = reflectance
-        self._prepared = prepared_for(encoder, replace(facts, mean=(), std=()), binding=binding, run=None)
+        self._prepared = prepared_for(encoder, replace(facts, mean=(), std=()), choice=choice, run=None)
 
     def fingerprint(self) -> str:
         """Return what tells these weights, their unit and what they are told of the scene from others."""

@@ -30,7 +30,7 @@ WATER, WETLAND, FOREST, GRASS, CROP, BARE, BUILT = range(7)
 
 @dataclass(frozen=True)
 class Ground:
-    """What does not change over the dates; all arrays are `(size, size)`.
+    """Properties of a scene that do not change over the dates; all arrays are `(size, size)`.
 
     Args:
         cover: Position in `CLASSES`.

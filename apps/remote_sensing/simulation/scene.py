@@ -56,7 +56,7 @@ _LANDS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a scene lies.
+    """Place of a scene on the Earth.
 
     Args:
         latitude: Of its centre in degrees.

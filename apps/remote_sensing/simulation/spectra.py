@@ -1,4 +1,4 @@
-"""What surfaces reflect in the six HLS bands, and how much of the ground is green on a day of the year.
+"""Reflectance of surfaces in the six HLS bands, and the green share of the ground on a day of the year.
 
 The reflectances are rounded typical values of open libraries and papers: plants, soils, char and town from
 the USGS Spectral Library 7 (Kokaly et al. 2017, doi:10.3133/ds1035) and Bowker et al. 1985 (NASA RP-1139),
@@ -39,7 +39,7 @@ CLOUD = (0.62, 0.61, 0.62, 0.66, 0.48, 0.36)
 """Of a thick cloud; its drops absorb in the short-wave infrared."""
 
 HAZE = (0.050, 0.033, 0.021, 0.010, 0.003, 0.001)
-"""What a hazy sky adds: scattering falls with the wavelength."""
+"""Light that a hazy sky adds: scattering falls with the wavelength."""
 
 DIFFUSE = (0.26, 0.19, 0.14, 0.09, 0.04, 0.03)
 """Share of the light that comes from the sky and not from the sun, which is all that a shadow gets."""

@@ -45,7 +45,7 @@ _SETTINGS = "landscapes.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder of landscapes depends on.
+    """Settings that a folder of landscapes depends on.
 
     Args:
         scenes: How many.

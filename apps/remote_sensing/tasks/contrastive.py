@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.dino.siamese import Siamese, momentum_at
-from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
+from apps.remote_sensing.models.frozen.inputs import ImagePreparation, Prepared, prepared_for
 from apps.remote_sensing.tasks.base import SceneTask
 from apps.remote_sensing.tasks.views import draws_of_views, two_views
 from core.data.randomness import draws
@@ -55,7 +55,7 @@ class ContrastivePretraining(SceneTask):
         self,
         network: Siamese,
         *,
-        preparation: Binding | None = None,
+        preparation: ImagePreparation | None = None,
         temperature: float = 0.2,
         soft_weight: float = 0.1,
         soft_temperature: float = 1.0,
@@ -95,7 +95,7 @@ class ContrastivePretraining(SceneTask):
         if self.preparation is None:
             super().check_facts(facts)
             return
-        self.prepared = prepared_for(self.network.encoder, facts, binding=self.preparation, run=None)
+        self.prepared = prepared_for(self.network.encoder, facts, choice=self.preparation, run=None)
         super().check_facts(replace(facts, bands=tuple(self.network.bands), mean=(1.0,), std=(1.0,)))
 
     def flops_per_sample(self) -> float:

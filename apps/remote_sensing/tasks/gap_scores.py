@@ -1,4 +1,4 @@
-"""How well gaps were filled in, as the gap-filling of Prithvi-EO 1.0 was scored (Godwin et al. 2024).
+"""Scores of filled gaps, those of the gap-filling of Prithvi-EO 1.0 (Godwin et al. 2024).
 
 Everything clear is zero in both images, so that small clouds give a similarity near one whatever stands in
 them; mean errors are over the gaps alone.

@@ -228,7 +228,7 @@ class Classification(_LabelledScenes, ClassTask):
 
     @property
     def several(self) -> bool:
-        """Whether a scene may have several labels."""
+        """True if a scene may have several labels."""
         return bool(self.facts.target == "multilabel")
 
     @property

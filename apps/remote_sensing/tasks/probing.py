@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneBatch, SceneFacts
 from apps.remote_sensing.models.frozen.features import Pool, encoder_of, pooled_features
-from apps.remote_sensing.models.frozen.inputs import Binding, Prepared, prepared_for
+from apps.remote_sensing.models.frozen.inputs import ImagePreparation, Prepared, prepared_for
 from core.data.checks import at_least
 from core.errors import UserError
 from core.probe_task import ProbeTask
@@ -44,7 +44,7 @@ class Probing(ProbeTask):
         self,
         network: nn.Module,
         *,
-        preparation: Binding | None = None,
+        preparation: ImagePreparation | None = None,
         layers: int | None = None,
         pool: Pool | None = None,
         **task: Any,
@@ -67,7 +67,7 @@ class Probing(ProbeTask):
                 "take a reader with classes, such as apps.remote_sensing.data.readers.class_folders.EuroSAT"
             )
         self.prepared = prepared_for(
-            encoder_of(self.network), facts, binding=self.preparation, run=_facts_of(self.weights)
+            encoder_of(self.network), facts, choice=self.preparation, run=_facts_of(self.weights)
         )
 
     def setup(self, stage: str) -> None:
@@ -113,7 +113,7 @@ class Probing(ProbeTask):
 
     @property
     def title(self) -> str:
-        """What tables call the network."""
+        """Name of the network in tables."""
         encoder = encoder_of(self.network)
         return str(getattr(encoder, "name", None) or type(encoder).__name__)
 

@@ -151,7 +151,7 @@ def test_layers_and_pooling_are_chosen(folder):
     widths = []
     for options in ({}, {"layers": 2}, {"pool": "mean"}, {"pool": "class"}):
         task = Probing(vit(), **options)
-        task.prepared = prepared_for(task.network, scenes(folder).facts, binding=None, run=None)
+        task.prepared = prepared_for(task.network, scenes(folder).facts, choice=None, run=None)
         batch = next(iter(scenes(folder).in_order("test")))
         widths.append(task.features(batch).shape[1])
     assert widths == [24, 72, 24, 24]
@@ -160,7 +160,7 @@ def test_layers_and_pooling_are_chosen(folder):
 def test_several_dates_give_the_mean_of_their_features(folder):
     batch = next(iter(scenes(folder).in_order("test")))
     task = Probing(vit())
-    task.prepared = prepared_for(task.network, scenes(folder).facts, binding=None, run=None)
+    task.prepared = prepared_for(task.network, scenes(folder).facts, choice=None, run=None)
     other = replace(batch, image=batch.image.flip(0))
     both = replace(
         batch,
@@ -216,8 +216,8 @@ def test_the_study_resizes_first_and_takes_its_own_statistics_by_name():
     )
     images = torch.randint(0, 5000, (2, 2, 1, 8, 8)).float()
 
-    standard = prepared_for(nn.Identity(), facts, binding=OfStudy(size=12), run=None)
-    divided = prepared_for(nn.Identity(), facts, binding=OfStudy(normalisation="divide"), run=None)
+    standard = prepared_for(nn.Identity(), facts, choice=OfStudy(size=12), run=None)
+    divided = prepared_for(nn.Identity(), facts, choice=OfStudy(normalisation="divide"), run=None)
 
     by_hand = (resize(images, 12) - mean.view(2, 1, 1, 1)) / std.view(2, 1, 1, 1)
     torch.testing.assert_close(standard(images), by_hand)
@@ -228,7 +228,7 @@ def test_pixels_without_data_are_the_networks_fill(folder):
     task = Probing(
         prithvi_tiny(bands=("red", "green", "nir_narrow"), resolution=16, width=32, depth=1, heads=2)
     )
-    task.prepared = prepared_for(task.network, scenes(folder).facts, binding=None, run=None)
+    task.prepared = prepared_for(task.network, scenes(folder).facts, choice=None, run=None)
     batch = next(iter(scenes(folder).in_order("test")))
     valid = batch.valid.clone()
     valid[:, :, :4] = False

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.objectives.contrastive import label_similarity, soft_contrastive
 from core.errors import UserError
+from core.objectives.contrastive import label_similarity, soft_contrastive
 
 
 def pairs(

@@ -23,7 +23,7 @@ _SUBSAMPLED_ABOVE = 0.1
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the encoder makes of a batch of images.
+    """Tokens of a batch of images.
 
     Args:
         cls: `(B, D)`, the class token after the final norm: the feature of the image.

@@ -1,1 +1,1 @@
-"""What networks on top of an encoder share: what it gives, how images fit it, how weights reach it."""
+"""Parts of networks on top of an encoder: its features, how images fit it, how weights reach it."""

@@ -1,4 +1,4 @@
-"""What an encoder's layers give, and how images fit it: whole patches, dates together or each on its own.
+"""Features of an encoder's layers, and images that fit it: whole patches, dates together or alone.
 
 The shapes of layers are what the encoder says in `layer_shapes`, or are found on the meta device.
 """
@@ -36,7 +36,7 @@ _WANTED = "such as Prithvi, SoftConViT, SoftConResNet50 or AnyBackbone"
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """What one layer gives.
+    """Shape of what one layer gives.
 
     Args:
         number: Of the layer.

@@ -1,4 +1,4 @@
-"""Which encoder a network that is described holds, so that a recipe can build another network on it."""
+"""The encoder that a described network holds, so that a recipe can build another network on it."""
 
 from __future__ import annotations
 

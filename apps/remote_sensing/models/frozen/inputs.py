@@ -1,4 +1,4 @@
-"""Which preparation goes with a set of weights, in recipes; and what it does to the data module's batches.
+"""Preparations that go with a set of weights, as recipes name them, and the images that they make.
 
 The data module hands over stored numbers (`data.normalise=none`); size and numbers are changed here, once.
 """
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.models.frozen import resize_study as study
-from apps.remote_sensing.models.frozen.resizing import Binding, Preparation, arranged, preparation_for
+from apps.remote_sensing.models.frozen.resizing import (
+    ImagePreparation,
+    Preparation,
+    arranged,
+    preparation_for,
+)
 from core.data.checks import one_of
 from core.errors import UserError
 
@@ -25,8 +30,8 @@ _AT_ENDS = 0.95  # share of numbers that are cut off, beyond which nothing is le
 
 
 @dataclass(frozen=True)
-class OfWeights(Binding):
-    """What the network says of its published weights.
+class OfWeights(ImagePreparation):
+    """The preparation that the network says its published weights had.
 
     Args:
         size: Pixels of the shorter side; None is the size that the weights were trained at.
@@ -65,8 +70,8 @@ class OfWeights(Binding):
 
 
 @dataclass(frozen=True)
-class OfStudy(Binding):
-    """What the resize study found best for a kind of weights on one of its data sets.
+class OfStudy(ImagePreparation):
+    """The preparation that the resize study found best for a kind of weights on one of its data sets.
 
     Args:
         weights: `imagenet`, `moco`, `seco`, `mosaiks`, `random` or `image_statistics`.
@@ -93,8 +98,8 @@ class OfStudy(Binding):
 
 
 @dataclass(frozen=True)
-class OfRun(Binding):
-    """How a run of our own normalised the images that its weights were trained on.
+class OfRun(ImagePreparation):
+    """The normalisation of a run of our own, whose images its weights were trained on.
 
     Args:
         facts: Of its data, as its checkpoint holds them.
@@ -179,14 +184,14 @@ class Prepared:
 
 
 def prepared_for(
-    network: nn.Module, facts: SceneFacts, *, binding: Binding | None, run: SceneFacts | None
+    network: nn.Module, facts: SceneFacts, *, choice: ImagePreparation | None, run: SceneFacts | None
 ) -> Prepared:
     """Return what is done to the data's images before a network sees them.
 
     Args:
         network: The encoder.
         facts: Of the data module.
-        binding: As the recipe names it; None is the run's that trained the weights, else the network's own.
+        choice: As the recipe names it; None is the run's that trained the weights, else the network's own.
         run: Facts of the data of that run of ours, if the weights are such.
 
     Raises:
@@ -196,17 +201,17 @@ def prepared_for(
     network_bands = tuple(getattr(network, "bands", data_bands))
     if not set(data_bands) & set(network_bands) and len(data_bands) == len(network_bands):
         data_bands = network_bands  # the network's bands have numbers instead of names
-    if binding is None:
-        binding = OfRun(run, facts.scale) if run is not None and is_normalised(run) else OfWeights()
-    preparation = binding.preparation(network, network_bands)
+    if choice is None:
+        choice = OfRun(run, facts.scale) if run is not None and is_normalised(run) else OfWeights()
+    preparation = choice.preparation(network, network_bands)
     if preparation.normalisation != "none" and is_normalised(facts):
         raise UserError(
             "the data module normalises the images and the preparation of the weights would do it again "
             f"({preparation.normalisation}); give --data.normalise=none, or --model.preparation "
             "apps.remote_sensing.models.frozen.resizing.Preparation to keep the data module's"
         )
-    fill = binding.facts.fill if isinstance(binding, OfRun) else getattr(network, "fill", 0.0)
-    return Prepared(preparation, data_bands, network_bands, binding.factor(network), float(fill))
+    fill = choice.facts.fill if isinstance(choice, OfRun) else getattr(network, "fill", 0.0)
+    return Prepared(preparation, data_bands, network_bands, choice.factor(network), float(fill))
 
 
 def _by_band(

@@ -64,8 +64,9 @@ WEIGHTS = {
     "mosaiks": Preparation("standardise"),
     "image_statistics": Preparation("none"),
 }
-"""What served each set of weights best: 224 pixels for networks, and the normalisation of their pre-training
-(for ImageNet's the data's own mean and deviation). Baselines without training keep the images' size.
+"""The best preparation of each set of weights: 224 pixels for networks, and the normalisation of their
+pre-training (for ImageNet's the data's own mean and deviation). Baselines without training keep the images'
+size.
 """
 
 _SENTINEL2 = SENSORS["sentinel2"]

@@ -1,4 +1,4 @@
-"""How images become what a set of weights was trained on: size first, then the numbers.
+"""Preparation of images as a set of weights was trained on: size first, then the numbers.
 
 Corley et al. 2023 (arXiv 2305.13456) show that features of weights trained on 224 pixels are far better at
 that size than at an image's own, and that each set of weights has its own normalisation. Both are bound to
@@ -19,7 +19,7 @@ from core.errors import UserError, did_you_mean
 
 __all__ = [
     "SECO_RGB",
-    "Binding",
+    "ImagePreparation",
     "Normalisation",
     "Preparation",
     "arranged",
@@ -50,7 +50,7 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
 }
 
 
-class Binding:
+class ImagePreparation:
     """How images are prepared for a network; subclasses are frozen dataclasses that a recipe names."""
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
@@ -67,8 +67,8 @@ class Binding:
 
 
 @dataclass(frozen=True)
-class Preparation(Binding):
-    """What is done to an image before a network sees it, whatever its weights.
+class Preparation(ImagePreparation):
+    """Changes to an image before a network sees it, whatever its weights.
 
     Args:
         normalisation: `none`; `divide` by `divisor`; `clip` to [0, 1] after that; `standardise` by `mean` and

@@ -86,7 +86,7 @@ class Mosaiks(nn.Module):
 
     @property
     def wants_images(self) -> int:
-        """How many training images `learn_from` is to be given."""
+        """Training images that `learn_from` is to be given."""
         return self.weight.shape[0] if self.patches == "training" else 0
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ __all__ = ["MAEOutput", "PrithviDecoder", "PrithviMAE"]
 
 @dataclass(frozen=True)
 class MAEOutput:
-    """What the autoencoder gives for a batch.
+    """Loss, prediction and mask of a batch.
 
     Args:
         loss: Scalar, squared error of removed patches.
