@@ -84,10 +84,10 @@ def examine() -> dict[str, Any]:
             "mps": bool(torch is not None and torch.backends.mps.is_available()),
             "neuron": _neuron(torch, advice),
         },
-        "accelerators": _order(torch),
+        "accelerators": _order() if torch else {"order": [], "auto": None},
         "memory": _memory(),
         "disk": _disk(),
-        "switches": _switches(torch),
+        "switches": _switches() if torch else {},
         "packages": packages,
         "tracking": _tracking(),
         "healthy": torch is not None and not packages["base"]["missing"],
@@ -180,10 +180,8 @@ def _cpu_model() -> str:
 def _usable_cores() -> float:
     """Return the cores this process may use: its affinity, cut by a container's quota."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = "".join(_lines("/sys/fs/cgroup/cpu.max")).split()
-    if len(quota) == 2 and quota[0] != "max":
-        cores = min(cores, int(quota[0]) / int(quota[1]))
-    return round(cores, 2)
+    quota, _, period = "".join(_lines("/sys/fs/cgroup/cpu.max")).partition(" ")
+    return round(min(cores, int(quota) / int(period)) if quota.isdigit() else cores, 2)
 
 
 def _cuda(torch: Any | None, advice: list[str]) -> dict[str, Any]:
@@ -233,19 +231,15 @@ def _neuron(torch: Any | None, advice: list[str]) -> dict[str, Any]:
     return report
 
 
-def _order(torch: Any | None) -> dict[str, Any]:
+def _order() -> dict[str, Any]:
     """Return which device `trainer.accelerator: auto` takes here, and in which order it looks."""
-    if torch is None:
-        return {"order": [], "auto": None}
     from core.accelerators.choice import ORDER, choose
 
     return {"order": list(ORDER), "auto": choose("auto")}
 
 
-def _switches(torch: Any | None) -> dict[str, Any]:
+def _switches() -> dict[str, Any]:
     """Turn every switch on, as a run on the CPU does, and tell what this machine made of it."""
-    if torch is None:
-        return {}
     from core.accelerators import cpu
 
     return cpu.apply(cpu.Switches())
@@ -253,17 +247,16 @@ def _switches(torch: Any | None) -> dict[str, Any]:
 
 def _memory() -> dict[str, float]:
     pairs = (line.partition(":") for line in _lines("/proc/meminfo"))
-    free = {name: int(rest.split()[0]) * 1024 / GIB for name, _, rest in pairs}  # the file counts in KiB
-    if "MemTotal" in free:
-        report = {"total_gib": free["MemTotal"], "available_gib": free.get("MemAvailable", 0.0)}
-    elif hasattr(os, "sysconf"):
-        report = {"total_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB}
+    kib = {name: int(rest.split()[0]) for name, _, rest in pairs}
+    if "MemTotal" in kib:
+        sizes = {"total_gib": kib["MemTotal"] * 1024, "available_gib": kib.get("MemAvailable", 0) * 1024}
     else:
-        report = {}
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+        sizes = {"total_gib": pages * os.sysconf("SC_PAGE_SIZE")} if pages else {}
     limit = "".join(_lines("/sys/fs/cgroup/memory.max")).strip()
     if limit.isdigit():
-        report["container_limit_gib"] = int(limit) / GIB
-    return {name: round(value, 1) for name, value in report.items()}
+        sizes["container_limit_gib"] = int(limit)
+    return {name: round(size / GIB, 1) for name, size in sizes.items()}
 
 
 def _disk() -> dict[str, dict[str, Any]]:
@@ -298,54 +291,49 @@ def _lines(path: str) -> list[str]:
 
 
 def _render(report: Mapping[str, Any]) -> str:
-    devices, lines = report["devices"], []
-
-    def row(name: str, text: str) -> None:
-        lines.append(f"  {name:<16}{text}")
-
-    lines.append("Versions")
-    for name, version in report["versions"].items():
-        row(name, version)
-    lines.append("Devices")
-    cpu = devices["cpu"]
-    cores = f"{cpu['usable_cores']:g} of {cpu['cores']} cores usable"
-    row("cpu", ", ".join([cpu["model"], cores, *([cpu["instructions"]] if "instructions" in cpu else [])]))
+    cpu, cuda, neuron = (report["devices"][name] for name in ("cpu", "cuda", "neuron"))
     memory = {name.removesuffix("_gib").replace("_", " "): size for name, size in report["memory"].items()}
-    row("memory", ", ".join(f"{name} {size} GiB" for name, size in memory.items()))
-    for index, gpu in enumerate(devices["cuda"]["devices"]):
+    cores = f"{cpu['usable_cores']:g} of {cpu['cores']} cores usable"
+    instructions = [cpu["instructions"]] if "instructions" in cpu else []
+    devices = {"cpu": ", ".join([cpu["model"], cores, *instructions])}
+    devices["memory"] = ", ".join(f"{name} {size} GiB" for name, size in memory.items())
+    for index, gpu in enumerate(cuda["devices"]):
         peak = f", {gpu['peak_tflops_bf16']:g} TFLOP/s bf16" if gpu["peak_tflops_bf16"] else ""
-        row(f"cuda:{index}", f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}{peak}")
-    if not devices["cuda"]["devices"]:
-        row("cuda", "none")
-    row("mps", "yes" if devices["mps"] else "none")
-    neuron = devices["neuron"]
-    kinds = {
-        "placeholder": " (the empty placeholder)",
-        "xla": " (of the XLA generation)",
-        "other_torch": " (for another torch)",
-    }
-    package = f"torch-neuronx {neuron['torch_neuronx'] or 'not installed'}{kinds.get(neuron['package'], '')}"
+        text = f"{gpu['name']}, {gpu['memory_gib']} GiB, capability {gpu['capability']}{peak}"
+        devices[f"cuda:{index}"] = text
+    if not cuda["devices"]:
+        devices["cuda"] = "none"
+    devices["mps"] = "yes" if report["devices"]["mps"] else "none"
+    kinds = {"placeholder": " (the empty placeholder)", "xla": " (of the XLA generation)"}
+    kind = {**kinds, "other_torch": " (for another torch)"}.get(neuron["package"], "")
     driver = "driver loaded" if neuron["driver"] else "no driver"
-    row("neuron", f"{package}, {driver}, {neuron['chips']} chips")
+    package = f"torch-neuronx {neuron['torch_neuronx'] or 'not installed'}{kind}"
+    devices["neuron"] = f"{package}, {driver}, {neuron['chips']} chips"
     order = report["accelerators"]
-    row("auto", f"{order['auto']}, the first that answers of {', '.join(order['order'])}")
-    lines.append("Disk")
-    for name, disk in report["disk"].items():
-        absent = "" if disk["exists"] else ", not made yet"
-        row(name, f"{disk['folder']}, {disk['free_gib']} GiB free{absent}")
-    lines.append("CPU switches")
-    for name, state in report["switches"].items():
-        row(name, f"{state.get('value', 'on' if state['on'] else 'off')} ({state['reason']})")
-    lines.append("Packages")
+    devices["auto"] = f"{order['auto']}, the first that answers of {', '.join(order['order'])}"
+    disks = {
+        name: f"{disk['folder']}, {disk['free_gib']} GiB free{'' if disk['exists'] else ', not made yet'}"
+        for name, disk in report["disk"].items()
+    }
+    switches = {
+        name: f"{state.get('value', 'on' if state['on'] else 'off')} ({state['reason']})"
+        for name, state in report["switches"].items()
+    }
+    packages = {}
     for extra, state in report["packages"].items():
         gaps = [*(f"{name} missing" for name in state["missing"]), *state["unfit"]]
-        row(extra, "; ".join(gaps) if gaps else f"complete ({len(state['present'])})")
-    lines.append("Tracking")
+        packages[extra] = "; ".join(gaps) if gaps else f"complete ({len(state['present'])})"
     key = "key found" if report["tracking"]["wandb_key"] else "no key, runs are kept offline"
-    row("wandb", f"{report['tracking']['wandb']}, {key}")
-    row("tensorboard", report["tracking"]["tensorboard"])
+    tracking = {
+        "wandb": f"{report['tracking']['wandb']}, {key}",
+        "tensorboard": report["tracking"]["tensorboard"],
+    }
+    sections = {"Versions": report["versions"], "Devices": devices, "Disk": disks, "CPU switches": switches}
+    lines = []
+    for heading, rows in {**sections, "Packages": packages, "Tracking": tracking}.items():
+        lines += [heading, *(f"  {name:<16}{text}" for name, text in rows.items())]
     lines.append("To do" if report["advice"] else "Nothing is missing.")
-    lines.extend(f"  - {sentence}" for sentence in report["advice"])
+    lines += [f"  - {sentence}" for sentence in report["advice"]]
     if sys.version_info[:2] != (3, 11):
         lines.append("  - The pinned packages were tried with Python 3.11; this is another.")
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def build_loggers(
 def log_figure(
     where: Trainer | Iterable[Logger], folder: str | os.PathLike[str], name: str, figure: Figure, step: int
 ) -> Path | None:
-    """Save a figure in the run folder and mirror that one file to the loggers; on ranks above 0 do nothing."""
+    """Save a figure in the run folder and mirror that file to the loggers; on ranks above 0 do nothing."""
     path = save_figure(figure, folder, name, step)
     for logger in where.loggers if isinstance(where, Trainer) else where:
         if isinstance(logger, WandbLogger):
