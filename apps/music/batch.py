@@ -61,8 +61,8 @@ class TokenBatch(Batch):
         length = self.ids.shape[1]
         if length % ranks:
             raise ValueError(f"a row of {length} tokens cannot be cut into {ranks} equal slices")
-        own = slice(rank * length // ranks, (rank + 1) * length // ranks)
-        return TokenBatch(self.ids[:, own], self.labels[:, own], self.positions[:, own])
+        columns = slice(rank * length // ranks, (rank + 1) * length // ranks)
+        return TokenBatch(self.ids[:, columns], self.labels[:, columns], self.positions[:, columns])
 
 
 @dataclass(frozen=True, eq=False)

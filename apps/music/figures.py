@@ -24,18 +24,18 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> 
         title: Above the panel.
     """
     metric = "bits_per_byte" if all("bits_per_byte" in row for row in rows) else "loss"
-    own = rows[0]["model"]
+    network = rows[0]["model"]
     ranked = sorted(rows, key=lambda row: row[metric])
     with style():
         figure, axes = new_figure(width=7.5, height=1.1 + 0.36 * len(rows))
         axis = axes[0, 0]
         values = [float(row[metric]) for row in ranked]
-        colours = [PALETTE[0] if row["model"] == own else "#B8C1CB" for row in ranked]
+        colours = [PALETTE[0] if row["model"] == network else "#B8C1CB" for row in ranked]
         axis.barh(range(len(values)), values, color=colours, height=0.68)
-        for place, (value, row) in enumerate(zip(values, ranked, strict=True)):
-            weight = "bold" if row["model"] == own else "normal"
+        for rank, (value, row) in enumerate(zip(values, ranked, strict=True)):
+            weight = "bold" if row["model"] == network else "normal"
             axis.text(
-                value + 0.012 * max(values), place, f"{value:.3f}", va="center", fontsize=9, fontweight=weight
+                value + 0.012 * max(values), rank, f"{value:.3f}", va="center", fontsize=9, fontweight=weight
             )
         axis.set_yticks(range(len(values)), [str(row["model"]) for row in ranked])
         axis.invert_yaxis()

@@ -169,9 +169,9 @@ def ngram_bits(train: np.ndarray, test: np.ndarray, *, n: int, vocabulary: int) 
         here = _looked_up(grams, times, asked)
         behind = asked // vocabulary
         all_, different = _looked_up(contexts, total, behind), _looked_up(contexts, kinds, behind)
-        known = all_ > 0
+        met = all_ > 0
         late = chance[order - 2 :]  # the first tokens have no context of this length
-        late[known] = (here[known] + different[known] * late[known]) / (all_[known] + different[known])
+        late[met] = (here[met] + different[met] * late[met]) / (all_[met] + different[met])
     return -np.log2(chance)
 
 
@@ -207,5 +207,5 @@ def _codes(tokens: np.ndarray, order: int, vocabulary: int) -> np.ndarray:
 def _looked_up(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
     if not len(keys):
         return np.zeros(len(asked), dtype=np.int64)
-    place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-    return np.where(keys[place] == asked, values[place], 0)
+    index = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[index] == asked, values[index], 0)

@@ -21,14 +21,14 @@ def _container(case: Case) -> Mapping[str, Any]:
 
     files = [name for name in case.head["files"] if str(name).endswith(".idx")]
     corpus = open_container(case.path.with_name(files[0]))
-    given = {name: tensor.cpu().numpy() for name, tensor in case.group("input").items()}
+    inputs = {name: tensor.cpu().numpy() for name, tensor in case.group("input").items()}
     length = int(case.head["sequence_length"])
-    order = given["document_index"]
+    order = inputs["document_index"]
     index = megatron_order.sample_index(corpus.lengths, order, length)
     stream = Stream(corpus, order)
     places = np.arange(len(index) - 1)[:, None] * length + np.arange(length + 1)
     drawn = int(case.tensors["output/blend_dataset_index"].shape[0])
-    source, number = megatron_order.blend(given["blend_weights"].tolist(), drawn)
+    chosen, sample = megatron_order.blend(inputs["blend_weights"].tolist(), drawn)
     return {
         "output/all_tokens": np.asarray(corpus.tokens).astype(np.int64),
         "output/sequence_lengths": corpus.lengths,
@@ -36,8 +36,8 @@ def _container(case: Case) -> Mapping[str, Any]:
         "output/sequence_pointers": corpus.starts * corpus.tokens.itemsize,
         "output/sample_index": index,
         "output/samples": stream.read(places),
-        "output/blend_dataset_index": source,
-        "output/blend_dataset_sample_index": number,
+        "output/blend_dataset_index": chosen,
+        "output/blend_dataset_sample_index": sample,
     }
 
 

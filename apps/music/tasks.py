@@ -170,10 +170,10 @@ class LanguageModelling(Task):
         if not self.trainer.is_global_zero:
             return
         data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
-        own = {"model": self.title, **{name: summary[name] for name in _COLUMNS if name in summary}}
-        rows = [own, *(baseline_rows(data) if self.baselines else [])]
+        network = {"model": self.title, **{name: summary[name] for name in _COLUMNS if name in summary}}
+        rows = [network, *(baseline_rows(data) if self.baselines else [])]
         self.write_table("results", rows)
-        names = [name for name in _COLUMNS if name in own]
+        names = [name for name in _COLUMNS if name in network]
         cells = ([row["model"], *(row[name] for name in names)] for row in rows)
         self.say(text_table(cells, head=["", *(name.replace("_", " ") for name in names)]))
         if sample:

@@ -31,8 +31,8 @@ class LightDecoder(FrozenInEvaluation):
         """Freeze everything but the decoder."""
         names: Sequence[str] = names_of(self.decoder) or getattr(network, "decoder_parts", ())
         if not names:
-            found, layers = depths(network, "LightDecoder without decoder")
-            names = [name for name, depth in found.items() if depth == layers - 1]
+            depth_of, layers = depths(network, "LightDecoder without decoder")
+            names = [name for name, depth in depth_of.items() if depth == layers - 1]
         if not names:
             raise UserError(
                 f"LightDecoder: nothing stands behind the blocks of {type(network).__name__}; name its "

@@ -184,19 +184,19 @@ def _find_layers(network: nn.Module, adaptation: LoRA | LowRank) -> dict[str, nn
                 f"{did_you_mean(pattern, names)}"
             )
     if patterns:
-        found = {name: m for name, m in modules.items() if any(_fits(name, p) for p in patterns)}
+        layers = {name: m for name, m in modules.items() if any(_fits(name, p) for p in patterns)}
         # A pattern that names a part of the network means its matrices, not its norms and embeddings.
-        exact = {name for name in found if any(fnmatchcase(name, p) and "*" not in p for p in patterns)}
-        found = {name: m for name, m in found.items() if name in exact or _is_matrix(m)}
+        exact = {name for name in layers if any(fnmatchcase(name, p) and "*" not in p for p in patterns)}
+        layers = {name: m for name, m in layers.items() if name in exact or _is_matrix(m)}
     else:
         scope = [network] if isinstance(adaptation, LowRank) else _blocks(network, where)
         inside = {id(m) for block in scope for m in block.modules()}
-        found = {name: m for name, m in modules.items() if id(m) in inside and _is_matrix(m)}
-    found = {name: m for name, m in found.items() if not any(_fits(name, p) for p in skip)}
-    if not found:
+        layers = {name: m for name, m in modules.items() if id(m) in inside and _is_matrix(m)}
+    layers = {name: m for name, m in layers.items() if not any(_fits(name, p) for p in skip)}
+    if not layers:
         raise UserError(f"{where}: {kind} has no linear layer to adapt; name layers by pattern")
-    _refuse_shared(network, found, where)
-    return found
+    _refuse_shared(network, layers, where)
+    return layers
 
 
 def _is_matrix(module: nn.Module) -> bool:
@@ -231,16 +231,16 @@ def _fits(name: str, pattern: str) -> bool:
 
 def _blocks(network: nn.Module, where: str) -> list[nn.Module]:
     blocks = getattr(network, "blocks", None)
-    found = list(blocks()) if callable(blocks) else []
-    if not found:
+    layers = list(blocks()) if callable(blocks) else []
+    if not layers:
         raise UserError(
             f"{where}: {type(network).__name__} names no repeated layers (its blocks()); name the layers to "
             "adapt by pattern, as in ['*.attention.*']"
         )
-    return found
+    return layers
 
 
-def _refuse_shared(network: nn.Module, found: dict[str, nn.Module], where: str) -> None:
+def _refuse_shared(network: nn.Module, layers: dict[str, nn.Module], where: str) -> None:
     """Refuse layers whose weight another one uses too: the update would be of one of them alone."""
     owners: dict[int, str] = {}
     for name, module in network.named_modules():
@@ -248,5 +248,5 @@ def _refuse_shared(network: nn.Module, found: dict[str, nn.Module], where: str) 
             if parameter is None:
                 continue
             first = owners.setdefault(id(parameter), name)
-            if first != name and (first in found or name in found):
+            if first != name and (first in layers or name in layers):
                 raise UserError(f"{where}: {first} and {name} share one weight; leave both out with skip")

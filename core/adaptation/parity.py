@@ -16,8 +16,8 @@ __all__ = ["CASES"]
 
 def adapters(case: Any) -> dict[str, Tensor]:
     """Return outputs and weights of one linear layer, adapted in each way that the case has weights for."""
-    given, state, x = case.config, case.state(), case.group("input")["x"]
-    rank = factor_rank(given["out"], given["in"], ratio=given.get("compress_ratio", 3))
+    config, state, x = case.config, case.state(), case.group("input")["x"]
+    rank = factor_rank(config["out"], config["in"], ratio=config.get("compress_ratio", 3))
     factored = _linear(state)
     LowRankFactors.install(factored, rank)
     outputs = {
@@ -38,17 +38,17 @@ def adapters(case: Any) -> dict[str, Tensor]:
 def _linear(state: dict[str, Tensor]) -> nn.Linear:
     weight, bias = state["weight"], state.get("bias")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    own = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    layer.load_state_dict({name: tensor.clone() for name, tensor in own.items()}, assign=True)
+    parameters = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    layer.load_state_dict({name: tensor.clone() for name, tensor in parameters.items()}, assign=True)
     return layer
 
 
 def _updated(case: Any, *, magnitude: bool) -> nn.Module:
-    given, state = case.config, case.state()
+    config, state = case.config, case.state()
     layer = _linear(state)
-    stabilised = bool(given.get("use_rslora", False))
+    stabilised = bool(config.get("use_rslora", False))
     LowRankUpdate.install(
-        layer, given["rank"], alpha=given["alpha"], stabilised=stabilised, magnitude=magnitude
+        layer, config["rank"], alpha=config["alpha"], stabilised=stabilised, magnitude=magnitude
     )
     parts = {"lora_a": state["lora_A"], "lora_b": state["lora_B"]}
     if magnitude:

@@ -125,20 +125,20 @@ def load_adapter(network: nn.Module, path: str | os.PathLike[str], *, check: boo
     """
     tensors, metadata = read_safetensors(path)
     try:
-        found = json.loads(metadata.get("domainfm", "{}")).get("adapter")
+        head = json.loads(metadata.get("domainfm", "{}")).get("adapter")
     except json.JSONDecodeError:
-        found = None
-    if found is None:
+        head = None
+    if head is None:
         raise UserError(f"{path} is no adapter; `dfm checkpoint export --adapter` makes one of a checkpoint")
-    if found["format"] > _FORMAT:
-        raise UserError(f"{path} has the adapter format {found['format']}; update domainfm to read it")
-    kind, own = type(network).__name__, network.state_dict()
-    if any(map(is_adapter, own)):
+    if head["format"] > _FORMAT:
+        raise UserError(f"{path} has the adapter format {head['format']}; update domainfm to read it")
+    kind, state = type(network).__name__, network.state_dict()
+    if any(map(is_adapter, state)):
         raise UserError(f"{kind} is adapted already; merge that before {path} is loaded")
-    _refuse_misfits(path, kind, tensors, own)
-    if check and _has_weights(own):
-        base = {name: tensor for name, tensor in own.items() if name not in tensors}
-        if fingerprint(base, dtypes=found["dtypes"]) != found["base"]:
+    _refuse_misfits(path, kind, tensors, state)
+    if check and _has_weights(state):
+        base = {name: tensor for name, tensor in state.items() if name not in tensors}
+        if fingerprint(base, dtypes=head["dtypes"]) != head["base"]:
             raise UserError(
                 f"{path} was trained on other weights than {kind} holds; name those under model.weights, or "
                 "load it all the same with check=false"
@@ -186,24 +186,24 @@ def _write(
     return write_safetensors(path, tensors, notes={**notes, "adapter": adapter})
 
 
-def _has_weights(own: Mapping[str, Tensor]) -> bool:
+def _has_weights(state: Mapping[str, Tensor]) -> bool:
     """Tell whether the weights are in place here: of many processes the first alone has them at first."""
     first = not dist.is_initialized() or dist.get_rank() == 0
-    return first and not any(tensor.is_meta for tensor in own.values())
+    return first and not any(tensor.is_meta for tensor in state.values())
 
 
 def _refuse_misfits(
-    path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> None:
     wrong = []
     for name, tensor in tensors.items():
         layer, _, leaf = name.rpartition(".")
         if leaf in ("lora_a", "lora_b"):
-            weight = own.get(f"{layer}.weight")
+            weight = state.get(f"{layer}.weight")
             size = None if weight is None else (weight[0].numel() if leaf == "lora_a" else len(weight))
             fits = size == tensor.shape[1 if leaf == "lora_a" else 0]
         else:
-            fits = is_adapter(name) or (name in own and own[name].shape == tensor.shape)
+            fits = is_adapter(name) or (name in state and state[name].shape == tensor.shape)
         if not fits:
             wrong.append(name)
     if wrong:

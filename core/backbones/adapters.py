@@ -61,8 +61,8 @@ class Adapted(nn.Module):
 
         While it is spread over processes it is the layer's own: only what spreads it asks for it then.
         """
-        own = self._parameters.get("weight")
-        return own if own is not None and hasattr(own, "device_mesh") else self.combine()
+        base = self._parameters.get("weight")
+        return base if base is not None and hasattr(base, "device_mesh") else self.combine()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the layer did, with the combined weight.
@@ -335,14 +335,14 @@ def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in state:
         prefix, _, leaf = name.rpartition(".")
         dot = f"{prefix}." if prefix else ""
-        own = f"{dot}weight"
-        if leaf == "lora_a" and all(part in state for part in (own, f"{dot}lora_b", f"{dot}lora_scale")):
-            parts = [state[own], *(merged.pop(f"{dot}{part}", None) for part in UPDATE)]
+        weight = f"{dot}weight"
+        if leaf == "lora_a" and all(part in state for part in (weight, f"{dot}lora_b", f"{dot}lora_scale")):
+            parts = [state[weight], *(merged.pop(f"{dot}{part}", None) for part in UPDATE)]
             wide = [None if part is None else part.double() for part in parts]
-            merged[own] = _combined(*wide).to(state[own].dtype)  # type: ignore[arg-type]
+            merged[weight] = _combined(*wide).to(state[weight].dtype)  # type: ignore[arg-type]
         elif leaf == "low_in" and f"{dot}low_out" in state:
             low_out, low_in = merged.pop(f"{dot}low_out"), merged.pop(name)
-            merged[own] = _product(low_out.double(), low_in.double()).to(low_in.dtype)
+            merged[weight] = _product(low_out.double(), low_in.double()).to(low_in.dtype)
     return merged
 
 
@@ -374,5 +374,5 @@ _kind: Callable[[type[Adapted], type[nn.Module]], type[nn.Module]] = cache(_make
 
 
 def _blank(mixin: type[Adapted], kind: type[nn.Module]) -> nn.Module:
-    made = _kind(mixin, kind)
-    return made.__new__(made)
+    adapted = _kind(mixin, kind)
+    return adapted.__new__(adapted)

@@ -47,9 +47,9 @@ def cosine_attention(
     if plain:
         return _composed(query, key, value, scale, bias, mask, dropout)
     dtype = torch.promote_types(torch.promote_types(query.dtype, bias.dtype), torch.float32)
-    given = [x.to(dtype) for x in (query, key, value, scale, bias)]
+    tensors = [x.to(dtype) for x in (query, key, value, scale, bias)]
     with torch.autocast("cpu", enabled=False):
-        return _Attention.apply(*given, None if mask is None else mask.to(dtype)).to(value.dtype)
+        return _Attention.apply(*tensors, None if mask is None else mask.to(dtype)).to(value.dtype)
 
 
 def _composed(

@@ -71,8 +71,8 @@ class _CrossEntropy(torch.autograd.Function):
         grad = torch.empty_like(logits)
         step = _rows(logits, _PIECE)
         share = (real * grads[0])[:, None]
-        for given, out, part in zip(logits.split(step), grad.split(step), share.split(step), strict=True):
-            torch.softmax(given, 1, out=out).mul_(part)
+        for scores, out, part in zip(logits.split(step), grad.split(step), share.split(step), strict=True):
+            torch.softmax(scores, 1, out=out).mul_(part)
         return grad.scatter_add_(1, places, -share), None, None
 
 

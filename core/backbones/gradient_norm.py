@@ -28,7 +28,7 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
         groups: tuple[dist.ProcessGroup, ...] = ()
         if isinstance(gradient, DTensor):
             mesh = gradient.device_mesh
-            spread = [axis for axis, place in enumerate(gradient.placements) if not place.is_replicate()]
+            spread = [axis for axis, kind in enumerate(gradient.placements) if not kind.is_replicate()]
             groups = tuple(mesh.get_group(axis) for axis in spread if mesh.size(axis) > 1)
         sums.setdefault(groups, []).append(local(gradient).detach())
     if set(sums) == {()} and all(_wide(part) is None for part in sums[()]):
@@ -50,10 +50,10 @@ def local(tensor: Tensor) -> Tensor:
 
 def settled(tensor: Tensor) -> Tensor:
     """Return `tensor` with sums over ranks that are still outstanding carried out."""
-    if not isinstance(tensor, DTensor) or not any(place.is_partial() for place in tensor.placements):
+    if not isinstance(tensor, DTensor) or not any(placement.is_partial() for placement in tensor.placements):
         return tensor
-    places = [Replicate() if place.is_partial() else place for place in tensor.placements]
-    return tensor.redistribute(placements=places)
+    placements = [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
+    return tensor.redistribute(placements=placements)
 
 
 def _wide(tensor: Tensor) -> torch.dtype | None:

@@ -236,8 +236,8 @@ class Llama(nn.Module):
             queries = ids.shape[1] if context is None else total
             allowed = _allowed(mask[:, :total].bool(), queries)
         packed = None if cu_seqlens is None else Packed(cu_seqlens, max_seqlen)
-        for number, block in enumerate(self.layers):
-            x = block(x, cos=cos, sin=sin, mask=allowed, packed=packed, cache=cache, layer=number)
+        for layer, block in enumerate(self.layers):
+            x = block(x, cos=cos, sin=sin, mask=allowed, packed=packed, cache=cache, layer=layer)
         if cache is not None:
             cache.advance(ids.shape[1])
         hidden = self.norm(x)
@@ -327,8 +327,8 @@ def _allowed(real: Tensor, queries: int) -> Tensor:
     """Return `(B, 1, queries, T)`: real keys up to each query, and itself, so that padding sees something."""
     total = real.shape[1]
     seen = causal_mask(queries, total, real.device) & real[:, None, None]
-    own = torch.eye(total, dtype=torch.bool, device=real.device)[total - queries :]
-    return seen | own
+    diagonal = torch.eye(total, dtype=torch.bool, device=real.device)[total - queries :]
+    return seen | diagonal
 
 
 llama_tiny = size(

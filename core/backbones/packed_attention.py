@@ -92,20 +92,20 @@ def packed_kernel(device: torch.device | str, dtype: torch.dtype, *, head_width:
 
 def packed_positions(cu_seqlens: Tensor, tokens: int) -> Tensor:
     """Return `(T,)` int64, each token's place in its own sequence, for T = `tokens`."""
-    place = torch.arange(tokens, device=cu_seqlens.device)
-    return place - cu_seqlens.to(place.dtype)[_sequence_of(cu_seqlens, place)]
+    token = torch.arange(tokens, device=cu_seqlens.device)
+    return token - cu_seqlens.to(token.dtype)[_sequence_of(cu_seqlens, token)]
 
 
 def packed_mask(cu_seqlens: Tensor, tokens: int, *, causal: bool = True) -> Tensor:
     """Return `(T, T)` bool, True where the token of the row sees that of the column."""
-    place = torch.arange(tokens, device=cu_seqlens.device)
-    own = _sequence_of(cu_seqlens, place)
-    seen = own[:, None] == own
-    return seen & (place[:, None] >= place) if causal else seen
+    token = torch.arange(tokens, device=cu_seqlens.device)
+    sequence = _sequence_of(cu_seqlens, token)
+    seen = sequence[:, None] == sequence
+    return seen & (token[:, None] >= token) if causal else seen
 
 
-def _sequence_of(cu_seqlens: Tensor, place: Tensor) -> Tensor:
-    return torch.searchsorted(cu_seqlens[1:].to(place.dtype).contiguous(), place, right=True)
+def _sequence_of(cu_seqlens: Tensor, token: Tensor) -> Tensor:
+    return torch.searchsorted(cu_seqlens[1:].to(token.dtype).contiguous(), token, right=True)
 
 
 def _varlen(
@@ -115,11 +115,11 @@ def _varlen(
 
     if longest is None:
         longest = int(cu_seqlens.diff().max())
-    given = cu_seqlens.to(device=query.device, dtype=torch.int32)
+    bounds = cu_seqlens.to(device=query.device, dtype=torch.int32)
     window = (-1, 0) if causal else (-1, -1)
     grouped = key.shape[1] != query.shape[1]
     return varlen_attn(
-        query, key, value, given, given, longest, longest, window_size=window, enable_gqa=grouped
+        query, key, value, bounds, bounds, longest, longest, window_size=window, enable_gqa=grouped
     )  # type: ignore[return-value]
 
 
@@ -160,12 +160,13 @@ class _OnCPU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mixed, *logs = ctx.saved_tensors
         parts = zip(*(x.split(ctx.lengths) for x in (grads[0], query, key, value, mixed)), strict=True)
-        found = []
+        gradients = []
         with _Products() as products:
             for part, log in zip(parts, logs, strict=True):
                 products.suit(part[0].shape[0])
-                found.append(_FLASH_BACKWARD(*map(_heads_first, part), log, 0.0, ctx.causal))
-        return *(torch.cat([_heads_last(x) for x in which]) for which in zip(*found, strict=True)), None, None
+                gradients.append(_FLASH_BACKWARD(*map(_heads_first, part), log, 0.0, ctx.causal))
+        joined = (torch.cat([_heads_last(part) for part in which]) for which in zip(*gradients, strict=True))
+        return *joined, None, None
 
 
 class _Products:

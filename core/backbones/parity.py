@@ -18,14 +18,14 @@ __all__ = ["CASES"]
 def packed(case: Any) -> dict[str, Tensor]:
     """Return attention with rotary positions that restart in each sequence, its loss and gradients."""
     config: Mapping[str, Any] = case.config
-    given = case.group("input")
-    bounds, weight = given["cu_seqlens"], given["loss_weight"]
-    tokens = given["q"].shape[0]
+    inputs = case.group("input")
+    bounds, weight = inputs["cu_seqlens"], inputs["loss_weight"]
+    tokens = inputs["q"].shape[0]
     positions = packed_positions(bounds, tokens)
     rope = Rope(config["head_dim"], theta=config["theta"]).to(bounds.device)
     outputs = {"output/position_ids": positions}
     for name, causal in (("causal", True), ("bidirectional", False)):
-        q, k, v = (given[key].detach().clone().requires_grad_() for key in ("q", "k", "v"))
+        q, k, v = (inputs[key].detach().clone().requires_grad_() for key in ("q", "k", "v"))
         cos, sin = rope(positions[None])
         turned, keys = (rotate(x[None], cos, sin)[0] for x in (q, k))
         mixed = packed_attention(turned, keys, v, bounds, causal=causal, max_seqlen=max(config["lengths"]))
@@ -40,11 +40,11 @@ def packed(case: Any) -> dict[str, Tensor]:
 def sampling(case: Any) -> dict[str, Tensor]:
     """Return scores and kept tokens after each step from logits to probabilities."""
     config: Mapping[str, Any] = case.config
-    given = case.group("input")
-    logits, history = given["cond_logits"], given["history_ids"]
+    inputs = case.group("input")
+    logits, history = inputs["cond_logits"], inputs["history_ids"]
     seen = mark(history, logits.shape[1])
     chain = Sampling(**{key: value for key, value in config.items() if key != "guidance_scale"})
-    guided = guide(logits, given["uncond_logits"], config["guidance_scale"])
+    guided = guide(logits, inputs["uncond_logits"], config["guidance_scale"])
     penalised = penalise(guided, seen, chain.repetition_penalty)
     warm = penalised / chain.temperature
     best = warm if chain.top_k is None else keep_top_k(warm, chain.top_k)

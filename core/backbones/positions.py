@@ -50,8 +50,8 @@ def grid_table(grid: Sequence[int], widths: Sequence[int], *, order: Sequence[in
         widths: Features of each axis's code.
         order: Axes in the order of their parts within a row; by default as they stand.
     """
-    places = torch.meshgrid(*(torch.arange(n, device="cpu") for n in grid), indexing="ij")
-    codes = [sincos(place.flatten(), width) for place, width in zip(places, widths, strict=True)]
+    axes = torch.meshgrid(*(torch.arange(n, device="cpu") for n in grid), indexing="ij")
+    codes = [sincos(positions.flatten(), width) for positions, width in zip(axes, widths, strict=True)]
     return torch.cat([codes[axis] for axis in order or range(len(codes))], dim=-1)
 
 

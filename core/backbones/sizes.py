@@ -28,8 +28,8 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
     Raises:
         TypeError: If the network has no such argument.
     """
-    known = inspect.signature(network)
-    if unknown := sorted(set(defaults) - set(known.parameters)):
+    signature = inspect.signature(network)
+    if unknown := sorted(set(defaults) - set(signature.parameters)):
         raise TypeError(f"{network.__name__} has no argument {unknown[0]}")
 
     def build(**given: Any) -> Network:
@@ -38,12 +38,12 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
     hints = get_type_hints(network.__init__)
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            one.replace(
-                kind=one.KEYWORD_ONLY,
-                default=defaults.get(name, one.default),
-                annotation=hints.get(name, one.annotation),
+            parameter.replace(
+                kind=parameter.KEYWORD_ONLY,
+                default=defaults.get(name, parameter.default),
+                annotation=hints.get(name, parameter.annotation),
             )
-            for name, one in known.parameters.items()
+            for name, parameter in signature.parameters.items()
         ],
         return_annotation=network,
     )

@@ -125,9 +125,9 @@ def drop_tokens(
         if not waiting:
             return None
         x, places = waiting.pop()
-        own = output[0] if isinstance(output, tuple) else output
-        index = places.view(*places.shape, *(1,) * (x.ndim - 2)).expand_as(own)
-        whole = x.to(own.dtype).scatter(1, index, own)
+        kept = output[0] if isinstance(output, tuple) else output
+        index = places.view(*places.shape, *(1,) * (x.ndim - 2)).expand_as(kept)
+        whole = x.to(kept.dtype).scatter(1, index, kept)
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     return block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)
@@ -180,8 +180,8 @@ class TokenDropping(Callback):
                 f"token dropping is set up for {self.kept.layers} layers, {self.kept.dropping_layers} of "
                 f"which drop tokens; the network has {len(blocks)}, {len(middle)} of them between its ends"
             )
-        for place, number in enumerate(middle):
-            self._handles += drop_tokens(blocks[number], self._chooser(trainer, pl_module, middle, place))
+        for index, block in enumerate(middle):
+            self._handles += drop_tokens(blocks[block], self._chooser(trainer, pl_module, middle, index))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off again."""
@@ -190,7 +190,7 @@ class TokenDropping(Callback):
         self._drawn = None
 
     def _chooser(
-        self, trainer: Trainer, module: LightningModule, layers: Sequence[int], place: int
+        self, trainer: Trainer, module: LightningModule, layers: Sequence[int], index: int
     ) -> Callable[[int, int], Tensor | None]:
         """Return what chooses for the block at a place of `layers`."""
 
@@ -206,7 +206,7 @@ class TokenDropping(Callback):
             if self._drawn is None or self._drawn[0] != asked:
                 places = self._draw(trainer, layers, kept, asked)
                 self._drawn = (asked, places.to(module.device, non_blocking=True))
-            return self._drawn[1][place]
+            return self._drawn[1][index]
 
         return choose
 
@@ -266,11 +266,11 @@ def _cut_tensor(value: Tensor, places: Tensor, tokens: int) -> Tensor:
     for axis in _token_axes(value, axes):
         rows, kept = max(value.shape[0], places.shape[0]), places.shape[1]
         spread = value.expand(rows, *value.shape[1:])
-        own = places.expand(rows, kept).reshape(
+        index = places.expand(rows, kept).reshape(
             rows, *(1,) * (axis - 1), kept, *(1,) * (value.ndim - axis - 1)
         )
-        shape = [kept if number == axis else size for number, size in enumerate(spread.shape)]
-        value = spread.gather(axis, own.expand(shape))
+        shape = [kept if place == axis else size for place, size in enumerate(spread.shape)]
+        value = spread.gather(axis, index.expand(shape))
     return value
 
 

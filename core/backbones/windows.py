@@ -170,12 +170,12 @@ def _plan(
         inside = torch.ones(1, dtype=torch.bool, device=device)
         region = torch.zeros(1, dtype=torch.int64, device=device)
         for g, p, w, s in zip(grid, padded, window, shift, strict=True):
-            place = (torch.arange(p, device=device) + s) % p
+            position = (torch.arange(p, device=device) + s) % p
             part = torch.zeros(p, dtype=torch.int64, device=device)
             if s:
                 part[p - w : p - s], part[p - s :] = 1, 2
-            shown = shown[..., None] * g + place.clamp(max=g - 1)
-            inside = inside[..., None] & (place < g)
+            shown = shown[..., None] * g + position.clamp(max=g - 1)
+            inside = inside[..., None] & (position < g)
             region = region[..., None] * 3 + part
         shown, inside, region = (_cut(x[0], window) for x in (shown, inside, region))
         gather = scatter = padding = None
@@ -231,8 +231,8 @@ def _table(window: tuple[int, ...], device: torch.device, dtype: torch.dtype, sc
 def _index(window: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         axes = [torch.arange(w, device=device) for w in window]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (axes, size)
-        index = torch.zeros(places.shape[1], places.shape[1], dtype=torch.int64, device=device)
-        for w, place in zip(window, places, strict=True):
-            index = index * (2 * w - 1) + place[:, None] - place[None, :] + w - 1
+        positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (axes, size)
+        index = torch.zeros(positions.shape[1], positions.shape[1], dtype=torch.int64, device=device)
+        for w, position in zip(window, positions, strict=True):
+            index = index * (2 * w - 1) + position[:, None] - position[None, :] + w - 1
         return index.flatten()

@@ -38,15 +38,15 @@ def extract_member(archive: str | os.PathLike[str], member: str, destination: st
         zipped = zipfile.is_zipfile(source)
         if not zipped and not tarfile.is_tarfile(source):
             raise UserError(f"{source} is neither a tar nor a zip archive, or it is damaged")
-        with zipfile.ZipFile(source) if zipped else tarfile.open(source) as opened:
-            if isinstance(opened, zipfile.ZipFile):
-                plain = [entry.filename for entry in opened.infolist() if _is_plain(entry)]
+        with zipfile.ZipFile(source) if zipped else tarfile.open(source) as content:
+            if isinstance(content, zipfile.ZipFile):
+                plain = [entry.filename for entry in content.infolist() if _is_plain(entry)]
             else:
-                plain = [entry.name for entry in opened.getmembers() if entry.isfile()]
+                plain = [entry.name for entry in content.getmembers() if entry.isfile()]
             names = [name for name in plain if f"/{name}".endswith(f"/{member}") and "__MACOSX" not in name]
             if len(names) != 1:
                 raise UserError(f"{source} holds {len(names)} files '{member}' instead of one")
-            read = opened.open if isinstance(opened, zipfile.ZipFile) else opened.extractfile
+            read = content.open if isinstance(content, zipfile.ZipFile) else content.extractfile
             stream: Any = read(names[0])
             with stream, replacing(destination) as temporary, open(temporary, "wb") as file:
                 shutil.copyfileobj(stream, file)

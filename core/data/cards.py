@@ -150,9 +150,9 @@ def load_card(name: str) -> Card:
     Raises:
         UserError: If there is no such card, or its head breaks the schema; the field is named.
     """
-    known = card_names()
-    if name not in known:
-        near = did_you_mean(name, known) or "; `dfm data list` lists them all"
+    names = card_names()
+    if name not in names:
+        near = did_you_mean(name, names) or "; `dfm data list` lists them all"
         raise UserError(f"there is no data card '{name}'{near}")
     return read_card(cards_folder() / f"{name}.md")
 
@@ -172,12 +172,12 @@ def list_heads(domain: str | None = None) -> list[dict[str, Any]]:
     Raises:
         UserError: If no card has this domain, or a head lacks a name or has one too many.
     """
-    known = {one.name for one in fields(Card)}
-    needed = {one.name for one in fields(Card) if one.default is one.default_factory is MISSING}
+    allowed = {entry.name for entry in fields(Card)}
+    needed = {entry.name for entry in fields(Card) if entry.default is entry.default_factory is MISSING}
     heads = []
     for path in (cards_folder() / f"{name}.md" for name in card_names()):
         head = _head(path)
-        right = needed <= head.keys() <= known
+        right = needed <= head.keys() <= allowed
         heads.append(head if right else vars(read_card(path)))
     heads.sort(key=lambda head: (head["domain"], head["name"]))
     if domain is None:
@@ -263,14 +263,16 @@ def verify(card: Card, folder: str | Path | None = None) -> list[FileState]:
     root = data_folder() if folder is None else Path(folder).expanduser()
     states = []
     for file in card.files:
-        places = [root / card.name / file.path, root / file.path, root / card.name / Path(file.path).name]
-        places = [one for place in places for one in (place, place.with_name(place.name + ".gz"))]
-        found = [place for place in places if place.is_file()]
-        good = next((place for place in found if _hash(place, file) == file.sha256), None)
+        plain = [root / card.name / file.path, root / file.path, root / card.name / Path(file.path).name]
+        paths = [path for each in plain for path in (each, each.with_name(each.name + ".gz"))]
+        present = [path for path in paths if path.is_file()]
+        good = next((path for path in present if _hash(path, file) == file.sha256), None)
         if good is not None:
             states.append(FileState(file, good, "good"))
+        elif present:
+            states.append(FileState(file, present[0], "wrong"))
         else:
-            states.append(FileState(file, found[0] if found else places[0], "wrong" if found else "missing"))
+            states.append(FileState(file, paths[0], "missing"))
     return states
 
 

@@ -94,8 +94,8 @@ def download(
     except OSError as error:
         advice = "free some space" if error.errno == errno.ENOSPC else "choose a folder you can write to"
         raise UserError(f"cannot write {part}: {error.strerror}; {advice} and run it again") from error
-    told = "; ".join(reasons)
-    raise UserError(f"cannot download {final.name} ({told}); check the network and run it again")
+    answers = "; ".join(reasons)
+    raise UserError(f"cannot download {final.name} ({answers}); check the network and run it again")
 
 
 def _from(
@@ -175,9 +175,9 @@ def _append(address: str, part: Path, timeout: tuple[float, float], label: str |
 
 
 def _fault(path: Path, sha256: str | None, size: int | None) -> str | None:
-    found = path.stat().st_size
-    if size is not None and found != size:
-        return f"it has {found} bytes instead of {size}"
+    length = path.stat().st_size
+    if size is not None and length != size:
+        return f"it has {length} bytes instead of {size}"
     if sha256 is not None and (digest := sha256_of(path)) != sha256.lower():
         return f"its SHA-256 is {digest} instead of {sha256}"
     return None

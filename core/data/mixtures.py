@@ -54,7 +54,7 @@ class Mixture(Dataset):
         allow_repeats: bool = False,
     ) -> None:
         self.sources, self.seed = list(sources), seed
-        self.names = [f"source {number}" for number in range(len(sources))] if names is None else list(names)
+        self.names = [f"source {index}" for index in range(len(sources))] if names is None else list(names)
         self.limit, self.allow_repeats = limit, allow_repeats
         if len(weights) != len(self.sources) or len(self.names) != len(self.sources) or not self.sources:
             raise UserError(
@@ -75,7 +75,7 @@ class Mixture(Dataset):
                     f"{name} gets none of the mixture's {self.length} samples; make its weight or the length "
                     "larger"
                 )
-        self._ends = [sum(self.shares[: number + 1]) for number in range(len(self.shares))]
+        self._ends = [sum(self.shares[: index + 1]) for index in range(len(self.shares))]
         if hasattr(type(self), "__getitems__") and not all(hasattr(s, "__getitems__") for s in self.sources):
             # The loader takes whole batches where the attribute is there, sample by sample where it is None.
             self.__getitems__ = None  # type: ignore[assignment, method-assign]
@@ -89,9 +89,9 @@ class Mixture(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(f"sample {index} of a mixture of {self.length}")
         source = bisect_right(self._ends, index)
-        place = epoch * self.shares[source] + index - (self._ends[source] - self.shares[source])
-        turn, place = divmod(place, self.lengths[source])
-        return source, turn, permuted(place, self.lengths[source], key(self.seed, turn, source, "mixture"))
+        position = epoch * self.shares[source] + index - (self._ends[source] - self.shares[source])
+        turn, position = divmod(position, self.lengths[source])
+        return source, turn, permuted(position, self.lengths[source], key(self.seed, turn, source, "mixture"))
 
     def __getitem__(self, where: tuple[int, int]) -> Any:
         """Return one sample of its source."""
@@ -107,8 +107,8 @@ class Mixture(Dataset):
             asked.setdefault(source, []).append((turn, sample))
             rows.setdefault(source, []).append(row)
         parts = [self.sources[source].__getitems__(pairs) for source, pairs in asked.items()]  # type: ignore
-        place = {row: number for number, row in enumerate(row for part in rows.values() for row in part)}
-        return type(parts[0]).concatenate(parts).select([place[row] for row in range(len(where))])
+        position = {row: order for order, row in enumerate(row for part in rows.values() for row in part)}
+        return type(parts[0]).concatenate(parts).select([position[row] for row in range(len(where))])
 
     def check(self, n_epochs: float) -> Mapping[str, float]:
         """Return how many times each source is walked through in `n_epochs` epochs of the mixture.
@@ -132,31 +132,31 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
     """Share `total` out by weights (method of largest remainders); the result sums to `total` exactly."""
     scale = math.fsum(weights)
     exact = [weight / scale * total for weight in weights]
-    given = [math.floor(value) for value in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda number: (given[number] - exact[number], number))
-    for number in by_remainder[: total - sum(given)]:
-        given[number] += 1
-    return given
+    counts = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda index: (counts[index] - exact[index], index))
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
 
 
-def permuted(place: int, length: int, secret: int) -> int:
+def permuted(position: int, length: int, secret: int) -> int:
     """Return where a pseudo-random permutation of `range(length)` sends `place`.
 
     A Feistel network over the smallest even number of bits that holds `length`, walked until it falls inside
     the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): no table, so that a source of
     any size costs the same few microseconds and no memory in any worker.
     """
-    if not 0 <= place < length:
-        raise IndexError(f"place {place} is outside range({length})")
+    if not 0 <= position < length:
+        raise IndexError(f"place {position} is outside range({length})")
     half = max(1, ((length - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
     while True:
-        left, right = place >> half, place & mask
+        left, right = position >> half, position & mask
         for turn in range(_ROUNDS):
             left, right = right, left ^ (_mixed(right ^ (turn << 48) ^ secret) & mask)
-        place = left << half | right
-        if place < length:
-            return place
+        position = left << half | right
+        if position < length:
+            return position
 
 
 def _mixed(value: int) -> int:

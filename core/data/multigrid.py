@@ -162,8 +162,8 @@ class Multigrid:
 
     def shape(self, step: int, total: int) -> Shape:
         """Return the shape of step `step` in a run of `total` steps."""
-        number, begin, _ = self._stage_at(step, total)
-        cycle = self.stages[number].cycle
+        stage, begin, _ = self._stage_at(step, total)
+        cycle = self.stages[stage].cycle
         return cycle[(step - begin) % len(cycle)]
 
     def batches_before(self, step: int, total: int) -> int:
@@ -177,16 +177,16 @@ class Multigrid:
 
     def rate(self, step: int, total: int) -> float:
         """Return the rate of step `step`, relative to the baseline's first."""
-        number, first, last = self._stage_at(step, total)
-        begin, end = self.stages[number - 1].until if number else 0, self.stages[number].until
+        stage, first, last = self._stage_at(step, total)
+        begin, end = self.stages[stage - 1].until if stage else 0, self.stages[stage].until
         epoch = begin + (end - begin) * min((step - first) / max(last - first, 1), 1.0)
         return self.rates[bisect_right([at for at, _ in self.rates], epoch) - 1][1]
 
     def _stage_at(self, step: int, total: int) -> tuple[int, int, int]:
         """Return the number of a step's stage, the stage's first step and the next one's."""
         starts = _starts(self, total)
-        number = min(bisect_right(starts, step) - 1, len(self.stages) - 1)
-        return number, starts[number], starts[number + 1]
+        stage = min(bisect_right(starts, step) - 1, len(self.stages) - 1)
+        return stage, starts[stage], starts[stage + 1]
 
     @property
     def _short(self) -> list[float]:

@@ -59,17 +59,17 @@ class MultigridBatches(BatchSampler):
 
     def __iter__(self) -> Iterator[list[Place]]:  # type: ignore[override]
         """Yield lists of (pass, index, shape, step)."""
-        own, grid = self.sampler, self.grid
-        epoch, first = own.epoch, own.start // own.global_batch
+        sampler, grid = self.sampler, self.grid
+        epoch, first = sampler.epoch, sampler.start // sampler.global_batch
         for step in range(epoch * len(self) + first, (epoch + 1) * len(self)):
             shape = grid.shape(step, self.total)
-            size = shape.batch * own.batch_size
-            begin = grid.batches_before(step, self.total) * own.global_batch + own.rank * size
-            yield [(*self._sample(place), shape, step) for place in range(begin, begin + size)]
+            size = shape.batch * sampler.batch_size
+            begin = grid.batches_before(step, self.total) * sampler.global_batch + sampler.rank * size
+            yield [(*self._sample(position), shape, step) for position in range(begin, begin + size)]
 
-    def _sample(self, place: int) -> tuple[int, int]:
-        turn, place = divmod(place, self.sampler.length)
-        return turn, permuted(place, self.sampler.length, key(self.sampler.seed, turn, 0, "multigrid"))
+    def _sample(self, position: int) -> tuple[int, int]:
+        turn, position = divmod(position, self.sampler.length)
+        return turn, permuted(position, self.sampler.length, key(self.sampler.seed, turn, 0, "multigrid"))
 
 
 class MultigridSet(Dataset):

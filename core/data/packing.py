@@ -239,7 +239,7 @@ class Packed(Dataset):
         """Return the pieces of one row."""
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, self._packed(epoch)
-        return [self.pieces[number] for number in self._rows[index]]
+        return [self.pieces[piece] for piece in self._rows[index]]
 
     def __getitem__(self, where: tuple[int, int]) -> PackedBatch:
         """Return one row, without the batch dimension."""
@@ -261,7 +261,7 @@ class Packed(Dataset):
     def deal(self, epoch: int, rows: Sequence[int], ranks: int) -> list[list[int]]:
         """Deal the rows of one global batch to the ranks by their attention, so that none waits long."""
         costs = [sum(len(piece) ** 2 for piece in self.row(epoch, row)) for row in rows]
-        return [[rows[number] for number in share] for share in deal(costs, ranks)]
+        return [[rows[index] for index in share] for share in deal(costs, ranks)]
 
     def _packed(self, epoch: int) -> list[list[int]]:
         sizes = [len(piece) for piece in self.pieces]
@@ -307,7 +307,7 @@ def bucket(length: int, sizes: Sequence[int]) -> int:
     Raises:
         ValueError: If none does.
     """
-    place = bisect_left(sizes, length)
-    if place == len(sizes):
+    index = bisect_left(sizes, length)
+    if index == len(sizes):
         raise ValueError(f"length {length} is above the largest bucket, {sizes[-1] if sizes else 'none'}")
-    return sizes[place]
+    return sizes[index]

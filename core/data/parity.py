@@ -20,36 +20,38 @@ def data_efficiency(case: Any) -> dict[str, Tensor]:
     """Return difficulties and kept tokens at the given steps, and the tokens all layers consumed by then."""
     steps = [int(step) for step in case.group("input")["steps"]]
     outputs = {
-        f"output/curriculum_{name}": torch.tensor([curriculum(given).value(step) for step in steps])
-        for name, given in (case.config.get("curriculum") or {}).items()
+        f"output/curriculum_{name}": torch.tensor([curriculum(settings).value(step) for step in steps])
+        for name, settings in (case.config.get("curriculum") or {}).items()
     }
-    if given := case.config.get("random_ltd"):
-        kept = kept_tokens(given)
+    if settings := case.config.get("random_ltd"):
+        kept = kept_tokens(settings)
         outputs["output/ltd_kept_tokens"] = torch.tensor([kept.value(step) for step in steps])
-        layer_tokens = sum(kept.layer_tokens(step) for step in range(max(steps) + 1))
-        outputs["output/ltd_consumed_layer_tokens"] = torch.tensor(given["global_batch_size"] * layer_tokens)
+        consumed = (
+            sum(kept.layer_tokens(step) for step in range(max(steps) + 1)) * settings["global_batch_size"]
+        )
+        outputs["output/ltd_consumed_layer_tokens"] = torch.tensor(consumed)
     return outputs
 
 
-def curriculum(given: Mapping[str, Any]) -> Curriculum:
+def curriculum(settings: Mapping[str, Any]) -> Curriculum:
     """Build a curriculum from its official configuration."""
-    kind, how = given["schedule_type"], given["schedule_config"]
+    kind, how = settings["schedule_type"], settings["schedule_config"]
     if kind == "fixed_discrete":
         return FixedDiscrete(tuple(how["difficulty"]), tuple(how["max_step"]))
     if kind in ("fixed_linear", "fixed_root"):
-        ends = given["min_difficulty"], given["max_difficulty"]
+        ends = settings["min_difficulty"], settings["max_difficulty"]
         degree = 1 if kind == "fixed_linear" else how["root_degree"]
         return FixedRoot(*ends, how["total_curriculum_step"], how["difficulty_step"], degree)
     raise UserError(f"the curriculum '{kind}' is unknown; known are fixed_discrete, fixed_linear, fixed_root")
 
 
-def kept_tokens(given: Mapping[str, Any]) -> KeptTokens:
+def kept_tokens(settings: Mapping[str, Any]) -> KeptTokens:
     """Build the schedule of random layer-wise token dropping from its official configuration."""
-    schedule = given["random_ltd_schedule"]
+    schedule = settings["random_ltd_schedule"]
     how = schedule["schedule_config"]
     return KeptTokens(
         schedule["min_value"], schedule["max_value"], how["require_steps"], how["seq_per_step"],
-        layers=given["total_layer_num"], dropping=given["random_ltd_layer_num"],
+        layers=settings["total_layer_num"], dropping=settings["random_ltd_layer_num"],
     )  # fmt: skip
 
 

@@ -88,11 +88,11 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             share = self._share(min(self.global_batch, self.length - first))
             if self.deal is None or self.world == 1:
                 begin = first + self.rank * share
-                own = order[begin : begin + share].tolist()
+                indices = order[begin : begin + share].tolist()
             else:
                 whole = order[first : first + share * self.world].tolist()
-                own = self.deal(epoch, whole, self.world)[self.rank]
-            for index in own:
+                indices = self.deal(epoch, whole, self.world)[self.rank]
+            for index in indices:
                 yield epoch, index
 
     def __len__(self) -> int:
@@ -164,6 +164,6 @@ class EvaluationBatches(BatchSampler):
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        own = -(-len(self.share) // self.batch_size)
+        batches = -(-len(self.share) // self.batch_size)
         wanted = -(-self.share.largest // self.batch_size)
-        return wanted if wanted == own or (self.batch_size > 1 and own > 0) else own
+        return wanted if wanted == batches or (self.batch_size > 1 and batches > 0) else batches

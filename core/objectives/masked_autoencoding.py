@@ -74,8 +74,8 @@ def random_masking(
     if kept < 1:
         raise ValueError(f"a mask ratio of {ratio} leaves none of {tokens} tokens")
     if noise is None:
-        place = device if generator is None else generator.device
-        noise = torch.rand(batch, tokens, generator=generator, device=place).to(device)
+        source = device if generator is None else generator.device
+        noise = torch.rand(batch, tokens, generator=generator, device=source).to(device)
     if noise.shape != (batch, tokens):
         raise ValueError(f"the noise is {tuple(noise.shape)} and must be {(batch, tokens)}")
     return _split(noise, kept)
@@ -99,11 +99,11 @@ def masking(mask: Tensor, *, count_in_first: bool = False) -> Masking:
     if count_in_first:
         return _split(mask.to(torch.uint8), int(counts[0]))
     most = int(counts.max())
-    found = _split(mask.to(torch.uint8), most)
+    split = _split(mask.to(torch.uint8), most)
     if int(counts.min()) == most:
-        return found
+        return split
     valid = torch.arange(most, device=mask.device) < counts[:, None]
-    return Masking(found.keep * valid, mask, valid)
+    return Masking(split.keep * valid, mask, valid)
 
 
 def token_mask(pixels: Tensor, patch: Sequence[int]) -> Tensor:

@@ -57,8 +57,8 @@ def parameter_groups(
     names = dict(network.named_parameters())
     patterns = (("1d",) if no_decay else ()) if isinstance(no_decay, bool) else tuple(no_decay)
     rates = dict(rates or {})
-    for where, given in (("no_decay", patterns), ("rates", rates)):
-        for pattern in given:
+    for where, entries in (("no_decay", patterns), ("rates", rates)):
+        for pattern in entries:
             bare = pattern.removeprefix("!")
             if bare != "1d" and not any(fnmatchcase(name, bare) for name in names):
                 kind = type(network).__name__

@@ -52,8 +52,8 @@ def sample_index(lengths: np.ndarray, order: np.ndarray, sequence: int) -> np.nd
     ends = np.cumsum(sizes)
     samples = max(int(ends[-1]) - 1, 0) // sequence if len(ends) else 0
     begins = np.arange(samples + 1, dtype=np.int64) * sequence
-    place = np.searchsorted(ends, begins, side="right")
-    return np.stack([place, begins - (ends - sizes)[place]], axis=1)
+    item = np.searchsorted(ends, begins, side="right")
+    return np.stack([item, begins - (ends - sizes)[item]], axis=1)
 
 
 def shuffle_index(first: int, total: int, random: np.random.RandomState) -> np.ndarray:
@@ -96,9 +96,9 @@ def blend(weights: Sequence[float], size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     shares = np.asarray(weights, dtype=np.float64)
     drawn = np.zeros(len(shares), dtype=np.int64)
-    source, number = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+    source, sample = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
     for step in range(size):
         chosen = int(np.argmax(shares * max(step, 1) - drawn))
-        source[step], number[step] = chosen, drawn[chosen]
+        source[step], sample[step] = chosen, drawn[chosen]
         drawn[chosen] += 1
-    return source, number
+    return source, sample

@@ -147,10 +147,10 @@ def _container(path: str, tokenizer: Tokenizer | None, vocabulary: int | None) -
             f"{path} was made with the tokeniser {noted.name} ({noted.vocabulary} ids), and data.tokenizer "
             f"is {tokenizer.name} ({tokenizer.vocabulary} ids); leave data.tokenizer out"
         )
-    known = noted or tokenizer
-    size = vocabulary if known is None else known.vocabulary
+    maker = noted or tokenizer
+    size = vocabulary if maker is None else maker.vocabulary
     if size is None:
         raise UserError(
             f"nothing says which tokeniser made {path}; name it with data.tokenizer, or give data.vocabulary"
         )
-    return Source(corpus, known, size, "", mixed=False)
+    return Source(corpus, maker, size, "", mixed=False)

@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     tokenizer = open_tokenizer(options.tokenizer)
     texts = documents_of(options.path, options.card, field=options.field, limit=options.document_limit)
     ids = ids_of(texts, tokenizer, end=not options.no_end)
-    documents, tokens = write_container(out, ([one] for one in ids), vocabulary=tokenizer.vocabulary)
+    sequences = ([document] for document in ids)
+    documents, tokens = write_container(out, sequences, vocabulary=tokenizer.vocabulary)
     note_tokenizer(out, tokenizer)
     for file in paths_of(out):
         print(file)

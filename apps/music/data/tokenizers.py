@@ -69,7 +69,7 @@ class Bytes:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text; bytes that are no UTF-8 become the replacement character."""
-        return bytes(int(one) for one in ids if 0 <= one < 256).decode("utf-8", errors="replace")
+        return bytes(int(token) for token in ids if 0 <= token < 256).decode("utf-8", errors="replace")
 
     @cached_property
     def lengths(self) -> np.ndarray:

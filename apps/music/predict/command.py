@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,12 +77,10 @@ def _save(continuations: Sequence[Continuation], out: Path) -> Path:
     from core.inference.outputs import output
 
     if out.suffix == ".txt":
-        text = "\n\n".join(f"{one.prompt}{one.text}" for one in continuations) + "\n"
+        text = "\n\n".join(f"{each.prompt}{each.text}" for each in continuations) + "\n"
     else:
-        rows = [
-            {"prompt": one.prompt, "continuation": one.text, "tokens": list(one.tokens), "ended": one.ended}
-            for one in continuations
-        ]
+        names = ("prompt", "continuation", "tokens", "ended")
+        rows = [dict(zip(names, astuple(each), strict=True)) for each in continuations]
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     with output(out, _COMMAND) as temporary:
         temporary.write_text(text, encoding="utf-8")

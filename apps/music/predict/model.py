@@ -76,19 +76,19 @@ class Writer(Predictor[TokenFacts]):
                 "model"
             )
         rows = settings["vocabulary"]
-        self.tokenizer = own = self._tokenizer(tokenizer)
-        if own.vocabulary > rows:
+        self.tokenizer = maker = self._tokenizer(tokenizer)
+        if maker.vocabulary > rows:
             raise UserError(
-                f"the tokeniser {own.name} has {own.vocabulary} ids and the network {rows}; give the "
+                f"the tokeniser {maker.name} has {maker.vocabulary} ids and the network {rows}; give the "
                 "tokeniser that it was trained with"
             )
-        self._allowed = (torch.arange(rows) < own.vocabulary).to(self.device)
+        self._allowed = (torch.arange(rows) < maker.vocabulary).to(self.device)
         self.context: int = settings.get("context") if self.facts is None else self.facts.context
         self.start: (
             int | None
         )  # the id before a prompt: of weights from elsewhere what they were trained to see
         if self.facts is None:
-            self.start = own.begin if isinstance(own, SentencePiece) else own.end
+            self.start = maker.begin if isinstance(maker, SentencePiece) else maker.end
         else:
             self.start = self.facts.start
 
@@ -118,8 +118,8 @@ class Writer(Predictor[TokenFacts]):
             raise UserError(f"new tokens are {new} and samples {samples}; both must be at least 1")
         sampling = replace(sampling, eos=(self.tokenizer.end,))
         continuations = []
-        for number, prompt in enumerate(prompts):
-            ids = self._ids(prompt, number).expand(samples, -1)
+        for index, prompt in enumerate(prompts):
+            ids = self._ids(prompt, index).expand(samples, -1)
             generator = torch.Generator(self.device).manual_seed(key(seed, 0, prompt, "continuation"))
             rows = extend(
                 self.network, ids, new=new, context=self.context, sampling=sampling, allowed=self._allowed,
@@ -144,16 +144,16 @@ class Writer(Predictor[TokenFacts]):
             )
         return carried
 
-    def _ids(self, prompt: str, number: int) -> Tensor:
+    def _ids(self, prompt: str, index: int) -> Tensor:
         start = [] if self.start is None else [self.start]
         ids = [*start, *self.tokenizer.encode(prompt).tolist()]
         if not ids:
             raise UserError(
-                f"prompt {number + 1} is empty, and no id begins a document here; give it some text"
+                f"prompt {index + 1} is empty, and no id begins a document here; give it some text"
             )
         if len(ids) >= self.context:
             raise UserError(
-                f"prompt {number + 1} has {len(ids)} tokens and the network sees {self.context}; give at "
+                f"prompt {index + 1} has {len(ids)} tokens and the network sees {self.context}; give at "
                 f"most {self.context - 1 - len(start)}"
             )
         return torch.tensor([ids], device=self.device)

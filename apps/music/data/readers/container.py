@@ -36,10 +36,10 @@ def paths_of(path: str | Path) -> tuple[Path, Path]:
 
 def is_container(path: str | Path) -> bool:
     """Say whether a path names a container: by its suffix, or as the prefix of one that exists."""
-    given = Path(path).expanduser()
-    if given.suffix in (".bin", ".idx"):
+    file = Path(path).expanduser()
+    if file.suffix in (".bin", ".idx"):
         return True
-    return not given.exists() and paths_of(given)[1].is_file()
+    return not file.exists() and paths_of(file)[1].is_file()
 
 
 def open_container(path: str | Path) -> Corpus:
@@ -71,10 +71,10 @@ def open_container(path: str | Path) -> Corpus:
     dtype = np.dtype(_CODES[code])
     if dtype.kind == "f":
         raise UserError(f"{index} holds floating-point numbers (code {code}); tokens are whole numbers")
-    place = _HEAD.size
-    lengths = np.frombuffer(content, "<i4", sequences, place).astype(np.int64)
-    offsets = np.frombuffer(content, "<i8", sequences, place + 4 * sequences)
-    documents = np.frombuffer(content, "<i8", borders, place + 12 * sequences).astype(np.int64)
+    offset = _HEAD.size
+    lengths = np.frombuffer(content, "<i4", sequences, offset).astype(np.int64)
+    offsets = np.frombuffer(content, "<i8", sequences, offset + 4 * sequences)
+    documents = np.frombuffer(content, "<i8", borders, offset + 12 * sequences).astype(np.int64)
     size = data.stat().st_size
     starts, odd = np.divmod(offsets, dtype.itemsize)
     if sequences == 0 or size == 0:

@@ -39,13 +39,13 @@ def documents(parts: str = "") -> Iterator[str]:
             )
     seen: set[str] = set()
     for name in wanted:
-        found = 0
+        count = 0
         for text in _topics() if name == "topics" else _docstrings():
             if text not in seen:
                 seen.add(text)
-                found += 1
+                count += 1
                 yield text
-        if not found:
+        if not count:
             raise UserError(f"this Python ships without its {name}; give data.path with texts of your own")
 
 

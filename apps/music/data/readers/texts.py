@@ -20,15 +20,15 @@ def files_of(path: str | Path) -> list[Path]:
     Raises:
         UserError: If there is none.
     """
-    given = Path(path).expanduser()
-    if given.is_file():
-        return [given]
-    if not given.is_dir():
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
         raise UserError(f"data.path {path} does not exist; give a text file, JSON lines, or a folder of them")
-    found = sorted(file for file in given.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not found:
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
         raise UserError(f"the folder {path} holds no text ({', '.join(SUFFIXES)}); give one that does")
-    return found
+    return files
 
 
 def documents(path: str | Path, *, field: str = "text", limit: int | None = None) -> Iterator[str]:
@@ -63,17 +63,17 @@ def _whole(file: Path) -> str:
 
 def _lines(file: Path, field: str) -> Iterator[str]:
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for line_number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 entry = json.loads(line)
             except ValueError as error:
-                raise UserError(f"{file}, line {number}, is no JSON; write one object a line") from error
+                raise UserError(f"{file}, line {line_number}, is no JSON; write one object a line") from error
             if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
                 names = [str(name) for name in entry] if isinstance(entry, dict) else []
                 raise UserError(
-                    f"{file}, line {number}, has no text under '{field}' "
+                    f"{file}, line {line_number}, has no text under '{field}' "
                     f"({', '.join(names[:8]) or 'no entries'}){did_you_mean(field, names)}; name it with "
                     "--data.field"
                 )
