@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from apps.remote_sensing.predict.options import job_of, scene_parser, wanted_of
 from core.errors import UserError, did_you_mean
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Wanted
     from apps.remote_sensing.predict.mapping import SceneMap
     from apps.remote_sensing.predict.model import SceneModel
+    from apps.remote_sensing.predict.scene import SceneTiles, TileBatch
     from apps.remote_sensing.predict.settings import MapSettings
 
 __all__ = ["main"]
@@ -154,51 +158,66 @@ def _doubt(out: Path) -> Path:
 def _tile_image(
     paths: Sequence[Path], out: Path, model: SceneModel, settings: MapSettings, options: argparse.Namespace
 ) -> SceneMap:
-    from apps.remote_sensing.predict.grid_tiff import GridTiff
+    """Write a GeoTIFF with a pixel for each tile: the class, or the scores."""
+    from apps.remote_sensing.predict.geotiff import GridTiff
+    from apps.remote_sensing.predict.mapping import SceneMap
     from apps.remote_sensing.predict.scene import open_scene
-    from apps.remote_sensing.predict.tile_labels import label_image
 
+    classes, (rows, columns) = settings.kind == "classes", settings.tile_size
     with open_scene(paths, settings) as source:
-        facts, shape = settings.facts() | source.facts(), source.shape
-    classes = settings.kind == "classes"
-    image = GridTiff(
-        out,
-        ("class",) if classes else settings.names,
-        facts,
-        dtype=str(settings.map_dtype),
-        nodata=settings.map_nodata,
-        classes=settings.names if classes else (),
-        colours=settings.colours,
-        cloud=True,
-    )
-    if image.finished(overwrite=options.overwrite):
-        from apps.remote_sensing.predict.mapping import SceneMap
-
-        return SceneMap(out, shape, existed=True)
-    return label_image(paths, image, model, settings)
+        image = GridTiff(
+            out,
+            ("class",) if classes else settings.names,
+            settings.facts() | source.facts(),
+            dtype=str(settings.map_dtype),
+            nodata=settings.map_nodata,
+            classes=settings.names if classes else (),
+            colours=settings.colours,
+            cloud=True,
+        )
+        if image.finished(overwrite=options.overwrite):
+            return SceneMap(out, source.shape, existed=True)
+        with image.written(source.dataset, settings.tile_size) as grid:
+            for batch, scores in _scored(source, model, settings, paths[0]):
+                for tile, score in zip(batch.tiles, scores, strict=True):
+                    values = np.array([score.argmax()]) if classes else score
+                    grid.put(tile.start[0] // rows, tile.start[1] // columns, values[:, None, None])
+        return SceneMap(out, source.shape)
 
 
 def _tables(
     job: Job, model: SceneModel, settings: MapSettings, wanted: Wanted, options: argparse.Namespace
 ) -> int:
-    """Write one table for all scenes, or one for each into a folder."""
+    """Write tables with a row for each tile."""
+    from apps.remote_sensing.predict.mapping import SceneMap
     from apps.remote_sensing.predict.model import fitted
-    from apps.remote_sensing.predict.tables import CsvTable
-    from apps.remote_sensing.predict.tile_labels import label_rows
+    from apps.remote_sensing.predict.scene import open_scene
+    from apps.remote_sensing.predict.tables import CsvTable, tile_rows, write_tables
 
     def add(paths: Sequence[Path], table: CsvTable) -> SceneMap:
         here, how, scene = fitted(paths, model, settings, wanted)
-        return label_rows(paths, table, here, how, scene)
+        with open_scene(paths, how) as source, table.scene():
+            for batch, scores in _scored(source, here, how, paths[0]):
+                rows = tile_rows(batch, paths[0].name, scene)
+                table.add([[*row, *here.row(score)] for row, score in zip(rows, scores, strict=True)])
+            return SceneMap(table.path, source.shape)
 
-    def alone(paths: Sequence[Path], out: Path) -> SceneMap:
-        with CsvTable(out, model.columns(), overwrite=options.overwrite).written() as table:
-            return add(paths, table)
+    def make(out: Path, paths: Sequence[Path]) -> CsvTable:
+        return CsvTable(out, model.columns(), overwrite=options.overwrite)
 
-    if job.out.suffix.lower() != ".csv" or job.out.is_dir():
-        return job.run(job.outs((".csv",)), alone)
-    job.check([job.out])
-    with CsvTable(job.out, model.columns(), overwrite=options.overwrite).written() as table:
-        return job.run_together(job.out, lambda paths, out: add(paths, table))
+    return write_tables(job, ".csv", make, add)
+
+
+def _scored(
+    source: SceneTiles, model: SceneModel, settings: MapSettings, path: Path
+) -> Iterator[tuple[TileBatch, NDArray[np.float32]]]:
+    import torch
+
+    from apps.remote_sensing.predict.scene import tile_batches
+
+    for batch in tile_batches(source, settings, label=f"tiles of {path.name}", progress=True):
+        with torch.inference_mode():
+            yield batch, model(batch.pixels).cpu().numpy()
 
 
 def _parser() -> argparse.ArgumentParser:

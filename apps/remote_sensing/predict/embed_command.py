@@ -73,26 +73,13 @@ class _Run:
         self.settings, self.wanted = settings, wanted
 
     def tables(self, job: Job) -> int:
-        """Write one table for all scenes, or one for each into a folder."""
-        from apps.remote_sensing.predict.mapping import SceneMap
-        from apps.remote_sensing.predict.tables import ParquetTable
+        """Write tables with a vector for each tile."""
+        from apps.remote_sensing.predict.tables import ParquetTable, write_tables
 
-        def alone(paths: Sequence[Path], out: Path) -> SceneMap:
-            table = ParquetTable(out, self._facts(paths), overwrite=self.options.overwrite)
-            if table.existed:
-                return SceneMap(out, (0, 0), existed=True)
-            with table.written():
-                return self._rows(paths, table)
+        def make(out: Path, paths: Sequence[Path]) -> ParquetTable:
+            return ParquetTable(out, self._facts(paths), overwrite=self.options.overwrite)
 
-        if job.out.suffix.lower() != ".parquet" or job.out.is_dir():
-            return job.run(job.outs((".parquet",)), alone)
-        job.check([job.out])
-        table = ParquetTable(job.out, self._facts(job.files), overwrite=self.options.overwrite)
-        if table.existed:
-            print(job.out)
-            return 0
-        with table.written():
-            return job.run_together(job.out, lambda paths, out: self._rows(paths, table))
+        return write_tables(job, ".parquet", make, self._rows)
 
     def images(self, job: Job) -> int:
         """Write a GeoTIFF of features for each scene."""
@@ -102,7 +89,7 @@ class _Run:
         from apps.remote_sensing.predict.mapping import SceneMap
         from apps.remote_sensing.predict.model import fitted
         from apps.remote_sensing.predict.scene import open_scene, tile_batches
-        from apps.remote_sensing.predict.tile_labels import tile_rows
+        from apps.remote_sensing.predict.tables import tile_rows
 
         here, how, scene = fitted(paths, self.model, self.settings, self.wanted)
         with open_scene(paths, how) as source, table.scene():
@@ -112,7 +99,7 @@ class _Run:
             return SceneMap(table.path, source.shape)
 
     def _image(self, paths: Sequence[Path], out: Path) -> SceneMap:
-        from apps.remote_sensing.predict.grid_tiff import GridTiff
+        from apps.remote_sensing.predict.geotiff import GridTiff
         from apps.remote_sensing.predict.mapping import SceneMap
         from apps.remote_sensing.predict.model import fitted
         from apps.remote_sensing.predict.scene import open_scene, tile_batches

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from apps.remote_sensing.predict.growing_map import MapPair
 from apps.remote_sensing.predict.scene import SceneTiles, open_scene
 from apps.remote_sensing.predict.settings import MapSettings
-from apps.remote_sensing.predict.uncertainty import Targets, undecided
 from core.data.counting import counted
 from core.errors import UserError
 from core.files import locked
@@ -88,7 +88,7 @@ def map_scene(
     """
     with open_scene(scene, settings) as source:
         facts = settings.facts() | source.facts()
-        target = Targets(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
+        target = MapPair(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
         if target.finished(overwrite=overwrite):
             return SceneMap(target.path, source.shape, existed=True, beside=target.beside)
         with locked(target.lock):
@@ -113,7 +113,7 @@ def map_scene(
 
 def _map_rows(
     source: SceneTiles,
-    target: Targets,
+    target: MapPair,
     model: Model,
     settings: MapSettings,
     left: dict[str, int],
@@ -207,7 +207,7 @@ def _finished(
             values[:, part][~finite] = settings.map_nodata
         values[:, part][:, ~good] = settings.map_nodata
         if unsure is not None:
-            unsure[:, part] = np.where(good, undecided(scores), np.nan)
+            unsure[:, part] = np.where(good, _undecided(scores), np.nan)
         filled += int(good.sum())
     sums.drop(count)
     return values, unsure, filled
@@ -222,3 +222,10 @@ def _encoded(scores: NDArray[np.float64], settings: MapSettings) -> NDArray:
     limits, nodata = np.iinfo(dtype), settings.map_nodata
     low, high = limits.min + (nodata == limits.min), limits.max - (nodata == limits.max)
     return np.nan_to_num(scores).round().clip(low, high).astype(dtype)
+
+
+def _undecided(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the entropy of probabilities `(K, ...)` over that of even ones: 0 is sure, 1 knows nothing."""
+    with np.errstate(invalid="ignore"):
+        shares = np.clip(scores, np.finfo(np.float64).tiny, 1.0)
+        return -(shares * np.log(shares)).sum(axis=0) / np.log(max(len(scores), 2))

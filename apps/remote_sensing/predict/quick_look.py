@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.predict.writing import writing
+from apps.remote_sensing.predict.geotiff import writing
 from core.errors import UserError
 from core.figures.lettering import headline, named
 from core.files import replacing

@@ -1,20 +1,27 @@
-"""Tables with a row for each tile of scenes: CSV for labels, Parquet for vectors; no scene is in by half."""
+"""Tables with a row for each tile of scenes: CSV for answers, Parquet for vectors; no scene is in by half."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from apps.remote_sensing.predict.writing import unwritable, writing
+from apps.remote_sensing.predict.geotiff import unwritable, writing
+from apps.remote_sensing.predict.mapping import SceneMap
 from core.errors import UserError
 from core.files import remove, replacing
 
-__all__ = ["COLUMNS", "CsvTable", "ParquetTable"]
+if TYPE_CHECKING:
+    from apps.remote_sensing.predict.fitting import Found
+    from apps.remote_sensing.predict.scene import TileBatch
+    from core.inference.jobs import Job
+
+__all__ = ["COLUMNS", "CsvTable", "ParquetTable", "tile_rows", "write_tables"]
 
 COLUMNS = ("scene", "row", "column", "height", "width", "longitude", "latitude", "date", "valid")
 """What every row says of its tile: the scene's name, first row and column and size in pixels, its centre in
@@ -24,7 +31,46 @@ _TAG = b"domainfm"
 _HINT = "--overwrite replaces a table made here; choose another name otherwise"
 
 
-class CsvTable:
+def tile_rows(batch: TileBatch, name: str, scene: Found) -> list[list[Any]]:
+    """Return the values of `COLUMNS` for the tiles of a batch."""
+    dates = ";".join(str(day) for day in scene.dates) if scene.dates else None
+    rows = []
+    for tile, valid, centre in zip(batch.tiles, batch.valid, batch.centres, strict=True):
+        latitude, longitude = centre or (None, None)
+        rows.append([name, *tile.start, *tile.shape, longitude, latitude, dates, float(valid.mean())])
+    return rows
+
+
+class _Table(ABC):
+    """A table that appears when it is whole; what a scene that fails has written is taken out again.
+
+    Attributes:
+        existed: Whether the very table is there already.
+    """
+
+    existed = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._torn: UserError | None = None  # why half a scene stands in it
+
+    @abstractmethod
+    def _opened(self, path: Path) -> AbstractContextManager[Any]: ...
+
+    @contextmanager
+    def written(self) -> Iterator[Self]:
+        """Write it within the block; it appears at the end, if no error leaves the block.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with writing(self.path), replacing(self.path) as temporary, self._opened(temporary):
+            yield self
+            if self._torn is not None:
+                raise self._torn
+
+
+class CsvTable(_Table):
     """A table of text.
 
     Args:
@@ -37,34 +83,20 @@ class CsvTable:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], *, overwrite: bool = False) -> None:
-        self.path, self.columns = path, (*COLUMNS, *columns)
+        super().__init__(path)
+        self.columns = (*COLUMNS, *columns)
         if os.path.lexists(path):
             if not _begins_with(path, COLUMNS):
-                raise UserError(
-                    f"{path} exists and is no table made here; move it away or choose another name"
-                )
+                raise _foreign(path)
             if not overwrite:
                 raise UserError(f"{path} exists already; {_HINT}")
         self._file: IO[str] | None = None
-        self._torn: UserError | None = None  # why half a scene stands in it
 
     @contextmanager
-    def written(self) -> Iterator[CsvTable]:
-        """Write it within the block; it appears at the end, if no error leaves the block.
-
-        Raises:
-            UserError: If it cannot be written.
-        """
-        with (
-            writing(self.path),
-            replacing(self.path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            self._file = file
-            csv.writer(file).writerow(self.columns)
-            yield self
-            if self._torn is not None:
-                raise self._torn
+    def _opened(self, path: Path) -> Iterator[None]:
+        with open(path, "w", newline="", encoding="utf-8") as self._file:
+            csv.writer(self._file).writerow(self.columns)
+            yield
 
     @contextmanager
     def scene(self) -> Iterator[None]:
@@ -101,7 +133,7 @@ class CsvTable:
         csv.writer(self._file).writerows(shown)
 
 
-class ParquetTable:
+class ParquetTable(_Table):
     """A table with a vector in each row, as a list of float32.
 
     Args:
@@ -124,30 +156,19 @@ class ParquetTable:
         kinds = (pa.string(), number, number, number, number, degrees, degrees, pa.string(), pa.float32())
         fields = [pa.field(name, kind) for name, kind in zip(COLUMNS, kinds, strict=True)]
         fields.append(pa.field("vector", pa.list_(pa.float32())))
-        self.path, self.facts = path, json.loads(json.dumps(facts))
+        super().__init__(path)
+        self.facts = json.loads(json.dumps(facts))
         self._schema = pa.schema(fields, metadata={_TAG: json.dumps(facts).encode()})
         self._whole: Any = None
         self._part: Any = None
-        self._torn: UserError | None = None  # why half a scene stands in it
         self.existed = self._existed(overwrite)
 
     @contextmanager
-    def written(self) -> Iterator[ParquetTable]:
-        """Write it within the block; it appears at the end, if no error leaves the block.
-
-        Raises:
-            UserError: If it cannot be written.
-        """
+    def _opened(self, path: Path) -> Iterator[None]:
         import pyarrow.parquet as pq
 
-        with (
-            writing(self.path),
-            replacing(self.path) as temporary,
-            pq.ParquetWriter(temporary, self._schema) as self._whole,
-        ):
-            yield self
-            if self._torn is not None:
-                raise self._torn
+        with pq.ParquetWriter(path, self._schema) as self._whole:
+            yield
 
     @contextmanager
     def scene(self) -> Iterator[None]:
@@ -196,14 +217,52 @@ class ParquetTable:
         except (OSError, pa.ArrowException):
             known = None
         if known is None:
-            raise UserError(
-                f"{self.path} exists and is no table made here; move it away or choose another name"
-            )
+            raise _foreign(self.path)
         if json.loads(known) == self.facts:
             return True
         if not overwrite:
             raise UserError(f"{self.path} holds vectors made otherwise; {_HINT}")
         return False
+
+
+T = TypeVar("T", bound=_Table)
+
+
+def write_tables(
+    job: Job,
+    suffix: str,
+    make: Callable[[Path, Sequence[Path]], T],
+    add: Callable[[Sequence[Path], T], SceneMap],
+) -> int:
+    """Write one table for all scenes of a job, or one for each into a folder, and return the exit code.
+
+    Args:
+        job: The scenes.
+        suffix: Of tables.
+        make: A table by its path and the files that go into it.
+        add: Adds the files of a scene to it.
+    """
+
+    def alone(paths: Sequence[Path], out: Path) -> SceneMap:
+        table = make(out, paths)
+        if table.existed:
+            return SceneMap(out, (0, 0), existed=True)
+        with table.written():
+            return add(paths, table)
+
+    if job.out.suffix.lower() != suffix or job.out.is_dir():
+        return job.run(job.outs((suffix,)), alone)
+    job.check([job.out])
+    table = make(job.out, job.files)
+    if table.existed:
+        print(job.out)
+        return 0
+    with table.written():
+        return job.run_together(job.out, lambda paths, out: add(paths, table))
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(f"{path} exists and is no table made here; move it away or choose another name")
 
 
 def _begins_with(path: Path, columns: Sequence[str]) -> bool:

@@ -23,8 +23,8 @@ from apps.remote_sensing.data.readers.burn_scars import BurnScars
 from apps.remote_sensing.data.readers.crops import Crops
 from apps.remote_sensing.data.readers.floods import Sen1Floods11
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
+from apps.remote_sensing.predict.growing_map import GrowingMap
 from apps.remote_sensing.predict.model import SceneModel
-from apps.remote_sensing.predict.target import Target
 from apps.remote_sensing.tasks import Classification, GapFilling, Pretraining, Regression, Segmentation
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.networks import instantiate
@@ -393,15 +393,15 @@ def test_a_map_killed_between_its_two_files_is_completed(home: Path, tmp_path: P
     scene = write_scene(tmp_path / "scene.tif", numbers(6, 60, 40, seed=8))
     words = ("--uncertainty", "--no_figure")
     assert predict(home / "map.ckpt", scene, tmp_path / "whole.tif", *words).code == 0
-    usual = Target.finish
+    usual = GrowingMap.finish
 
-    def killed(self: Target) -> None:
+    def killed(self: GrowingMap) -> None:
         if self.path.name == "map.tif":
             raise KeyboardInterrupt
         usual(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Target, "finish", killed)
+        patch.setattr(GrowingMap, "finish", killed)
         assert predict(home / "map.ckpt", scene, tmp_path / "map.tif", *words).code == 130
     assert (tmp_path / "map_uncertainty.tif").exists() and not (tmp_path / "map.tif").exists()
     if lost == "the doubt":

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from apps.remote_sensing.predict.growing_map import GrowingMap
 from apps.remote_sensing.predict.mapping import map_scene
 from apps.remote_sensing.predict.settings import MapSettings
-from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
 
 GRID = from_origin(398_655.0, 4_500_015.0, 30.0, 30.0)
@@ -207,7 +207,7 @@ def test_the_map_has_its_full_size_from_the_start(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", noise(1, 700, 300))
     how = MapSettings(names=("a", "b"))
     with rasterio.open(scene) as like:
-        target = Target(tmp_path / "map.tif", like=like, settings=how, facts=how.facts())
+        target = GrowingMap(tmp_path / "map.tif", like=like, settings=how, facts=how.facts())
         target.begin()
         size = target.part.stat().st_size
         assert size >= 700 * 300 and target.part.stat().st_blocks * 512 >= size

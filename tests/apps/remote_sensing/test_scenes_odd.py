@@ -20,7 +20,7 @@ from apps.remote_sensing.data.dates_and_places import dates_in, degrees
 from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header
 from apps.remote_sensing.predict.fitting import Wanted, found
-from apps.remote_sensing.predict.grid_tiff import GridTiff
+from apps.remote_sensing.predict.geotiff import GridTiff
 from apps.remote_sensing.predict.mapping import SceneMap, map_scene
 from apps.remote_sensing.predict.options import scene_files
 from apps.remote_sensing.predict.scene import open_scene, tile_batches

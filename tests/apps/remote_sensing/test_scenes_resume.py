@@ -22,11 +22,11 @@ import torch
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from apps.remote_sensing.predict.growing_map import GrowingMap
 from apps.remote_sensing.predict.mapping import map_scene
 from apps.remote_sensing.predict.options import scene_files
 from apps.remote_sensing.predict.scene import open_scene
 from apps.remote_sensing.predict.settings import MapSettings
-from apps.remote_sensing.predict.target import Target
 from core.errors import UserError
 from core.files import locked
 from core.inference.jobs import JobReport, each_input, outputs_for
@@ -132,7 +132,7 @@ def test_map_killed_while_it_is_copied_is_only_copied_again(scene: Path, tmp_pat
     values = np.random.default_rng(2).normal(size=(2, 300, 120)).astype(np.float32)
     with open_scene(scene, HOW) as source:
         facts = HOW.facts() | source.facts()
-        target = Target(tmp_path / "map.tif", like=source.dataset, settings=HOW, facts=facts)
+        target = GrowingMap(tmp_path / "map.tif", like=source.dataset, settings=HOW, facts=facts)
         target.begin()
         target.write(0, values)
         target.note(rows=13, valid=9)

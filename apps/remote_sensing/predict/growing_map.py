@@ -1,4 +1,4 @@
-"""The map on disk: a tiled GeoTIFF that grows beside a progress file, then made cloud-optimised.
+"""Maps on disk: tiled GeoTIFFs that grow beside a progress file, then are made cloud-optimised.
 
 GDAL's COG driver only copies, so the map grows in `<map>.part`, uncompressed and of its full size from the
 start: rows are written in place, and a process killed at any moment leaves at worst rows that
@@ -11,24 +11,32 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.predict.header import COG, read_facts, write_header
+from apps.remote_sensing.predict.geotiff import (
+    COG,
+    differing,
+    is_finished,
+    read_facts,
+    unwritable,
+    write_header,
+)
 from apps.remote_sensing.predict.settings import MapSettings
-from apps.remote_sensing.predict.writing import unwritable
 from core.errors import UserError
 from core.files import remove, replacing
 
-__all__ = ["Target"]
+__all__ = ["GrowingMap", "MapPair"]
 
 _GROWN = 256  # pixels of a block's side in the growing map
 _COPY = {"classes": 0.3, "scores": 1.4}  # room for the compressed copy with overviews, of the part's size
 
 
-class Target:
+class GrowingMap:
     """The map of one scene.
 
     Args:
@@ -55,21 +63,7 @@ class Target:
             UserError: If something else is there: a file that is no map of ours, or, unless `overwrite`, a
                 map made otherwise.
         """
-        if not os.path.lexists(self.path):
-            return False
-        tag = read_facts(self.path)
-        if tag is None:
-            raise UserError(
-                f"{self.path} exists and is no map made here; move it away or choose another name"
-            )
-        if tag == self._facts:
-            return True
-        if not overwrite:
-            raise UserError(
-                f"{self.path} is a map made with other {_differing(tag, self._facts)}; choose another name, "
-                f"or give --overwrite"
-            )
-        return False
+        return is_finished(self.path, self._facts, overwrite=overwrite)
 
     def begin(self, *, restart: bool = False) -> dict[str, int]:
         """Make the growing map, or find it where an earlier process left it.
@@ -152,7 +146,7 @@ class Target:
             return None
         if facts != self._facts:
             raise UserError(
-                f"{self.part} was begun with other {_differing(facts, self._facts)}; give --restart, or go "
+                f"{self.part} was begun with other {differing(facts, self._facts)}; give --restart, or go "
                 f"on as it was begun"
             )
         return left if read_facts(self.part) == self._facts else None
@@ -210,17 +204,88 @@ class Target:
             raise unwritable(self.part, error) from error
 
 
+class MapPair:
+    """The map of a scene and, if wanted, a second one of its uncertainty; both grow and resume together.
+
+    Args:
+        path: As of `GrowingMap`.
+        uncertainty: Where the second map goes, or None.
+        like: As of `GrowingMap`.
+        settings: As of `GrowingMap`.
+        facts: As of `GrowingMap`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        uncertainty: str | os.PathLike[str] | None,
+        *,
+        like: Any,
+        settings: MapSettings,
+        facts: dict[str, Any],
+    ) -> None:
+        self._map = GrowingMap(path, like=like, settings=settings, facts=facts)
+        self.path, self.lock = self._map.path, self._map.lock
+        self._second: GrowingMap | None = None
+        self.beside: tuple[Path, ...] = ()
+        if uncertainty is not None:
+            how = replace(
+                settings, kind="scores", names=("uncertainty",), dtype="float32", nodata=None, colours=None
+            )
+            self._second = GrowingMap(
+                uncertainty, like=like, settings=how, facts={**facts, "of": "uncertainty"}
+            )
+            self.beside = (self._second.path,)
+        self._needed = False  # whether the second one is still to be made
+        self.rows = 0  # of tiles that are written
+
+    def finished(self, *, overwrite: bool = False) -> bool:
+        """Return whether all is there already; see `GrowingMap.finished`."""
+        first = self._map.finished(overwrite=overwrite)
+        self._needed = self._second is not None and not self._second.finished(overwrite=overwrite)
+        return first and not self._needed
+
+    def begin(self, *, restart: bool = False) -> dict[str, int]:
+        """Begin or go on; see `GrowingMap.begin`."""
+        left = self._map.begin(restart=restart)
+        if self._needed and self._second is not None:
+            known = self._second.begin(restart=restart)
+            if known["rows"] < left["rows"]:  # its half is lost: it is noted before the map
+                left = self._map.begin(restart=True)
+        self.rows = left["rows"]
+        return left
+
+    def write(self, top: int, values: NDArray, entropy: NDArray[np.float32] | None) -> None:
+        """Write rows of the map and of its uncertainty."""
+        if self._needed and self._second is not None and entropy is not None:
+            self._second.write(top, entropy)
+        self._map.write(top, values)
+
+    def note(self, *, rows: int, valid: int) -> None:
+        """Record how far both are."""
+        if self._needed and self._second is not None:
+            self._second.note(rows=rows, valid=valid)
+        self._map.note(rows=rows, valid=valid)
+        self.rows = rows
+
+    def finish(self) -> None:
+        """Finish both, the map last."""
+        if self._needed and self._second is not None:
+            self._second.finish()
+        self._map.finish()
+
+    def discard(self) -> None:
+        """Remove what both grew in."""
+        if self._second is not None:
+            self._second.discard()
+        self._map.discard()
+
+
 def _checksums(path: Path) -> list[int]:
     import rasterio
 
     with rasterio.open(path) as dataset:
         return [dataset.checksum(band) for band in dataset.indexes]
-
-
-def _differing(had: Any, have: dict[str, Any]) -> str:
-    """Name what differs between two records of facts."""
-    keys = [key for key in have if not isinstance(had, dict) or had.get(key) != have[key]]
-    return ", ".join(keys) or "settings"
 
 
 def _size(count: float) -> str:
