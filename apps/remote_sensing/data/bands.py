@@ -6,11 +6,11 @@ near-infrared on Landsat and the first red edge on Sentinel-2, so a number means
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["HLS", "NAMES", "SENSORS", "band_numbers", "canonical"]
+__all__ = ["HLS", "NAMES", "SENSORS", "band_numbers", "canonical", "names_that_serve"]
 
 HLS = ("blue", "green", "red", "nir_narrow", "swir_1", "swir_2")
 """The six bands of Harmonized Landsat Sentinel-2, in the order of Prithvi."""
@@ -82,6 +82,45 @@ def canonical(band: str, *, sensor: str | None = None) -> str:
             f"the band ({', '.join(HLS)}, …)"
         )
     return word
+
+
+def names_that_serve(
+    names: Sequence[str | None],
+    wanted: Sequence[str],
+    *,
+    sensor: str | None,
+    other_order: Callable[[str, Sequence[str]], UserError],
+) -> list[str] | None:
+    """Return our names of a file's bands; None where they say nothing and the bands' order counts.
+
+    They say nothing where one is missing, or where as many bands as are wanted have numbers of a sensor that
+    is not named, or words that are nobody's.
+
+    Args:
+        names: The file's own, None or empty where it has none.
+        wanted: Our names of the wanted bands.
+        sensor: Whose numbers the names are.
+        other_order: What is refused where numbers are the wanted bands on a sensor, in another order.
+
+    Raises:
+        UserError: If a number stands without its sensor, or what `other_order` returns.
+    """
+    fits = len(names) == len(wanted)
+    try:
+        own = [canonical(name, sensor=sensor) for name in names if name] if all(names) else []
+    except UserError:
+        if not fits:
+            raise
+        for known in SENSORS:
+            try:
+                read = [canonical(str(name), sensor=known) for name in names]
+            except UserError:
+                continue
+            if set(read) == set(wanted) and read != list(wanted):
+                raise other_order(known, read) from None
+        return None
+    foreign = fits and not set(own) & {*wanted, *NAMES}
+    return None if not own or foreign else own
 
 
 def band_numbers(

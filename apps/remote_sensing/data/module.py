@@ -303,7 +303,7 @@ class Scenes(DataModule):
             return scale, {name: (0.0, 1.0) for name in names}
         published = all(name in source.mean and name in source.std for name in names)
         if published and how.rule != "statistics":
-            others = [name for name in source.mean if name in source.std]  # places may be another band's
+            others = [name for name in source.mean if name in source.std]  # they may be layers'
             return scale, {name: (source.mean[name], source.std[name]) for name in others}
         if how.rule == "published":
             lacking = ", ".join(name for name in names if name not in source.mean)
@@ -320,9 +320,9 @@ class Scenes(DataModule):
         count = len(self.source.bands)
         rows = []
         for name in names:
-            place = self.source.bands.index(name)
+            position = self.source.bands.index(name)
             owners = [
-                scene.statistics[frame * count + place] if scene.statistics else place
+                scene.statistics[frame * count + position] if scene.statistics else position
                 for frame in range(scene.frames)
             ]
             lacking = [

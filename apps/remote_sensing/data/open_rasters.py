@@ -144,9 +144,9 @@ def share_of_memory(processes: int) -> int:
 def memory() -> int:
     """Return the bytes of memory of this machine, or of the container where one is limited."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            total = min(total, int(Path(place).read_text()))
+            total = min(total, int(Path(limit).read_text()))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return total

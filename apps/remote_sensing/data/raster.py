@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.remote_sensing.data.dates_and_places import centre
+from apps.remote_sensing.data.dates_and_locations import centre
 from apps.remote_sensing.data.open_rasters import as_text, opened
 from core.errors import UserError
 
@@ -63,7 +63,7 @@ class Header:
         return c, f, c + a * self.width + b * self.height, f + d * self.width + e * self.height
 
     @property
-    def placed(self) -> bool:
+    def located(self) -> bool:
         """Whether it says anything of where it lies."""
         return bool(self.crs) or self.transform != (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -364,14 +364,14 @@ def check_grid(
             f"{other_path} is {other.height} x {other.width} pixels and {path} {header.height} x "
             f"{header.width}; they must cover the same pixels"
         )
-    if same_size and not other.placed:
+    if same_size and not other.located:
         return
     if header.crs != other.crs and not _same_crs(header.crs, other.crs):
         raise UserError(
             f"{other_path} is in {_short(other.crs)} and {path} in {_short(header.crs)}; warp the files of a "
             "scene to one coordinate reference system (gdalwarp -t_srs)"
         )
-    if not (header.placed and other.placed):
+    if not (header.located and other.located):
         return
     pixel = max(abs(one.transform[n]) for one in (header, other) for n in (0, 1, 3, 4))
     gap = max(abs(a - b) for a, b in zip(header.bounds, other.bounds, strict=True))

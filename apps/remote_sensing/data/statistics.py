@@ -151,5 +151,5 @@ def _everything(source: Source, scenes: Sequence[Scene], bands: Sequence[int]) -
     parts += [list(source.classes), [source.bands[band] for band in bands]]
     for scene in scenes:
         label = [file_state(scene.label)] if isinstance(scene.label, Path) else scene.label
-        parts.append([scene.name, scene.places, [file_state(path) for path in scene.files], label])
+        parts.append([scene.name, scene.layers, [file_state(path) for path in scene.files], label])
     return parts

@@ -1,4 +1,4 @@
-"""What of a scene a network is given: its bands by name or in order, its dates and its place."""
+"""What of a scene a network is given: its bands by name or in order, its dates and its location."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from apps.remote_sensing.data.bands import NAMES, SENSORS, canonical
-from apps.remote_sensing.data.dates_and_places import dates_of, parsed, stamped
+from apps.remote_sensing.data.bands import canonical, names_that_serve
+from apps.remote_sensing.data.dates_and_locations import dates_of, parsed, stamped
 from apps.remote_sensing.predict.scene import scene_header
 from core.errors import UserError
 
@@ -28,7 +28,7 @@ class Wanted:
         sensor: Whose numbers the names are.
         dates: As the user wrote them; None takes them from the files' names.
         timed: Whether dates matter to it, so that their lack is told.
-        placed: The same of the place.
+        located: The same of the location.
     """
 
     bands: tuple[str, ...]
@@ -38,7 +38,7 @@ class Wanted:
     sensor: str | None = None
     dates: tuple[str, ...] | None = None
     timed: bool = False
-    placed: bool = False
+    located: bool = False
 
     def __post_init__(self) -> None:
         if self.chosen is not None and len(self.chosen) != len(self.bands):
@@ -56,7 +56,7 @@ class Found:
         bands: To be read, of one date.
         names: Of the files' bands, of one date; None takes the files' own.
         dates: Of the frames, or None.
-        place: Latitude and longitude of the centre in degrees, or None.
+        location: Latitude and longitude of the centre in degrees, or None.
         dtype: Of the file's numbers.
         nodata: Of the file, or None.
         notes: What the user should know.
@@ -65,7 +65,7 @@ class Found:
     bands: tuple[str | int, ...]
     names: tuple[str, ...] | None
     dates: tuple[date, ...] | None
-    place: tuple[float, float] | None
+    location: tuple[float, float] | None
     dtype: str
     nodata: float | None
     notes: tuple[str, ...] = ()
@@ -119,14 +119,14 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
         notes.append("its dates are those that its files are stamped with")
     if wanted.timed and dates is None:
         notes.append("its dates are not known, which the network was told in training; give --dates")
-    place = first.centre()
-    if wanted.placed and place is None:
+    location = first.centre()
+    if wanted.located and location is None:
         notes.append("it has no coordinates on the Earth, and the network was told places in training")
     return Found(
         bands=wanted.chosen or wanted.bands,
         names=given,
         dates=dates,
-        place=place,
+        location=location,
         dtype=first.dtypes[0],
         nodata=first.nodata[0],
         notes=tuple(notes),
@@ -141,7 +141,11 @@ def _agreed(
     given = next((names for names, _ in each if names is not None), None)
     if given is not None and wanted.names is None:
         for path, names, (other, _) in zip(paths, own, each, strict=True):
-            if other is None and all(names) and _canonical(names, wanted.sensor) != list(given):
+            if (
+                other is None
+                and all(names)
+                and [canonical(str(name), sensor=wanted.sensor) for name in names] != list(given)
+            ):
                 nameless = next(file for file, (known, _) in zip(paths, each, strict=True) if known)
                 raise UserError(
                     f"the bands of {path} are {', '.join(map(str, names))} and those of {nameless} are not "
@@ -157,20 +161,14 @@ def _names(
     if wanted.names is not None or wanted.chosen is not None:
         return wanted.names, []
     fits, bands = len(own) == len(wanted.bands), [canonical(band) for band in wanted.bands]
-    try:
-        known = set(_canonical(own, wanted.sensor))
-    except UserError as error:
-        if not fits:
-            raise
-        for sensor in SENSORS:
-            if (read := _reads(own, sensor)) != bands and set(read) == set(bands):
-                raise UserError(
-                    f"{path} calls its bands {', '.join(map(str, own))}, on {sensor} {', '.join(read)}, and "
-                    f"the network takes {', '.join(bands)}; give --sensor {sensor}, or --band_names"
-                ) from error
-        known = set()  # numbers of a sensor that is not named
-    usable = all(own) and bool(known & {*bands, *NAMES})
-    if usable or not fits:
+
+    def other_order(sensor: str, read: Sequence[str]) -> UserError:
+        return UserError(
+            f"{path} calls its bands {', '.join(map(str, own))}, on {sensor} {', '.join(read)}, and the "
+            f"network takes {', '.join(bands)}; give --sensor {sensor}, or --band_names"
+        )
+
+    if names_that_serve(own, bands, sensor=wanted.sensor, other_order=other_order) or not fits:
         if not any(own) and stacked:
             raise UserError(
                 f"{path} has {len(own)} bands a date without names and the network takes "
@@ -179,15 +177,3 @@ def _names(
         return None, []
     said = "have no names" if not any(own) else f"are called {', '.join(str(name) for name in own)}"
     return wanted.bands, [f"its bands {said}; they are taken for {', '.join(wanted.bands)}"]
-
-
-def _canonical(names: Sequence[str | None], sensor: str | None) -> list[str]:
-    return [canonical(name, sensor=sensor) for name in names if name]
-
-
-def _reads(names: Sequence[str | None], sensor: str) -> list[str]:
-    """Return the names as those of a sensor, none if it has not all of them."""
-    try:
-        return _canonical(names, sensor)
-    except UserError:
-        return []

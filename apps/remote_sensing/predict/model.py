@@ -59,7 +59,7 @@ class SceneModel(Predictor[SceneFacts]):
         facts = self.facts
         self.bands, self.frames = facts.bands, facts.frames
         self.dates: tuple[date, ...] | None = None
-        self.place: tuple[float, float] | None = None
+        self.location: tuple[float, float] | None = None
         order = self._mixed(facts.order)
         count = len(self.bands)
         owners = [[band] for band in range(count)]  # whose numbers normalise each band and date
@@ -153,18 +153,20 @@ class SceneModel(Predictor[SceneFacts]):
         """
         return settings
 
-    def at(self, *, dates: Sequence[date] | None, place: tuple[float, float] | None) -> SceneModel:
+    def at(self, *, dates: Sequence[date] | None, location: tuple[float, float] | None) -> SceneModel:
         """Return the same model for a scene of these dates and of this latitude and longitude."""
         self._digest = self._digest or _digest(self.network, self.facts)
         other = copy.copy(self)
         other._checked = False
-        other.dates, other.place = tuple(dates) if dates else None, place
+        other.dates, other.location = tuple(dates) if dates else None, location
         return other
 
     def fingerprint(self) -> str:
         """Return what tells these weights, and what they are told of the scene, from others."""
         told = [str(day) for day in self.dates or ()] if self.facts.coordinates.time else []
-        told += [f"{degrees:.6f}" for degrees in self.place or ()] if self.facts.coordinates.location else []
+        told += (
+            [f"{degrees:.6f}" for degrees in self.location or ()] if self.facts.coordinates.location else []
+        )
         return " ".join([self._digest or _digest(self.network, self.facts), *told])
 
     def __call__(self, tiles: Tensor) -> Tensor:
@@ -251,8 +253,8 @@ class SceneModel(Predictor[SceneFacts]):
         coordinates, told = self.facts.coordinates, {}
         if coordinates.time and self.dates is not None:
             told["time"] = self._each([coordinates.days(self.dates)], count)
-        if coordinates.location and self.place is not None:
-            told["location"] = self._each([coordinates.degrees(*self.place)], count)
+        if coordinates.location and self.location is not None:
+            told["location"] = self._each([coordinates.degrees(*self.location)], count)
         return told
 
     def _each(self, values: Any, count: int) -> Tensor:
@@ -422,7 +424,7 @@ def fitted(
 
     scene = found(paths, wanted)
     scene.tell(paths[0], model.said)
-    here = model.at(dates=scene.dates, place=scene.place)
+    here = model.at(dates=scene.dates, location=scene.location)
     how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
     if how.missing is None and scene.nodata is None:
         how = replace(how, missing=model.facts.nodata)  # as the reader of the training data took it

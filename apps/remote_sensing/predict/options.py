@@ -73,7 +73,7 @@ def wanted_of(options: argparse.Namespace, model: SceneModel) -> Wanted:
         sensor=options.sensor or model.facts.sensor,
         dates=tuple(options.dates) if options.dates else None,
         timed=model.reads("time"),
-        placed=model.reads("location"),
+        located=model.reads("location"),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apps.remote_sensing.data.bands import band_numbers
-from apps.remote_sensing.data.dates_and_places import degrees
+from apps.remote_sensing.data.dates_and_locations import degrees
 from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address, memory, open_raster, quick
 from apps.remote_sensing.data.raster import Header, Nodata, Stack, Window, check_grid, read_header, read_stack
 from apps.remote_sensing.predict.settings import MapSettings

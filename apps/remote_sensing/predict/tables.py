@@ -128,8 +128,8 @@ class CsvTable(_Table):
         assert self._file is not None
         shown = [[f"{one:.6g}" if isinstance(one, float) else one for one in row] for row in rows]
         for row, exact in zip(shown, rows, strict=True):
-            for place in (5, 6):  # degrees, to 0.1 m
-                row[place] = None if exact[place] is None else f"{exact[place]:.6f}"
+            for column in (5, 6):  # degrees, to 0.1 m
+                row[column] = None if exact[column] is None else f"{exact[column]:.6f}"
         csv.writer(self._file).writerows(shown)
 
 

@@ -157,8 +157,8 @@ def test_classes_that_begin_at_one_are_moved_and_zero_becomes_unknown(folder: Pa
 
 
 def test_names_of_an_unnamed_sensor_give_way_to_the_users_unless_they_say_another_order(folder: Path) -> None:
-    assert first(reader(folder, sensor=None, bands=["a", "b", "c"])).places == ((0, 1), (0, 2), (0, 3))
-    assert first(reader(folder, sensor=None, bands=["blue", "green", "red"])).places[2] == (0, 3)
+    assert first(reader(folder, sensor=None, bands=["a", "b", "c"])).layers == ((0, 1), (0, 2), (0, 3))
+    assert first(reader(folder, sensor=None, bands=["blue", "green", "red"])).layers[2] == (0, 3)
     with pytest.raises(UserError, match=r"B02, B03, B04, on sentinel2 .*data\.source\.sensor=sentinel2"):
         first(reader(folder, sensor=None, bands=["red", "green", "blue"]))
 

@@ -186,7 +186,7 @@ def test_an_alpha_band_is_a_mask_and_not_a_band(tmp_path: Path, names: tuple[str
     assert source.bands == ("blue", "green", "red")
     four = reader(tmp_path, bands=["blue", "green", "red", "nir_broad"])
     if not names:
-        assert len(first(four).places) == 4
+        assert len(first(four).layers) == 4
         assert valid(four).all()
 
 

@@ -69,7 +69,7 @@ def test_each_scene_epoch_and_seed_draws_anew_and_names_alone_count_in_an_evalua
 
 
 @pytest.mark.parametrize("kept", ["time", "location"])
-def test_dates_and_places_are_kept_back_of_the_same_scenes_in_any_batch(kept: str) -> None:
+def test_dates_and_locations_are_kept_back_of_the_same_scenes_in_any_batch(kept: str) -> None:
     module, batch = task(**{"drop_time": 0.0, "drop_location": 0.0, f"drop_{kept}": 0.5}).train(), scenes(40)
     seen: list[torch.Tensor] = []
 

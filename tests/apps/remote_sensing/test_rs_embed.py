@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from apps.remote_sensing.batch import Coordinates
 from apps.remote_sensing.data import Tiles
 from apps.remote_sensing.data.bands import HLS
-from apps.remote_sensing.data.dates_and_places import centre
+from apps.remote_sensing.data.dates_and_locations import centre
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.predict.embedding import Embedder, WeightsModel
@@ -86,7 +86,7 @@ def told_and_tile(home: Path) -> tuple[SceneModel, torch.Tensor]:
     with rasterio.open(home / "images" / "HLS.S30.2018245.tif") as scene:
         values = scene.read(masked=True).astype(np.float32).filled(np.nan)[:, 32:64, :32]
         place = centre(scene)
-    model = SceneModel.from_checkpoint(home / "mae.ckpt").at(dates=[date(2018, 9, 2)], place=place)
+    model = SceneModel.from_checkpoint(home / "mae.ckpt").at(dates=[date(2018, 9, 2)], location=place)
     return model, torch.from_numpy(values.copy())[None]
 
 
@@ -173,7 +173,7 @@ def test_published_weights_are_prepared_as_they_were_trained(home: Path, tmp_pat
     (row,) = parquet.read_table(tmp_path / "x.parquet").to_pylist()
     own = WeightsModel.from_weights(home / "mae.ckpt", None, reflectance=5000.0)
     with rasterio.open(scene) as opened:
-        own = own.at(dates=[date(2020, 1, 31)], place=centre(opened))
+        own = own.at(dates=[date(2020, 1, 31)], location=centre(opened))
         tile = torch.from_numpy(opened.read().astype(np.float32))[None]
     np.testing.assert_allclose(row["vector"], Embedder(own.network).vectors(own, tile)[0], rtol=1e-5)
 

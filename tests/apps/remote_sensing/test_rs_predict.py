@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from apps.remote_sensing.batch import SceneFacts
 from apps.remote_sensing.data import Normalise
 from apps.remote_sensing.data.bands import HLS
-from apps.remote_sensing.data.dates_and_places import dates_in
+from apps.remote_sensing.data.dates_and_locations import dates_in
 from apps.remote_sensing.data.module import Scenes
 from apps.remote_sensing.data.readers.burn_scars import BurnScars
 from apps.remote_sensing.data.readers.crops import Crops

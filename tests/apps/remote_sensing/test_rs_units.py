@@ -65,11 +65,11 @@ def test_a_scene_in_other_units_is_refused_by_a_trained_network(times: float) ->
     model = SceneModel(encoder(), FACTS, names=["run.ckpt"])
     with pytest.raises(UserError, match=r"the scene's images .* give run\.ckpt scenes in the units"):
         model.images(tiles(times))
-    here = model.at(dates=None, place=None)
+    here = model.at(dates=None, location=None)
     here.images(tiles())
     here.images(tiles(times))  # one tile of a scene may be anything
     with pytest.raises(UserError, match="the scene's images"):
-        model.at(dates=None, place=None).images(tiles(times))
+        model.at(dates=None, location=None).images(tiles(times))
 
 
 def test_a_scene_in_other_units_is_refused_by_published_weights_unless_they_are_said() -> None:

@@ -16,7 +16,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from apps.remote_sensing.data.dates_and_places import dates_in, degrees
+from apps.remote_sensing.data.dates_and_locations import dates_in, degrees
 from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header
 from apps.remote_sensing.predict.fitting import Wanted, found
@@ -60,8 +60,8 @@ def test_a_scene_without_a_place_on_the_earth_is_read_without_one(
     tmp_path: Path, profile: dict[str, object]
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", ones(1, 40, 20), **profile)
-    known = found([scene], Wanted(bands=("red",), placed=True))
-    assert known.place is None and any("no coordinates on the Earth" in note for note in known.notes)
+    known = found([scene], Wanted(bands=("red",), located=True))
+    assert known.location is None and any("no coordinates on the Earth" in note for note in known.notes)
     assert read_header(scene).centre() is None
     how = MapSettings(names=("a",), tile=16, overlap=0)
     with open_scene(scene, how) as source:

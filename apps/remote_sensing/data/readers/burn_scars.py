@@ -56,9 +56,9 @@ class BurnScars(Source):
                     raise UserError(said)
                 self.refused.append(said)
                 continue
-            places = tuple((0, band) for band in range(1, 7))
+            layers = tuple((0, band) for band in range(1, 7))
             dates = _date(name)
-            found.append(Scene(name, (image,), places, 1, label if label.is_file() else None, dates))
+            found.append(Scene(name, (image,), layers, 1, label if label.is_file() else None, dates))
         return found
 
 

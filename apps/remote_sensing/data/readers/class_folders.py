@@ -83,8 +83,8 @@ class ClassFolders(Source):
         return self.path
 
     def _scene(self, file: Path, number: int, *, name: str) -> Scene:
-        places = tuple((0, place + 1) for place in range(len(self.bands)))
-        return Scene(name, (file,), places, 1, (number,))
+        layers = tuple((0, band + 1) for band in range(len(self.bands)))
+        return Scene(name, (file,), layers, 1, (number,))
 
 
 _EUROSAT = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -97,7 +97,7 @@ _STD = (
     1117.98170791, 404.91978886, 4.77584468, 1002.58768311, 761.30323499, 1231.58581042,
 )  # fmt: skip
 _PARTS = {"train": "train", "val": "val", "test": "test", "predict": "test"}
-_PLACES = ("", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif", "EuroSAT_MS", "EuroSAT_RGB", "2750")
+_FOLDERS = ("", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif", "EuroSAT_MS", "EuroSAT_RGB", "2750")
 
 
 class EuroSAT(ClassFolders):
@@ -168,7 +168,7 @@ class EuroSAT(ClassFolders):
         return found
 
     def _folder(self) -> Path:
-        for place in _PLACES:
-            if (self.path / place / self.classes[0]).is_dir():
-                return self.path / place
+        for folder in _FOLDERS:
+            if (self.path / folder / self.classes[0]).is_dir():
+                return self.path / folder
         raise UserError(f"{self.path} has no folder {self.classes[0]}; check data.source.path")

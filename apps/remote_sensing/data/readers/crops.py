@@ -75,13 +75,13 @@ class Crops(Source):
             if self.path.is_dir():
                 return []
             raise UserError(f"there is no folder {self.path}; check data.source.path")
-        places, statistics = stacked(self.frames, len(self.bands), scrambled=self.order == "scrambled")
+        layers, statistics = stacked(self.frames, len(self.bands), scrambled=self.order == "scrambled")
         folder, found = self.path / f"{part}_chips", []
         for name in read_names(listed):
             image = folder / f"{name}_merged.tif"
             label = folder / f"{name}.mask.tif"
             found.append(
-                Scene(name, (image,), places, self.frames, label, self._dated(name), statistics=statistics)
+                Scene(name, (image,), layers, self.frames, label, self._dated(name), statistics=statistics)
             )
         return found
 
@@ -99,7 +99,7 @@ class Crops(Source):
 def stacked(
     frames: int, bands: int, *, scrambled: bool = False
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...] | None]:
-    """Return the places of bands and dates in a stacked file, and whose statistics normalise them.
+    """Return the layers of bands and dates in a stacked file, and whose statistics normalise them.
 
     Args:
         frames: Dates.
@@ -107,7 +107,7 @@ def stacked(
         scrambled: Read the file, which has one date after another, as if it had one band after another.
     """
     if not scrambled:
-        return tuple((0, place + 1) for place in range(frames * bands)), None
+        return tuple((0, band + 1) for band in range(frames * bands)), None
     numbers = [band * frames + frame for frame in range(frames) for band in range(bands)]
     return tuple((0, number + 1) for number in numbers), tuple(number % bands for number in numbers)
 

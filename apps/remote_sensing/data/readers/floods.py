@@ -89,14 +89,14 @@ class Sen1Floods11(Source):
         folder = root / "data" / "flood_events" / "HandLabeled"
         kinds = {"s2": ("S2Hand",), "s1": ("S1Hand",), "both": ("S2Hand", "S1Hand")}[self.images]
         counts = {"S2Hand": 13, "S1Hand": 2}
-        places = tuple((n, place) for n, kind in enumerate(kinds) for place in range(1, counts[kind] + 1))
+        layers = tuple((n, band) for n, kind in enumerate(kinds) for band in range(1, counts[kind] + 1))
         found = []
         for name in (name.split("_S1Hand")[0] for name in names):
             files = tuple(folder / kind / f"{name}_{kind}.tif" for kind in kinds)
             if self.present_only and not files[0].is_file():
                 continue
             label = folder / "LabelHand" / f"{name}_LabelHand.tif"
-            found.append(Scene(name, files, places, 1, label, (self._date(root, name),)))
+            found.append(Scene(name, files, layers, 1, label, (self._date(root, name),)))
         return found
 
     def _date(self, root: Path, name: str) -> date:

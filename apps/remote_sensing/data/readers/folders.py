@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.remote_sensing.batch import IGNORE
-from apps.remote_sensing.data.bands import NAMES, SENSORS, canonical
-from apps.remote_sensing.data.dates_and_places import dates_of, stamped
+from apps.remote_sensing.data.bands import canonical, names_that_serve
+from apps.remote_sensing.data.dates_and_locations import dates_of, stamped
 from apps.remote_sensing.data.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
 from core.errors import UserError, did_you_mean
 
@@ -198,9 +198,9 @@ class GeoTiffFolder(Source):
         return drawn_share(names, split, fractions=self.fractions, seed=self.seed)
 
     def _scene(self, name: str, images: tuple[Path, ...], label: Path | None) -> Scene:
-        orders = [self._placed(image) for image in images]
-        places = tuple((number, place + 1) for number, order in enumerate(orders) for place in order)
-        return Scene(name, images, places, self.frames, label, self._dates(images))
+        orders = [self._ordered(image) for image in images]
+        layers = tuple((number, band + 1) for number, order in enumerate(orders) for band in order)
+        return Scene(name, images, layers, self.frames, label, self._dates(images))
 
     def _dates(self, images: tuple[Path, ...]) -> tuple[date, ...] | None:
         """Return the dates of a scene by the names of its files or their stamps, as for a scene to map."""
@@ -229,7 +229,7 @@ class GeoTiffFolder(Source):
             found.setdefault(crs, path)
         return (found[best], best) if (best := next(iter(counts.most_common(1)), ("",))[0]) in found else None
 
-    def _placed(self, image: Path) -> Sequence[int]:
+    def _ordered(self, image: Path) -> Sequence[int]:
         """Return where the bands of all its dates stand in a file, once it is known to fit the others."""
         header = self.header(image)
         crs = (image, header.crs)
@@ -252,15 +252,16 @@ class GeoTiffFolder(Source):
 
     def _order(self, path: Path, names: Sequence[str]) -> list[int]:
         """Return where the bands stand in a file, by its own names where it has any."""
-        try:
-            own = [canonical(name, sensor=self.sensor) for name in names] if all(names) else []
-        except UserError:
-            if len(names) != len(self.bands):
-                raise
-            self._refuse_other_order(path, names)
-            own = []  # numbers of a sensor that is not named: the user's names count
-        foreign = not set(own) & set((*self.bands, *NAMES)) and len(own) == len(self.bands)
-        if not own or foreign:
+
+        def other_order(sensor: str, own: Sequence[str]) -> UserError:
+            return UserError(
+                f"{path} calls its bands {', '.join(names)}, on {sensor} {', '.join(own)}, and "
+                f"data.source.bands says {', '.join(self.bands)}; give data.source.sensor={sensor} to "
+                "take them by name, or correct the order"
+            )
+
+        own = names_that_serve(names, self.bands, sensor=self.sensor, other_order=other_order)
+        if own is None:
             return list(range(len(self.bands)))  # the user's names for a file that calls them differently
         for band in self.bands:
             if band not in own:
@@ -273,20 +274,6 @@ class GeoTiffFolder(Source):
                     "differently"
                 )
         return [own.index(band) for band in self.bands]
-
-    def _refuse_other_order(self, path: Path, names: Sequence[str]) -> None:
-        """Refuse numbers that are the user's bands on a known sensor, but in another order."""
-        for sensor in SENSORS:
-            try:
-                own = [canonical(name, sensor=sensor) for name in names]
-            except UserError:
-                continue
-            if set(own) == set(self.bands) and own != list(self.bands):
-                raise UserError(
-                    f"{path} calls its bands {', '.join(names)}, on {sensor} {', '.join(own)}, and "
-                    f"data.source.bands says {', '.join(self.bands)}; give data.source.sensor={sensor} to "
-                    "take them by name, or correct the order"
-                )
 
     def _names(self, path: Path) -> tuple[str, ...]:
         header = self.header(path)

@@ -73,14 +73,14 @@ class GapChips(Source):
 
     def scenes(self, split: str) -> list[Scene]:
         """Return the chips of a split in the order of the catalogue, without those with bad pixels."""
-        usage, places = _USAGE[split], stacked(self.frames, len(self.bands))[0]
+        usage, layers = _USAGE[split], stacked(self.frames, len(self.bands))[0]
         found = []
         catalogue = self.path / "chip_catalog.csv"
         for row in read_rows(catalogue, ("chip_id", "usage", "bad_pct_max", "na_count")):
             bad, lost = (_number(row, name, catalogue) for name in ("bad_pct_max", "na_count"))
             if row["usage"] == usage and bad < self.worst and lost == 0:
                 image = self.path / "chips_filtered" / f"{row['chip_id']}_merged.tif"
-                found.append(Scene(row["chip_id"], (image,), places, self.frames))
+                found.append(Scene(row["chip_id"], (image,), layers, self.frames))
         return found
 
     def gaps(

@@ -116,7 +116,7 @@ class Landscapes(GeoTiffFolder):
         self._masks.clear()
 
     def scenes(self, split: str) -> list[Scene]:
-        """Return the scenes of a split, sorted by name, with their dates and places."""
+        """Return the scenes of a split, sorted by name, with dates and location."""
         ensure(self.settings, self.path)
         table = read_table(self.path)
         found = []
@@ -126,9 +126,9 @@ class Landscapes(GeoTiffFolder):
             label: Path | tuple[int, ...] | None = scene.label
             if self.task == "scene_labels":
                 label = tuple(CLASSES.index(name) for name in row["covers"].split(";") if name)
-            place = (float(row["latitude"]), float(row["longitude"]))
+            location = (float(row["latitude"]), float(row["longitude"]))
             dates = tuple(days[number - 1] for number in self.chosen)
-            found.append(replace(scene, label=label, dates=dates, location=place))
+            found.append(replace(scene, label=label, dates=dates, location=location))
         return found
 
     def gaps(

@@ -49,22 +49,22 @@ Cut = Callable[[int, int], Window]
 
 @dataclass(frozen=True)
 class Scene:
-    """One place: where each band of each date stands.
+    """Images of one piece of ground, and in which file each band of each date is.
 
     Args:
         name: Unique in its data set.
         files: Rasters of the image.
-        places: File number and band in it, from 1, of each band of each date; the band varies fastest.
+        layers: File number and band in it, from 1, of each band of each date; the band varies fastest.
         frames: Dates.
         label: A raster, another file the reader understands, class numbers, or None.
         dates: Of each frame, or None.
         location: Latitude and longitude in degrees where the reader knows them without opening a file.
-        statistics: Band whose statistics normalise each place, where that is not the place's own band.
+        statistics: Band whose statistics normalise each layer, where that is not its own.
     """
 
     name: str
     files: tuple[Path, ...]
-    places: tuple[tuple[int, int], ...]
+    layers: tuple[tuple[int, int], ...]
     frames: int = 1
     label: Path | tuple[int, ...] | None = None
     dates: tuple[date, ...] | None = None
@@ -82,7 +82,7 @@ class Scene:
         """
         if self.statistics is None:
             return None
-        order = [self.places[frame * count + band][1] - 1 for frame in range(self.frames) for band in bands]
+        order = [self.layers[frame * count + band][1] - 1 for frame in range(self.frames) for band in bands]
         wanted = {band: row for row, band in enumerate(bands)}
         return tuple((number // count, wanted.get(number % count, -1)) for number in order)
 
@@ -123,7 +123,7 @@ class Source:
     sensor: str | None = None
     target: Target = "segmentation"
     bands: tuple[str, ...] = ()
-    """Names of all bands in the order of a scene's places."""
+    """Names of all bands in the order of a scene's layers."""
     classes: tuple[str, ...] = ()
     frames = 1
     scale = 1.0
@@ -232,7 +232,7 @@ class Source:
         count = len(self.bands)
         stack = read_stack(
             scene.files,
-            [scene.places[frame * count + band] for frame in range(scene.frames) for band in bands],
+            [scene.layers[frame * count + band] for frame in range(scene.frames) for band in bands],
             scene.frames,
             window,
             header=self.header,
@@ -283,16 +283,16 @@ class Source:
     def native(self, scene: Scene) -> dict[str, NDArray[Any]]:
         """Return the first date's bands whole, each on the grid of its own file: for looking at."""
         found = {}
-        for band, (file, place) in zip(self.bands, scene.places, strict=False):
+        for band, (file, number) in zip(self.bands, scene.layers, strict=False):
             header = self.header(scene.files[file])
             area = (0, 0, header.height, header.width)
-            found[band] = read_window(scene.files[file], [place], area)[0]
+            found[band] = read_window(scene.files[file], [number], area)[0]
         return found
 
     def _shows(self, scene: Scene, number: int) -> bool:
         """Return whether the last band of a file says which pixels are shown."""
         header = self.header(scene.files[number])
-        return header.alpha and header.count > 1 and (number, header.count) not in scene.places
+        return header.alpha and header.count > 1 and (number, header.count) not in scene.layers
 
     def _numbers(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
         numbers = values.astype(np.float32)

@@ -33,7 +33,7 @@ class _Date:
     """One image of a location."""
 
     files: tuple[Path, ...]
-    places: tuple[tuple[int, int], ...]
+    layers: tuple[tuple[int, int], ...]
     labels: tuple[int, ...]
     day: date | None
 
@@ -160,16 +160,16 @@ class SSL4EO(Source):
         dates = self._dates[name]
         chosen = [dates[order[number % len(order)] % len(dates)] for number in range(self.frames)]
         files = tuple(file for one in chosen for file in one.files)
-        places, before = [], 0
+        layers, before = [], 0
         for one in chosen:
-            places += [(before + file, place) for file, place in one.places]
+            layers += [(before + file, band) for file, band in one.layers]
             before += len(one.files)
         days = tuple(one.day for one in chosen if one.day is not None)
         labels = tuple(sorted({number for one in chosen for number in one.labels}))
         return Scene(
             name,
             files,
-            tuple(places),
+            tuple(layers),
             self.frames,
             labels if self.labels else None,
             days if len(days) == self.frames else None,
@@ -178,9 +178,9 @@ class SSL4EO(Source):
     def _of(self, folder: Path) -> list[_Date]:
         """Return all dates of a location, in the order of their names."""
         found = []
-        for place in sorted(one for one in folder.iterdir() if one.is_dir()):
-            files, places = self._files(place)
-            found.append(_Date(files, places, self._numbers_of(folder.name, place.name), _day(place.name)))
+        for day in sorted(one for one in folder.iterdir() if one.is_dir()):
+            files, layers = self._files(day)
+            found.append(_Date(files, layers, self._numbers_of(folder.name, day.name), _day(day.name)))
         if not found:
             raise UserError(f"{folder} has no folder of a date; add one with its rasters, or remove it")
         return found
@@ -196,14 +196,14 @@ class SSL4EO(Source):
                     f"{only} has {count} bands, and {self.images} has {len(self.bands)} "
                     f"({', '.join(self.numbers)}); set data.source.images, or name data.source.bands"
                 )
-            return (only,), tuple((0, place + 1) for place in range(len(self.bands)))
+            return (only,), tuple((0, band + 1) for band in range(len(self.bands)))
         files = []
         for number in self.numbers:
             file = rasters.get(number.upper()) or rasters.get(re.sub(r"^B0", "B", number.upper()))
             if file is None:
                 raise UserError(f"{folder} has no raster of {number}; add {number}.tif, or remove the folder")
             files.append(file)
-        return tuple(files), tuple((place, 1) for place in range(len(files)))
+        return tuple(files), tuple((file, 1) for file in range(len(files)))
 
     def _numbers_of(self, location: str, day: str) -> tuple[int, ...]:
         """Return the classes of one date."""
@@ -244,9 +244,9 @@ class SSL4EO(Source):
         return self._table
 
     def _folder(self) -> Path:
-        for place in (self.path / self.images, self.path):
-            if place.is_dir():
-                return place
+        for folder in (self.path / self.images, self.path):
+            if folder.is_dir():
+                return folder
         raise UserError(f"there is no folder {self.path}; check data.source.path")
 
 

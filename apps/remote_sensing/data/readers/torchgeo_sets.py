@@ -162,7 +162,7 @@ class TorchGeoSet(Source):
         return self._checked(labels, f"sample {scene.name} of {self.name}")
 
     def _sample(self, scene: Scene) -> Mapping[str, Any]:
-        return self._held(scene.name.split("/")[0])[scene.places[0][0]]  # type: ignore[no-any-return]
+        return self._held(scene.name.split("/")[0])[scene.layers[0][0]]  # type: ignore[no-any-return]
 
     def _held(self, split: str) -> Any:
         if split not in self.ready and self.dataset is not None and split in self.split_names:

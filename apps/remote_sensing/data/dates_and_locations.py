@@ -1,4 +1,4 @@
-"""When and where a scene was taken: dates in names of files, places from their coordinates."""
+"""When and where a scene was taken: dates in names of files, locations from their coordinates."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def centre(dataset: Any) -> tuple[float, float] | None:
 
 
 def degrees(crs: Any, x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float] | None]:
-    """Return latitudes and longitudes in degrees of places in a coordinate reference system.
+    """Return latitudes and longitudes in degrees of points in a coordinate reference system.
 
-    None stands for a place that has none: its system is that of an engineer's plan, which nothing ties to
-    the Earth, or the place lies outside of the system's projection.
+    None stands for a point that has none: its system is that of an engineer's plan, which nothing ties to
+    the Earth, or the point lies outside of the system's projection.
     """
     from rasterio._err import CPLE_BaseError  # of GDAL; rasterio lets it through beside errors of its own
     from rasterio.errors import CRSError, RasterioError
