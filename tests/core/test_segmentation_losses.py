@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from apps.remote_sensing.batch import IGNORE
+from core.data.batch import IGNORE
 from core.errors import UserError
 from core.objectives.numbers import NumberLoss
 from core.objectives.segmentation import CrossEntropy, Dice, Focal, Jaccard, Lovasz, Mixed
