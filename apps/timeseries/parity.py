@@ -57,28 +57,29 @@ def _tiny_time_mixer(case: Case) -> Mapping[str, Tensor | None]:
 
 def _forecast_metrics(case: Case) -> Mapping[str, Any]:
     """All metrics of one table of forecasts; the mean forecast is the median there."""
-    from apps.timeseries.metrics import errors as metrics
+    import torch
+
+    from apps.timeseries.metrics.errors import forecast_errors, msis, seasonal_error
 
     given = case.group("input")
     levels = [float(level) for level in case.config["quantile_levels"]]
     past, label, quantiles = given["past"], given["label"], given["quantiles"]  # (S, T), (S, H), (S, Q, H)
-    median = quantiles[:, levels.index(0.5)]
-    error = metrics.seasonal_error(past, season=int(case.config["seasonality"]))
+    error = seasonal_error(past, season=int(case.config["seasonality"]))
     lower, upper = quantiles[:, levels.index(min(levels))], quantiles[:, levels.index(max(levels))]
     alpha = float(case.config.get("msis_alpha", 0.05))
+    median = quantiles[:, levels.index(0.5)]
+    found = forecast_errors(
+        median, label, scale=error[:, None], quantiles=quantiles.transpose(1, 2), levels=levels
+    )
+    names = {
+        "MSE[mean]": "mse", "MSE[0.5]": "mse", "MAE[0.5]": "mae", "MASE[0.5]": "mase", "MAPE[0.5]": "mape",
+        "sMAPE[0.5]": "smape", "RMSE[mean]": "rmse", "NRMSE[mean]": "nrmse", "ND[0.5]": "nd",
+        "mean_weighted_sum_quantile_loss": "wql",
+    }  # fmt: skip
     return {
         "output/seasonal_error": error,
-        "output/MSE[mean]": metrics.mse(median, label),
-        "output/MSE[0.5]": metrics.mse(median, label),
-        "output/MAE[0.5]": metrics.mae(median, label),
-        "output/MASE[0.5]": metrics.mase(median, label, error[:, None]),
-        "output/MAPE[0.5]": metrics.mape(median, label),
-        "output/sMAPE[0.5]": metrics.smape(median, label),
-        "output/MSIS": metrics.msis(lower, upper, label, error[:, None], alpha=alpha),
-        "output/RMSE[mean]": metrics.rmse(median, label),
-        "output/NRMSE[mean]": metrics.nrmse(median, label),
-        "output/ND[0.5]": metrics.nd(median, label),
-        "output/mean_weighted_sum_quantile_loss": metrics.wql(quantiles.transpose(1, 2), label, levels),
+        "output/MSIS": msis(lower, upper, label, error[:, None], alpha=alpha),
+        **{f"output/{name}": torch.tensor(found[key], dtype=torch.float64) for name, key in names.items()},
     }
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "grid",
     "in_microseconds",
     "infer",
+    "is_daily_or_slower",
     "season",
     "smallest_step",
     "token",
@@ -87,6 +88,14 @@ def season(frequency: str) -> int:
     number, unit = _split(canonical(frequency))
     period = _SEASONS.get(unit, 1)
     return period // number if period % number == 0 else 1
+
+
+def is_daily_or_slower(frequency: str) -> bool:
+    """Say whether a sampling rate is a day or longer; an unknown one counts as faster."""
+    if not frequency:
+        return False
+    number, unit = _split(canonical(frequency))
+    return unit != "ns" and number * _MICROSECONDS.get(unit, _MICROSECONDS["D"]) >= _MICROSECONDS["D"]
 
 
 def coarser(frequency: str, factor: int) -> str:

@@ -15,93 +15,35 @@ from torch import Tensor
 from core.errors import UserError
 from core.metrics.sums import summed
 
-__all__ = [
-    "ForecastErrors",
-    "mae",
-    "mape",
-    "mase",
-    "mse",
-    "msis",
-    "nd",
-    "nrmse",
-    "quantile_loss",
-    "rmse",
-    "seasonal_error",
-    "smape",
-    "wql",
-]
+__all__ = ["ForecastErrors", "forecast_errors", "msis", "seasonal_error"]
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error."""
-    prediction, target = _wide(prediction, target)
-    return _mean((target - prediction).square())
-
-
-def mae(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error."""
-    prediction, target = _wide(prediction, target)
-    return _mean((target - prediction).abs())
-
-
-def rmse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Root of the mean squared error over all terms."""
-    return mse(prediction, target).sqrt()
-
-
-def mape(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of `|y - f| / |y|`; labels that are zero are excluded."""
-    prediction, target = _wide(prediction, target)
-    return _mean((target - prediction).abs() / _defined(target.abs()))
-
-
-def smape(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of `2 |y - f| / (|y| + |f|)`, in [0, 2] (the M4 competition multiplies by 100)."""
-    prediction, target = _wide(prediction, target)
-    return _mean(2 * (target - prediction).abs() / _defined(target.abs() + prediction.abs()))
-
-
-def nd(prediction: Tensor, target: Tensor) -> Tensor:
-    """Normalised deviation, `sum|y - f| / sum|y|`."""
-    prediction, target = _wide(prediction, target)
-    return (target - prediction).abs().nansum() / target.abs().nansum()
-
-
-def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Root mean squared error over the mean magnitude of the labels."""
-    return rmse(prediction, target) / _mean(target.double().abs())
-
-
-def mase(prediction: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-    """Mean of `|y - f|` over each series' seasonal error.
+def forecast_errors(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    scale: Tensor | None = None,
+    quantiles: Tensor | None = None,
+    levels: Sequence[float] = (),
+) -> dict[str, float]:
+    """Return all metrics of one table of forecasts; see `ForecastErrors.compute` for what each is.
 
     Args:
-        prediction: Forecasts (the median, where there are quantiles).
+        prediction: Forecasts of any shape (the median, where there are quantiles).
         target: Labels of the same shape, NaN where missing.
         scale: `seasonal_error` of each series, broadcast against them, `(S, 1)` for `(S, H)`. Series whose
             scale is zero or NaN are excluded.
+        quantiles: Forecasts of each level, which stands last.
+        levels: The levels.
     """
-    prediction, target = _wide(prediction, target)
-    return _mean((target - prediction).abs() / _defined(scale.double()))
-
-
-def quantile_loss(prediction: Tensor, target: Tensor, level: float) -> Tensor:
-    """Sum of `2 |(y - f)((f >= y) - q)|`, the doubled pinball loss of forecasts `f` of the level `q`."""
-    prediction, target = _wide(prediction, target)
-    return _doubled_pinball(prediction, target, level).nansum()
-
-
-def wql(quantiles: Tensor, target: Tensor, levels: Sequence[float]) -> Tensor:
-    """Mean over the levels of quantile loss over `sum|y|`; GIFT-Eval and Chronos report it as CRPS or WQL.
-
-    Args:
-        quantiles: `(…, Q)`, forecasts of each level last.
-        target: `(…)`, NaN where missing.
-        levels: The Q levels.
-    """
-    total = target.double().abs().nansum()
-    losses = [quantile_loss(quantiles[..., i], target, level) / total for i, level in enumerate(levels)]
-    return torch.stack(losses).mean()
+    errors = ForecastErrors(1, 1, levels=levels)
+    errors.update(
+        prediction.reshape(-1, 1, 1),
+        target.reshape(-1, 1, 1),
+        scale=None if scale is None else scale.expand(target.shape).reshape(-1, 1),
+        quantiles=None if quantiles is None else quantiles.reshape(-1, 1, 1, len(levels)),
+    )
+    return errors.compute()
 
 
 def msis(lower: Tensor, upper: Tensor, target: Tensor, scale: Tensor, *, alpha: float = 0.05) -> Tensor:
@@ -114,11 +56,10 @@ def msis(lower: Tensor, upper: Tensor, target: Tensor, scale: Tensor, *, alpha: 
         scale: `seasonal_error` of each series, broadcast against them.
         alpha: Probability outside the interval.
     """
-    lower, target = _wide(lower, target)
-    upper = upper.double()
+    lower, upper, target = lower.double(), upper.double(), target.double()
     below, above = (lower - target).clamp(min=0), (target - upper).clamp(min=0)
     score = upper - lower + (2 / alpha) * (below + above)
-    return _mean(score / _defined(scale.double()))
+    return (score / _defined(scale.double())).nanmean()
 
 
 def seasonal_error(past: Tensor, *, season: int) -> Tensor:
@@ -193,7 +134,7 @@ class ForecastErrors:
             found = "none" if quantiles is None else f"the shape {tuple(quantiles.shape)}"
             expected = (*target.shape, len(self.levels))
             raise UserError(f"Quantile forecasts have {found}; {expected} is expected.")
-        f, y = _wide(prediction.detach(), target.detach())
+        f, y = prediction.detach().double(), target.detach().double()
         if observed is not None:
             y = y.masked_fill(~observed.to(torch.bool), torch.nan)
         difference = (y - f).abs()
@@ -234,7 +175,13 @@ class ForecastErrors:
         self._sums, self.windows = sums["sums"], int(sums["windows"])
 
     def compute(self) -> dict[str, float]:
-        """Return mse, mae, rmse, mape, smape, nd and nrmse over everything; mase and wql where given."""
+        """Return the metrics over everything.
+
+        Beside mse, mae and rmse: `mape`, the mean of `|y - f| / |y|`; `smape`, of `2 |y - f| / (|y| + |f|)`,
+        in [0, 2] (the M4 competition multiplies by 100); `nd`, `sum|y - f| / sum|y|`; `nrmse`, rmse over the
+        mean magnitude of the labels; with scales `mase`, the mean of `|y - f|` over the seasonal error; with
+        levels `wql`, the mean over them of the doubled pinball loss over `sum|y|` (CRPS in GIFT-Eval).
+        """
         return {name: float(value) for name, value in self._metrics((0, 1)).items()}
 
     def by_step(self) -> dict[str, Tensor]:
@@ -263,14 +210,6 @@ class ForecastErrors:
             losses = torch.stack([sums[f"level {level}"] for level in self.levels])
             result["wql"] = losses.mean(0) / sums["magnitude"]
         return result
-
-
-def _wide(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    return prediction.double(), target.double()
-
-
-def _mean(terms: Tensor) -> Tensor:
-    return terms.nanmean()
 
 
 def _defined(denominator: Tensor) -> Tensor:

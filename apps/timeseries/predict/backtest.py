@@ -153,10 +153,7 @@ def backtest(
     asked = [(case.history, end) for case in cases for end in case.ends]
     predictions = iter(forecaster.predict_from(asked, horizon=steps))
     bands = forecaster.offsets(
-        [case.history for case in cases],
-        [(0, case.ends[0]) for case in cases],
-        levels=levels,
-        horizon=steps,
+        [case.history for case in cases], [(0, case.ends[0]) for case in cases], levels=levels, horizon=steps
     )
     scores: dict[tuple[str, str], Scores] = {}
     for case, (offsets, _) in zip(cases, bands, strict=True):

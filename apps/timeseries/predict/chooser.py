@@ -7,13 +7,14 @@ to be done around it: pad a short context, cut a long horizon, or roll a short o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apps.timeseries.data.frequency import is_daily_or_slower
 from core.errors import UserError
 from core.files import cards_folder
 
-__all__ = ["Choice", "Variant", "choose", "is_daily_or_slower", "released_variants", "variant_from_name"]
+__all__ = ["Choice", "Variant", "choose", "variant_from_name"]
 
 _NAME = re.compile(
     r"ttm-(?P<family>r\d+(?:\.\d+)?)(?P<research>-research)?-(?P<context>\d+)-(?P<horizon>\d+)(?P<marks>(?:-(?:ft|l1))*)"
@@ -92,13 +93,19 @@ def choose(
     Raises:
         UserError: If nothing fits; the sentence gives the found and the allowed value.
     """
-    _one_of("short_context", short_context, ("error", "zeropad"))
-    _one_of("long_horizon", long_horizon, ("error", "rolling"))
+    for name, found, other in (
+        ("short_context", short_context, "zeropad"),
+        ("long_horizon", long_horizon, "rolling"),
+    ):
+        if found not in ("error", other):
+            raise UserError(f"{name} is '{found}'; it must be error or {other}")
     if context < 1 or horizon < 1:
         raise UserError(f"context {context} and horizon {horizon} must both be at least 1")
-    pool = released_variants() if variants is None else list(variants)
+    if variants is None:
+        cards = sorted((cards_folder() / "weights").glob("ttm-*.md"))
+        variants = [found for path in cards if (found := variant_from_name(path.stem)) is not None]
     families = {"r2.1"} if is_daily_or_slower(frequency) else {family, "r2.1"} if family == "r2" else {family}
-    pool = [variant for variant in pool if variant.family in families]
+    pool = [variant for variant in variants if variant.family in families]
     if not pool:
         raise UserError(
             f"no released variant of the families {', '.join(sorted(families))} has a weights card;"
@@ -123,14 +130,12 @@ def choose(
             )
         enough = [variant for variant in fitting if variant.horizon == longest]
 
-    def order(variant: Variant) -> tuple[int, int, int, int, str]:
+    def order(variant: Variant) -> tuple[int, int, bool, bool, str]:
         small = variant.context <= 512
-        missed = (
-            small and prefer_absolute and not variant.absolute,
-            small and prefer_prefix_tuned and not variant.prefix_tuned,
-        )
+        inexact = small and prefer_absolute and not variant.absolute
+        unprefixed = small and prefer_prefix_tuned and not variant.prefix_tuned
         length = -variant.context if longest_context else variant.context
-        return (length, variant.horizon, int(missed[0]), int(missed[1]), variant.name)
+        return (length, variant.horizon, inexact, unprefixed, variant.name)
 
     best = min(enough, key=order)
     return Choice(
@@ -139,13 +144,6 @@ def choose(
         keep=horizon if horizon < best.horizon else None,
         chunks=-(-horizon // best.horizon),
     )
-
-
-def released_variants() -> list[Variant]:
-    """Return the variants that have a weights card, by name."""
-    folder = cards_folder() / "weights"
-    found = (variant_from_name(path.stem) for path in sorted(folder.glob("ttm-*.md")))
-    return [variant for variant in found if variant is not None]
 
 
 def variant_from_name(name: str) -> Variant | None:
@@ -163,21 +161,3 @@ def variant_from_name(name: str) -> Variant | None:
         prefix_tuned=research or match["family"] == "r2.1" or "ft" in marks,
         absolute="l1" in marks,
     )
-
-
-def is_daily_or_slower(frequency: str) -> bool:
-    """Say whether a sampling rate is a day or longer; an unknown one counts as faster."""
-    if not frequency:
-        return False
-    from apps.timeseries.data.frequency import canonical
-
-    match = re.fullmatch(r"(\d*)(ns|us|ms|s|min|h)", canonical(frequency))
-    if match is None:
-        return True
-    seconds = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
-    return int(match[1] or 1) * seconds >= 86400
-
-
-def _one_of(what: str, found: str, allowed: Iterable[str]) -> None:
-    if found not in allowed:
-        raise UserError(f"{what} is '{found}'; it must be {' or '.join(allowed)}")

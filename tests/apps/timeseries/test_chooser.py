@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.timeseries.predict.chooser import Variant, choose, is_daily_or_slower, variant_from_name
+from apps.timeseries.data.frequency import is_daily_or_slower
+from apps.timeseries.predict.chooser import Variant, choose, variant_from_name
 from core.errors import UserError
 
 R2 = [Variant(f"ttm-r2-{c}-{h}", "r2", c, h) for c in (512, 1024, 1536) for h in (96, 192, 336, 720)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from series_tables import read_series
 
 from apps.timeseries.data.module import Series
 from apps.timeseries.data.readers import embedded
-from apps.timeseries.data.readers.series import read_series
 from apps.timeseries.data.settings import WindowSettings
 from core.errors import UserError
 

@@ -8,7 +8,7 @@ fine-tuned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -169,7 +169,9 @@ class TTM(nn.Module):
         self.patch, self.stride = patch, patch if stride is None else stride
         self.kept = horizon if kept_horizon is None else kept_horizon
         self.exogenous = sorted(exogenous or [])
-        self.targets = _targets(targets, self.exogenous, channels)
+        self.targets = None if targets is None else sorted(targets)
+        if targets is None and exogenous:
+            self.targets = [channel for channel in range(channels) if channel not in exogenous]
         self.scaling, self.objective = scaling, loss
         self.quantile, self.huber_delta = quantile, huber_delta
         self._check_settings()
@@ -218,7 +220,7 @@ class TTM(nn.Module):
                     context=forecast_mixing_context,
                     gated=forecast_mixing_gated,
                     prepend_past=forecast_mixing_past,
-                    past_offset=self._past_offset(),
+                    past_offset=self.points_read - context or forecast_mixing_offset or 0,
                     mixer=over if forecast_mixing_mixer else None,
                 )
             self.head = Head(
@@ -295,11 +297,28 @@ class TTM(nn.Module):
         Raises:
             UserError: If a shape does not fit, or something that this network needs is missing.
         """
-        self._check_past(past_values, past_observed)
-        self._check_future(past_values, future_values, future_observed)
-        return self._forecast(
-            past_values, past_observed, future_values, future_observed, freq_token, static_categories
-        )
+        self._check_batch(past_values, past_observed, future_values, future_observed)
+        past, observed = self._read(past_values, past_observed, future_values)
+        x, loc, scale = scale_window(past, observed, self.scaling)
+        patches = self._patchify(x)
+        features = self.backbone(patches, freq_token)
+        if self.decoder is not None:
+            features = self.decoder(features, patches, static_categories)
+        future = None if future_values is None else future_values[:, : self.kept]
+        seen = None if future_observed is None else future_observed[:, : self.kept]
+        if self.head.forecast_mixer is None:
+            prediction = self.head(features)
+        else:
+            channels = range(past.shape[2]) if self.targets is None else self.targets
+            known = future[:, :, self.exogenous] if self.exogenous and future is not None else None
+            prediction = self.head(features, past[:, :, [*channels, *self.exogenous]], known)
+        if self.targets is not None:
+            loc, scale = loc[:, :, self.targets], scale[:, :, self.targets]
+        prediction = prediction * scale + loc
+        loss = None
+        if future is not None and self.objective is not None:
+            loss = self.loss(prediction, self._chosen(future), None if seen is None else self._chosen(seen))
+        return TTMOutput(prediction=prediction, loss=loss, loc=loc, scale=scale)
 
     def loss(self, prediction: Tensor, target: Tensor, observed: Tensor | None = None) -> Tensor | None:
         """Return the network's own loss of forecasts and targets of one shape, a mean over the observed
@@ -364,29 +383,30 @@ class TTM(nn.Module):
         if given["static_categories"] and given["decoder"] and not given["decoder_channel_mixing"]:
             raise UserError("The TTM's static_categories need decoder_channel_mixing: true.")
 
-    def _check_past(self, past: Tensor, observed: Tensor | None) -> None:
-        """Refuse a past that this network cannot read."""
+    def _check_batch(
+        self, past: Tensor, seen: Tensor | None, future: Tensor | None, future_seen: Tensor | None
+    ) -> None:
+        """Refuse what this network cannot read, or a future that is missing where it is known and read."""
         if past.dim() != 3:
             raise UserError(f"past_values is {tuple(past.shape)}; its shape must be (batch, time, channel).")
-        if past.shape[1] < self.context:
+        batch, length, channels = past.shape
+        if length < self.context:
             raise UserError(
-                f"The context is {past.shape[1]} points long and this network needs {self.context}; "
+                f"The context is {length} points long and this network needs {self.context}; "
                 "give a longer past, pad it, or choose a network with a shorter context."
             )
-        if self.counts_channels and past.shape[2] != self.channels:
-            raise UserError(f"past_values has {past.shape[2]} channels; this network has {self.channels}.")
-        if observed is not None and observed.shape != past.shape:
-            raise UserError(
-                f"past_observed has the shape {tuple(observed.shape)}; past_values has {tuple(past.shape)}."
-            )
-
-    def _check_future(self, past: Tensor, future: Tensor | None, observed: Tensor | None) -> None:
-        """Refuse a future whose shape does not fit, or that is missing where it is known and read."""
+        if self.counts_channels and channels != self.channels:
+            raise UserError(f"past_values has {channels} channels; this network has {self.channels}.")
+        for name, values, mask in (("past", past, seen), ("future", future, future_seen)):
+            if values is not None and mask is not None and mask.shape != values.shape:
+                raise UserError(
+                    f"{name}_observed has the shape {tuple(mask.shape)}; "
+                    f"{name}_values has {tuple(values.shape)}."
+                )
         if future is None:
             if self.reads_future:
                 raise UserError("This network needs the future of its exogenous channels in future_values.")
             return
-        batch, _, channels = past.shape
         allowed = {channels} if self.targets is None or self.exogenous else {channels, len(self.targets)}
         if future.dim() != 3 or future.shape[0] != batch or future.shape[2] not in allowed:
             raise UserError(
@@ -398,60 +418,19 @@ class TTM(nn.Module):
                 f"future_values holds {future.shape[1]} steps; this network forecasts {self.kept}"
                 + (f" of {self.horizon}." if self.kept != self.horizon else ".")
             )
-        if observed is not None and observed.shape != future.shape:
-            raise UserError(
-                f"future_observed has the shape {tuple(observed.shape)}; "
-                f"future_values has {tuple(future.shape)}."
-            )
 
-    def _forecast(
-        self,
-        past: Tensor,
-        observed: Tensor | None,
-        future: Tensor | None,
-        future_observed: Tensor | None,
-        freq_token: Tensor | None,
-        static_categories: Tensor | None,
-    ) -> TTMOutput:
+    def _read(
+        self, past: Tensor, observed: Tensor | None, future: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the points `(B, points_read, C)` that the backbone reads, and which of them were observed."""
         length = self.points_read
-        past = past[:, -length:]
-        observed = None if observed is None else observed[:, -length:]
-        x, loc, scale = scale_window(past, observed, self.scaling)
-        patches = self._patchify(x)
-        features = self.backbone(patches, freq_token)
-        if self.decoder is not None:
-            features = self.decoder(features, patches, static_categories)
-        if future is not None:
-            future = future[:, : self.kept]
-            future_observed = None if future_observed is None else future_observed[:, : self.kept]
-        if self.head.forecast_mixer is None:
-            prediction = self.head(features)
-        else:
-            order = self._order(past.shape[2])
-            known = future[:, :, self.exogenous] if self.exogenous and future is not None else None
-            prediction = self.head(features, past[:, :, order], known)
-        if self.targets is not None:
-            loc, scale = loc[:, :, self.targets], scale[:, :, self.targets]
-        prediction = prediction * scale + loc
-        loss = None
-        if future is not None and self.objective is not None:
-            seen = None if future_observed is None else self._chosen(future_observed)
-            loss = self.loss(prediction, self._chosen(future), seen)
-        return TTMOutput(prediction=prediction, loss=loss, loc=loc, scale=scale)
+        return past[:, -length:], None if observed is None else observed[:, -length:]
 
     def _patchify(self, x: Tensor) -> Tensor:
         """Cut `(B, L, C)` into `(B, C, n, P)`, dropping the oldest points that fill no patch."""
         used = self.patch + self.stride * (self.patches - 1)
         x = x[:, x.shape[1] - used :].transpose(1, 2)  # B L C -> B C L
         return x.unfold(2, self.patch, self.stride)
-
-    def _past_offset(self) -> int:
-        """Return how many points at the end of what the backbone reads are not past."""
-        return self.settings["forecast_mixing_offset"] or 0
-
-    def _order(self, channels: int) -> list[int]:
-        """Return the channels as forecast mixing wants them: predicted, then exogenous."""
-        return [*(range(channels) if self.targets is None else self.targets), *self.exogenous]
 
     def _chosen(self, future: Tensor) -> Tensor:
         """Return the predicted channels of a tensor that may hold all of them."""
@@ -496,18 +475,9 @@ class MaskedTTM(TTM):
         """Whether a forecast needs the known future of exogenous channels."""
         return bool(self.exogenous)
 
-    def _past_offset(self) -> int:
-        return self.kept
-
-    def _forecast(
-        self,
-        past: Tensor,
-        observed: Tensor | None,
-        future: Tensor | None,
-        future_observed: Tensor | None,
-        freq_token: Tensor | None,
-        static_categories: Tensor | None,
-    ) -> TTMOutput:
+    def _read(
+        self, past: Tensor, observed: Tensor | None, future: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         batch, _, channels = past.shape
         appended = past.new_full((batch, self.kept, channels), self.mask_value)
         if self.exogenous and future is not None:
@@ -517,14 +487,7 @@ class MaskedTTM(TTM):
         # As published: the head's whole horizon is unobserved, also where fewer steps are kept and appended.
         unknown = [channel for channel in range(channels) if channel not in self.exogenous]
         mask[:, -self.horizon :, unknown] = 0
-        past = torch.cat([past, appended], dim=1)
-        return super()._forecast(past, mask, future, future_observed, freq_token, static_categories)
-
-
-def _targets(targets: Sequence[int] | None, exogenous: Sequence[int], channels: int) -> list[int] | None:
-    if targets is not None:
-        return sorted(targets)
-    return [channel for channel in range(channels) if channel not in exogenous] if exogenous else None
+        return super()._read(torch.cat([past, appended], dim=1), mask, future)
 
 
 def _draw(weight: Tensor, kind: Initialisation, std: float) -> bool:
