@@ -167,7 +167,10 @@ class Task(LightningModule):
         """
 
     def rate_found(self, result: LRFinderResult) -> None:
-        """Take note of the learning-rate finder's curve, to draw it for instance."""
+        """Draw the learning-rate finder's curve."""
+        from core.figures.curves import learning_rate_figure
+
+        self.log_figure("learning_rate", learning_rate_figure(result.rates, result.losses, result.rate))
 
     def product_rows(self, datamodule: Any) -> int | None:
         """Return the rows of the network's largest matrix product, if known: oneDNN gains if it is large."""

@@ -21,6 +21,9 @@ _SOURCES = ("card", "mix", "windows.resolutions")
 _LAYOUT = ("time", "ids", "frequency")
 _ROLES = ("targets", "observable", "control", "conditional", "categorical", "static_categorical")
 
+ROLES = ("time", "ids", *_ROLES)
+"""What a column may be for; options of data and of prediction."""
+
 
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the values that a config says of its own data, which `--data.path` makes void.

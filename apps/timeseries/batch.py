@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.scaling import Scaler
 from core.data.batch import Batch
 from core.data.facts import Facts

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ForecastPanel",
     "comparison_figure",
-    "error_figure",
     "forecast_figure",
-    "learning_rate_figure",
     "window_panel",
 ]
 
@@ -69,18 +67,7 @@ def window_panel(
     baselines: Mapping[str, Tensor],
     conformal: Conformal | None,
 ) -> ForecastPanel:
-    """Return the panel of a window's first target in the data's own units, with its stamps.
-
-    Args:
-        track: The row of the series table.
-        name: The channel's name.
-        start: First row of the context.
-        past: `(L,)` scaled.
-        prediction: `(H,)` scaled.
-        truth: `(H,)` scaled.
-        baselines: Name to `(H,)` scaled.
-        conformal: Quantiles of the residuals.
-    """
+    """Return the panel of a window's first target in the data's own units, with its stamps."""
 
     def raw(values: Tensor) -> np.ndarray:
         return track.scalers[0].invert(values.detach().double().cpu().numpy())
@@ -139,40 +126,6 @@ def forecast_figure(
     return figure
 
 
-def error_figure(
-    errors: Mapping[str, Sequence[float] | np.ndarray],
-    *,
-    metric: str = "MAE",
-    unit: str = "scaled units",
-    title: str = "",
-) -> Figure:
-    """Draw the error at each step of the horizon, one line per forecaster; the first is the model.
-
-    Args:
-        errors: Name to `(H,)`.
-        metric: Name of the error.
-        unit: Of the error; empty where it has none.
-        title: Above the panel.
-    """
-    with style():
-        figure, axes = new_figure(width=7.5, height=3.6)
-        axis = axes[0, 0]
-        ends = []
-        for number, (name, values) in enumerate(errors.items()):
-            values = np.asarray(values, dtype=float)
-            steps = np.arange(1, len(values) + 1)
-            colour, width, order = _look(number)
-            axis.plot(steps, values, color=colour, linewidth=width, zorder=order, label=name)
-            ends.append((float(values[-1]), name, colour, number == 0))
-        axis.set_xlim(1, max(len(values) for values in errors.values()))
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("step of the horizon")
-        axis.set_ylabel(f"{metric} [{unit}]" if unit else metric)
-        axis.set_title(title or f"{metric} by step of the horizon")
-        _label_ends(axis, ends)
-    return figure
-
-
 def comparison_figure(
     table: pd.DataFrame, *, metrics: Sequence[str] = ("MASE", "MSE"), title: str = ""
 ) -> Figure:
@@ -218,36 +171,6 @@ def comparison_figure(
     return figure
 
 
-def learning_rate_figure(
-    rates: Sequence[float] | np.ndarray, losses: Sequence[float] | np.ndarray, chosen: float | None = None
-) -> Figure:
-    """Draw the search for a learning rate: smoothed loss over the rate, and the one that was chosen."""
-    rates, losses = np.asarray(rates, dtype=float), np.asarray(losses, dtype=float)
-    with style():
-        figure, axes = new_figure(width=6.5, height=3.4)
-        axis = axes[0, 0]
-        axis.plot(rates, losses, color=_MODEL)
-        axis.set_xscale("log")
-        finite = losses[np.isfinite(losses)]
-        if len(finite):
-            # a search ends where the loss explodes: the valley, not the explosion, is what is looked at
-            low = float(finite.min())
-            usual = float(np.median(finite[: max(len(finite) // 2, 1)]))
-            axis.set_ylim(low - 0.1 * max(usual - low, 1e-12), usual + 1.2 * max(usual - low, 1e-12))
-        if chosen is not None:
-            axis.axvline(chosen, color=PALETTE[1], linewidth=1.2, linestyle=(0, (4, 3)))
-            nearest = int(np.argmin(np.abs(np.log(rates) - np.log(chosen))))
-            axis.plot([chosen], [losses[nearest]], "o", color=PALETTE[1], markersize=6)
-            axis.annotate(
-                f"chosen: {chosen:.2g}", (chosen, 0.94), xycoords=("data", "axes fraction"), xytext=(6, 0),
-                textcoords="offset points", color=PALETTE[1], fontsize=9,
-            )  # fmt: skip
-        axis.set_xlabel("learning rate")
-        axis.set_ylabel("smoothed training loss")
-        axis.set_title("Learning-rate finder")
-    return figure
-
-
 def _draw_forecast(axis: Axes, panel: ForecastPanel) -> None:
     past, prediction = np.asarray(panel.past, dtype=float), np.asarray(panel.prediction, dtype=float)
     dated = panel.times is not None and panel.past_times is not None
@@ -281,23 +204,3 @@ def _draw_forecast(axis: Axes, panel: ForecastPanel) -> None:
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:
         axis.set_xlabel("steps from the last observation")
-
-
-def _look(number: int) -> tuple[str, float, int]:
-    """Return colour, width and order of the n-th line: the model stands out, baselines follow."""
-    return (_MODEL, 2.2, 5) if number == 0 else (_BASELINES[(number - 1) % len(_BASELINES)], 1.3, 3)
-
-
-def _label_ends(axis: Axes, ends: list[tuple[float, str, str, bool]]) -> None:
-    """Write the lines' names at their right ends, moved apart where they would overlap."""
-    low, high = axis.get_ylim()
-    gap = 0.065 * (high - low)
-    placed: list[float] = []
-    for value, name, colour, strong in sorted(ends):
-        at = max(value, placed[-1] + gap) if placed else value
-        placed.append(at)
-        axis.annotate(
-            name, (1, at), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-            va="center", color=colour, fontsize=9, fontweight="bold" if strong else "normal",
-            annotation_clip=False,
-        )  # fmt: skip

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from apps.timeseries import BINDING
 from apps.timeseries.batch import SeriesBatch, SeriesFacts
-from apps.timeseries.figures import ForecastPanel, window_panel
+from apps.timeseries.figures import ForecastPanel, comparison_figure, forecast_figure, window_panel
 from apps.timeseries.metrics.evaluation import DECILES, Evaluation, Units
 from apps.timeseries.metrics.opponents import Opponent, opponents
 from core.errors import UserError
+from core.figures.curves import error_figure
 from core.metrics.conformal import Conformal, Residuals
-from core.optim import LRFinderResult
 from core.task import Task
 
 __all__ = ["Forecasting"]
@@ -83,12 +83,6 @@ class Forecasting(Task):
                 f"{len(channels)} ({', '.join(channels[:8])}); set model.network.channels"
             )
 
-    def rate_found(self, result: LRFinderResult) -> None:
-        """Draw the learning-rate finder's curve."""
-        from apps.timeseries.figures import learning_rate_figure
-
-        self.log_figure("learning_rate", learning_rate_figure(result.rates, result.losses, result.rate))
-
     def product_rows(self, datamodule: Any) -> int | None:
         """Return batch size times patches (for one channel): the rows of the network's linear maps."""
         patches = getattr(self.network, "patches", None)
@@ -138,7 +132,7 @@ class Forecasting(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Keep the quantiles of the residuals, per step of the horizon, where prediction finds them."""
-        if len(self._residuals) and not self.trainer.sanity_checking:
+        if len(self._residuals) and self.normaliser.known and not self.trainer.sanity_checking:
             self.normaliser.learn(conformal=self._residuals.conformal(channels=self.facts.targets))
         self._residuals.reset()
 
@@ -207,13 +201,12 @@ class Forecasting(Task):
         self.say(scored.text())
         if not self.trainer.is_global_zero:
             return
-        from apps.timeseries.figures import comparison_figure, error_figure, forecast_figure
-
         whole = scored.frame()
         whole = whole[~whole.index.str.contains(r"\(last")]
         self.log_figure("comparison", comparison_figure(whole, title=f"{self.title} and the baselines"))
         curves = {name: values for name, values in scored.curves("MAE").items() if "(last" not in name}
-        self.log_figure("error_by_step", error_figure(curves, metric="MAE"))
+        about = {"metric": "MAE", "unit": "scaled units", "title": "MAE by step of the horizon"}
+        self.log_figure("error_by_step", error_figure(curves, **about))
         if self._drawn:
             self.log_figure("forecast", forecast_figure(self._drawn, title="Forecasts of test windows"))
 

@@ -1,4 +1,4 @@
-"""Curves of operator learning: errors over a rollout, energy spectra, conserved sums, efficiency, bands."""
+"""Curves: errors over a rollout or a horizon, efficiency, profiles, bands, the search for a learning rate."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ __all__ = [
     "error_figure",
     "heading",
     "labelled",
+    "learning_rate_figure",
     "line_colour",
     "line_dash",
     "profile_figure",
@@ -72,7 +73,7 @@ def error_figure(
                 axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
             strong = number == 0
             axis.plot(
-                where, line, color=colour, marker=_marker(number), linewidth=2.2 if strong else 1.4,
+                where, line, color=colour, marker=_marker(number), markevery=1 + len(line) // 24, linewidth=2.2 if strong else 1.4,
                 zorder=5 if strong else 3,
             )  # fmt: skip
             ends.append((float(line[-1]), model, colour, strong))
@@ -264,6 +265,34 @@ def band_figure(
             axis.tick_params(labelbottom=True)
         shared_legend(figure, axes)
         heading(figure, title)
+    return figure
+
+
+def learning_rate_figure(rates: ArrayLike, losses: ArrayLike, chosen: float | None = None) -> Figure:
+    """Draw the search for a learning rate: smoothed loss over the rate, and the one that was chosen."""
+    rates, losses = as_array(rates), as_array(losses)
+    with style():
+        figure, axes = new_figure(width=6.5, height=3.4)
+        axis = axes[0, 0]
+        axis.plot(rates, losses, color=PALETTE[0])
+        axis.set_xscale("log")
+        finite = losses[np.isfinite(losses)]
+        if len(finite):
+            # a search ends where the loss explodes: the valley, not the explosion, is what is looked at
+            low = float(finite.min())
+            usual = float(np.median(finite[: max(len(finite) // 2, 1)]))
+            axis.set_ylim(low - 0.1 * max(usual - low, 1e-12), usual + 1.2 * max(usual - low, 1e-12))
+        if chosen is not None:
+            axis.axvline(chosen, color=PALETTE[1], linewidth=1.2, linestyle=(0, (4, 3)))
+            nearest = int(np.argmin(np.abs(np.log(rates) - np.log(chosen))))
+            axis.plot([chosen], [losses[nearest]], "o", color=PALETTE[1], markersize=6)
+            axis.annotate(
+                f"chosen: {chosen:.2g}", (chosen, 0.94), xycoords=("data", "axes fraction"), xytext=(6, 0),
+                textcoords="offset points", color=PALETTE[1], fontsize=9,
+            )  # fmt: skip
+        axis.set_xlabel("learning rate")
+        axis.set_ylabel("smoothed training loss")
+        axis.set_title("Learning-rate finder")
     return figure
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, Report, SeriesFile, SeriesSource, Tables, read_source
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from core.data.cards import Card, load_card
 from core.errors import UserError, did_you_mean
 from core.files import data_folder
@@ -56,7 +56,7 @@ def data_root(root: str | None) -> Path:
 
 
 def borders(card: Card) -> str | list[int]:
-    """Return where the parts end as `apps.timeseries.data.splits.split_rows` takes it."""
+    """Return where the parts end as `apps.timeseries.data.settings.split_rows` takes it."""
     splits = card.splits
     if splits.kind != "rows":
         return splits.kind

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data.catalogue import CARDS, borders, check_leaks, locate
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, read_rows
 from apps.timeseries.data.readers.tables import SUFFIXES, Table, open_table
-from apps.timeseries.data.settings import SourceMix, SplitSettings, WindowSettings
-from apps.timeseries.data.splits import Split, few_shot_rows
+from apps.timeseries.data.settings import SourceMix, Split, SplitSettings, WindowSettings, few_shot_rows
 from apps.timeseries.data.store import Layout, SeriesSet, Source, Track, build
 from apps.timeseries.data.windows import MixedWindows, SeriesStore, Windows
 from core.data.checks import at_least
@@ -258,17 +257,8 @@ class Series(DataModule):
         )
 
     def _build(self) -> None:
-        windows, trained = self.windows, self._trained
-        layout = Layout(
-            context=self.context,
-            horizon=self.horizon,
-            scaler=windows.scaler,
-            univariate=windows.univariate,
-            pad_short=windows.pad_short,
-            resolutions=windows.resolutions or (),
-            resolution_how=windows.resolution_how,
-            statistics=trained.series if trained else {},
-        )
+        windows = self.windows
+        layout = Layout(self.context, self.horizon, windows, trained=self._trained)
         sources = [self._source(name) for name in self.mix.sources]
         sources += [self._source(name, tested=True) for name in self.test_sources]
         self._built = built = build(sources, layout)

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data import frequency as rates
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.future import KnownFuture
-from apps.timeseries.data.readers.roles import Roles
 from apps.timeseries.data.readers.series import (
     Part,
     Report,
@@ -22,7 +23,7 @@ from apps.timeseries.data.readers.series import (
     read_source,
 )
 from apps.timeseries.data.scaling import Scaler, fit_scaler
-from apps.timeseries.data.splits import Split
+from apps.timeseries.data.settings import Split, WindowSettings
 from apps.timeseries.data.windows import SeriesStore
 from core.data.checks import one_of
 from core.errors import UserError
@@ -30,8 +31,6 @@ from core.errors import UserError
 __all__ = ["History", "Layout", "SeriesSet", "Source", "Track", "build", "downsample"]
 
 HOW = ("average", "decimate")
-Statistics = Mapping[str, Mapping[str, Scaler]]
-"""Id of a series to its channels' scalers, by name."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +57,30 @@ class Layout:
     Attributes:
         context: Rows the network sees.
         horizon: Rows it forecasts.
-        scaler: Kind of the external scaler.
-        univariate: Make every channel a series of its own.
-        targets_only: Leave out all channels but the targets.
-        pad_short: Pad series that are too short on the left instead of leaving them out.
+        windows: How series become windows; of a forecast with `univariate` only the targets are read.
         ahead: For forecasts: rows kept free after each series' end for its known future, and a whole context
             of padding before its beginning; labels are then no known future.
         future: A file or frame of known future.
-        resolutions: Factors by which training rows are also down-sampled, as further series.
-        resolution_how: `"average"` or `"decimate"`.
-        statistics: Scalers of known series, used instead of their own.
-        categories: Words of categorical columns, where a network was trained on them; others are unknown.
-        expected: Channels of a network that is bound to their number; empty takes any.
+        trained: Facts of a checkpoint: scalers of known series are used instead of their own, words of
+            categories and, for a forecast, the number of channels must be its own.
     """
 
     context: int
     horizon: int
-    scaler: str = "standard"
-    univariate: bool = False
-    targets_only: bool = False
-    pad_short: bool = False
+    windows: WindowSettings
     ahead: int = 0
     future: str | Path | pd.DataFrame | None = None
-    resolutions: Sequence[int] = ()
-    resolution_how: str = "average"
-    statistics: Statistics = field(default_factory=dict)
-    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    expected: Sequence[str] = ()
+    trained: SeriesFacts | None = None
+
+    @property
+    def statistics(self) -> Mapping[str, Mapping[str, Scaler]]:
+        """Scalers of known series."""
+        return self.trained.series if self.trained else {}
+
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """Words of categorical columns that a network was trained on."""
+        return self.trained.categories if self.trained and not self.windows.univariate else {}
 
 
 @dataclass(frozen=True)
@@ -195,8 +191,8 @@ class SeriesSet:
     report: Report
 
     @property
-    def statistics(self) -> Statistics:
-        """Scalers of all series."""
+    def statistics(self) -> dict[str, dict[str, Scaler]]:
+        """Id of a series to its channels' scalers, by name."""
         found: dict[str, dict[str, Scaler]] = {}
         for track in self.tracks:
             names = [track.channel] if track.channel else track.roles.channels
@@ -261,7 +257,7 @@ class _Copy:
 
 class _Builder:
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+        self.layout, self.univariate = layout, layout.windows.univariate
         self.report = Report()
         self.pieces: list[np.ndarray] = []
         self.tracks: list[Track] = []
@@ -299,27 +295,28 @@ class _Builder:
         """Return the channels whose future may be shown: of a forecast no labels."""
         if self.layout.ahead:
             known = torch.zeros(channels, dtype=torch.bool)
-            known[[] if self.layout.univariate else list(roles.exogenous)] = True
+            known[[] if self.univariate else list(roles.exogenous)] = True
             return known
-        hidden = () if self.layout.univariate else roles.conditional + roles.categorical
+        hidden = () if self.univariate else roles.conditional + roles.categorical
         return torch.tensor([name not in hidden for name in roles.channels] if hidden else [True] * channels)
 
     def _add(self, number: int, source: Source, file: SeriesFile) -> None:
         layout, roles = self.layout, file.roles
         names = roles.channels
-        if layout.targets_only:
+        expected = layout.trained.channels if layout.trained and layout.ahead else ()
+        if self.univariate and layout.ahead:
             names = roles.targets
-        elif layout.univariate:
+        elif self.univariate:
             names = roles.targets + roles.observable + roles.control + roles.conditional
         elif self.roles is not None and self.roles.channels != names:
             raise UserError(
                 f"the series of {file.name} have the channels {', '.join(names)}, but those before "
                 f"{', '.join(self.roles.channels)}; set univariate to true to train on each channel by itself"
             )
-        if layout.expected and len(names) != len(layout.expected):
+        if expected and not self.univariate and len(names) != len(expected):
             reason = (
-                f"has {len(names)} channels, the network was trained on {len(layout.expected)}"
-                f" ({', '.join(layout.expected[:8])})"
+                f"has {len(names)} channels, the network was trained on {len(expected)}"
+                f" ({', '.join(expected[:8])})"
             )
             left_out = [Unreadable(part.id, f"series '{part.id}' {reason}") for part in file.parts]
             self.report.unreadable.extend(left_out)
@@ -332,13 +329,13 @@ class _Builder:
             return
         lengths = [copy.pad + copy.rows + layout.ahead for copies in series for copy in copies]
         # univariate: a channel after the other, so that a window of one channel is contiguous
-        shape = (len(names), sum(lengths)) if layout.univariate else (sum(lengths), len(names))
+        shape = (len(names), sum(lengths)) if self.univariate else (sum(lengths), len(names))
         block = np.full(shape, np.nan, dtype=np.float32)
         for channel, name in enumerate(names):
-            values = block[channel] if layout.univariate else block[:, channel]
+            values = block[channel] if self.univariate else block[:, channel]
             self._fill(values, file, name, series)
-        self.pieces.append(block.reshape(-1, 1) if layout.univariate else block)
-        for place, channel in enumerate(names if layout.univariate else (None,)):
+        self.pieces.append(block.reshape(-1, 1) if self.univariate else block)
+        for place, channel in enumerate(names if self.univariate else (None,)):
             for copy in (copy for copies in series for copy in copies):
                 self._register(number, roles, copy, place, channel)
 
@@ -346,7 +343,7 @@ class _Builder:
         """Return a series and its coarser copies, or nothing (and say why) if it has no window at all."""
         layout, need = self.layout, self.layout.context + self.layout.horizon
         split = source.split(part)
-        if not layout.ahead and not layout.pad_short and part.length < need:
+        if not layout.ahead and not layout.windows.pad_short and part.length < need:
             reason = (
                 f"series '{part.id}' of {table} has {part.length} rows, fewer than context + horizon = "
                 f"{layout.context} + {layout.horizon}; shorten them or set pad_short"
@@ -355,7 +352,7 @@ class _Builder:
             return []
         name = self._name(part.id, source)
         copies = []
-        for factor in (1, *layout.resolutions):
+        for factor in (1, *(layout.windows.resolutions or ())):
             trained = (split.train[1] - split.train[0]) // factor
             if factor > 1 and trained < need:
                 continue  # too short once coarser
@@ -376,7 +373,7 @@ class _Builder:
         layout, need = self.layout, self.layout.context + self.layout.horizon
         if layout.ahead:
             return layout.context
-        if not layout.pad_short:
+        if not layout.windows.pad_short:
             return 0
         pad = max(0, need - trained if trained else 0)
         if split.val[1] > split.val[0]:
@@ -410,11 +407,17 @@ class _Builder:
         if not trained:
             first, end = 0, len(values)
         if copy.factor > 1:
-            values = downsample(values[first:end], copy.factor, layout.resolution_how)
+            values = downsample(values[first:end], copy.factor, layout.windows.resolution_how)
             first, end = 0, len(values)
         known = layout.statistics.get(copy.id, {}).get(name) if copy.factor == 1 else None
-        scaler = known or fit_scaler(values[first:end], "none" if coded else layout.scaler)
-        if known is None and trained and scaler.scale == 1.0 and not coded and layout.scaler != "none":
+        scaler = known or fit_scaler(values[first:end], "none" if coded else layout.windows.scaler)
+        if (
+            known is None
+            and trained
+            and scaler.scale == 1.0
+            and not coded
+            and layout.windows.scaler != "none"
+        ):
             self._note_constant(values[first:end], name, copy.id)
         for begin in range(0, len(values), 1 << 18):  # float64 in pieces: no second copy of a long channel
             into[begin : begin + (1 << 18)] = scaler.apply(values[begin : begin + (1 << 18)])
@@ -463,7 +466,7 @@ class _Builder:
 
     def _static_codes(self, roles: Roles) -> torch.Tensor | None:
         names = roles.static_categorical
-        if not names or self.layout.univariate:
+        if not names or self.univariate:
             return None
         for name in names:
             if name not in self.layout.categories:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.metrics.errors import ForecastErrors, seasonal_error
+from core.tables import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,13 +122,8 @@ class Scores:
     def text(self) -> str:
         """Return the results as a table for the terminal."""
         rows = self.results()
-        names = [column for column in METRICS if column in rows[0]]
-        width = max(len(row["model"]) for row in rows) + 2
-        lines = [" " * width + "".join(f"{name:>9}" for name in names) + f"{'windows':>10}"]
-        for row in rows:
-            cells = "".join(f"{row[name]:>9.4f}" for name in names)
-            lines.append(f"{row['model']:<{width}}{cells}{row['windows']:>10}")
-        return "\n".join(lines)
+        head = ["", *list(rows[0])[1:]]
+        return text_table((row.values() for row in rows), head=head, number=".4f")
 
     def _sums(self) -> tuple[ForecastErrors, ForecastErrors]:
         size = (self.horizon, len(self.channels))
@@ -145,10 +141,6 @@ class Units:
 
     The seasonal error of MASE is that of a series' training rows; of all its rows where it has none, as a
     series that only the test sees.
-
-    Args:
-        series: The series.
-        targets: Number of channels that are forecast.
     """
 
     def __init__(self, series: SeriesSet, targets: int) -> None:
@@ -234,12 +226,7 @@ class Evaluation:
         )  # fmt: skip
 
     def late(self, last_windows: int | None, *, size: int) -> int:
-        """Return how many of the next windows come too early for a slow forecaster.
-
-        Args:
-            last_windows: How many of the last windows it is asked for; None is all.
-            size: Number of the next windows.
-        """
+        """Return how many of the next windows come too early for a slow forecaster."""
         if last_windows is None:
             return 0
         return min(size, max(0, self.windows - last_windows - self._seen))

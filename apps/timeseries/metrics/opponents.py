@@ -113,16 +113,7 @@ def opponents(
     targets: int,
     learned: bool = True,
 ) -> list[Opponent]:
-    """Return the baselines of an evaluation, with `learned` also those that learn from the training rows.
-
-    Args:
-        series: The series.
-        trained: Training rows of each series.
-        context: Rows of a context.
-        horizon: Steps to forecast.
-        targets: Number of channels that are forecast.
-        learned: Whether DLinear and ridge are among them.
-    """
+    """Return the baselines of an evaluation, with `learned` also those that learn from the training rows."""
     own = [rows for rows, track in zip(trained, series.tracks, strict=True) if track.factor == 1]
     learned = learned and any(end - first >= context + horizon for first, end in own)
     first = series.tracks[0].frequency
@@ -147,13 +138,7 @@ def default_baselines(*, context: int, horizon: int, season: int, trained: bool 
 
 
 class DLinearNetwork(nn.Module):
-    """A linear map each for moving average and rest (DLinear; Zeng et al. 2022, arXiv 2205.13504).
-
-    Args:
-        context: Input steps.
-        horizon: Output steps.
-        kernel: Width of the moving average, odd; the ends are padded with the edge values.
-    """
+    """A linear map each for moving average and rest (DLinear; Zeng et al. 2022, arXiv 2205.13504)."""
 
     def __init__(self, context: int, horizon: int, *, kernel: int = 25) -> None:
         super().__init__()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, Tables, Unreadable
-from apps.timeseries.data.splits import Split
+from apps.timeseries.data.settings import Split
 from apps.timeseries.data.store import History
 from apps.timeseries.metrics.baselines import Baseline
 from apps.timeseries.metrics.errors import seasonal_error
@@ -169,15 +169,7 @@ def backtest(
 
 @dataclass(frozen=True)
 class _Case:
-    """One series with the ends of its histories (rows before the first step of each window).
-
-    Args:
-        history: The series.
-        scaled: Its targets `(T, targets)`.
-        ends: Of the histories.
-        steps: Of each window.
-        context: Rows that a forecaster sees.
-    """
+    """One series with the ends of its histories (rows before the first step of each window)."""
 
     history: History
     scaled: np.ndarray

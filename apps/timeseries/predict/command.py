@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from apps.timeseries import ROLES
 from core.cli.predict import check_options, predict_parser
 
 __all__ = ["main"]
@@ -18,8 +19,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: For an unknown option, a missing file, or data that cannot be forecast.
     """
-    from apps.timeseries.data.readers.roles import ROLES, Roles
-
     parser = predict_parser(
         "timeseries",
         __doc__,
@@ -38,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     add("--wide", action="store_true", help="one row per step")
     options = parser.parse_args(list(argv))
     check_options(options, data=_DATA)
+    from apps.timeseries.data.readers.columns import Roles
     from apps.timeseries.predict.model import Forecaster
     from apps.timeseries.predict.writers import predict_to
     from core.accelerators.choice import usable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Unreadable
 
 if TYPE_CHECKING:

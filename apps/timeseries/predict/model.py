@@ -13,9 +13,9 @@ from torch import nn
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, Tables, Unreadable
-from apps.timeseries.data.splits import Split
+from apps.timeseries.data.settings import Split, WindowSettings
 from apps.timeseries.data.store import History, Layout, SeriesSet, Source, build
 from apps.timeseries.metrics.evaluation import DECILES
 from apps.timeseries.predict.forecast import Forecast, SeriesForecast
@@ -191,24 +191,13 @@ class Forecaster(Predictor[SeriesFacts]):
             UserError: If nothing can be read.
         """
         known, roles = self.facts, roles or Roles()
-        bound = self.mixes_channels and known is not None
-        if bound:
-            trained = {
-                name: value for name, value in vars(known.roles).items() if name not in ("time", "ids")
-            }
-            roles = Roles(**{**trained, **{name: value for name, value in vars(roles).items() if value}})
-        layout = Layout(
-            context=self.context,
-            horizon=ahead,
-            scaler=known.scaler if known else "standard",
-            univariate=not self.mixes_channels,
-            targets_only=not self.mixes_channels,
-            ahead=ahead,
-            future=known_future,
-            statistics=known.series if known else {},
-            categories=known.categories if bound else {},
-            expected=known.channels if bound else (),
+        if self.mixes_channels and known is not None:
+            stated = {name: value for name, value in vars(roles).items() if value}
+            roles = replace(known.roles, **{"time": (), "ids": (), **stated})
+        windows = WindowSettings(
+            scaler=known.scaler if known else "standard", univariate=not self.mixes_channels
         )
+        layout = Layout(self.context, ahead, windows, ahead=ahead, future=known_future, trained=known)
         tables = SeriesSource.of(source, roles, frequency=frequency)
         return build([Source("", tables, split or (lambda part: Split((0, 0), (0, 0), (0, 0))))], layout)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apps.timeseries.data.catalogue import CARDS, borders, leaks
-from apps.timeseries.data.splits import split_rows
+from apps.timeseries.data.settings import split_rows
 from core.data.cards import list_cards, load_card
 
 

@@ -13,10 +13,9 @@ import pytest
 from apps.timeseries.figures import (
     ForecastPanel,
     comparison_figure,
-    error_figure,
     forecast_figure,
-    learning_rate_figure,
 )
+from core.figures.curves import error_figure, learning_rate_figure
 from core.figures.style import save_figure
 
 
@@ -75,7 +74,7 @@ def test_the_learning_rate_search_marks_the_chosen_rate(tmp_path: Path) -> None:
 
 def test_no_figure_needs_pyplot() -> None:
     code = (
-        "import sys, apps.timeseries.figures as figures\n"
+        "import sys, core.figures.curves as figures\n"
         "figures.learning_rate_figure([1e-3, 1e-2, 1e-1], [3.0, 2.0, 4.0], 1e-2)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from apps.timeseries.batch import SeriesBatch, SeriesFacts
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.scaling import Scaler
 from apps.timeseries.metrics.evaluation import METRICS
 from apps.timeseries.models.ttm import TTM

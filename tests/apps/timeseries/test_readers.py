@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from series_tables import read_collection, read_series
 
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.future import KnownFuture
-from apps.timeseries.data.readers.roles import Roles
 from apps.timeseries.data.readers.series import read_rows
 from core.errors import UserError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.timeseries.data.readers.roles import Roles, infer_roles
+from apps.timeseries.data.readers.columns import Roles, infer_roles
 from core.errors import UserError
 
 KINDS = {

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.roles import Roles
+from apps.timeseries.data.readers.columns import Roles, read_stamps
 from apps.timeseries.data.readers.series import Part, series_rows, tables_of
-from apps.timeseries.data.readers.stamps import read_stamps
 from apps.timeseries.data.readers.tables import Table, open_table
 from core.errors import UserError
 

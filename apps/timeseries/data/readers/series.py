@@ -13,8 +13,13 @@ import numpy as np
 import pandas as pd
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.roles import TIME_NAMES, Roles, infer_roles
-from apps.timeseries.data.readers.stamps import numbers_are_stamps, read_stamps
+from apps.timeseries.data.readers.columns import (
+    TIME_NAMES,
+    Roles,
+    infer_roles,
+    numbers_are_stamps,
+    read_stamps,
+)
 from apps.timeseries.data.readers.tables import SUFFIXES, Table, bare_name, open_table
 from core.errors import UserError
 

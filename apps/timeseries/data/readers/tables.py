@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 
 __all__ = ["SUFFIXES", "Table", "bare_name", "open_table"]
 
@@ -342,10 +342,7 @@ def _index_columns(frame: pd.DataFrame) -> dict[Any, pd.Series]:
 def _neighbour(path: Path) -> str:
     if not path.parent.is_dir():
         return f", nor a folder '{path.parent}'"
-    import difflib
-
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -54,10 +54,6 @@ class TokenLinear(nn.Module):
 
     It is no `nn.Linear`, which acts on the last dimension, though it has the same parameters and
     initialisation.
-
-    Args:
-        n_in: Size of the dimension before.
-        n_out: Size after.
     """
 
     def __init__(self, n_in: int, n_out: int) -> None:
@@ -245,13 +241,7 @@ class ChannelMixer(nn.Module):
 
 
 class MixerLayer(nn.Module):
-    """Channel mixer (optional), patch mixer (if there are two patches or more), feature mixer.
-
-    Args:
-        patches: Number of patches `N`.
-        width: Features of a patch `D`.
-        settings: Of the mixers; depth and levels do not count here.
-    """
+    """Channel mixer (optional), patch mixer (if there are two patches or more), feature mixer."""
 
     def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
         super().__init__()

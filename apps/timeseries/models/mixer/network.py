@@ -422,7 +422,7 @@ class TTM(nn.Module):
     def _read(
         self, past: Tensor, observed: Tensor | None, future: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the points `(B, points_read, C)` that the backbone reads, and which of them were observed."""
+        """Return the points `(B, points_read, C)` that the backbone reads, and which were observed."""
         length = self.points_read
         return past[:, -length:], None if observed is None else observed[:, -length:]
 

@@ -97,13 +97,7 @@ class PositionTable(nn.Module):
 
 
 class FrequencyPrefix(nn.Module):
-    """A patch made of the sampling frequency's token, put in front of the others.
-
-    Args:
-        tokens: Size of the vocabulary.
-        patch: Width of the token's embedding.
-        width: Features `D` of the patch that comes out.
-    """
+    """A patch made of the sampling frequency's token, put in front of the others."""
 
     def __init__(self, tokens: int, patch: int, width: int) -> None:
         super().__init__()
@@ -119,16 +113,7 @@ class FrequencyPrefix(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Patches to features: embedding, optional frequency prefix and positions, mixer.
-
-    Args:
-        patch: Points in a patch.
-        patches: Number of patches without the prefix.
-        width: Features `D` of a patch.
-        frequency_tokens: Size of the frequency vocabulary; 0 has no prefix.
-        positions: Which position table, if any.
-        mixer: Settings of its mixer.
-    """
+    """Patches to features: embedding, optional frequency prefix and positions, mixer."""
 
     def __init__(
         self,
@@ -167,17 +152,7 @@ class Backbone(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the backbone to features of the head: adapter, optional raw patches and categories, mixer.
-
-    Args:
-        patch: Points in a patch.
-        patches: Number of rows `N`, a prefix included.
-        width_in: Features that come in.
-        width: Features `D` that go out.
-        raw_residual: Whether the scaled patches are added through a linear map of their own.
-        categories: Vocabulary sizes of the static categories; each becomes an extra channel inside.
-        mixer: Settings of its mixer; `channels`, if set, without the extra ones.
-    """
+    """From the backbone to the head: adapter, optional raw patches and categories, mixer."""
 
     def __init__(
         self,
@@ -293,16 +268,7 @@ class ForecastMixer(nn.Module):
 
 
 class Head(nn.Module):
-    """Flatten, drop out, project to the horizon; the same for all channels.
-
-    Args:
-        features: Size of a channel's flattened features.
-        horizon: Steps `H` that the projection gives.
-        kept: Steps to keep, the first ones.
-        targets: Channels to keep, or None for all.
-        dropout: On the flattened features.
-        forecast_mixer: Corrects the forecasts, or None.
-    """
+    """Flatten, drop out, project to the horizon; the same for all channels."""
 
     def __init__(
         self,
