@@ -19,6 +19,7 @@ from typing import Any
 
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
+from core.tables import text_table
 
 __all__ = ["Study", "main"]
 
@@ -272,24 +273,20 @@ def _gains_text(curves: Curves, amount: str, baseline: str) -> str:
     rows, (_, dropped) = _gains(curves, amount, baseline), _usable(curves)
     lines = [f"left out of the gains, no error above 0: {', '.join(dropped)}"] if dropped else []
     if rows:
-        wide = max(len(row["model"]) for row in rows) + 2
-        lines.append(f"gains over {baseline}:")
-        lines.append(f"{'':<{wide}}{amount:>14}{'EG':>10}{'AG':>10}")
-    for row in rows:
-        told = str(Gain(row["efficiency_gain"], row["bound"]))
-        ours = f"{row['accuracy_gain']:.3g}"
-        lines.append(f"{row['model']:<{wide}}{row[amount]:>14}{told:>10}{ours:>10}")
+        gains = [str(Gain(row["efficiency_gain"], row["bound"])) for row in rows]
+        cells = [
+            (row["model"], row[amount], gain, row["accuracy_gain"])
+            for row, gain in zip(rows, gains, strict=True)
+        ]
+        lines += [f"gains over {baseline}:", text_table(cells, head=("", amount, "EG", "AG"), number=".3g")]
     return "\n".join(lines) or f"no gains over {baseline}: no other model has its numbers of {amount}"
 
 
 def _text(rows: Sequence[dict[str, Any]], study: Study, metric: str) -> str:
     curves = _curves(rows, study, metric)
     sizes = sorted({row[study.amount] for row in rows})
-    wide = max(len(model) for model in curves) + 2
     unit = f" [{study.metrics[metric]}]" if study.metrics[metric] else ""
-    lines = [f"{metric}{unit} against the number of training {study.amount}:"]
-    lines.append(" " * wide + "".join(f"{size:>10}" for size in sizes))
-    for model, (known, errors) in curves.items():
-        cells = {size: f"{error:>10.4g}" for size, error in zip(known, errors, strict=True)}
-        lines.append(f"{model:<{wide}}" + "".join(cells.get(size, " " * 10) for size in sizes))
-    return "\n".join(lines)
+    errors = {model: dict(zip(*curve, strict=True)) for model, curve in curves.items()}
+    rows_of_models = [[model, *(values.get(size, "") for size in sizes)] for model, values in errors.items()]
+    table = text_table(rows_of_models, head=["", *map(str, sizes)])
+    return f"{metric}{unit} against the number of training {study.amount}:\n{table}"

@@ -14,6 +14,7 @@ from apps.pde.metrics.errors import relative_l1, relative_l2, vrmse
 from apps.pde.metrics.physics import physics_of, picked
 from core.metrics.sums import SampleValues
 from core.objectives.fields import overwrite
+from core.tables import text_table
 
 __all__ = ["Evaluation"]
 
@@ -188,16 +189,16 @@ class Evaluation:
     def text(self) -> str:
         """Return the results as a table for the terminal."""
         rows = self.results()
-        wide = max(len(row["model"]) for row in rows) + 2
         lines = []
         for dataset in dict.fromkeys(row["dataset"] for row in rows):
             lines.append(f"{dataset}, at the last time:")
             heads = ("rel. L1 [%]", "mean [%]", "rel. L2", "VRMSE")
-            lines.append(" " * wide + "".join(f"{head:>13}" for head in heads) + f"{'trajectories':>14}")
-            for row in rows:
-                if row["dataset"] == dataset:
-                    cells = "".join(f"{row[name]:>13.4g}" for name in METRICS)
-                    lines.append(f"{row['model']:<{wide}}{cells}{row['trajectories']:>14}")
+            cells = [
+                (row["model"], *(row[name] for name in METRICS), row["trajectories"])
+                for row in rows
+                if row["dataset"] == dataset
+            ]
+            lines.append(text_table(cells, head=("", *heads, "trajectories")))
         return "\n".join(lines)
 
     def example(

@@ -18,6 +18,7 @@ from apps.pde.metrics.errors import relative_l2
 from apps.pde.metrics.evaluation import Evaluation
 from core.metrics.sums import SampleValues
 from core.objectives.fields import overwrite
+from core.tables import text_table
 
 __all__ = ["Uncertainty"]
 
@@ -99,24 +100,24 @@ class Uncertainty:
     def text(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """Return the rows of the last times as a table for the terminal."""
         last = self._last(rows)
-        wide = max(len(row["channel"]) for row in last) + 2
         heads = ("mean's error", "a member's", "worst", "worst + 2 sigma", "within 2 sigma")
         lines = []
         for dataset in dict.fromkeys(row["dataset"] for row in last):
             members = self._kept.joined(next(iter(self._kept)))["members"].shape[1]
             lines.append(f"{dataset}, spread of {members} members, relative L2 at the last time in percent:")
-            lines.append(" " * wide + "".join(f"{head:>18}" for head in heads))
+            cells = []
             for row in last:
                 if row["dataset"] != dataset:
                     continue
-                cells = (
+                scores = (
                     f"{100 * row['relative_l2']:.3g}",
                     _bar(row["members"], row["members_2_sigma"]),
                     _bar(row["worst"], row["worst_2_sigma"]),
                     f"{100 * row['worst_plus_2_sigma']:.3g}",
                     f"{100 * row['coverage_2_sigma']:.3g} %",
                 )
-                lines.append(f"{row['channel']:<{wide}}" + "".join(f"{cell:>18}" for cell in cells))
+                cells.append((row["channel"], *scores))
+            lines.append(text_table(cells, head=("", *heads)))
         return "\n".join(lines)
 
     def _row(self, scores: Mapping[str, Tensor], step: int, fields: Sequence[str]) -> dict[str, float]:

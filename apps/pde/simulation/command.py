@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.cli.words import Parser
 from core.errors import UserError
+from core.tables import text_table
 
 __all__ = ["main"]
 
@@ -97,12 +98,12 @@ def _parser() -> argparse.ArgumentParser:
 def _list() -> int:
     from apps.pde.simulation.families import families
 
-    found = families()
-    wide = max((len(name) for name in found), default=0)
-    for name, one in found.items():
-        grid = " x ".join([str(one.resolution)] * one.space)
-        frames = "steady" if one.steady else f"{one.snapshots} snapshots"
-        print(f"pde/{name:<{wide}}  {grid:>11}  {frames:<13} {one.title}")
+    rows = []
+    for name, family in families().items():
+        grid = " x ".join([str(family.resolution)] * family.space)
+        frames = "steady" if family.steady else f"{family.snapshots} snapshots"
+        rows.append((f"pde/{name}", grid, frames, family.title))
+    print(text_table(rows))
     return 0
 
 
