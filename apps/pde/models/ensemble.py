@@ -40,43 +40,15 @@ class Ensemble(nn.Module):
         if not callable(getattr(network, "reset_parameters", None)):
             raise UserError(f"{type(network).__name__} cannot draw its weights anew, so it has no ensemble")
         self.seed = seed
+        self.frames, self.in_channels, self.out_channels = (
+            getattr(network, name) for name in ("frames", "in_channels", "out_channels")
+        )
+        self.resolution: Any = getattr(network, "resolution", None)
+        self.timed = bool(getattr(network, "timed", False))
+        self.takes_parameters = bool(getattr(network, "takes_parameters", False))
+        self.future: int = getattr(network, "future", 1)
         self.members = nn.ModuleList([network, *(deepcopy(network) for _ in range(members - 1))])
         self._draw(range(1, members))
-
-    @property
-    def frames(self) -> int:
-        """Input frames of the members."""
-        return self._first.frames  # type: ignore[return-value]
-
-    @property
-    def in_channels(self) -> int:
-        """Input channels of a frame."""
-        return self._first.in_channels  # type: ignore[return-value]
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the predicted frame."""
-        return self._first.out_channels  # type: ignore[return-value]
-
-    @property
-    def resolution(self) -> Any:
-        """The members' fixed grid, or None."""
-        return getattr(self._first, "resolution", None)
-
-    @property
-    def timed(self) -> bool:
-        """Whether the members take a lead time."""
-        return bool(getattr(self._first, "timed", False))
-
-    @property
-    def takes_parameters(self) -> bool:
-        """Whether the members take numbers of the equation."""
-        return bool(getattr(self._first, "takes_parameters", False))
-
-    @property
-    def future(self) -> int:
-        """Frames that a call gives."""
-        return getattr(self._first, "future", 1)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the members."""
@@ -104,40 +76,21 @@ class Ensemble(nn.Module):
         """
         more = {} if parameters is None or not self.takes_parameters else {"parameters": parameters}
         each = history if apart else [history] * len(self.members)
-        return torch.stack(
-            [
-                member.advance(own, time, **more)  # type: ignore[operator]
-                for member, own in zip(self.members, each, strict=True)
-            ]
-        )
+        pairs = zip(self.members, each, strict=True)
+        return torch.stack([member.advance(own, time, **more) for member, own in pairs])  # type: ignore[operator]
 
-    def members_advance(
-        self,
-        history: Tensor,
-        time: Tensor | None = None,
-        parameters: Tensor | None = None,
-        *,
-        apart: bool = False,
-    ) -> Tensor:
-        """Map `(B, frames, C, *space)` to all members' predictions `(M, B, K, C', *space)`; see `forward`."""
-        return self(history, time, parameters, apart=apart)
+    def members_advance(self, history: Tensor, *given: Tensor | None, apart: bool = False) -> Tensor:
+        """Return the members' predictions; see `forward`."""
+        return self(history, *given, apart=apart)
 
-    def advance(
-        self, history: Tensor, time: Tensor | None = None, parameters: Tensor | None = None
-    ) -> Tensor:
-        """Map `(B, frames, C, *space)` to the members' mean `(B, K, C', *space)`."""
-        return self(history, time, parameters).mean(dim=0)
+    def advance(self, history: Tensor, *given: Tensor | None) -> Tensor:
+        """Map `(B, frames, C, *space)`, times and parameters to the members' mean `(B, K, C', *space)`."""
+        return self(history, *given).mean(dim=0)
 
-    def mean_and_std(
-        self, history: Tensor, time: Tensor | None = None, parameters: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def mean_and_std(self, history: Tensor, *given: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the members' mean and standard deviation (of a sample, M - 1), both `(B, K, C', *space)`."""
-        std, mean = torch.std_mean(self(history, time, parameters), dim=0)
+        std, mean = torch.std_mean(self(history, *given), dim=0)
         return mean, std
-
-    @property
-    def _first(self) -> nn.Module:
-        return self.members[0]
 
     def _draw(self, which: range) -> None:
         place = next(self.parameters()).device

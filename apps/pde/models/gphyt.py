@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apps.pde.models.physics_transformer.integrators import euler, heun, rk4
 from apps.pde.models.physics_transformer.network import GPhyT
+from apps.pde.models.physics_transformer.numerics import euler, heun, rk4
 from core.backbones.sizes import size
 from core.checkpoints.keymap import KeyMap, Rename
 from core.errors import UserError, did_you_mean

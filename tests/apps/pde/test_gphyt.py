@@ -10,7 +10,7 @@ import torch
 from apps.pde.models import gphyt
 from apps.pde.models.gphyt import KEY_MAP, GPhyT, euler, from_official_config, heun, rk4, to_official_config
 from apps.pde.models.physics_transformer.blocks import Attention
-from apps.pde.models.physics_transformer.derivatives import FiniteDifference
+from apps.pde.models.physics_transformer.numerics import FiniteDifference
 from apps.pde.models.physics_transformer.tokens import strides
 from core.checkpoints.weights import load_weights
 from core.errors import UserError

@@ -93,12 +93,7 @@ class PointwiseMLP(nn.Module):
 
 
 class Gate(nn.Module):
-    """A factor for each channel, 1 at first.
-
-    Args:
-        width: Channels.
-        axes: Space axes, which the factor's shape names by ones.
-    """
+    """A factor for each channel, 1 at first; its shape names the space axes by ones."""
 
     def __init__(self, width: int, axes: int) -> None:
         super().__init__()
@@ -115,13 +110,7 @@ class Gate(nn.Module):
 
 
 class Skip(nn.Module):
-    """What a branch's input adds to its output: a linear map, a factor a channel, itself, or nothing.
-
-    Args:
-        kind: One of `SKIPS`.
-        width: Channels.
-        axes: Space axes.
-    """
+    """What a branch's input adds to its output: a linear map, a factor a channel, itself, or nothing."""
 
     def __init__(self, kind: str, width: int, axes: int) -> None:
         super().__init__()
@@ -139,14 +128,7 @@ class Skip(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """Instance norm whose scale and shift come from a condition through a small MLP.
-
-    Args:
-        features: Numbers in the condition.
-        width: Channels.
-        hidden: Width of the MLP.
-        eps: Added to the variance.
-    """
+    """Instance norm whose scale and shift come from a condition through a small MLP."""
 
     def __init__(self, features: int, width: int, *, hidden: int = 512, eps: float = 1e-5) -> None:
         super().__init__()

@@ -147,18 +147,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each beside the identity, each left out for some samples in training.
-
-    Args:
-        width: Features of a token.
-        hidden: Features within the MLP.
-        heads: Of the attention.
-        grid: Tokens along time and both axes.
-        causal: Whether a token sees none of later times.
-        rotary: Whether positions are rotary.
-        dropout: Of attention weights and after the MLP.
-        stochastic_depth: Probability that a branch is left out for a sample.
-    """
+    """Pre-norm attention and MLP, each beside the identity, each left out for some samples in training."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.pde.models.physics_transformer.blocks import Block
-from apps.pde.models.physics_transformer.derivatives import FiniteDifference
+from apps.pde.models.physics_transformer.numerics import FiniteDifference
 from apps.pde.models.physics_transformer.tokens import (
     ConvDetokenizer,
     ConvTokenizer,

@@ -23,14 +23,7 @@ __all__ = [
 
 
 class LinearTokenizer(nn.Conv3d):
-    """One convolution whose stride is the patch; patches may overlap.
-
-    Args:
-        fields: Channels in.
-        width: Features of a token.
-        patch: Frames and points of a patch.
-        overlap: Points by which the kernel is larger than the patch on every axis, an even number.
-    """
+    """One convolution whose stride is the patch; its kernel is larger by an even `overlap`."""
 
     def __init__(self, fields: int, width: int, *, patch: Sequence[int], overlap: int = 0) -> None:
         kernel = [p + overlap for p in patch]
@@ -38,72 +31,60 @@ class LinearTokenizer(nn.Conv3d):
 
 
 class LinearDetokenizer(nn.ConvTranspose3d):
-    """The transposed convolution with the same kernel, stride and padding.
-
-    Args:
-        width: Features of a token.
-        fields: Channels out.
-        patch: Frames and points of a patch.
-        overlap: As in `LinearTokenizer`.
-    """
+    """The transposed convolution with the same kernel, stride and padding."""
 
     def __init__(self, width: int, fields: int, *, patch: Sequence[int], overlap: int = 0) -> None:
         kernel = [p + overlap for p in patch]
         super().__init__(width, fields, kernel, stride=tuple(patch), padding=overlap // 2)
 
 
-class ConvTokenizer(nn.Module):
-    """Convolutions with kernel 4, instance normalisation and GELU between; the last one stands alone.
-
-    On an axis that a layer does not shrink its kernel is 1.
+class _Chain(nn.Module):
+    """Convolutions with instance normalisation and GELU between; the last one stands alone.
 
     Args:
-        channels: Of the input, of every hidden layer, and the features of a token.
+        channels: Of the input, of every hidden layer, and of the output.
         patch: Frames and points of a patch, spread over the layers (see `strides`).
     """
 
     def __init__(self, channels: Sequence[int], *, patch: Sequence[int]) -> None:
         super().__init__()
-        layers = len(channels) - 1
-        per_axis = [strides(p, layers) for p in patch]
-        self.layers = nn.ModuleList()
-        for i, (into, out) in enumerate(pairwise(channels)):
-            stride = [axis[i] for axis in per_axis]
-            kernel = [1 if s == 1 else 4 for s in stride]
-            padding = [0 if s == 1 else 1 for s in stride]
-            conv = nn.Conv3d(into, out, kernel, stride=stride, padding=padding)
-            self.layers.append(_Layer(conv, out, last=i == layers - 1))
+        pairs = list(pairwise(channels))
+        per_layer = zip(*(self._strides(side, len(pairs)) for side in patch), strict=True)
+        self.layers = nn.ModuleList(
+            _Layer(self._convolution(into, out, list(stride)), out, last=i == len(pairs) - 1)
+            for i, ((into, out), stride) in enumerate(zip(pairs, per_layer, strict=True))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, F, T, H, W)` to `(B, D, t, h, w)`."""
+        """Map `(B, F, T, H, W)` to `(B, D, t, h, w)`, or back."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
-class ConvDetokenizer(nn.Module):
-    """Transposed convolutions with kernel = stride, the strides of `ConvTokenizer` in reverse.
+class ConvTokenizer(_Chain):
+    """A chain with kernel 4; on an axis that a layer does not shrink its kernel is 1."""
 
-    Args:
-        channels: Features of a token, of every hidden layer, and channels of the output.
-        patch: Frames and points of a patch.
-    """
+    @staticmethod
+    def _strides(patch: int, layers: int) -> list[int]:
+        return strides(patch, layers)
 
-    def __init__(self, channels: Sequence[int], *, patch: Sequence[int]) -> None:
-        super().__init__()
-        layers = len(channels) - 1
-        per_axis = [strides(p, layers)[::-1] for p in patch]
-        self.layers = nn.ModuleList()
-        for i, (into, out) in enumerate(pairwise(channels)):
-            stride = [axis[i] for axis in per_axis]
-            conv = nn.ConvTranspose3d(into, out, stride, stride=stride)
-            self.layers.append(_Layer(conv, out, last=i == layers - 1))
+    @staticmethod
+    def _convolution(into: int, out: int, stride: list[int]) -> nn.Module:
+        kernel = [1 if s == 1 else 4 for s in stride]
+        return nn.Conv3d(into, out, kernel, stride=stride, padding=[0 if s == 1 else 1 for s in stride])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, D, t, h, w)` to `(B, F, T, H, W)`."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+
+class ConvDetokenizer(_Chain):
+    """A chain of transposed convolutions with kernel = stride, the strides of `ConvTokenizer` in reverse."""
+
+    @staticmethod
+    def _strides(patch: int, layers: int) -> list[int]:
+        return strides(patch, layers)[::-1]
+
+    @staticmethod
+    def _convolution(into: int, out: int, stride: list[int]) -> nn.Module:
+        return nn.ConvTranspose3d(into, out, stride, stride=stride)
 
 
 class _Layer(nn.Module):

@@ -27,12 +27,7 @@ _LARGEST_SCALE = math.log(100.0)
 
 
 class ConditionalNorm(nn.Module):
-    """`alpha(t) · normalised(x) + beta(t)`, both linear in the time.
-
-    Args:
-        width: Channels.
-        eps: Added to the variance.
-    """
+    """`alpha(t) · normalised(x) + beta(t)`, both linear in the time."""
 
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:
         super().__init__()
@@ -146,19 +141,7 @@ class WindowAttention(nn.Module):
 class Block(nn.Module):
     """Window attention, then two linear layers; each branch is normed before it is added.
 
-    Args:
-        width: Channels.
-        heads: Attention heads.
-        window: Side of the windows.
-        shift: Cyclic shift of the windows.
-        mlp_ratio: Hidden width of the linear layers over `width`.
-        conditioned: Whether the norms depend on the time.
-        qkv_bias: Whether queries and values have a bias.
-        drop_path: Probability that a sample passes by a branch in training.
-        dropout: Rate after the linear layers.
-        attention_dropout: Rate on the attention and after it.
-        eps: Of the norms.
-        hidden_act: Name of the activation between the linear layers.
+    Args as those of `ScOT`; `drop_path` is the probability that a sample passes by a branch in training.
     """
 
     def __init__(
@@ -209,13 +192,7 @@ class Block(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7 convolution, norm, two linear layers, scaled and added to the input (arXiv 2201.03545).
-
-    Args:
-        width: Channels.
-        conditioned: Whether the norm depends on the time.
-        eps: Of the norm.
-    """
+    """Depthwise 7x7 convolution, norm, two linear layers, scaled and added (arXiv 2201.03545)."""
 
     def __init__(self, width: int, *, conditioned: bool, eps: float = 1e-5) -> None:
         super().__init__()
@@ -239,11 +216,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ResNetBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to the input; no activation after the sum.
-
-    Args:
-        width: Channels.
-    """
+    """Two 3x3 convolutions with batch norm, added to the input; no activation after the sum."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -272,14 +245,9 @@ def _identity(x: Tensor) -> Tensor:
 
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
-
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_accurate": _tanh_gelu,
-    "gelu_fast": _tanh_gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_python": F.gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
+    **dict.fromkeys(("gelu", "gelu_python"), F.gelu),
+    **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _tanh_gelu),
     "leaky_relu": F.leaky_relu,
     "linear": _identity,
     "mish": F.mish,
@@ -288,18 +256,13 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu2": _squared_relu,
     "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
-    "silu": F.silu,
-    "swish": F.silu,
+    **dict.fromkeys(("silu", "swish"), F.silu),
     "tanh": torch.tanh,
 }
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return the function of `name`.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """Return the function that official configurations call `name`."""
     if name not in _ACTIVATIONS:
         raise UserError(
             f"activation is '{name}'{did_you_mean(name, _ACTIVATIONS)}; it must be one of "

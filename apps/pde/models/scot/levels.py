@@ -16,13 +16,7 @@ __all__ = ["DecoderStage", "Embeddings", "EncoderStage", "PatchRecovery", "resam
 
 
 class PatchEmbeddings(nn.Module):
-    """One linear map of each patch.
-
-    Args:
-        channels: Of the field.
-        width: Of the tokens.
-        patch: Side of a patch.
-    """
+    """One linear map of each patch."""
 
     def __init__(self, channels: int, width: int, *, patch: int) -> None:
         super().__init__()
@@ -38,18 +32,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Patches to tokens: linear map, norm, optional mask token and positions, dropout.
-
-    Args:
-        channels: Of the field.
-        width: Of the tokens.
-        patch: Side of a patch.
-        tokens: Number of patches.
-        conditioned: Whether the norm depends on the time.
-        absolute_positions: Whether a learnt vector for each patch is added.
-        mask_token: Whether tokens can be replaced by a learnt one.
-        dropout: Rate.
-    """
+    """Patches to tokens: linear map, norm, optional mask token and positions, dropout; see `ScOT`."""
 
     def __init__(
         self,
@@ -89,12 +72,7 @@ class Embeddings(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbouring tokens to one of twice the width; odd grids are padded with zeros.
-
-    Args:
-        width: Channels before.
-        conditioned: Whether the norm depends on the time.
-    """
+    """Four neighbouring tokens to one of twice the width; odd grids are padded with zeros."""
 
     def __init__(self, width: int, *, conditioned: bool) -> None:
         super().__init__()
@@ -113,12 +91,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchUnmerging(nn.Module):
-    """One token to four neighbouring ones of half the width.
-
-    Args:
-        width: Channels before.
-        conditioned: Whether the norm depends on the time.
-    """
+    """One token to four neighbouring ones of half the width."""
 
     def __init__(self, width: int, *, conditioned: bool) -> None:
         super().__init__()
@@ -138,14 +111,7 @@ class PatchUnmerging(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks on one level.
-
-    Args:
-        width: Channels.
-        drop_paths: One rate for each block.
-        shifts: One shift of the windows for each block.
-        block: The other arguments of `Block`.
-    """
+    """Blocks on one level, each with its own `drop_path` and shift of the windows."""
 
     def __init__(
         self, width: int, *, drop_paths: Sequence[float], shifts: Sequence[int], **block: Any
@@ -198,13 +164,7 @@ class DecoderStage(_Stage):
 
 
 class PatchRecovery(nn.Module):
-    """Tokens to fields: one linear map to each patch, then a 5x5 convolution across the seams.
-
-    Args:
-        width: Of the tokens.
-        channels: Of the field.
-        patch: Side of a patch.
-    """
+    """Tokens to fields: one linear map to each patch, then a 5x5 convolution across the seams."""
 
     def __init__(self, width: int, channels: int, *, patch: int) -> None:
         super().__init__()

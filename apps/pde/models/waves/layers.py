@@ -1,9 +1,10 @@
-"""Layers of SineNet: convolution block, the two half-levels of a wave, doubling of a grid, embeddings."""
+"""Layers of SineNet: convolution block, levels of a wave, doubling of a grid, embeddings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -16,15 +17,12 @@ from core.errors import UserError, did_you_mean
 __all__ = [
     "Activation",
     "Conditioning",
-    "ConvBlock",
-    "Down",
     "EmbeddingMLP",
     "Interpolation",
+    "LevelSettings",
     "Padding",
     "Pooling",
-    "Up",
     "Wave",
-    "activation_function",
     "chosen",
     "doubling",
     "fourier_features",
@@ -45,40 +43,37 @@ _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class ConvBlock(nn.Module):
-    """Twice a 3x3 convolution, group normalisation over all channels, and the activation.
+@dataclass(frozen=True)
+class LevelSettings:
+    """What all levels of all waves have in common; see `SineNet`."""
 
-    Args:
-        in_channels: Channels that come in.
-        out_channels: Channels that go out, of both convolutions.
-        padding: What lies beyond the grid's edge.
-        activation: Name of the activation.
-        norm: Whether there is normalisation.
-        conditioning: How an embedding acts on the features between the two halves, if at all.
-        embedding: Width of that embedding.
+    padding: Padding
+    activation: Activation
+    norm: bool
+    conditioning: Conditioning | None
+    embedding: int
+    """Width of the embedding that the features are conditioned on."""
+    blocks: int
+    residual: bool
+
+
+class ConvBlock(nn.Module):
+    """Twice a 3x3 convolution, group normalisation over all channels, and the activation; between the two an
+    embedding acts on the features.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        padding: Padding,
-        activation: Activation,
-        norm: bool,
-        conditioning: Conditioning | None,
-        embedding: int,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, settings: LevelSettings) -> None:
         super().__init__()
+        padding, norm = settings.padding, settings.norm
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode=padding)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, padding_mode=padding)
         self.norm1 = nn.GroupNorm(1, out_channels) if norm else nn.Identity()
         self.norm2 = nn.GroupNorm(1, out_channels) if norm else nn.Identity()
-        self.conditioning = conditioning
-        if conditioning is not None:
-            outputs = 2 * out_channels if conditioning == "scale_shift" else out_channels
-            self.condition = nn.Linear(embedding, outputs)
-        self._activate = activation_function(activation)
+        self.conditioning = settings.conditioning
+        if self.conditioning is not None:
+            outputs = 2 * out_channels if self.conditioning == "scale_shift" else out_channels
+            self.condition = nn.Linear(settings.embedding, outputs)
+        self._activate = activation_function(settings.activation)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """Map `(B, in, H, W)`, with an embedding `(B, E)` where it is conditioned, to `(B, out, H, W)`."""
@@ -93,86 +88,31 @@ class ConvBlock(nn.Module):
         return self._activate(self.norm2(self.conv2(h)))
 
 
-class Down(nn.Module):
-    """The left half of a level, after pooling: convolution blocks beside a 1x1 shortcut.
+class Level(nn.Module):
+    """One side of a level of a wave: convolution blocks beside a 1x1 shortcut.
 
     Args:
-        in_channels: Channels of the finer level.
-        out_channels: Channels of this one.
-        extra: Channels of the wave's own input that join those of the finer level; 0 for none.
-        blocks: Convolution blocks, at least 1.
-        residual: Whether each block has a way around it.
-        settings: Those of `ConvBlock`.
+        in_channels: Channels of the level that the features come from.
+        extra: Channels that join those.
+        out_channels: Channels of this level.
+        settings: The same for all levels.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        extra: int,
-        blocks: int,
-        residual: bool,
-        settings: Mapping[str, object],
-    ) -> None:
+    def __init__(self, in_channels: int, extra: int, out_channels: int, settings: LevelSettings) -> None:
         super().__init__()
-        self.joins = extra > 0
-        self.blocks = _stack(in_channels + extra, out_channels, blocks, settings)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if residual else None
+        widths = [in_channels + extra, *[out_channels] * settings.blocks]
+        self.blocks = nn.ModuleList(ConvBlock(inner, outer, settings) for inner, outer in pairwise(widths))
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if settings.residual else None
 
-    def forward(self, h: Tensor, start: Tensor, embedding: Tensor | None) -> Tensor:
-        """Map pooled features `(B, in, H, W)` to `(B, out, H, W)`.
+    def forward(self, joined: Tensor, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """Map `joined (B, in + extra, H, W)` to `(B, out, H, W)`.
 
-        Args:
-            h: Features of the finer level, pooled.
-            start: The wave's input, pooled to this level, `(B, c, H, W)`; the shortcut does not see it.
-            embedding: `(B, E)` or None.
+        The first block has the shortcut of `h (B, in, H, W)` around it, the others the identity.
         """
-        joined = torch.cat([h, start], dim=1) if self.joins else h
-        return _through(self.blocks, joined, h, self.shortcut, embedding)
-
-
-class Up(nn.Module):
-    """The right half of a level: doubling, joining what the left half saw, convolution blocks and shortcut.
-
-    Args:
-        in_channels: Channels of the coarser level.
-        out_channels: Channels of this one; the joined features have as many.
-        blocks: Convolution blocks, at least 1.
-        residual: Whether each block has a way around it.
-        settings: Those of `ConvBlock`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        blocks: int,
-        residual: bool,
-        settings: Mapping[str, object],
-    ) -> None:
-        super().__init__()
-        self.blocks = _stack(in_channels + out_channels, out_channels, blocks, settings)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if residual else None
-
-    def forward(
-        self, h: Tensor, skip: Tensor, embedding: Tensor | None, tables: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """Map `(B, in, H, W)` and the left half's `(B, out, 2H, 2W)` to `(B, out, 2H, 2W)`.
-
-        Args:
-            h: Features of the coarser level.
-            skip: Features of this level on the way down.
-            embedding: `(B, E)` or None.
-            tables: `doubling` of both axes, `(H, 2H)` and `(W, 2W)`; None repeats each point.
-        """
-        if tables is None:
-            h = F.interpolate(h, scale_factor=2, mode="nearest")
-        else:
-            rows, columns = tables
-            h = rows.mT @ (h @ columns)
-        return _through(self.blocks, torch.cat([skip, h], dim=1), h, self.shortcut, embedding)
+        for i, block in enumerate(self.blocks):
+            out = block(h if i else joined, embedding)
+            h = out if self.shortcut is None else out + (h if i else self.shortcut(h))
+        return h
 
 
 class Wave(nn.Module):
@@ -180,42 +120,28 @@ class Wave(nn.Module):
 
     Args:
         widths: Channels of every level, the wave's own first.
-        blocks: Convolution blocks of a level.
+        settings: Those of the levels.
         disentangle: Whether every level below the first also sees the wave's input, pooled to its grid.
-        residual: Whether each convolution block has a way around it.
-        wave_residual: Whether the wave has one.
+        wave_residual: Whether the wave has a way around it.
         pooling: How four points become one.
-        settings: Those of `ConvBlock`.
     """
 
     def __init__(
         self,
         widths: list[int],
+        settings: LevelSettings,
         *,
-        blocks: int,
         disentangle: bool,
-        residual: bool,
         wave_residual: bool,
         pooling: Pooling,
-        settings: Mapping[str, object],
     ) -> None:
         super().__init__()
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(
-            Down(
-                fine,
-                coarse,
-                extra=widths[0] if disentangle and level > 0 else 0,
-                blocks=blocks,
-                residual=residual,
-                settings=settings,
-            )
+            Level(fine, widths[0] if disentangle and level > 0 else 0, coarse, settings)
             for level, (fine, coarse) in enumerate(pairs)
         )
-        self.up = nn.ModuleList(
-            Up(coarse, fine, blocks=blocks, residual=residual, settings=settings)
-            for fine, coarse in reversed(pairs)
-        )
+        self.up = nn.ModuleList(Level(coarse, fine, fine, settings) for fine, coarse in reversed(pairs))
         self.residual = wave_residual
         self.disentangle = disentangle
         self._pool: Callable[[Tensor, int], Tensor] = F.avg_pool2d if pooling == "average" else F.max_pool2d
@@ -231,14 +157,21 @@ class Wave(nn.Module):
             tables: For every level upwards the `doubling` of both axes, or None to repeat each point.
         """
         start, skips = x, [x]
-        for level in self.down:
+        for number, level in enumerate(self.down):
             h = self._pool(skips[-1], 2)
+            joined = h
             if self.disentangle:
-                start = h if len(skips) == 1 else self._pool(start, 2)
-            skips.append(level(h, start, embedding))
+                start = h if number == 0 else self._pool(start, 2)
+                joined = torch.cat([h, start], dim=1) if number else h
+            skips.append(level(joined, h, embedding))
         h = skips.pop()
-        for i, level in enumerate(self.up):
-            h = level(h, skips.pop(), embedding, None if tables is None else tables[i])
+        for number, level in enumerate(self.up):
+            if tables is None:
+                h = F.interpolate(h, scale_factor=2, mode="nearest")
+            else:
+                rows, columns = tables[number]
+                h = rows.mT @ (h @ columns)
+            h = level(torch.cat([skips.pop(), h], dim=1), h, embedding)
         return x + h if self.residual else h
 
 
@@ -312,19 +245,3 @@ def chosen(argument: str, value: str, choices: tuple[str, ...]) -> str:
         hint = did_you_mean(str(value), choices)
         raise UserError(f"{argument} is {value!r}; it must be one of {', '.join(choices)}{hint}")
     return value
-
-
-def _stack(first: int, width: int, blocks: int, settings: Mapping[str, object]) -> nn.ModuleList:
-    return nn.ModuleList(ConvBlock(first if i == 0 else width, width, **settings) for i in range(blocks))  # type: ignore[arg-type]
-
-
-def _through(
-    blocks: nn.ModuleList, h: Tensor, around: Tensor, shortcut: nn.Module | None, embedding: Tensor | None
-) -> Tensor:
-    """Apply the blocks; the first has the 1x1 shortcut around it, the others the identity."""
-    for i, block in enumerate(blocks):
-        if shortcut is None:
-            h = block(h, embedding)
-        else:
-            h = block(h, embedding) + (shortcut(around) if i == 0 else h)
-    return h

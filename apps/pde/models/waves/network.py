@@ -16,6 +16,7 @@ from apps.pde.models.waves.layers import (
     Conditioning,
     EmbeddingMLP,
     Interpolation,
+    LevelSettings,
     Padding,
     Pooling,
     Wave,
@@ -109,26 +110,20 @@ class SineNet(nn.Module):
         self.padding, self.interpolation, self.conditioning = padding, interpolation, conditioning
         self.activation, self.pooling, self.norm = activation, pooling, norm
         self.disentangle, self.residual, self.wave_residual = disentangle, residual, wave_residual
-        settings = {
-            "padding": padding,
-            "activation": activation,
-            "norm": norm,
-            "conditioning": conditioning,
-            "embedding": 4 * width,
-        }
+        settings = LevelSettings(
+            padding=padding,
+            activation=activation,
+            norm=norm,
+            conditioning=conditioning,
+            embedding=4 * width,
+            blocks=blocks,
+            residual=residual,
+        )
         self.embed_time = EmbeddingMLP(width, activation) if conditioning else None
         self.embed_parameter = EmbeddingMLP(width, activation) if parameter else None
         self.project = nn.Conv2d(frames * in_channels, width, 3, padding=1, padding_mode=padding)
         self.waves = nn.ModuleList(
-            Wave(
-                widths,
-                blocks=blocks,
-                disentangle=disentangle,
-                residual=residual,
-                wave_residual=wave_residual,
-                pooling=pooling,
-                settings=settings,
-            )
+            Wave(widths, settings, disentangle=disentangle, wave_residual=wave_residual, pooling=pooling)
             for _ in range(waves)
         )
         self.final = nn.Conv2d(width, future * out_channels, 3, padding=1, padding_mode=padding)

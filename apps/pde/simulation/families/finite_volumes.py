@@ -255,109 +255,82 @@ def _solve_dam(problem: Problem) -> Tensor:
     )
 
 
-def _compressible(
-    name: str,
-    title: str,
-    *,
-    draw: Draw,
-    state: State,
-    parameters: Numbers,
-    published: Published,
-    channels: tuple[str, ...] = CHANNELS,
-    horizon: float = 1.0,
-) -> Family:
-    return Family(
-        name=name,
-        title=title,
-        equation=EQUATION,
-        source="Herde et al. 2024, arXiv 2405.19101, appendix B",
-        channels=channels,
-        snapshots=21,
-        horizon=horizon,
-        points="centre",
-        parameters={**parameters, **GAS},
-        draw=draw,
-        solve=partial(_solve, state=state),
-        published=published,
-    )
+# Low and high are the ends of ranges that numbers are drawn from.
+_STATES = ("density_low", "density_high", "speed", "pressure_low", "pressure_high")
+_UNIT_STATES = dict(zip(_STATES, (0.1, 1.0, 1.0, 0.1, 1.0), strict=True))
+_FAST_STATES = dict(zip(_STATES, (1.0, 3.0, 10.0, 5.0, 7.0), strict=True))
+_CELLS = {"cells": 2.0, "bend": 0.1, "wave_offset": 0.0}
+_VORTICES = {"vortices": 100.0, "strength": 1.0, "width_low": 0.01, "width_high": 0.1, "density": 0.1}
 
+# Published file, title, draw, state, numbers; the set's fifth channel, energy, is a function of the others.
+_PERIODIC: tuple[tuple[str, str, Draw, State, Numbers], ...] = (
+    (
+        "CE-RP",
+        "Four-quadrant Riemann problem of a gas in a periodic square",
+        partial(_draw_states, cells=2),
+        _quadrants,
+        _UNIT_STATES,
+    ),
+    (
+        "CE-CRP",
+        "Riemann problem of a gas on cells with curved edges",
+        _draw_bent,
+        _bent,
+        {**_UNIT_STATES, **_CELLS},
+    ),
+    (
+        "CE-RPUI",
+        "Riemann problem of a gas on cells with finely perturbed edges",
+        _draw_bent,
+        _bent,
+        {**_FAST_STATES, **_CELLS, "bend": 0.01, "wave_offset": 8.0},
+    ),
+    (
+        "CE-KH",
+        "Kelvin-Helmholtz instability of two shear layers",
+        _draw_shear,
+        _shear,
+        {"modes": 10.0, "bend": 0.05, "pressure": 2.5},
+    ),
+    (
+        "CE-Gauss",
+        "Gaussian vortices in a thin gas",
+        _draw_vortices,
+        _vortices,
+        {**_VORTICES, "pressure": 2.5},
+    ),
+)
 
-def _with_energy(file: str) -> Published:
-    """The layout whose fifth channel is the total energy, a function of the other four."""
-    return Published(file=file, variables={"data": (*CHANNELS, "energy")})
-
-
-_UNIT_STATES = {
-    "density_low": 0.1,
-    "density_high": 1.0,
-    "speed": 1.0,
-    "pressure_low": 0.1,
-    "pressure_high": 1.0,
-}
-_FAST_STATES = {
-    "density_low": 1.0,
-    "density_high": 3.0,
-    "speed": 10.0,
-    "pressure_low": 5.0,
-    "pressure_high": 7.0,
-}
+_GAS_FAMILY = partial(
+    Family,
+    equation=EQUATION,
+    source="Herde et al. 2024, arXiv 2405.19101, appendix B",
+    snapshots=21,
+    points="centre",
+)
 
 FAMILIES: tuple[Family, ...] = (
-    _compressible(
-        "ce_rp",
-        "Four-quadrant Riemann problem of a gas in a periodic square",
-        draw=partial(_draw_states, cells=2),
-        state=_quadrants,
-        parameters=_UNIT_STATES,
-        published=_with_energy("CE-RP.nc"),
+    *(
+        _GAS_FAMILY(
+            name=set_name.lower().replace("-", "_"),
+            title=title,
+            channels=CHANNELS,
+            horizon=1.0,
+            parameters={**numbers, **GAS},
+            draw=draw,
+            solve=partial(_solve, state=state),
+            published=Published(file=f"{set_name}.nc", variables={"data": (*CHANNELS, "energy")}),
+        )
+        for set_name, title, draw, state, numbers in _PERIODIC
     ),
-    _compressible(
-        "ce_crp",
-        "Riemann problem of a gas on cells with curved edges",
-        draw=_draw_bent,
-        state=_bent,
-        parameters={**_UNIT_STATES, "cells": 2.0, "bend": 0.1, "wave_offset": 0.0},
-        published=_with_energy("CE-CRP.nc"),
-    ),
-    _compressible(
-        "ce_rpui",
-        "Riemann problem of a gas on cells with finely perturbed edges",
-        draw=_draw_bent,
-        state=_bent,
-        parameters={**_FAST_STATES, "cells": 2.0, "bend": 0.01, "wave_offset": 8.0},
-        published=_with_energy("CE-RPUI.nc"),
-    ),
-    _compressible(
-        "ce_kh",
-        "Kelvin-Helmholtz instability of two shear layers",
-        draw=_draw_shear,
-        state=_shear,
-        parameters={"modes": 10.0, "bend": 0.05, "pressure": 2.5},
-        published=_with_energy("CE-KH.nc"),
-    ),
-    _compressible(
-        "ce_gauss",
-        "Gaussian vortices in a thin gas",
-        draw=_draw_vortices,
-        state=_vortices,
-        parameters={
-            "vortices": 100.0,
-            "strength": 1.0,
-            "width_low": 0.01,
-            "width_high": 0.1,
-            "density": 0.1,
-            "pressure": 2.5,
-        },
-        published=_with_energy("CE-Gauss.nc"),
-    ),
-    _compressible(
-        "ce_rm",
-        "Richtmyer-Meshkov instability: a blast leaves a heavy bubble",
-        draw=_draw_bubble,
-        state=_bubble,
-        parameters={"modes": 10.0, "bend": 0.05},
+    _GAS_FAMILY(
+        name="ce_rm",
+        title="Richtmyer-Meshkov instability: a blast leaves a heavy bubble",
         channels=(*CHANNELS, "tracer"),
         horizon=2.0,
+        parameters={"modes": 10.0, "bend": 0.05, **GAS},
+        draw=_draw_bubble,
+        solve=partial(_solve, state=_bubble),
         published=Published(file="CE-RM.nc", variables={"solution": (*CHANNELS, "tracer")}),
     ),
     Family(

@@ -1,12 +1,16 @@
-"""Finite differences of fields as further input channels of GPhyT."""
+"""Numerics of GPhyT: finite differences of fields, and explicit one-step integrators of `dx/dt = f(x)`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FiniteDifference"]
+__all__ = ["FiniteDifference", "euler", "heun", "rk4"]
+
+Slope = Callable[[Tensor], Tensor]
 
 _FILTERS = {2: (-1.0, 0.0, 1.0), 4: (1 / 12, -2 / 3, 0.0, 2 / 3, -1 / 12)}
 
@@ -57,3 +61,23 @@ class FiniteDifference(nn.Module):
             if k != middle:  # the middle of a central difference is zero
                 total = torch.addcmul(total, padded.narrow(axis, k, size), factors[:, k])
         return total
+
+
+def euler(f: Slope, x: Tensor, step: float = 1.0) -> Tensor:
+    """Forward Euler, first order: `x + h f(x)`."""
+    return x + step * f(x)
+
+
+def heun(f: Slope, x: Tensor, step: float = 1.0) -> Tensor:
+    """Heun's method, second order: the mean of the slopes at both ends of an Euler step."""
+    first = f(x)
+    return x + step / 2 * (first + f(x + step * first))
+
+
+def rk4(f: Slope, x: Tensor, step: float = 1.0) -> Tensor:
+    """The classical Runge-Kutta method, fourth order."""
+    k1 = f(x)
+    k2 = f(x + step / 2 * k1)
+    k3 = f(x + step / 2 * k2)
+    k4 = f(x + step * k3)
+    return x + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
