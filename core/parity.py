@@ -16,16 +16,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 from core.tables import text_table
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from core.checkpoints.keymap import KeyMap
     from core.checkpoints.sources import Weights
+
+Network = TypeVar("Network", bound="nn.Module")
 
 __all__ = ["Case", "CaseReport", "Check", "known_cases", "load_case", "main", "run_case"]
 
@@ -99,6 +102,19 @@ class Case:
         from core.checkpoints.sources import Weights
 
         return Weights(self.name, self.path, "case", "official", self.state(), config=self.config)
+
+    def filled(self, network: Network) -> Network:
+        """Return the network with the recorded weights, on the case's device and in its mode."""
+        from core.checkpoints.weights import load_weights
+
+        load_weights(self.weights(), network)
+        return network.to(self.device).train(self.training)
+
+    @staticmethod
+    def gradients(network: nn.Module, key_map: KeyMap, *, group: str = "grad") -> dict[str, Tensor]:
+        """Return the gradients of all parameters that have one, under their official names in the group."""
+        found = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+        return {f"{group}/{key}": grad for key, grad in key_map.to_official(found).items()}
 
     def expect(self, name: str, value: Any) -> None:
         """Add a result that stands in the head and not among the tensors, such as `output/cuts`."""

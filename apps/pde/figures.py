@@ -25,7 +25,7 @@ from core.figures.curves import (
     shown_times,
     widen_limits,
 )
-from core.figures.field_movies import rollout_frames
+from core.figures.movies import rollout_frames
 from core.figures.pictures import rollout_figure, uncertainty_figure
 from core.figures.style import NEUTRAL, PALETTE, new_figure, style
 

@@ -216,7 +216,7 @@ def _write(out: Path, rows: list[dict[str, Any]], study: Study, *, metric: str, 
         write_table(out / "gains.csv", gains)
     else:
         (out / "gains.csv").unlink(missing_ok=True)  # of a start with another baseline
-    figure = efficiency_figure(curves, metric=metric, unit=study.metrics[metric])
+    figure = efficiency_figure(curves, metric=metric, unit=study.metrics[metric], amount=study.amount)
     with style(), replacing(out / "efficiency.png") as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 

@@ -95,27 +95,29 @@ def efficiency_figure(
     *,
     metric: str = "relative_l1",
     unit: str = "",
+    amount: str = "trajectories",
     title: str = "",
 ) -> Figure:
-    """Draw the error against the number of training trajectories, both logarithmic, a line a model.
+    """Draw the error against the amount of training data, both logarithmic, a line a model.
 
     Args:
-        curves: Model to (numbers of trajectories, errors); the first is the one looked at. Errors that are
+        curves: Model to (amounts, errors); the first is the one looked at. Errors that are
             not finite are not drawn.
         metric: Name of the error; `_` is written as a blank.
         unit: Of the error.
+        amount: What the data are counted in.
         title: Above the panel.
     """
-    with style():
-        from matplotlib.ticker import (
-            FixedLocator,
-            FuncFormatter,
-            LogLocator,
-            MaxNLocator,
-            NullFormatter,
-            NullLocator,
-        )
+    from matplotlib.ticker import (
+        FixedLocator,
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        NullLocator,
+    )
 
+    with style():
         figure, axes = new_figure(width=7.5, height=4.2)
         axis = axes[0, 0]
         ends, errors = [], []
@@ -149,9 +151,9 @@ def efficiency_figure(
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.margins(x=0.03, y=0.08)
         words = metric.replace("_", " ").replace(" l1", " L1").replace(" l2", " L2")
-        axis.set_xlabel("training trajectories")
+        axis.set_xlabel(f"training {amount}")
         axis.set_ylabel(f"{words} [{unit}]" if unit else words)
-        axis.set_title(title or "Error against the number of training trajectories")
+        axis.set_title(title or f"Error against the number of training {amount}")
         _label_ends(axis, ends)
     return figure
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from apps.pde.models.fno import KEY_MAP, from_official_config
-from core.checkpoints.weights import load_weights
 from core.objectives.fields import RelativeH1, RelativeLp
 
 if TYPE_CHECKING:
@@ -20,9 +19,7 @@ __all__ = ["run"]
 
 def run(case: Case) -> Mapping[str, Any]:
     """Forward passes, losses and gradients; complex ones as pairs of real numbers."""
-    network = from_official_config(case.config)
-    load_weights(case.weights(), network)
-    network.to(case.device).train(case.training)
+    network = case.filled(from_official_config(case.config))
     given = case.group("input")
     condition = given.get("embedding")
     prediction = network(given["x"], condition)
@@ -37,9 +34,8 @@ def run(case: Case) -> Mapping[str, Any]:
     loss = results.get(str(case.head.get("grad_of")))
     if loss is not None:
         loss.backward()
-        own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
-        for key, grad in KEY_MAP.to_official(own).items():
-            results[f"grad/{key}"] = torch.view_as_real(grad) if grad.is_complex() else grad
+        for name, grad in case.gradients(network, KEY_MAP).items():
+            results[name] = torch.view_as_real(grad) if grad.is_complex() else grad
     for name in [key for key in given if key.startswith("x_")]:
         with torch.no_grad():
             results[f"output/prediction_{name[2:]}"] = network(given[name], condition)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from apps.pde.models.gphyt import KEY_MAP, GPhyT, euler, from_official_config, heun, rk4
-from core.checkpoints.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +25,21 @@ _INTEGRATORS = {"euler": euler, "heun": heun, "rk4": rk4}
 
 def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; what is computed follows the recorded names."""
-    network = from_official_config(case.config)
-    load_weights(case.weights(), network)
-    network.to(case.device).train(case.training)
+    network = case.filled(from_official_config(case.config))
     given = case.group("input")
     x, target = _ours(given["x"]), _ours(given["target"])
     following = network(x)
     loss = F.mse_loss(following, target[:, :1])
     results: dict[str, Tensor | None] = {"output/next": _theirs(following), "loss/mse_one_step": loss}
-    results.update(_gradients(network, loss, group="grad"))
+    loss.backward()
+    results.update(case.gradients(network, KEY_MAP))
     results.update(_errors(following.detach(), target[:, :1]))
     for name in case.tensors:
         if name.startswith("loss/mse_autoregressive_"):
-            results[name] = _autoregressive(network, x, target, steps=int(name.rsplit("_", 1)[-1]))
-            results.update(_gradients(network, results[name], group="grad_ar"))
+            network.zero_grad()
+            loss = results[name] = _autoregressive(network, x, target, steps=int(name.rsplit("_", 1)[-1]))
+            loss.backward()
+            results.update(case.gradients(network, KEY_MAP, group="grad_ar"))
     with torch.no_grad():
         results.update(_parts(network, x, case))
     return results
@@ -85,14 +85,6 @@ def _errors(prediction: Tensor, target: Tensor) -> dict[str, Tensor | None]:
         "loss/nrmse_dims123": (error / (target.square().mean(dims) + 1e-6)).sqrt(),
         "loss/vrmse_dims123": (error / (deviation.square() + 1e-6)).sqrt(),
     }
-
-
-def _gradients(network: GPhyT, loss: Tensor | None, *, group: str) -> dict[str, Tensor | None]:
-    assert loss is not None
-    network.zero_grad()
-    loss.backward()
-    own = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
-    return {f"{group}/{key}": grad for key, grad in KEY_MAP.to_official(own).items()}
 
 
 def _ours(fields: Tensor) -> Tensor:

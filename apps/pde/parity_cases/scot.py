@@ -19,12 +19,9 @@ def run(case: Case) -> Mapping[str, Any]:
     import torch
 
     from apps.pde.models.poseidon import KEY_MAP, from_official_config
-    from core.checkpoints.weights import load_weights
     from core.objectives.fields import GroupedRelative
 
-    network = from_official_config(case.config)
-    load_weights(case.weights(), network)
-    network.to(case.device).train(case.training)
+    network = case.filled(from_official_config(case.config))
     given = case.group("input")
     fields, labels, mask = given["pixel_values"], given.get("labels"), given.get("pixel_mask")
     time = given.get("time")
@@ -43,8 +40,7 @@ def run(case: Case) -> Mapping[str, Any]:
         loss = objective(prediction[:, None], labels[:, None], mask=mask, groups=groups)
         loss.backward()
         results["loss/loss"] = loss
-        own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
-        results |= {f"grad/{key}": grad for key, grad in KEY_MAP.to_official(own).items()}
+        results |= case.gradients(network, KEY_MAP)
     with torch.no_grad():
         other = given.get("pixel_values_other_resolution")
         if other is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from apps.pde.models.sinenet import KEY_MAP, from_official_config
-from core.checkpoints.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +22,7 @@ _ROLLOUT = "output/rollout_"
 def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; gradients are those of the loss that the head names."""
     conditioned = {"use_scale_shift_norm": False} if case.kind == "conditioned" else {}
-    network = from_official_config({**conditioned, **case.config})
-    load_weights(case.weights(), network)
-    network.to(case.device).train(case.training)
+    network = case.filled(from_official_config({**conditioned, **case.config}))
     given = case.group("input")
     x, y = given["x"], given.get("y")
     extra = [given.get("time"), given.get("z")] if case.kind == "conditioned" else []
@@ -39,8 +36,7 @@ def run(case: Case) -> Mapping[str, Tensor | None]:
         of = results[case.head.get("grad_of") or "loss/scaled_l2"]
         assert of is not None
         of.backward()
-        own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
-        results.update({f"grad/{key}": grad for key, grad in KEY_MAP.to_official(own).items()})
+        results.update(case.gradients(network, KEY_MAP))
     for name in (name for name in case.tensors if name.startswith(_ROLLOUT)):
         steps, frames = int(name.removeprefix(_ROLLOUT).split("_")[0]), case.tensors[name].shape[1]
         history, made = x, []

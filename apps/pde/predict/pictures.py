@@ -65,10 +65,11 @@ def pictures(
         )
         made.append(_saved(drawn, out.with_name(f"{out.stem}-uncertainty.png")))
     if len(times) > 1 and mean.ndim > 3:
-        from core.figures.field_movies import rollout_movie
+        from core.figures.movies import rollout_frames, write_movie
 
         known, guess = (mean[:, 0], None) if truth is None else (truth[:, 0], mean[:, 0])
-        made.append(rollout_movie(out.with_suffix(".gif"), known, guess, times=times, name=first, unit=unit))
+        frames = rollout_frames(known, guess, times=times, name=first, unit=unit)
+        made.append(write_movie(out.with_suffix(".gif"), frames, limit=1_000_000))
     return made
 
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from core.errors import UserError
-from core.figures.field_movies import rollout_frames, rollout_movie, write_movie
-from core.figures.movies import save_movie
+from core.figures.movies import rollout_frames, save_movie, write_movie
 
 TIMES = np.linspace(0, 1, 6)
 
@@ -20,7 +19,8 @@ def fields(space=(24, 16), frames=6) -> np.ndarray:
 
 
 def test_a_gif_has_a_frame_a_time_and_runs_for_ever(tmp_path):
-    path = rollout_movie(tmp_path / "m.gif", fields(), fields() * 0.9, times=TIMES, name="velocity_x")
+    frames = rollout_frames(fields(), fields() * 0.9, times=TIMES, name="velocity_x")
+    path = write_movie(tmp_path / "m.gif", frames, limit=1_000_000)
 
     with Image.open(path) as movie:
         assert movie.n_frames == 6 and movie.info["loop"] == 0
@@ -67,7 +67,8 @@ def test_values_that_are_not_finite_are_grey():
 def test_long_rollouts_are_thinned_and_noise_is_held_to_the_limit(tmp_path):
     noise = fields((96, 96), 90)
 
-    path = rollout_movie(tmp_path / "m.gif", noise, noise[::-1], times=np.arange(90.0), limit=1_500_000)
+    frames = rollout_frames(noise, noise[::-1], times=np.arange(90.0))
+    path = write_movie(tmp_path / "m.gif", frames, limit=1_500_000)
 
     with Image.open(path) as movie:
         assert movie.n_frames == 60 and movie.size[0] < 700
