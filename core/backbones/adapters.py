@@ -304,21 +304,19 @@ def merge(network: nn.Module) -> int:
 @contextmanager
 def merged(network: nn.Module) -> Iterator[None]:
     """Fold every adapter of `network` within a `with`, which saves its products, and restore them bitwise."""
-    layers = [layer for _, layer in adapted_layers(network)]
-    kept = [(type(layer), layer._parameters.copy(), layer._buffers.copy()) for layer in layers]
-    scalings = [vars(layer).get("scaling") for layer in layers]
-    weights = [layer.base.detach().clone() if isinstance(layer, LowRankUpdate) else None for layer in layers]
+    kept = []
+    for _, layer in adapted_layers(network):
+        state = {**vars(layer), "_parameters": layer._parameters.copy(), "_buffers": layer._buffers.copy()}
+        weight = layer.base.detach().clone() if isinstance(layer, LowRankUpdate) else None
+        kept.append((layer, type(layer), state, weight))
     resetting = vars(network).get("reset_parameters")
     merge(network)
     try:
         yield
     finally:
-        for layer, (kind, parameters, buffers), scaling in zip(layers, kept, scalings, strict=True):
+        for layer, kind, state, weight in kept:
             layer.__class__ = kind  # type: ignore[assignment]
-            layer._parameters, layer._buffers = parameters, buffers
-            if scaling is not None:
-                layer.scaling = scaling
-        for layer, weight in zip(layers, weights, strict=True):
+            vars(layer).update(state)
             if weight is not None and isinstance(layer, LowRankUpdate):
                 layer.base.data.copy_(weight)
         if resetting is not None:

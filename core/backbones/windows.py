@@ -8,17 +8,33 @@ alone is computed once for each device and kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 __all__ = ["WindowPlan", "join_windows", "offset_index", "offset_table", "plan_windows", "split_windows"]
 
+Kind = TypeVar("Kind")
 _KEPT = 64  # geometries remembered by each function below
+
+
+def _remembered(function: Callable[..., Kind]) -> Callable[..., Kind]:
+    """Remember results by geometry and device, so that a network asks for them in every forward pass."""
+
+    @lru_cache(maxsize=_KEPT)
+    def kept(*geometry: tuple[int, ...], **how: Any) -> Kind:
+        with torch.inference_mode(False):  # kept tensors must serve training too
+            return function(*geometry, **how)
+
+    @wraps(function)
+    def call(*geometry: Sequence[int], device: torch.device | str = "cpu", **how: Any) -> Kind:
+        return kept(*map(tuple, geometry), device=torch.device(device), **how)
+
+    return call
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +69,13 @@ class WindowPlan:
         """Return `(count, size, size)` with `value` between places of different regions and 0 elsewhere."""
         if self.regions is None:
             return None
-        return _mask(self.grid, self.window, self.shift, self.regions.device, dtype, value)
+        place = {"device": self.regions.device, "dtype": dtype}
+        return _mask(self.grid, self.window, self.shift, **place, value=value)
 
 
+@_remembered
 def plan_windows(
-    grid: Sequence[int], window: Sequence[int], shift: Sequence[int], *, device: torch.device | str = "cpu"
+    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], *, device: torch.device
 ) -> WindowPlan:
     """Return the plan for cutting `grid` into windows.
 
@@ -73,16 +91,43 @@ def plan_windows(
     Raises:
         ValueError: If the axes do not agree in number, or a side or shift is out of range.
     """
-    return _plan(tuple(grid), tuple(window), tuple(shift), torch.device(device))
+    if not len(grid) == len(window) == len(shift) > 0:
+        raise ValueError(f"grid {grid}, window {window} and shift {shift} must have as many axes")
+    if min(grid) < 1 or min(window) < 1 or any(not 0 <= s < w for s, w in zip(shift, window, strict=True)):
+        raise ValueError(f"grid {grid} and window {window} must be positive, shift {shift} below the window")
+    padded = [-(-g // w) * w for g, w in zip(grid, window, strict=True)]
+    size, count = math.prod(window), math.prod(padded) // math.prod(window)
+    shown = torch.zeros(1, dtype=torch.int64, device=device)  # token of each padded place, row-major
+    inside = torch.ones(1, dtype=torch.bool, device=device)
+    region = torch.zeros(1, dtype=torch.int64, device=device)
+    for g, p, w, s in zip(grid, padded, window, shift, strict=True):
+        position = (torch.arange(p, device=device) + s) % p
+        part = torch.zeros(p, dtype=torch.int64, device=device)
+        if s:
+            part[p - w : p - s], part[p - s :] = 1, 2
+        shown = shown[..., None] * g + position.clamp(max=g - 1)
+        inside = inside[..., None] & (position < g)
+        region = region[..., None] * 3 + part
+    shown, inside, region = (_cut(x[0], window) for x in (shown, inside, region))
+    gather = scatter = padding = None
+    if list(padded) != list(grid):
+        padding = torch.nonzero(~inside.flatten()).flatten() if device.type != "meta" else shown.flatten()
+    if count > 1 or any(shift) or padding is not None:
+        gather = torch.where(inside, shown, 0).flatten()
+        places = torch.arange(count * size, device=device)
+        scatter = torch.zeros(math.prod(grid), dtype=torch.int64, device=device)
+        # Padding writes behind the end, so that no token's place depends on the order of writes.
+        target = torch.where(inside.flatten(), gather, scatter.numel())
+        scatter = torch.cat([scatter, scatter.new_zeros(1)]).scatter_(0, target, places)[:-1].clone()
+    return WindowPlan(
+        grid, window, shift, count, size, gather, scatter, padding, region if any(shift) else None
+    )
 
 
 def split_windows(x: Tensor, plan: WindowPlan) -> Tensor:
     """Cut tokens `(B, L, C)` into windows `(B * count, size, C)`; padding is zero."""
     if plan.gather is not None:
-        if plan.padding is None:
-            x = _Permute.apply(x, plan.gather, plan.scatter)
-        else:
-            x = _Move.apply(x, plan.gather, plan.scatter, plan.padding)
+        x = _Gather.apply(x, plan.gather, plan.scatter, plan.padding, None)
     return x.reshape(-1, plan.size, x.shape[-1])
 
 
@@ -91,13 +136,12 @@ def join_windows(windows: Tensor, plan: WindowPlan) -> Tensor:
     x = windows.reshape(-1, plan.count * plan.size, windows.shape[-1])
     if plan.scatter is None:
         return x
-    if plan.padding is None:
-        return _Permute.apply(x, plan.scatter, plan.gather)
-    return _Drop.apply(x, plan.gather, plan.scatter, plan.padding)
+    return _Gather.apply(x, plan.scatter, plan.gather, None, plan.padding)
 
 
+@_remembered
 def offset_table(
-    window: Sequence[int], *, device: torch.device | str, dtype: torch.dtype, scale: float = 8.0
+    window: tuple[int, ...], *, device: torch.device, dtype: torch.dtype, scale: float = 8.0
 ) -> Tensor:
     """Return `(offsets, axes)`: every offset between two places of a window, log-spaced as in Swin V2.
 
@@ -107,90 +151,61 @@ def offset_table(
     Raises:
         ValueError: If a window is below 2, where no offset but zero exists.
     """
-    return _table(tuple(window), torch.device(device), dtype, scale)
+    if min(window) < 2:
+        raise ValueError(f"window is {window}; position offsets need at least 2 along each axis")
+    axes = [torch.arange(1 - w, w, dtype=torch.float32, device=device) / (w - 1) for w in window]
+    table = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) * scale
+    return (table.sign() * torch.log2(table.abs() + 1.0) / math.log2(scale)).to(dtype)
 
 
-def offset_index(window: Sequence[int], *, device: torch.device | str) -> Tensor:
+@_remembered
+def offset_index(window: tuple[int, ...], *, device: torch.device) -> Tensor:
     """Return `(size * size,)` int64: the row of `offset_table` for each pair (query, key) of a window."""
-    return _index(tuple(window), torch.device(device))
+    axes = [torch.arange(w, device=device) for w in window]
+    positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (axes, size)
+    index = torch.zeros(positions.shape[1], positions.shape[1], dtype=torch.int64, device=device)
+    for w, position in zip(window, positions, strict=True):
+        index = index * (2 * w - 1) + position[:, None] - position[None, :] + w - 1
+    return index.flatten()
 
 
-class _Permute(torch.autograd.Function):
-    """A gather whose gradient is the gather back, which is much cheaper than adding at an index."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(1, index)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0].index_select(1, ctx.saved_tensors[0]), None, None
-
-
-class _Move(torch.autograd.Function):
-    """Tokens into padded windows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gather: Tensor, scatter: Tensor, padding: Tensor) -> Tensor:
-        ctx.save_for_backward(scatter)
-        return x.index_select(1, gather).index_fill_(1, padding, 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return grads[0].index_select(1, ctx.saved_tensors[0]), None, None, None
+@_remembered
+def _mask(
+    grid: tuple[int, ...],
+    window: tuple[int, ...],
+    shift: tuple[int, ...],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    value: float,
+) -> Tensor:
+    regions = plan_windows(grid, window, shift, device=device).regions
+    assert regions is not None
+    other = regions[:, :, None] != regions[:, None]
+    return torch.zeros(other.shape, dtype=dtype, device=device).masked_fill_(other, value)
 
 
-class _Drop(torch.autograd.Function):
-    """Tokens out of padded windows."""
+class _Gather(torch.autograd.Function):
+    """A gather whose gradient is the gather back, which is much cheaper than adding at an index.
+
+    Places named in `blank` are zero; the gradient is zero at those of `back_blank`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gather: Tensor, scatter: Tensor, padding: Tensor) -> Tensor:
-        ctx.save_for_backward(gather, padding)
-        return x.index_select(1, scatter)
+    def forward(
+        ctx: Any, x: Tensor, index: Tensor, back: Tensor, blank: Tensor | None, back_blank: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(back, back_blank)
+        return _gathered(x, index, blank)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        gather, padding = ctx.saved_tensors
-        return grads[0].index_select(1, gather).index_fill_(1, padding, 0.0), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _gathered(grads[0], *ctx.saved_tensors), None, None, None, None
 
 
-@lru_cache(maxsize=_KEPT)
-def _plan(
-    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], device: torch.device
-) -> WindowPlan:
-    if not len(grid) == len(window) == len(shift) > 0:
-        raise ValueError(f"grid {grid}, window {window} and shift {shift} must have as many axes")
-    if min(grid) < 1 or min(window) < 1 or any(not 0 <= s < w for s, w in zip(shift, window, strict=True)):
-        raise ValueError(f"grid {grid} and window {window} must be positive, shift {shift} below the window")
-    padded = [-(-g // w) * w for g, w in zip(grid, window, strict=True)]
-    size, count = math.prod(window), math.prod(padded) // math.prod(window)
-    with torch.inference_mode(False):  # kept tensors must serve training too
-        shown = torch.zeros(1, dtype=torch.int64, device=device)  # token of each padded place, row-major
-        inside = torch.ones(1, dtype=torch.bool, device=device)
-        region = torch.zeros(1, dtype=torch.int64, device=device)
-        for g, p, w, s in zip(grid, padded, window, shift, strict=True):
-            position = (torch.arange(p, device=device) + s) % p
-            part = torch.zeros(p, dtype=torch.int64, device=device)
-            if s:
-                part[p - w : p - s], part[p - s :] = 1, 2
-            shown = shown[..., None] * g + position.clamp(max=g - 1)
-            inside = inside[..., None] & (position < g)
-            region = region[..., None] * 3 + part
-        shown, inside, region = (_cut(x[0], window) for x in (shown, inside, region))
-        gather = scatter = padding = None
-        if list(padded) != list(grid):
-            padding = torch.nonzero(~inside.flatten()).flatten() if device.type != "meta" else shown.flatten()
-        if count > 1 or any(shift) or padding is not None:
-            gather = torch.where(inside, shown, 0).flatten()
-            places = torch.arange(count * size, device=device)
-            scatter = torch.zeros(math.prod(grid), dtype=torch.int64, device=device)
-            # Padding writes behind the end, so that no token's place depends on the order of writes.
-            target = torch.where(inside.flatten(), gather, scatter.numel())
-            scatter = torch.cat([scatter, scatter.new_zeros(1)]).scatter_(0, target, places)[:-1].clone()
-    return WindowPlan(
-        grid, window, shift, count, size, gather, scatter, padding, region if any(shift) else None
-    )
+def _gathered(x: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:
+    out = x.index_select(1, index)
+    return out if blank is None else out.index_fill_(1, blank, 0.0)
 
 
 def _cut(x: Tensor, window: tuple[int, ...]) -> Tensor:
@@ -199,40 +214,3 @@ def _cut(x: Tensor, window: tuple[int, ...]) -> Tensor:
     sides = [side for p, w in zip(x.shape, window, strict=True) for side in (p // w, w)]
     order = [*range(0, 2 * n, 2), *range(1, 2 * n, 2)]
     return x.reshape(sides).permute(order).reshape(-1, math.prod(window))
-
-
-@lru_cache(maxsize=_KEPT)
-def _mask(
-    grid: tuple[int, ...],
-    window: tuple[int, ...],
-    shift: tuple[int, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-    value: float,
-) -> Tensor:
-    regions = _plan(grid, window, shift, device).regions
-    assert regions is not None
-    with torch.inference_mode(False):
-        other = regions[:, :, None] != regions[:, None]
-        return torch.zeros(other.shape, dtype=dtype, device=device).masked_fill_(other, value)
-
-
-@lru_cache(maxsize=_KEPT)
-def _table(window: tuple[int, ...], device: torch.device, dtype: torch.dtype, scale: float) -> Tensor:
-    if min(window) < 2:
-        raise ValueError(f"window is {window}; position offsets need at least 2 along each axis")
-    with torch.inference_mode(False):
-        axes = [torch.arange(1 - w, w, dtype=torch.float32, device=device) / (w - 1) for w in window]
-        table = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) * scale
-        return (table.sign() * torch.log2(table.abs() + 1.0) / math.log2(scale)).to(dtype)
-
-
-@lru_cache(maxsize=_KEPT)
-def _index(window: tuple[int, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        axes = [torch.arange(w, device=device) for w in window]
-        positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (axes, size)
-        index = torch.zeros(positions.shape[1], positions.shape[1], dtype=torch.int64, device=device)
-        for w, position in zip(window, positions, strict=True):
-            index = index * (2 * w - 1) + position[:, None] - position[None, :] + w - 1
-        return index.flatten()

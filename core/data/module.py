@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from core.data.batch import collate, identity
+from core.data.checks import at_least
 from core.data.randomness import generator
 from core.data.sampler import EvaluationBatches, EvaluationShare, ResumableSampler
 from core.errors import UserError
@@ -47,14 +48,11 @@ class DataModule(LightningDataModule):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
-        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, size in sizes.items():
-            if size < 1:
-                raise UserError(f"data.{name} is {size}; it must be at least 1")
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         if num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
-        self.batch_size, self.eval_batch_size = sizes["batch_size"], sizes["eval_batch_size"]
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers, self.seed, self.drop_last = num_workers, seed, drop_last
         # What callbacks do to every training batch before it goes to the device, in order.
         self.changes: list[Callable[[Any], Any]] = []

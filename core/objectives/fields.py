@@ -125,15 +125,20 @@ class RelativeLp(_Objective):
         super().__init__()
         if p < 1:
             raise UserError(f"objective.p is {p}; it must be at least 1")
-        self.p, self.reduction = p, _reduction(reduction)
+        if reduction not in ("mean", "sum"):
+            raise UserError(f"objective.reduction is '{reduction}'; it must be mean or sum")
+        self.p, self.reduction = p, reduction
 
     def error(self, prediction: Tensor, target: Tensor, groups: Sequence[int] | None) -> Tensor:
         """Return the scalar; see the class."""
-        ratio = _norm(prediction - target, self.p) / (_norm(target, self.p) + 1e-8)
+        ratio = self._size(prediction - target) / (self._size(target) + 1e-8)
         return ratio.mean() if self.reduction == "mean" else ratio.sum()
 
+    def _size(self, x: Tensor) -> Tensor:
+        return _norm(x, self.p)
 
-class RelativeH1(_Objective):
+
+class RelativeH1(RelativeLp):
     """As `RelativeLp` with p = 2, in the norm that adds the first derivatives: `||y||^2 + sum_i ||d_i y||^2`.
 
     Derivatives are periodic central differences on axes of length 1, so with spacing 1/n.
@@ -146,28 +151,15 @@ class RelativeH1(_Objective):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = _reduction(reduction)
+        super().__init__(reduction=reduction)
 
-    def error(self, prediction: Tensor, target: Tensor, groups: Sequence[int] | None) -> Tensor:
-        """Return the scalar; see the class."""
-        ratio = _sobolev(prediction - target) / (_sobolev(target) + 1e-8)
-        return ratio.mean() if self.reduction == "mean" else ratio.sum()
+    def _size(self, x: Tensor) -> Tensor:
+        total = x.square().flatten(3).sum(-1)
+        for axis in range(3, x.ndim):
+            slope = (x.roll(-1, axis) - x.roll(1, axis)) * (x.shape[axis] / 2)
+            total = total + slope.square().flatten(3).sum(-1)
+        return total.sqrt()
 
 
 def _norm(x: Tensor, p: int = 2) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(3), ord=p, dim=-1)
-
-
-def _sobolev(x: Tensor) -> Tensor:
-    total = x.square().flatten(3).sum(-1)
-    for axis in range(3, x.ndim):
-        slope = (x.roll(-1, axis) - x.roll(1, axis)) * (x.shape[axis] / 2)
-        total = total + slope.square().flatten(3).sum(-1)
-    return total.sqrt()
-
-
-def _reduction(name: str) -> str:
-    if name not in ("mean", "sum"):
-        raise UserError(f"objective.reduction is '{name}'; it must be mean or sum")
-    return name
