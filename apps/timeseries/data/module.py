@@ -14,13 +14,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
 from apps.timeseries.batch import SeriesFacts
+from apps.timeseries.data.build import Layout, Source, build
 from apps.timeseries.data.catalogue import CARDS, borders, check_leaks, locate
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, read_rows
 from apps.timeseries.data.readers.tables import SUFFIXES, Table, open_table
 from apps.timeseries.data.settings import SourceMix, Split, SplitSettings, WindowSettings, few_shot_rows
-from apps.timeseries.data.store import Layout, SeriesSet, Source, Track, build
-from apps.timeseries.data.windows import MixedWindows, SeriesStore, Windows
+from apps.timeseries.data.store import MixedWindows, SeriesSet, SeriesStore, Track, Windows
 from core.data.checks import at_least
 from core.data.module import DataModule
 from core.errors import UserError

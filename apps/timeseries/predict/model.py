@@ -13,10 +13,11 @@ from torch import nn
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data import frequency as rates
+from apps.timeseries.data.build import Layout, Source, build
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, Tables, Unreadable
 from apps.timeseries.data.settings import Split, WindowSettings
-from apps.timeseries.data.store import History, Layout, SeriesSet, Source, build
+from apps.timeseries.data.store import History, SeriesSet
 from apps.timeseries.metrics.evaluation import DECILES
 from apps.timeseries.predict.forecast import Forecast, SeriesForecast
 from apps.timeseries.predict.rolling import mixes_channels, roll

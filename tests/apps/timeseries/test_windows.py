@@ -9,11 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apps.timeseries.data import scaling
+from apps.timeseries.data.build import downsample
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.scaling import Scaler, fit_scaler
 from apps.timeseries.data.settings import Split, few_shot_rows, split_rows
-from apps.timeseries.data.store import Track, downsample
-from apps.timeseries.data.windows import SeriesStore, Windows, gather, impute
+from apps.timeseries.data.store import SeriesStore, Track, Windows, gather, impute
 from core.errors import UserError
 
 
