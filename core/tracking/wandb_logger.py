@@ -152,21 +152,25 @@ def wandb_mode(wish: str) -> Literal["online", "offline"] | None:
     answers.
 
     Raises:
-        UserError: If `online` is wished and no key is known.
+        UserError: If `online` is wished and no key is known, or the server does not answer.
     """
     if wish == "auto":
         variable = os.environ.get("WANDB_MODE", "").lower()
         wish = {"online": "online", "offline": "offline", "disabled": "off"}.get(variable, "auto")
     if wish == "off":
         return None
-    if wish == "online":
-        if not has_wandb_key():
-            raise UserError(
-                "tracking.wandb is online but no key for Weights & Biases was found; "
-                "run 'wandb login', set WANDB_API_KEY, or set tracking.wandb to offline"
-            )
-        return "online"
-    return "online" if wish == "auto" and has_wandb_key() and _server_answers() else "offline"
+    if wish == "online" and not has_wandb_key():
+        raise UserError(
+            "tracking.wandb is online but no key for Weights & Biases was found; "
+            "run 'wandb login', set WANDB_API_KEY, or set tracking.wandb to offline"
+        )
+    answers = wish != "offline" and has_wandb_key() and _server_answers()
+    if wish == "online" and not answers:
+        raise UserError(
+            f"tracking.wandb is online but {wandb_server()} does not answer; set tracking.wandb to offline "
+            "and send the run later with 'wandb sync' and the folder wandb/offline-run-* in its run folder"
+        )
+    return "online" if answers else "offline"
 
 
 def _server_answers() -> bool:

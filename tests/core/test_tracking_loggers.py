@@ -170,6 +170,13 @@ def test_online_without_a_key_is_the_users_mistake(no_key, tmp_path):
         build_loggers(Tracking(wandb="online"), tmp_path, name="x")
 
 
+def test_online_without_a_network_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9 does not answer; set .* 'wandb sync'"):
+        build_loggers(Tracking(wandb="online"), tmp_path, name="x")
+
+
 def test_a_wrong_word_for_wandb_is_answered_with_a_suggestion():
     with pytest.raises(UserError, match="did you mean 'offline'"):
         Tracking(wandb="ofline")
