@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.cli.words import Parser, checked_verb, verb_parsers
+from core.cli.parser import Parser, checked_verb, verb_parsers
 from core.errors import UserError
 from core.tables import text_table
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from core.cli.parser import Parser, checked_verb, verb_parsers
 from core.cli.recipes import domains
-from core.cli.words import Parser, checked_verb, verb_parsers
 from core.errors import UserError, did_you_mean
 from core.tables import text_table
 

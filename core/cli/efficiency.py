@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.cli.words import Parser
+from core.cli.parser import Parser
 from core.errors import UserError, did_you_mean
 from core.tables import text_table
 

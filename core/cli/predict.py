@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.cli.words import Parser
+from core.cli.parser import Parser
 from core.errors import UserError
 
 __all__ = ["check_options", "predict_parser"]

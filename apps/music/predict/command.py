@@ -8,8 +8,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.cli.parser import Parser
 from core.cli.predict import check_options, predict_parser
-from core.cli.words import Parser
 from core.errors import UserError
 
 if TYPE_CHECKING:

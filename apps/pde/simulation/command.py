@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.cli.words import Parser
+from core.cli.parser import Parser
 from core.errors import UserError
 from core.tables import text_table
 

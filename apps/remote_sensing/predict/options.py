@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.remote_sensing.data.open_rasters import is_address
+from core.cli.parser import Parser
 from core.cli.predict import predict_parser
-from core.cli.words import Parser
 from core.errors import UserError, did_you_mean
 from core.inference.jobs import ON_ERROR, Job
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.cli.words import Parser
+from core.cli.parser import Parser
 from core.errors import UserError, did_you_mean
 
 __all__ = ["main"]
