@@ -15,6 +15,9 @@ from core.files import put_in_place
 __all__ = ["KeepBest", "KeepNewest", "RestoreBest", "checkpoint_callbacks", "finish_saving"]
 
 
+_PATHS = ("best", "kth_best", "last")  # what Lightning's state has paths of
+
+
 def finish_saving(trainer: pl.Trainer) -> None:
     """Wait for the checkpoint that a thread may be writing (`checkpoints.asynchronous`).
 
@@ -26,7 +29,34 @@ def finish_saving(trainer: pl.Trainer) -> None:
         wait()
 
 
-class KeepNewest(ModelCheckpoint):
+class _Keep(ModelCheckpoint):
+    """What both keep, in a run that goes on: also where its folder was moved since."""
+
+    def __init__(self, folder: str | Path, **options: Any) -> None:
+        super().__init__(
+            dirpath=folder, auto_insert_metric_name=False, enable_version_counter=False, **options
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up scores and names; Lightning forgets them if the folder has another name."""
+        home = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(home / Path(path).name) if path else path
+
+        scores = {moved(path): score for path, score in (state_dict.get("best_k_models") or {}).items()}
+        scores = {path: score for path, score in scores.items() if Path(path).exists()}
+        if scores and state_dict.get("dirpath") != self.dirpath:
+            paths = {f"{key}_model_path": moved(state_dict[f"{key}_model_path"]) for key in _PATHS}
+            state_dict = {**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
+
+    def _should_remove_checkpoint(self, trainer: pl.Trainer, previous: str, current: str) -> bool:
+        """Tell whether an older file goes: that of the resume too, once newer ones are whole."""
+        return previous != current and Path(str(self.dirpath)) in Path(previous).absolute().parents
+
+
+class KeepNewest(_Keep):
     """Write `step<step>.ckpt` at every epoch's end and every n steps, keep the newest few, and link
     `last.ckpt` to the last.
 
@@ -42,14 +72,12 @@ class KeepNewest(ModelCheckpoint):
 
     def __init__(self, folder: str | Path, *, every_n_steps: int | None = None, keep: int = 2) -> None:
         super().__init__(
-            dirpath=folder,
+            folder,
             filename="step{step:08d}",
             monitor="step",
             mode="max",
             save_top_k=keep,
             save_last="link",
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
             save_on_train_epoch_end=True,
             every_n_epochs=1,
         )
@@ -102,7 +130,7 @@ class KeepNewest(ModelCheckpoint):
         self._save_last_checkpoint(trainer, candidates)
 
 
-class KeepBest(ModelCheckpoint):
+class KeepBest(_Keep):
     """Keep the checkpoint with the best value of a metric of the validation as `best.ckpt`.
 
     Args:
@@ -113,14 +141,7 @@ class KeepBest(ModelCheckpoint):
 
     def __init__(self, folder: str | Path, *, monitor: str, mode: str = "min") -> None:
         super().__init__(
-            dirpath=folder,
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            save_top_k=1,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
+            folder, filename="best", monitor=monitor, mode=mode, save_top_k=1, save_on_train_epoch_end=False
         )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

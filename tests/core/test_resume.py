@@ -11,7 +11,7 @@ from checkpointed import final
 from lightning.pytorch.callbacks import EarlyStopping
 
 from core.adaptation import FreezeAtFirst
-from core.checkpoints.files import newest_valid, read_checkpoint
+from core.checkpoints.files import newest_valid, read_checkpoint, write_checkpoint
 from core.errors import UserError
 from core.resume import check_averaging, checkpoint_callbacks, repair_loops
 
@@ -239,3 +239,31 @@ def test_averaging_is_not_missed_where_nobody_averages():
 def test_checkpoint_settings_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         checkpoint_callbacks(tmp_path, **wrong)
+
+
+def test_a_run_that_goes_on_keeps_the_newest_checkpoints_alone(tiny, tmp_path):
+    chain(tiny, tmp_path, [3, 9, 13], "kill", every=1)
+
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step00000020.ckpt", "step00000021.ckpt"]
+
+
+def test_a_moved_run_does_not_forget_its_best(tiny, tmp_path):
+    with pytest.raises(tiny.Killed):
+        tiny.run(tmp_path / "here", at=9, how="kill", every=1)
+    newest = newest_valid(tmp_path / "here" / "checkpoints")
+    content = read_checkpoint(newest)
+    for name, state in content["callbacks"].items():
+        if name.startswith("KeepBest"):
+            path = state["best_model_path"]
+            zero = torch.tensor(0.0)
+            state |= {"best_model_score": zero, "kth_value": zero, "best_k_models": {path: zero}}
+    write_checkpoint(content, newest)
+    best = (tmp_path / "here" / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "here").rename(tmp_path / "there")
+
+    tiny.run(tmp_path / "there", resume=True, every=1)
+
+    assert (tmp_path / "there" / "checkpoints" / "best.ckpt").read_bytes() == best
+    names = sorted(path.name for path in (tmp_path / "there" / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step00000020.ckpt", "step00000021.ckpt"]
