@@ -18,7 +18,8 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
     """Return a function that builds `network` with other defaults.
 
     Its signature, types and docstring are the network's, so that the command line parses, overrides and
-    refuses as for the network itself, and a checkpoint records what was given.
+    refuses as for the network itself, and a checkpoint records what was given. `chosen` of the function holds
+    the defaults that make the size.
 
     Args:
         network: The class.
@@ -47,6 +48,7 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
         ],
         return_annotation=network,
     )
+    build.chosen = defaults  # type: ignore[attr-defined]
     build.__annotations__ = {**hints, "return": network}
     build.__module__ = sys._getframe(1).f_globals["__name__"]
     build.__doc__ = f"{about}\n\n{inspect.getdoc(network)}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from core.errors import UserError, did_you_mean
+from core.trust import classes, made, resolve
 
 __all__ = [
     "chosen_arguments",
@@ -23,8 +25,6 @@ __all__ = [
     "system_module",
     "systems",
 ]
-
-_OURS = ("apps.", "core.")
 
 
 def network_config(config: Any) -> dict[str, Any] | None:
@@ -41,18 +41,18 @@ def network_config(config: Any) -> dict[str, Any] | None:
 
 
 def instantiate(described: Mapping[str, Any], *, where: str) -> nn.Module:
-    """Call `class_path` with `init_args`, nested ones first.
-
-    A file must not be able to run any function there is: classes must be networks, functions must be ours.
+    """Call `class_path` with `init_args`, nested ones first, once all of them are seen to be harmless.
 
     Args:
         described: `class_path` and `init_args`.
         where: The file it stands in, for errors.
 
     Raises:
-        UserError: If the path does not exist, is not allowed, or does not take the arguments.
+        UserError: If a path does not exist, may not be named (see `core.trust`), is no network or not what
+            the argument it stands for takes, or does not take its arguments.
     """
-    network = _build(described, where=where)
+    build = _prepared(described, (nn.Module,), where=where)
+    network = build()
     if not isinstance(network, nn.Module):
         raise UserError(f"{where} names {described['class_path']}, which makes no network")
     return network
@@ -65,16 +65,13 @@ def chosen_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
     are returned where the class path is not installed.
     """
     arguments = dict(described.get("init_args") or {})
-    module, _, name = str(described["class_path"]).rpartition(".")
     try:
-        target = getattr(import_module(module), name)
-        made = target if isinstance(target, type) else get_type_hints(target).get("return")
-        spelt = inspect.signature(made).parameters.values() if made else ()
-        sized = inspect.signature(target).parameters
-    except (ImportError, ValueError, AttributeError, NameError, TypeError):
+        target = resolve(str(described["class_path"]), where="a checkpoint")
+        network: Any = target if isinstance(target, type) else get_type_hints(target).get("return")
+        defaults = {p.name: p.default for p in inspect.signature(network).parameters.values()}
+    except (UserError, ValueError, NameError, TypeError):
         return arguments
-    defaults = {parameter.name: parameter.default for parameter in spelt}
-    own = {name for name, parameter in sized.items() if parameter.default != defaults.get(name)}
+    own = getattr(target, "chosen", {})
     return {
         key: _chosen(value)
         for key, value in arguments.items()
@@ -166,29 +163,31 @@ def system_module(name: str) -> ModuleType:
     return module
 
 
-def _build(described: Mapping[str, Any], *, where: str) -> Any:
-    path = str(described["class_path"])
-    module, _, name = path.rpartition(".")
-    try:
-        target = getattr(import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UserError(f"{where} needs {path}, which is not installed here ({error})") from error
-    is_network = isinstance(target, type) and issubclass(target, nn.Module)
-    if not is_network and not f"{getattr(target, '__module__', '')}.".startswith(_OURS):
-        raise UserError(
-            f"{where} names {path}, which is neither a network nor part of domainfm; it is not called"
-        )
+def _prepared(described: Mapping[str, Any], expected: tuple[type, ...], *, where: str) -> Callable[[], Any]:
+    """Return what builds an object and those it is built of, all resolved; nothing is called yet."""
+    path = described["class_path"]
+    target = resolve(str(path), expected, where=where)
+    hints: dict[str, Any] = {}
+    for maker in (*getattr(target, "__mro__", ()), *made(target), target):  # the nearest last
+        with contextlib.suppress(NameError, TypeError):
+            hints |= get_type_hints(maker.__init__ if isinstance(maker, type) else maker)  # type: ignore[misc]
     arguments = {**(described.get("init_args") or {}), **(described.get("dict_kwargs") or {})}
-    built = {key: _nested(value, where=where) for key, value in arguments.items()}
-    try:
-        return target(**built)
-    except TypeError as error:
-        raise UserError(f"{where} names {path} with arguments that it does not take: {error}") from error
+    built = {key: _argument(value, classes(hints.get(key)), where=where) for key, value in arguments.items()}
+
+    def build() -> Any:
+        values = {key: value() for key, value in built.items()}
+        try:
+            return target(**values)
+        except TypeError as error:
+            raise UserError(f"{where} names {path} with arguments that it does not take: {error}") from error
+
+    return build
 
 
-def _nested(value: Any, *, where: str) -> Any:
-    if isinstance(value, Mapping):
-        return _build(value, where=where) if "class_path" in value else dict(value)
+def _argument(value: Any, expected: tuple[type, ...], *, where: str) -> Callable[[], Any]:
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _prepared(value, expected or (nn.Module,), where=where)
     if isinstance(value, list | tuple):
-        return type(value)(_nested(item, where=where) for item in value)
-    return value
+        items = [_argument(item, expected, where=where) for item in value]
+        return lambda: type(value)(item() for item in items)
+    return lambda: dict(value) if isinstance(value, Mapping) else value

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
+        code = _dispatch(_trusting(words))
         sys.stdout.flush()
         return code
     except UserError as mistake:
@@ -50,6 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dfm: interrupted", file=sys.stderr)
         return 130
+
+
+def _trusting(words: list[str]) -> list[str]:
+    """Take `--trust MODULE` out of the words: recipes and checkpoints may name what is in such a module."""
+    from core.trust import trust
+
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if name != "--trust":
+            rest.append(word)
+        elif value or (value := "" if equals else next(remaining, "")):
+            trust(value)
+        else:
+            raise UserError("--trust needs a module's name, as in --trust mynet")
+    return rest
 
 
 def _speaks(mistake: UserError) -> bool:

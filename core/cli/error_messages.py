@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
+from core.trust import refusal
 
 __all__ = ["explain", "missing_extra", "output_failed"]
 
@@ -41,6 +42,8 @@ def explain(error: BaseException, options: Callable[[], list[str]]) -> UserError
         return None
     innermost = causes[-1]
     text = str(error)
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", text):
+        return refusal(denied[1], where=".".join(dict.fromkeys(re.findall(r'[Pp]arser key "([^"]+)"', text))))
     classes = re.findall(r"class_path '([^']+)'", text) + re.findall(r"'class_path': '([^']+)'", text)
     keys = re.findall(r'[Pp]arser key "([^"]+)"', text)
     if isinstance(innermost, ModuleNotFoundError) and innermost.name:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
 from core.accelerators import cpu, cuda, neuron
-from core.cli.arguments import Request, program
+from core.cli.arguments import Request, program, read_yaml
 from core.cli.error_messages import explain
 from core.errors import UserError
 from core.strategies.launch import Launch, RankInfo, rank_info
@@ -21,6 +23,7 @@ from core.task import Task
 from core.tracking.profiler import Profile
 from core.tracking.settings import Tracking, without_secrets
 from core.trainer import Checkpoints
+from core.trust import check, check_options, parser_settings
 
 __all__ = ["DomainCLI", "meta_network", "parse", "yaml_value"]
 
@@ -67,6 +70,7 @@ class DomainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the words given, never `sys.argv`: processes of a multi-process run re-run that unchanged."""
         self.config = parser.parse_args(args)
+        check(self.config.as_dict(), where="the recipe")
 
     def instantiate_classes(self) -> None:
         """Build everything but the Trainer."""
@@ -93,6 +97,7 @@ def parse(request: Request, words: list[str]) -> DomainCLI:
         UserError: For a mistake in them or in what they build.
     """
     set_loader("yaml", yaml_value, (yaml.YAMLError,))
+    _check_trust(request, words)
     try:
         cli = DomainCLI(request, words)
     except (argparse.ArgumentError, ValueError) as error:
@@ -103,6 +108,16 @@ def parse(request: Request, words: list[str]) -> DomainCLI:
     if cli.config["trainer"].get("accumulate_grad_batches", 1) == 0:
         raise UserError("trainer.accumulate_grad_batches is 0; it must be at least 1")
     return cli
+
+
+def _check_trust(request: Request, words: list[str]) -> None:
+    """Refuse what recipe, checkpoint or options may not name, before the parser imports anything."""
+    files = [Path(word) for option, word in pairwise(words) if option == "--config"]
+    source = str(request.configs[0] if request.configs else request.ckpt_path)
+    for number, file in enumerate(files):
+        check(read_yaml(file), where=str(file) if number else source)
+    check_options([word for word in words if Path(word) not in files])
+    set_parsing_settings(**parser_settings())
 
 
 def yaml_value(text: str) -> Any:

@@ -43,6 +43,9 @@ from core.trainer import Devices, build_trainer, describe
 
 __all__ = ["run"]
 
+_OF_TRAINING = ("optimizer", "schedule", "lr_finder")  # of a task
+_OF_RUNS = ("callbacks", "logger", "plugins", "profiler")  # of the Trainer
+
 
 def run(request: Request) -> int:
     """Run one request and return its exit code; see `core.cli.main` for the codes.
@@ -207,13 +210,26 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
         config = (stored.get("domainfm") or {}).get("config")
         if not config:
             raise UserError(f"{request.ckpt_path} holds no config, so it needs a recipe beside it (--config)")
-        temporary = _temporary(merged(config, {"model": {"init_args": {"weights": None}}}))
+        config = merged(config, {"model": {"init_args": {"weights": None}}})
+        temporary = _temporary(config if request.verb == "fit" else _without_training(config))
         files = [str(temporary)]
     words = [word for path in files for word in ("--config", path)]
     words += _other_data(request, config or {})
     if request.wants_help:
         words.append("--help")
     return words, temporary
+
+
+def _without_training(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's config as evaluation needs it: without optimiser, loggers and callbacks."""
+    model, trainer = config.get("model") or {}, config.get("trainer") or {}
+    arguments = model.get("init_args") or {}
+    kept = {key: value for key, value in arguments.items() if key not in _OF_TRAINING}
+    return {
+        **config,
+        "model": {**model, "init_args": kept},
+        "trainer": {key: value for key, value in trainer.items() if key not in _OF_RUNS},
+    }
 
 
 def _temporary(config: dict[str, Any]) -> Path:

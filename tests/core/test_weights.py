@@ -261,7 +261,7 @@ def test_a_checkpoint_cannot_name_a_function_to_be_run(tmp_path):
     }
     path = own_checkpoint(tmp_path / "a.ckpt", Small(), config=evil)
 
-    with pytest.raises(UserError, match=r"names os\.mkdir, which is neither a network nor part of domainfm"):
+    with pytest.raises(UserError, match=r"names os\.mkdir, which is part neither of domainfm nor"):
         network_from(path)
 
     assert not (tmp_path / "x").exists()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from core.errors import UserError
+from core.trust import resolve
 
 __all__ = ["encoder_described", "holds_encoder"]
 
@@ -62,8 +63,4 @@ def _makes(path: str, kind: type[nn.Module]) -> bool:
 
 
 def _named(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is no network of this installation ({error})") from error
+    return resolve(path, (nn.Module,), where="the parent's checkpoint")
