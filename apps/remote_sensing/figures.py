@@ -56,14 +56,14 @@ def class_colours(names: Sequence[str]) -> list[tuple[int, int, int]]:
     spare = [*PALETTE, *(colormaps["tab20"](place) for place in range(20))]
     # beyond, hues a golden ratio of the circle apart, which never come back
     spare += [hsv_to_rgb(place * 0.618 % 1, 0.6, 0.7) for place in range(len(spare), len(names))]
-    found: list[tuple[int, int, int]] = []
+    colours: list[tuple[int, int, int]] = []
     for place, name in enumerate(names):
         for colour in (_KNOWN.get(name.lower(), spare[place]), spare[place]):
             red, green, blue = (round(255 * part) for part in to_rgb(colour))
-            if (red, green, blue) not in found:
+            if (red, green, blue) not in colours:
                 break
-        found.append((red, green, blue))
-    return found
+        colours.append((red, green, blue))
+    return colours
 
 
 def composite(
@@ -141,11 +141,11 @@ def reconstruction_figure(
     for example in examples:
         dates = example["image"].shape[1]
         for date in range(dates):
-            image, made = (example[name][:, date].float().numpy() for name in ("image", "prediction"))
+            image, predicted = (example[name][:, date].float().numpy() for name in ("image", "prediction"))
             valid, removed = (example[name][date].numpy() for name in ("valid", "removed"))
             limits = stretched(_denormalised(image, facts)[_places(facts.bands)], valid)
             whole = composite(image, valid=valid, limits=limits, **how)
-            guess = composite(made, limits=limits, **how)
+            guess = composite(predicted, limits=limits, **how)
             seen, joined = whole.copy(), np.where(removed[..., None], guess, whole)
             seen[removed] = GREY
             heads = ("scene", "seen", "predicted", "put together")
@@ -157,9 +157,9 @@ def reconstruction_figure(
 
 def _mapped(example: Mapping[str, Any], facts: SceneFacts) -> bool:
     """Say whether there is a class or a number for each pixel."""
-    made = example.get("prediction")
+    predicted = example.get("prediction")
     if facts.target == "regression":
-        return made is not None and made.ndim == 2
+        return predicted is not None and predicted.ndim == 2
     return bool(facts.target == "segmentation")
 
 
@@ -196,15 +196,15 @@ def _maps(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]
 def _numbers(example: Mapping[str, Any], facts: SceneFacts, seen: NDArray[np.bool_]) -> list[Panel]:
     """Return panels of numbers and their error; those that are unknown or without data are grey."""
     known = example["label"].float().numpy()
-    made = np.where(seen, example["prediction"].float().numpy(), np.nan)
-    error = made - known
+    predicted = np.where(seen, example["prediction"].float().numpy(), np.nan)
+    error = predicted - known
     off = np.abs(error[np.isfinite(error)])
     size = max(float(np.percentile(off, 98)), 1e-6) if off.size else 1.0
-    finite = known[np.isfinite(known)] if np.isfinite(known).any() else made[np.isfinite(made)]
+    finite = known[np.isfinite(known)] if np.isfinite(known).any() else predicted[np.isfinite(predicted)]
     limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     return [
         Panel("label", known, limits=limits),
-        Panel("prediction", made, limits=limits),
+        Panel("prediction", predicted, limits=limits),
         Panel("error", error, "RdBu_r", (-size, size)),
     ]
 
@@ -217,21 +217,21 @@ def _caption(example: Mapping[str, Any], facts: SceneFacts) -> str:
     return text
 
 
-def _verdict(label: Any, made: Any, classes: Sequence[str]) -> str:
+def _verdict(label: Any, predicted: Any, classes: Sequence[str]) -> str:
     """Return what a scene is and what it was taken for."""
-    if made.ndim == 0:
+    if predicted.ndim == 0:
         known = label is not None and bool(label.isfinite())
-        return f"{f'{float(label):.4g}' if known else 'unknown'}, predicted {float(made):.4g}"
+        return f"{f'{float(label):.4g}' if known else 'unknown'}, predicted {float(predicted):.4g}"
     names = unlike([shortened(name, 28) for name in classes])
     if label is not None and label.ndim:
         true = [name for name, held in zip(names, label.tolist(), strict=True) if held]
-        guess = [name for name, share in zip(names, made.tolist(), strict=True) if share > 0.5]
+        guess = [name for name, share in zip(names, predicted.tolist(), strict=True) if share > 0.5]
         return f"{_listed(true)}\npredicted {_listed(guess)}"
-    best = int(made.argmax())
+    best = int(predicted.argmax())
     unknown = label is None or int(label) == IGNORE
     return (
         f"{'unknown' if unknown else names[int(label)]}\n"
-        f"predicted {names[best]} ({100 * float(made[best]):.0f} %)"
+        f"predicted {names[best]} ({100 * float(predicted[best]):.0f} %)"
     )
 
 

@@ -64,9 +64,9 @@ class AnyBackbone(SingleImageEncoder):
         self.name, self.bands, self.options = name, tuple(bands), dict(options or {})
         self.body = self._built(pretrained=pretrained)
         about = getattr(self.body, "pretrained_cfg", None) or {}
-        own = (about.get("mean") or _IMAGENET[0], about.get("std") or _IMAGENET[1])
+        published = (about.get("mean") or _IMAGENET[0], about.get("std") or _IMAGENET[1])
         self.mean, self.std = (
-            self._along(given, published) for given, published in zip((mean, std), own, strict=True)
+            self._along(own, theirs) for own, theirs in zip((mean, std), published, strict=True)
         )
         first = getattr(self.body, "patch_embed", None)
         fixed = getattr(first, "img_size", None)
@@ -101,9 +101,9 @@ class AnyBackbone(SingleImageEncoder):
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the repeated layers, in the order in which they run; for an unknown shape all its parts."""
         for name in ("blocks", "stages", "layers", "features"):
-            found = getattr(self.body, name, None)
-            if isinstance(found, nn.ModuleList | nn.Sequential):
-                for stage in found:
+            layers = getattr(self.body, name, None)
+            if isinstance(layers, nn.ModuleList | nn.Sequential):
+                for stage in layers:
                     yield from getattr(stage, "blocks", None) or [stage]
                 return
         stages = [getattr(self.body, f"layer{i}", None) for i in range(1, 5)]
@@ -171,8 +171,8 @@ class AnyBackbone(SingleImageEncoder):
             # As in DINOv2's evaluation, a plain transformer's tokens go through its last norm.
             last = getattr(self.body, "norm", None)
             plain = hasattr(self.body, "blocks") and isinstance(last, nn.LayerNorm)
-            found = self.body.forward_intermediates(x, norm=plain, output_fmt="NCHW", intermediates_only=True)
-            return list(found)
+            maps = self.body.forward_intermediates(x, norm=plain, output_fmt="NCHW", intermediates_only=True)
+            return list(maps)
         if all(hasattr(self.body, f"layer{i}") for i in range(1, 5)):
             body, stages = self.body, []
             h = body.maxpool(body.relu(body.bn1(body.conv1(x))))
@@ -189,20 +189,18 @@ class AnyBackbone(SingleImageEncoder):
             return stages
         raise UserError(f"{self.name} gives no feature maps; choose its counterpart in timm")
 
-    def _along(self, given: Sequence[float] | None, published: Sequence[float]) -> tuple[float, ...]:
-        if given is not None:
-            if len(given) != len(self.bands):
-                raise UserError(
-                    f"there are {len(given)} statistics for {len(self.bands)} bands; give one each"
-                )
-            return tuple(float(number) for number in given)
+    def _along(self, own: Sequence[float] | None, published: Sequence[float]) -> tuple[float, ...]:
+        if own is not None:
+            if len(own) != len(self.bands):
+                raise UserError(f"there are {len(own)} statistics for {len(self.bands)} bands; give one each")
+            return tuple(float(number) for number in own)
         by_name = dict(zip(_COLOURS, published, strict=True))
         return tuple(by_name.get(band, sum(published) / 3) for band in self.bands)
 
     def _width(self) -> int:
-        found = getattr(self.body, "num_features", None)
-        if isinstance(found, int):
-            return found
+        width = getattr(self.body, "num_features", None)
+        if isinstance(width, int):
+            return width
         with torch.device("meta"):
             body = self._built(pretrained=False).eval()
             return int(body(torch.empty(1, len(self.bands), self.image, self.image)).shape[-1])
@@ -253,10 +251,10 @@ def from_official_config(config: Mapping[str, Any]) -> AnyBackbone:
     Raises:
         UserError: If it names no architecture.
     """
-    given = {key: value for key, value in config.items() if key in ("bands", "mean", "std", "options")}
+    arguments = {key: value for key, value in config.items() if key in ("bands", "mean", "std", "options")}
     if "architecture" not in config:
         raise UserError("the config names no architecture, such as resnet50")
-    return AnyBackbone(str(config["architecture"]), **given)
+    return AnyBackbone(str(config["architecture"]), **arguments)
 
 
 def to_official_config(network: AnyBackbone) -> dict[str, Any]:

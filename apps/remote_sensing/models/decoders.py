@@ -281,8 +281,8 @@ class _UNet(_FourSizes):
         inputs = (self.inputs[-1], *settings.channels[:-1])
         beside = (*reversed(self.inputs[:-1]), 0)
         self.steps = nn.ModuleList(
-            nn.Sequential(NormedConvolution(given + finer, made), NormedConvolution(made, made))
-            for given, finer, made in zip(inputs, beside, settings.channels, strict=True)
+            nn.Sequential(NormedConvolution(coarser + finer, outputs), NormedConvolution(outputs, outputs))
+            for coarser, finer, outputs in zip(inputs, beside, settings.channels, strict=True)
         )
 
     def joined(self, sizes: list[Tensor]) -> Tensor:
@@ -330,12 +330,12 @@ class _UperNet(_FourSizes):
     def __init__(self, settings: UperNet, maps: FeatureShapes) -> None:
         super().__init__(settings, maps)
         channels, self.channels, self.scales = self.inputs, settings.channels, settings.scales
-        made = settings.channels
-        self.pooled = nn.ModuleList(NormedConvolution(channels[-1], made, 1) for _ in self.scales)
-        self.coarsest = NormedConvolution(channels[-1] + len(self.scales) * made, made)
-        self.laterals = nn.ModuleList(NormedConvolution(count, made, 1) for count in channels[:-1])
-        self.smooth = nn.ModuleList(NormedConvolution(made, made) for _ in channels[:-1])
-        self.fusion = NormedConvolution(len(channels) * made, made)
+        width = settings.channels
+        self.pooled = nn.ModuleList(NormedConvolution(channels[-1], width, 1) for _ in self.scales)
+        self.coarsest = NormedConvolution(channels[-1] + len(self.scales) * width, width)
+        self.laterals = nn.ModuleList(NormedConvolution(count, width, 1) for count in channels[:-1])
+        self.smooth = nn.ModuleList(NormedConvolution(width, width) for _ in channels[:-1])
+        self.fusion = NormedConvolution(len(channels) * width, width)
 
     def joined(self, sizes: list[Tensor]) -> Tensor:
         coarsest = sizes[-1]

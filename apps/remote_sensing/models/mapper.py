@@ -116,14 +116,14 @@ class Mapper(OnEncoder):
         self.chosen = FCN() if decoder is None else decoder
         self.outputs, self.frames, self.dates, self.apart = outputs, frames, dates, apart
         kind = type(self.chosen).__name__
-        found = chosen_layers(encoder, layers, wanted=self.chosen.layers_wanted, where=kind)
-        self.layers = tuple(layer.number for layer in found)
+        taken = chosen_layers(encoder, layers, wanted=self.chosen.layers_wanted, where=kind)
+        self.layers = tuple(layer.number for layer in taken)
         freeze_idle(encoder, self.layers)
         self.slots = dates if apart else patches_of_dates(encoder, dates)
         stacked = self.slots if frames == "channels" else 1
         maps = FeatureShapes(
-            channels=tuple(layer.channels * stacked for layer in found),
-            strides=tuple(layer.stride for layer in found),
+            channels=tuple(layer.channels * stacked for layer in taken),
+            strides=tuple(layer.stride for layer in taken),
             slots=stacked,
             any_size=getattr(encoder, "any_size", True),
         )
@@ -190,7 +190,7 @@ class Mapper(OnEncoder):
         if self.frames == "channels" or self.slots == 1:
             return maps
         slots = count if self.apart else patches_of_dates(self.encoder, count)
-        return [folded(found.unflatten(1, (slots, -1)), self.frames) for found in maps]
+        return [folded(features.unflatten(1, (slots, -1)), self.frames) for features in maps]
 
     @property
     def _fewest(self) -> int:

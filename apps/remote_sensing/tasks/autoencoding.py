@@ -72,8 +72,8 @@ class Pretraining(SceneTask):
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, weighted by its share of all processes' removed patches."""
-        made = self.reconstructed(batch)
-        loss = self.weigh(made.loss, made.mask.sum())
+        output = self.reconstructed(batch)
+        loss = self.weigh(output.loss, output.mask.sum())
         self.log_scalars({"train_loss": loss.detach()}, batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -84,9 +84,9 @@ class Pretraining(SceneTask):
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Count the loss of one batch, whose masks are the same each time."""
-        made = self.reconstructed(batch)
-        self._scores["loss"].update(made.loss, made.mask.sum())
-        self._keep(batch, made)
+        output = self.reconstructed(batch)
+        self._scores["loss"].update(output.loss, output.mask.sum())
+        self._keep(batch, output)
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and draw."""
@@ -102,16 +102,16 @@ class Pretraining(SceneTask):
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch beside the mean of the patches that are seen."""
-        made = self.reconstructed(batch)
+        output = self.reconstructed(batch)
         truth = self.network.encoder.images(batch.image)
-        removed = self.network.mask_image(made.mask, made.grid)
-        image = self.network.image(made.prediction, made.grid)
+        removed = self.network.mask_image(output.mask, output.grid)
+        image = self.network.image(output.prediction, output.grid)
         seen = (~removed)[:, None].to(truth.dtype)
         mean = (truth * seen).sum((2, 3, 4), keepdim=True) / seen.sum((2, 3, 4), keepdim=True).clamp(min=1)
         counted = removed & batch.valid
         self._scores[self.title].update(image, truth, counted)
         self._scores["mean of what is seen"].update(mean.expand_as(truth), truth, counted)
-        self._keep(batch, made)
+        self._keep(batch, output)
 
     def on_test_epoch_end(self) -> None:
         """Write the table and figures, and log the network's own error."""
@@ -144,10 +144,10 @@ class Pretraining(SceneTask):
         """Log the means over the bands, as `results.csv` has them."""
         self.log_results({name: values.mean() for name, values in scores.items()}, stage=stage)
 
-    def _keep(self, batch: SceneBatch, made: MAEOutput) -> None:
+    def _keep(self, batch: SceneBatch, output: MAEOutput) -> None:
         if len(self.drawn) < self.examples:
-            removed = self.network.mask_image(made.mask, made.grid)
-            image = self.network.image(made.prediction, made.grid)
+            removed = self.network.mask_image(output.mask, output.grid)
+            image = self.network.image(output.prediction, output.grid)
             self.keep_examples(batch, prediction=image, removed=removed)
 
     def _draw(self) -> None:
@@ -196,10 +196,10 @@ class GapFilling(Pretraining):
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Count one batch."""
-        made = self.reconstructed(batch)
-        self._scores["loss"].update(made.loss, made.mask.sum())
-        self._scores[self.title].update(*self._reflectances(batch, made), _gaps(batch))
-        self._keep(batch, made)
+        output = self.reconstructed(batch)
+        self._scores["loss"].update(output.loss, output.mask.sum())
+        self._scores[self.title].update(*self._reflectances(batch, output), _gaps(batch))
+        self._keep(batch, output)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and scores, and draw."""
@@ -213,15 +213,15 @@ class GapFilling(Pretraining):
 
     def test_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """Score one batch beside the mean of the clear dates."""
-        made, gaps = self.reconstructed(batch), _gaps(batch)
-        guess, truth = self._reflectances(batch, made)
+        output, gaps = self.reconstructed(batch), _gaps(batch)
+        guess, truth = self._reflectances(batch, output)
         self._scores[self.title].update(guess, truth, gaps)
         clear = (~gaps)[:, None].to(truth.dtype)  # B 1 T H W
         elsewhere = (truth * clear).sum((2, 3, 4), keepdim=True) / clear.sum((2, 3, 4), keepdim=True).clamp(1)
         count = clear.sum(2, keepdim=True)
         dates = torch.where(count > 0, (truth * clear).sum(2, keepdim=True) / count.clamp(min=1), elsewhere)
         self._scores["mean of clear dates"].update(dates.expand_as(truth), truth, gaps)
-        self._keep(batch, made)
+        self._keep(batch, output)
 
     def reconstructed(self, batch: SceneBatch) -> MAEOutput:
         """Return what the network makes of a batch whose hidden patches are removed; nothing is drawn.
@@ -258,13 +258,13 @@ class GapFilling(Pretraining):
     def _sums(self) -> GapSums:
         return GapSums(list(self.facts.bands), similarity=True).to(self.device)
 
-    def _reflectances(self, batch: SceneBatch, made: MAEOutput) -> tuple[Tensor, Tensor]:
+    def _reflectances(self, batch: SceneBatch, output: MAEOutput) -> tuple[Tensor, Tensor]:
         """Return prediction and truth `(B, C, T, H, W)` as reflectances."""
         facts, scale = self.facts, float(getattr(self.network.encoder, "scale", 1.0))
         unit = 1.0 if facts.scale != 1.0 else scale  # a data set with a scale gives reflectances already
         truth = self.network.encoder.images(batch.image)
         mean, std = (truth.new_tensor(one).view(-1, 1, 1, 1) / unit for one in (facts.mean, facts.std))
-        image = self.network.image(made.prediction, made.grid)
+        image = self.network.image(output.prediction, output.grid)
         return image * std + mean, truth * std + mean
 
 

@@ -45,10 +45,10 @@ class SceneTask(Task):
         Raises:
             UserError: Naming both values.
         """
-        bands, given = tuple(getattr(self.network, "bands", facts.bands)), tuple(facts.bands)
-        if bands != given:
+        bands, offered = tuple(getattr(self.network, "bands", facts.bands)), tuple(facts.bands)
+        if bands != offered:
             raise UserError(
-                f"the network reads the bands {', '.join(bands)} and the data gives {', '.join(given)}; "
+                f"the network reads the bands {', '.join(bands)} and the data gives {', '.join(offered)}; "
                 f"set data.bands to [{', '.join(bands)}], or the network's bands to those of the data"
             )
         dates = getattr(self.network, "dates", None)

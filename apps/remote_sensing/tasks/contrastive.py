@@ -143,8 +143,8 @@ class ContrastivePretraining(SceneTask):
         cut = [part.tensor_split(groups) for part in (labels, *parts)]
         totals: dict[str, Tensor] = {}
         for known, *ours in zip(*cut, strict=True):
-            found = self._compared([*zip(ours[::2], ours[1::2], strict=True)], known)
-            for name, value in found.items():
+            terms = self._compared([*zip(ours[::2], ours[1::2], strict=True)], known)
+            for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + value * (len(known) / len(labels))
         self.log_results(totals, stage="val")
 
@@ -198,8 +198,9 @@ class ContrastivePretraining(SceneTask):
         self, pairs: list[tuple[Tensor, Tensor]], labels: Tensor, **others: Any
     ) -> dict[str, Tensor]:
         """Return the loss and its terms, means over the directions."""
-        found = [soft_contrastive(*pair, labels, **others, **self.objective) for pair in pairs]
+        losses = [soft_contrastive(*pair, labels, **others, **self.objective) for pair in pairs]
         named = {"loss": "total", "contrastive": "contrastive", "soft": "soft"}
         return {
-            name: torch.stack([getattr(one, field) for one in found]).mean() for name, field in named.items()
+            name: torch.stack([getattr(loss, field) for loss in losses]).mean()
+            for name, field in named.items()
         }

@@ -52,14 +52,14 @@ def gap_scores(
         scale: What a reflectance of 1 is in the units of `mean`.
     """
     with torch.autocast(device_type=target.device.type, enabled=False):
-        made, true = _wide(prediction), _wide(target)
+        predicted, true = _wide(prediction), _wide(target)
         shape = (-1, 1, 1, 1)
         offset, factor = (true.new_tensor(list(row)).view(shape) / scale for row in (mean, std))
         gaps = gaps.to(true.dtype).expand_as(true)
-        made, true = ((image * factor + offset) * gaps for image in (made, true))
+        predicted, true = ((image * factor + offset) * gaps for image in (predicted, true))
         share = gaps.mean()
-        ssim = _similarity(made.flatten(1, 2), true.flatten(1, 2)).mean()  # bands and frames as channels
-        error = made - true
+        ssim = _similarity(predicted.flatten(1, 2), true.flatten(1, 2)).mean()  # bands and frames as channels
+        error = predicted - true
         return GapScores(ssim, error.square().mean() / share, error.abs().mean() / share)
 
 
@@ -83,35 +83,37 @@ class GapSums(Metric):
         for name in ("count", "images"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, made: Tensor, true: Tensor, gaps: Tensor) -> None:
+    def update(self, predicted: Tensor, true: Tensor, gaps: Tensor) -> None:
         """Count images `(B, C, T, H, W)` where `gaps` `(B, T, H, W)` is True."""
         with torch.autocast(device_type=true.device.type, enabled=False):
-            made, true = _wide(made), _wide(true)
+            predicted, true = _wide(predicted), _wide(true)
             hidden = gaps[:, None].to(true.dtype)
-            error = ((made - true) * hidden).double()
+            error = ((predicted - true) * hidden).double()
             self.squares += error.square().sum((0, 2, 3, 4))
             self.sizes += error.abs().sum((0, 2, 3, 4))
             self.count += gaps.sum()
             if self.similarity:
-                planes = ((image * hidden).transpose(1, 2).flatten(0, 2)[:, None] for image in (made, true))
-                found = _similarity(*planes)  # of every sample, date and band
-                self.alike += found.view(-1, len(self.bands)).double().sum(0)
-                self.images += made.shape[0] * made.shape[2]
+                planes = (
+                    (image * hidden).transpose(1, 2).flatten(0, 2)[:, None] for image in (predicted, true)
+                )
+                alike = _similarity(*planes)  # of every sample, date and band
+                self.alike += alike.view(-1, len(self.bands)).double().sum(0)
+                self.images += predicted.shape[0] * predicted.shape[2]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores; NaN where nothing was hidden."""
-        found = {"mse": self.squares / self.count, "mae": self.sizes / self.count}
-        return found | ({"ssim": self.alike / self.images} if self.similarity else {})
+        scores = {"mse": self.squares / self.count, "mae": self.sizes / self.count}
+        return scores | ({"ssim": self.alike / self.images} if self.similarity else {})
 
 
-def _similarity(made: Tensor, true: Tensor) -> Tensor:
+def _similarity(predicted: Tensor, true: Tensor) -> Tensor:
     """Return the structural similarity of each image `(N, C, H, W)` in reflectance, `(N,)`."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     settings: dict[str, Any] = {"sigma": 1.5, "kernel_size": 11, "data_range": 1.0, "reduction": "none"}
-    found = structural_similarity_index_measure(made, true, gaussian_kernel=True, **settings)
-    assert isinstance(found, Tensor)
-    return found
+    values = structural_similarity_index_measure(predicted, true, gaussian_kernel=True, **settings)
+    assert isinstance(values, Tensor)
+    return values
 
 
 def _wide(image: Tensor) -> Tensor:

@@ -95,32 +95,32 @@ def map_for(network: Any, *, holder: str = "") -> DinoMap:
         network: `SoftConViT` or `SoftConResNet50` as initialised.
         holder: See `DinoMap`.
     """
-    own, (first, _) = dict(network.named_parameters()), first_layer(network)
+    weights, (first, _) = dict(network.named_parameters()), first_layer(network)
     bands = network.bands
     known = {len(sensor.bands): sensor.bands for sensor in (S2, S1)}
 
     def usual(channels: int) -> tuple[str, ...] | None:
         same = bands if channels == len(bands) else None
-        given = known.get(channels, same)
-        if same and not set(given or ()) & set(bands):
+        names = known.get(channels, same)
+        if same and not set(names or ()) & set(bands):
             return same  # nameless bands, or a sensor of our user's with as many
-        return given
+        return names
 
     def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
-        given = None if described is None else sensor_of(described).bands
-        found = [band_rule(holder + first, own[first], wanted=bands, described=given, usual=usual)]
-        if "pos_embed" in own:
+        names = None if described is None else sensor_of(described).bands
+        changes = [band_rule(holder + first, weights[first], wanted=bands, described=names, usual=usual)]
+        if "pos_embed" in weights:
             side = network.image // network.patch
-            found.append(
+            changes.append(
                 Reshape(
                     f"{holder}pos_embed",
                     lambda table: network.positions(side, side, table),
                     lambda table: table,
                 )
             )
-        return tuple(found)
+        return tuple(changes)
 
-    token = own["mask_token"].detach() if "mask_token" in own else None
+    token = weights["mask_token"].detach() if "mask_token" in weights else None
     return replace(KEY_MAP, reshapes=rules(None), mask_token=token, holder=holder, rules=rules)
 
 
@@ -176,27 +176,27 @@ def arguments(official: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"the config's {name} is no argument of this network{did_you_mean(name, known)}")
         if name in _FIXED and value != _FIXED[name]:
             raise UserError(f"the config's {name} is {value}; only {_FIXED[name]} is known here")
-    found = {ours: official.get(name, default) for name, default, ours in FIELDS}
+    values = {ours: official.get(name, default) for name, default, ours in FIELDS}
     for ours in ("image", "patch"):
-        if isinstance(found[ours], list | tuple):
-            sides = set(found[ours])
+        if isinstance(values[ours], list | tuple):
+            sides = set(values[ours])
             if len(sides) != 1:
-                raise UserError(f"the config's {ours} is {found[ours]}; this network takes equal sides only")
-            found[ours] = sides.pop()
-    found["layer_scale"] = found["layer_scale"] or None
-    found["bands"] = official.get("bands", found["bands"])
-    return found
+                raise UserError(f"the config's {ours} is {values[ours]}; this network takes equal sides only")
+            values[ours] = sides.pop()
+    values["layer_scale"] = values["layer_scale"] or None
+    values["bands"] = official.get("bands", values["bands"])
+    return values
 
 
 def config(network: SoftConViT) -> dict[str, Any]:
     """Return the arguments of the published class for a network, every one spelt out, and its bands."""
-    given = {
+    settings = {
         **network.settings,
         **{name: getattr(network, name) for name in ("width", "depth", "heads", "patch", "image")},
         **{name: getattr(network, name) for name in ("antialias", "offset")},
         "bands": len(network.bands),
     }
-    official = {name: given[ours] for name, _, ours in FIELDS}
+    official = {name: settings[ours] for name, _, ours in FIELDS}
     return {**official, "block_chunks": 0, "bands": list(network.bands)}
 
 

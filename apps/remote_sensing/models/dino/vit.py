@@ -161,12 +161,12 @@ class SoftConViT(SensorNetwork):
         if any(not -self.depth <= i < self.depth for i in layers):
             raise UserError(f"layers is {list(layers)}; the network has blocks 0 to {self.depth - 1}")
         wanted = [i % self.depth for i in layers]
-        tokens, found = self._embed(self._fitting(x), None, None), {}
+        tokens, kept = self._embed(self._fitting(x), None, None), {}
         for i, layer in enumerate(self.layers[: max(wanted) + 1]):
             tokens = layer(tokens)
             if i in wanted:
-                found[i] = self._split(tokens, norm=norm)
-        return [found[i] for i in wanted]
+                kept[i] = self._split(tokens, norm=norm)
+        return [kept[i] for i in wanted]
 
     def layer_maps(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Return the patches' tokens after some blocks, normed, as images."""
@@ -190,10 +190,10 @@ class SoftConViT(SensorNetwork):
         Returns:
             `(B, (layers + patches) * D)`.
         """
-        found = self.layer_tokens(x, range(-layers, 0))
-        parts = [tokens.cls for tokens in found]
+        last = self.layer_tokens(x, range(-layers, 0))
+        parts = [tokens.cls for tokens in last]
         if layers > 1 if patches is None else patches:
-            parts.append(found[-1].patches.mean(dim=1))
+            parts.append(last[-1].patches.mean(dim=1))
         return torch.cat(parts, dim=-1)
 
     def positions(self, rows: int, columns: int, table: Tensor | None = None) -> Tensor:

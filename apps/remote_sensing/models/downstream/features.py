@@ -113,10 +113,10 @@ def chosen_layers(
             f"{where} takes {wanted} layers, and {type(encoder).__name__} has {count}; choose a deeper "
             "encoder or a decoder of one layer, such as FCN"
         )
-    found = layers_of(encoder, range(count))
-    coarsest = {layer.stride: layer for layer in found}  # the last one of each size
+    outputs = layers_of(encoder, range(count))
+    coarsest = {layer.stride: layer for layer in outputs}  # the last one of each size
     if len(coarsest) == 1:
-        return [found[count * part // wanted - 1] for part in range(1, wanted + 1)]
+        return [outputs[count * part // wanted - 1] for part in range(1, wanted + 1)]
     if len(coarsest) < wanted:
         raise UserError(
             f"{where} takes {wanted} layers, and {type(encoder).__name__} has {len(coarsest)} sizes of "
@@ -140,7 +140,7 @@ def freeze_idle(encoder: nn.Module, numbers: Sequence[int]) -> None:
     maps, parameters = _on_meta(encoder, numbers)
     used: set[int] = set()
     seen: set[Any] = set()
-    waiting = [found.grad_fn for found in maps]
+    waiting = [features.grad_fn for features in maps]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
@@ -242,7 +242,7 @@ def feature_maps(
             f"batch norm in {type(encoder).__name__}, which cannot be trained with; take larger images, more "
             "samples in a batch, or keep the encoder frozen"
         ) from error
-    return [joined(found, samples) for found in maps] if len(x) != samples else list(maps)
+    return [joined(features, samples) for features in maps] if len(x) != samples else list(maps)
 
 
 def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[EncoderLayer]:
@@ -250,9 +250,11 @@ def _computed(encoder: nn.Module, numbers: Sequence[int]) -> list[EncoderLayer]:
     maps, _ = _on_meta(encoder, numbers)
     return [
         EncoderLayer(
-            number, found.shape[1], (_stride(rows, found.shape[-2]), _stride(columns, found.shape[-1]))
+            number,
+            features.shape[1],
+            (_stride(rows, features.shape[-2]), _stride(columns, features.shape[-1])),
         )
-        for number, found in zip(numbers, maps, strict=True)
+        for number, features in zip(numbers, maps, strict=True)
     ]
 
 
@@ -270,8 +272,8 @@ def _on_meta(encoder: nn.Module, numbers: Sequence[int]) -> tuple[list[Tensor], 
     encoder.eval()
     try:
         with torch.enable_grad(), torch.device("meta"):
-            given = (torch.empty(shape), list(numbers), torch.empty(1, dates, 2), torch.empty(1, 2))
-            maps = functional_call(wrapped, {**parameters, **buffers}, given)
+            arguments = (torch.empty(shape), list(numbers), torch.empty(1, dates, 2), torch.empty(1, 2))
+            maps = functional_call(wrapped, {**parameters, **buffers}, arguments)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -292,9 +294,9 @@ def _sides(encoder: Any) -> tuple[int, int]:
     return side, side
 
 
-def _stride(side: int, made: int) -> int:
+def _stride(side: int, length: int) -> int:
     """Return what a side was divided by; where a pyramid rounded up, the power of two that it halves by."""
-    return side // made if side % made == 0 else 2 ** round(math.log2(side / made))
+    return side // length if side % length == 0 else 2 ** round(math.log2(side / length))
 
 
 class _FeatureMaps(nn.Module):

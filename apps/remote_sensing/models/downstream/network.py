@@ -71,9 +71,9 @@ class OnEncoder(nn.Module):
     def reset_parameters(self) -> None:
         """Draw every weight and compute every buffer anew, as a network built on the meta device needs."""
         for module in self.children():
-            own = getattr(module, "reset_parameters", None)
-            if callable(own):
-                own()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
             else:
                 reset_parts(module)
 
@@ -158,8 +158,8 @@ HELD = HeldMap(inner=prithvi.KEY_MAP)
 def encoder_maps(encoder: nn.Module) -> tuple[KeyMap, ...]:
     """Return the tables of an encoder's official layouts, for the network that holds it."""
     home = home_of(encoder)
-    own = home.key_maps(encoder) if hasattr(home, "key_maps") else (getattr(home, "KEY_MAP", KeyMap()),)
-    return tuple(HeldMap(inner=inner) for inner in own)
+    tables = home.key_maps(encoder) if hasattr(home, "key_maps") else (getattr(home, "KEY_MAP", KeyMap()),)
+    return tuple(HeldMap(inner=inner) for inner in tables)
 
 
 def with_neck(encoder: prithvi.Prithvi, *, auxiliary: bool) -> KeyMap:

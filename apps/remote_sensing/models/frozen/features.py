@@ -52,8 +52,8 @@ def pooled_features(
     """
     name = type(network).__name__
     if hasattr(network, "features") and "time" in inspect.signature(network.features).parameters:
-        found = network.features(x, time, location, layers=list(range(-(layers or 1), 0)))
-        return torch.cat([tokens[:, 0] if pool == "class" else tokens[:, 1:].mean(1) for tokens in found], 1)
+        last = network.features(x, time, location, layers=list(range(-(layers or 1), 0)))
+        return torch.cat([tokens[:, 0] if pool == "class" else tokens[:, 1:].mean(1) for tokens in last], 1)
     if pool == "mean" and hasattr(network, "feature_maps"):
         maps = network.feature_maps(frame_by_frame(x), layers=list(range(-(layers or 1), 0)))
         return _over_dates(torch.cat([one.flatten(2).mean(2) for one in maps], 1), len(x))

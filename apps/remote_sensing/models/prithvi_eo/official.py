@@ -108,9 +108,9 @@ def map_for(
         return bands if channels == len(bands) != len(HLS) else HLS
 
     def rules(described: tuple[str, ...] | None) -> tuple[Reshape, ...]:
-        given = None if described is None else _bands(described)
+        names = None if described is None else _bands(described)
         return tuple(
-            band_rule(name, fresh, wanted=bands, described=given, usual=usual, rows=rows)
+            band_rule(name, fresh, wanted=bands, described=names, usual=usual, rows=rows)
             for name, fresh, rows in (first, *last)
         )
 
@@ -175,19 +175,19 @@ def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
     Raises:
         UserError: If the number of bands and their names differ.
     """
-    found = dict(official)
+    fields = dict(official)
     for name in _INSIDE:
-        found |= dict(found.get(name) or {})
-    first = "tubelet_size" in found  # a field that version 1 alone has
-    found = {**(_V1_DEFAULTS if first else _MAE_DEFAULTS if mae else {}), **found}
-    result = {ours: found.get(name, default) for name, default, ours in _FIELDS}
+        fields |= dict(fields.get(name) or {})
+    first = "tubelet_size" in fields  # a field that version 1 alone has
+    fields = {**(_V1_DEFAULTS if first else _MAE_DEFAULTS if mae else {}), **fields}
+    result = {ours: fields.get(name, default) for name, default, ours in _FIELDS}
     patch = result["patch"]
     if isinstance(patch, int):
-        patch = (int(found.get("tubelet_size", 1)), patch, patch)
+        patch = (int(fields.get("tubelet_size", 1)), patch, patch)
     result["patch"] = [int(side) for side in patch]
     result["coordinates"] = list(result["coordinates"] or ())
-    names = list(found.get("bands") or ())
-    count = int(found.get("in_chans", len(names) or len(HLS)))
+    names = list(fields.get("bands") or ())
+    count = int(fields.get("in_chans", len(names) or len(HLS)))
     if not names:
         names = list(HLS) if count == len(HLS) else [f"band_{i}" for i in range(count)]
     if len(names) != count:
@@ -195,25 +195,25 @@ def arguments(official: Mapping[str, Any], *, mae: bool) -> dict[str, Any]:
             f"the config's in_chans is {count}, and it names {len(names)} bands: {', '.join(names)}"
         )
     result["bands"] = list(_bands([str(name) for name in names]))
-    result["statistics"] = found.get("statistics") or _statistics(found)
+    result["statistics"] = fields.get("statistics") or _statistics(fields)
     if mae:
-        result |= {ours: found.get(name, default) for name, default, ours in _MAE_FIELDS}
+        result |= {ours: fields.get(name, default) for name, default, ours in _MAE_FIELDS}
     return result
 
 
 def config(settings: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
     """Return a full official configuration for our settings; `kind` is the network's class."""
     fields = (*_FIELDS, *_MAE_FIELDS) if kind == "PrithviMAE" else _FIELDS
-    found = {name: settings[ours] for name, _, ours in fields if ours in settings}
-    own: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
-    own |= {"in_chans": len(settings["bands"]), "bands": list(settings["bands"])}
-    own["statistics"] = settings["statistics"]
+    values = {name: settings[ours] for name, _, ours in fields if ours in settings}
+    encoder: dict[str, Any] = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    encoder |= {"in_chans": len(settings["bands"]), "bands": list(settings["bands"])}
+    encoder["statistics"] = settings["statistics"]
     about = {"architectures": [kind], "model_type": "prithvi"}
     if kind != "PrithviSegmenter":
-        return {**own, **about}
+        return {**encoder, **about}
     head = {"num_classes": settings["classes"], "channels": settings["channels"]}
     return {
-        "backbone": own,
+        "backbone": encoder,
         "neck": {"output_embed_dim": settings["outputs"]},
         "decode_head": {**head, "dropout_ratio": settings["dropout"]},
         **about,
@@ -226,12 +226,12 @@ def segmenter_arguments(official: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: As for `arguments`.
     """
-    found = arguments(official, mae=False)
+    backbone = arguments(official, mae=False)
     for name in ("coordinates", "learn_scale"):
-        found.pop(name)
+        backbone.pop(name)
     head, neck = dict(official.get("decode_head") or {}), dict(official.get("neck") or {})
     return {
-        **found,
+        **backbone,
         "classes": int(head.get("num_classes", 2)),
         "channels": int(head.get("channels", 256)),
         "dropout": float(head.get("dropout_ratio", 0.1)),
@@ -249,8 +249,8 @@ def _bands(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(canonical(name) for name in names)
 
 
-def _statistics(found: Mapping[str, Any]) -> str:
+def _statistics(fields: Mapping[str, Any]) -> str:
     """Tell the version by the published means, where a configuration has them."""
-    train = found.get("train_params") or {}
-    means = found.get("mean") or (train.get("data_mean") if isinstance(train, Mapping) else None) or (0.0,)
+    train = fields.get("train_params") or {}
+    means = fields.get("mean") or (train.get("data_mean") if isinstance(train, Mapping) else None) or (0.0,)
     return "v1" if round(float(means[0])) == 775 else "v2"

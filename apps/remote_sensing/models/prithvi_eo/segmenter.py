@@ -185,13 +185,13 @@ class PrithviSegmenter(PrithviUpscaled):
         backbone = Prithvi(
             **{name: settings[name] for name in inspect.signature(Prithvi).parameters if name in settings}
         )
-        made = backbone.grid[0] * width if outputs is None else outputs
-        super().__init__(backbone, outputs=made)
+        channels_made = backbone.grid[0] * width if outputs is None else outputs
+        super().__init__(backbone, outputs=channels_made)
         self.settings = settings
         common = {"channels": channels, "dropout": dropout}
-        self.auxiliary_head = ConvolutionalHead(made, classes, convolutions=2, **common)
+        self.auxiliary_head = ConvolutionalHead(channels_made, classes, convolutions=2, **common)
         # the last part: a linear probe takes the last linear layer
-        self.decode_head = ConvolutionalHead(made, classes, convolutions=1, **common)
+        self.decode_head = ConvolutionalHead(channels_made, classes, convolutions=1, **common)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the encoder's blocks."""
