@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from core.backbones.cross_entropy import cross_entropy, linear_cross_entropy
 from core.backbones.decoder_block import Attention, Block, Packed, causal_mask
+from core.backbones.packed_attention import packed_positions
 from core.backbones.rmsnorm import RMSNorm
 from core.backbones.rope import Rope
 from core.backbones.sizes import size
@@ -316,11 +317,9 @@ def _positions(total: int, mask: Tensor | None, cu_seqlens: Tensor | None, devic
     """Return `(B or 1, total)` positions of tokens among their sequence's real ones; padding has 0."""
     if mask is not None:
         return (mask.long().cumsum(1) - 1).clamp_min(0)
-    places = torch.arange(total, device=device)
     if cu_seqlens is not None:
-        starts = cu_seqlens[:-1].long()
-        places = places - starts[torch.searchsorted(cu_seqlens[1:].contiguous(), places.int(), right=True)]
-    return places[None]
+        return packed_positions(cu_seqlens, total)[None]
+    return torch.arange(total, device=device)[None]
 
 
 def _allowed(real: Tensor, queries: int) -> Tensor:

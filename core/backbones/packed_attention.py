@@ -71,7 +71,8 @@ def packed_attention(
     if kernel == "sequences":
         return _sequences(query, key, value, cu_seqlens, causal)
     if kernel == "mask":
-        return _masked(query, key, value, cu_seqlens, causal)
+        mask = packed_mask(cu_seqlens.to(query.device), tokens, causal=causal)
+        return _attend(query, key, value, causal=False, mask=mask)
     raise ValueError(f"kernel is {kernel!r}; it must be one of {', '.join(KERNELS)}")
 
 
@@ -129,7 +130,7 @@ def _sequences(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, ca
         return _OnCPU.apply(query, key, value, lengths, causal)
     # split, not slices: the gradient of a slice is as large as the whole
     parts = zip(*(x.split(lengths) for x in (query, key, value)), strict=True)
-    return torch.cat([_attend(*map(_heads_first, part), causal=causal) for part in parts])
+    return torch.cat([_attend(*part, causal=causal) for part in parts])
 
 
 class _OnCPU(torch.autograd.Function):
@@ -175,18 +176,18 @@ class _Products:
     """
 
     def __enter__(self) -> _Products:
-        self.given = self.now = torch.get_float32_matmul_precision()
+        self.before = self.now = torch.get_float32_matmul_precision()
         return self
 
     def suit(self, length: int) -> None:
-        wanted = self.given if length >= _LONG else "highest"
+        wanted = self.before if length >= _LONG else "highest"
         if wanted != self.now:
             torch.set_float32_matmul_precision(wanted)
             self.now = wanted
 
     def __exit__(self, *_: object) -> None:
-        if self.now != self.given:
-            torch.set_float32_matmul_precision(self.given)
+        if self.now != self.before:
+            torch.set_float32_matmul_precision(self.before)
 
 
 def _heads_first(x: Tensor) -> Tensor:
@@ -198,17 +199,13 @@ def _heads_last(x: Tensor) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
-    """Map `(1, H, S, D)` to `(S, H, D)`."""
+    """Map `(S, H, D)` to `(S, H, D)`."""
     grouped = key.shape[1] != query.shape[1]
+    query, key, value = map(_heads_first, (query, key, value))
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped
     )
     return _heads_last(mixed)
-
-
-def _masked(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, causal: bool) -> Tensor:
-    mask = packed_mask(cu_seqlens.to(query.device), query.shape[0], causal=causal)
-    return _attend(*map(_heads_first, (query, key, value)), causal=False, mask=mask)
 
 
 def _lengths(cu_seqlens: Tensor, tokens: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.data.cards import read_head
 from core.errors import UserError, did_you_mean
 from core.files import cards_folder
 
@@ -108,18 +109,11 @@ def load_weights_card(name: str) -> WeightsCard:
     Raises:
         UserError: If there is no such card, or its head breaks the schema; the field is named.
     """
-    import yaml
-
     path = cards_folder() / "weights" / f"{name}.md"
     if not path.is_file():
         raise UserError(f"there is no weights card '{name}'{did_you_mean(name, card_names())}")
-    parts = path.read_text(encoding="utf-8").split("---\n", 2)
-    if len(parts) != 3 or parts[0]:
-        raise UserError(f"{path} does not begin with a YAML head between two lines of ---")
     try:
-        return WeightsCard.model_validate(yaml.safe_load(parts[1]))
-    except yaml.YAMLError as error:
-        raise UserError(f"the head of {path} is no YAML: {str(error).splitlines()[0]}") from error
+        return WeightsCard.model_validate(read_head(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

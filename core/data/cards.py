@@ -28,6 +28,7 @@ __all__ = [
     "list_heads",
     "load_card",
     "read_card",
+    "read_head",
     "verify",
 ]
 
@@ -176,7 +177,7 @@ def list_heads(domain: str | None = None) -> list[dict[str, Any]]:
     needed = {entry.name for entry in fields(Card) if entry.default is entry.default_factory is MISSING}
     heads = []
     for path in (cards_folder() / f"{name}.md" for name in card_names()):
-        head = _head(path)
+        head = read_head(path)
         right = needed <= head.keys() <= allowed
         heads.append(head if right else vars(read_card(path)))
     heads.sort(key=lambda head: (head["domain"], head["name"]))
@@ -199,7 +200,7 @@ def read_card(path: Path) -> Card:
     from pydantic import ValidationError
 
     try:
-        card = _schema().validate_python(_head(path))
+        card = _schema().validate_python(read_head(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "head"
@@ -212,7 +213,12 @@ def read_card(path: Path) -> Card:
     return card
 
 
-def _head(path: Path) -> dict[str, Any]:
+def read_head(path: Path) -> dict[str, Any]:
+    """Return the YAML head of a card in one file, unchecked.
+
+    Raises:
+        UserError: If there is none, or it is no YAML.
+    """
     import yaml
 
     parts = path.read_text(encoding="utf-8").split("---\n", 2)

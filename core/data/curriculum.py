@@ -28,8 +28,7 @@ __all__ = [
     "Pace",
     "SequenceCurriculum",
     "consumed",
-    "reshape",
-    "truncate",
+    "shortened",
 ]
 
 
@@ -185,29 +184,20 @@ def _prefix(pace: Any) -> tuple[float, ...]:
     return tuple(sums)
 
 
-def truncate(batch: Any, length: int, fields: Sequence[str] | None = None) -> Any:
-    """Return a batch with the first `length` places of every row.
+def shortened(
+    batch: Any,
+    length: int,
+    *,
+    by: Literal["truncate", "reshape"] = "truncate",
+    fields: Sequence[str] | None = None,
+) -> Any:
+    """Return a batch with rows of `length` places; more than there are change nothing.
 
     Args:
-        batch: Has a method `truncated(length)`, or tensors `(B, S, ...)`.
-        length: Places to keep; more than there are change nothing.
-        fields: Names of the tensors to cut; None cuts those that are as long as the first of two or more
-            dimensions.
-    """
-    names, size = _along(batch, fields)
-    if length >= size:
-        return batch
-    if hasattr(batch, "truncated"):
-        return batch.truncated(length)
-    return dataclasses.replace(batch, **{name: getattr(batch, name)[:, :length] for name in names})
-
-
-def reshape(batch: Any, length: int, fields: Sequence[str] | None = None) -> Any:
-    """Return a batch with rows of `length` places cut out of the given ones; what is left over is dropped.
-
-    Args:
-        batch: Has a method `reshaped(length)`, or tensors `(B, S, ...)`.
-        length: Places of a new row; more than there are change nothing.
+        batch: Has methods `truncated(length)` and `reshaped(length)`, or tensors `(B, S, ...)`.
+        length: Places of a row.
+        by: `truncate` keeps the beginning of every row; `reshape` cuts it into several, and what is left over
+            is dropped.
         fields: Names of the tensors to cut; None cuts those that are as long as the first of two or more
             dimensions.
 
@@ -217,8 +207,10 @@ def reshape(batch: Any, length: int, fields: Sequence[str] | None = None) -> Any
     names, size = _along(batch, fields)
     if length >= size:
         return batch
-    if hasattr(batch, "reshaped"):
-        return batch.reshaped(length)
+    if hasattr(batch, "truncated"):
+        return batch.truncated(length) if by == "truncate" else batch.reshaped(length)
+    if by == "truncate":
+        return dataclasses.replace(batch, **{name: getattr(batch, name)[:, :length] for name in names})
     pieces = size // length
     for field in dataclasses.fields(batch):
         if field.name not in names and isinstance(getattr(batch, field.name), Tensor | tuple | list | Batch):
@@ -226,13 +218,9 @@ def reshape(batch: Any, length: int, fields: Sequence[str] | None = None) -> Any
                 f"{type(batch).__name__}.{field.name} has no places to cut, so its rows cannot be reshaped; "
                 "use truncation"
             )
-    cut = {
-        # B S … -> B·pieces length …
-        name: tensor[:, : pieces * length].reshape(-1, length, *tensor.shape[2:])
-        for name in names
-        if (tensor := getattr(batch, name)) is not None
-    }
-    return dataclasses.replace(batch, **cut)
+    tensors = {name: getattr(batch, name)[:, : pieces * length] for name in names}
+    cut = {name: rows.reshape(-1, length, *rows.shape[2:]) for name, rows in tensors.items()}
+    return dataclasses.replace(batch, **cut)  # B S … -> B·pieces length …
 
 
 def _along(batch: Any, fields: Sequence[str] | None) -> tuple[list[str], int]:
@@ -312,5 +300,4 @@ class SequenceCurriculum(Callback):
     def cut(self, batch: Any) -> Any:
         """Return the batch of the present step, cut."""
         step = 0 if self._trainer is None else self._trainer.global_step
-        way = truncate if self.by == "truncate" else reshape
-        return way(batch, self.curriculum.value(step), self.fields)
+        return shortened(batch, self.curriculum.value(step), by=self.by, fields=self.fields)

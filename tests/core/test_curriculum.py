@@ -21,8 +21,7 @@ from core.data.curriculum import (
     FixedRoot,
     SequenceCurriculum,
     consumed,
-    reshape,
-    truncate,
+    shortened,
 )
 from core.data.module import DataModule
 from core.data.packing import Packed, PackedBatch
@@ -88,10 +87,10 @@ class Rows(Batch):
 def test_rows_are_truncated_or_cut_into_more_rows() -> None:
     ids = torch.arange(20).view(2, 10)
     batch = Rows(ids, ids % 10)
-    assert torch.equal(truncate(batch, 4).ids, ids[:, :4])
-    assert truncate(batch, 4, ["ids"]).positions.shape == (2, 10)
-    assert truncate(batch, 10) is batch and reshape(batch, 99) is batch
-    pieces = reshape(batch, 4)
+    assert torch.equal(shortened(batch, 4).ids, ids[:, :4])
+    assert shortened(batch, 4, fields=["ids"]).positions.shape == (2, 10)
+    assert shortened(batch, 10) is batch and shortened(batch, 99, by="reshape") is batch
+    pieces = shortened(batch, 4, by="reshape")
     assert pieces.ids.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17]]
     assert len(pieces) == 4
 
@@ -99,11 +98,11 @@ def test_rows_are_truncated_or_cut_into_more_rows() -> None:
 def test_what_cannot_be_cut_is_refused() -> None:
     ids = torch.zeros(2, 10)
     with pytest.raises(UserError, match=r"Rows\.label has no places to cut"):
-        reshape(Rows(ids, ids, torch.zeros(2)), 5)
+        shortened(Rows(ids, ids, torch.zeros(2)), 5, by="reshape")
     with pytest.raises(UserError, match="did you mean 'ids'"):
-        truncate(Rows(ids, ids), 5, ["idz"])
+        shortened(Rows(ids, ids), 5, fields=["idz"])
     with pytest.raises(UserError, match="this one is a Tensor"):
-        truncate(ids, 5)
+        shortened(ids, 5)
     with pytest.raises(UserError, match="minimum 0 and maximum 8"):
         FixedLinear(0, 8, 5)
     with pytest.raises(UserError, match="need as many steps less one"):
