@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from core.data.batch import Batch
 from core.data.facts import Facts
+from core.errors import UserError
 
-__all__ = ["DatasetFacts", "FieldBatch", "FieldFacts"]
+__all__ = ["DatasetFacts", "FieldBatch", "FieldFacts", "check_grid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,3 +134,23 @@ class FieldFacts(Facts):
     datasets: tuple[DatasetFacts, ...]
     periodic: bool = False
     parameters: tuple[str, ...] = ()
+
+
+def check_grid(network: Any, space: Sequence[int], advice: str) -> None:
+    """Refuse a grid that a network with a fixed `resolution`, or a fixed number of `axes`, does not take.
+
+    Raises:
+        UserError: Naming both, with the advice.
+    """
+    here = " x ".join(map(str, space))
+    axes, fixed = getattr(network, "axes", len(space)), getattr(network, "resolution", None)
+    if axes != len(space):
+        raise UserError(
+            f"the network works on {axes} axes of space and the data has {len(space)} ({here}); give one "
+            f"that works on {len(space)}"
+        )
+    wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
+    if wanted is not None and list(wanted) != list(space):
+        raise UserError(
+            f"the network works on a grid of {' x '.join(map(str, wanted))} and the data has {here}; {advice}"
+        )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from apps.pde.metrics.physics import Physics
     from apps.pde.metrics.uncertainty import Uncertainty
 
-__all__ = ["conserved_figure", "drawings", "error_bars_figure", "movie", "spectra_figure"]
+__all__ = ["band_panels", "conserved_figure", "drawings", "error_bars_figure", "movie", "spectra_figure"]
 
 
 def drawings(
@@ -272,7 +272,7 @@ def _series_figure(
     interval = (last - first) / max(count - 1, 1)
     times = first + interval * np.arange(1, example["truth"].shape[-1] + 1)  # labels follow the known sample
     std = None if example.get("std") is None else example["std"][0]
-    panels = _panels(names, dataset, example["prediction"][0], std, example["truth"][0])
+    panels = band_panels(names, dataset.units, example["prediction"][0], std, example["truth"][0])
     return band_figure(times, panels, time_unit=dataset.units.get("time", "s"), title=title)
 
 
@@ -285,7 +285,7 @@ def _spread_figure(
         title += f", t = {dataset.times[example['snapshots'][-1]]:.3g}"
     truth, mean, std = (example[key][-1] for key in ("truth", "prediction", "std"))
     if truth.ndim == 2:
-        panels = _panels(names, dataset, mean, std, truth)
+        panels = band_panels(names, dataset.units, mean, std, truth)
         first, last, _ = dataset.coordinates["x"]
         x = np.linspace(first, last, truth.shape[-1])
         shown = [panel for panel, name in zip(panels, names, strict=True) if name in interest]
@@ -296,22 +296,20 @@ def _spread_figure(
     return uncertainty_figure(mean[place], std[place], truth[place], name=name, unit=unit, title=title)
 
 
-def _panels(
-    names: Sequence[str], dataset: DatasetFacts, mean: Any, std: Any, truth: Any
+def band_panels(
+    names: Sequence[str], units: Mapping[str, str], mean: Any, std: Any, truth: Any
 ) -> list[dict[str, Any]]:
-    """Return a panel of `band_figure` for each field of `(C, N)`."""
+    """Return a panel of `band_figure` for each field of `(C, N)`; deviation and truth may be None."""
     return [
-        {"title": name.replace("_", " "), "unit": dataset.units.get(name, "1"), "mean": mean[place]}
-        | {"std": None if std is None else std[place], "truth": truth[place]}
+        {"title": name.replace("_", " "), "unit": units.get(name, "1"), "mean": mean[place]}
+        | {"std": None if std is None else std[place], "truth": None if truth is None else truth[place]}
         for place, name in enumerate(names)
     ]
 
 
 def _after(dataset: DatasetFacts, leads: Sequence[float]) -> list[float]:
     """Return lead times in units of the time constant in those of the data set's own times."""
-    times = np.asarray(dataset.times, dtype=float)
-    snapshots = np.asarray(leads) * dataset.time_constant
-    return [float(t) for t in np.interp(snapshots, np.arange(len(times)), times) - times[0]]
+    return [lead * dataset.time_constant * dataset.spacing for lead in leads]
 
 
 def _coordinates(dataset: DatasetFacts, space: Sequence[int]) -> list[NDArray[np.float64]]:

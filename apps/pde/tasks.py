@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.pde.batch import FieldBatch, FieldFacts
+from apps.pde.batch import FieldBatch, FieldFacts, check_grid
 from apps.pde.metrics.evaluation import Evaluation
 from apps.pde.metrics.uncertainty import Uncertainty
 from core.errors import UserError
@@ -103,20 +103,7 @@ class Operator(Task):
                 f"{', '.join(facts.datasets[0].parameters) or 'none'}), or leave the"
                 " network's parameter out"
             )
-        space = list(facts.space)
-        axes = getattr(network, "axes", len(space))
-        if axes != len(space):
-            raise UserError(
-                f"the network works on {axes} axes of space and the data has {len(space)} ({_grid(space)}); "
-                f"give model.network.modes {len(space)} numbers"
-            )
-        fixed = getattr(network, "resolution", None)
-        wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
-        if wanted is not None and list(wanted) != space:
-            raise UserError(
-                f"the network works on a grid of {_grid(wanted)} and the data has {_grid(space)}; "
-                "give the network that resolution, or --data.prepare.resolution"
-            )
+        check_grid(network, facts.space, "give the network that resolution, or --data.prepare.resolution")
 
     def setup(self, stage: str) -> None:
         """Take the data's facts, as every task does, and how outputs are grouped and fed back."""
@@ -289,7 +276,3 @@ class _Advance(nn.Module):
     def forward(self, history: Tensor, time: Tensor, parameters: Tensor | None = None) -> Tensor:
         more = {} if parameters is None else {"parameters": parameters}
         return self.network.advance(history, time, **more)
-
-
-def _grid(space: Any) -> str:
-    return " x ".join(str(size) for size in space)

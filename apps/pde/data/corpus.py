@@ -229,7 +229,7 @@ def _reader(
         factors=thinning(source, resolution, option="data.prepare.resolution"),
         missing=settings.prepare.missing,
         licence=one.licence,
-        time_constant=float(constant) if constant else float(max(source.steps - 1, 1)),
+        time_constant=float(constant) if constant else float(max(source.clock[-1], 1.0)),
         window=windows.window,
     )
 

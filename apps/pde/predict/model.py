@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apps.pde.batch import DatasetFacts, FieldFacts
+from apps.pde.batch import DatasetFacts, FieldFacts, check_grid
 from core.errors import UserError, did_you_mean
 from core.inference.predictor import Predictor
 from core.inference.rollout import by_member, is_timed
@@ -224,13 +224,8 @@ class Surrogate(Predictor[FieldFacts]):
         if self.facts.datasets[0].is_series:  # any number of windows
             space = [size % one or one for size, one in zip(space, trained, strict=True)]
         for network in self.networks:
-            fixed = getattr(network, "resolution", None)
-            wanted = [fixed] * len(space) if isinstance(fixed, int) else fixed
-            if wanted is not None and list(wanted) != space:
-                raise UserError(
-                    f"the network works on a grid of {_grid(wanted)} and the data has {_grid(space)}; give "
-                    "fields on that grid, or --resolution to keep every k-th point of a finer one"
-                )
+            advice = "give fields on that grid, or --resolution to keep every k-th point of a finer one"
+            check_grid(network, space, advice)
 
     def _batch(
         self, history: Tensor, times: Sequence[float], name: str, way: str, parameters: Tensor | None
@@ -254,7 +249,3 @@ class Surrogate(Predictor[FieldFacts]):
         stacked = torch.cat(members)
         spread = stacked.std(dim=0) if len(stacked) > 1 else torch.zeros_like(stacked[0])
         return stacked.mean(dim=0).numpy(), spread.numpy()
-
-
-def _grid(space: Sequence[int]) -> str:
-    return " x ".join(str(size) for size in space)

@@ -120,13 +120,10 @@ def _bands(
     title: str,
 ) -> Any:
     """Draw fields `(C', X)` on one axis, with a band where there is a deviation."""
+    from apps.pde.figures import band_panels
     from core.figures.curves import band_figure, labelled
 
-    panels = [
-        {"title": name.replace("_", " "), "unit": solutions.units.get(name, "1"), "mean": mean[place]}
-        | {"std": None if std is None else std[place], "truth": None if truth is None else truth[place]}
-        for place, name in enumerate(solutions.fields)
-    ]
+    panels = band_panels(solutions.fields, solutions.units, mean, std, truth)
     axis = labelled(solutions.axis_names[0], solutions.units)
     return band_figure(solutions.coordinates[0], panels, x_label=axis, title=title)
 
