@@ -1,4 +1,4 @@
-"""Which device a run uses: what is asked for, or the first that answers of neuron, cuda, mps and cpu."""
+"""Choice of a run's device: the one asked for, or the first that answers of neuron, cuda, mps and cpu."""
 
 from __future__ import annotations
 

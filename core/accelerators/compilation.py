@@ -59,7 +59,7 @@ class CountShapes(Callback):
 
     @property
     def count(self) -> int:
-        """How many different shapes have come, a shape counting once in each stage."""
+        """Number of different shapes so far, a shape counting once in each stage."""
         return sum(len(shapes) for shapes in self.seen.values())
 
     def _look(self, stage: str, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:

@@ -34,7 +34,7 @@ _record: dict[str, dict[str, Any]] = {}
 
 @dataclass(frozen=True)
 class Switches:
-    """What to turn on for a run on the CPU.
+    """Speed switches of a run on the CPU.
 
     Args:
         allocator: Keep freed memory in the process instead of returning it to the system at every step.

@@ -24,7 +24,7 @@ Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "max-auto
 
 @dataclass(frozen=True)
 class Switches:
-    """What a run on CUDA is set up with.
+    """Number formats, kernels and compilation of a run on CUDA.
 
     Args:
         matmul: Products of float32: `high` rounds their inputs to TF32 on tensor cores, `highest` keeps

@@ -1,4 +1,4 @@
-"""What accelerators' libraries read from the environment while torch is loaded: set before, without torch.
+"""Variables that accelerators' libraries read while torch is loaded: set before, without torch.
 
 Every variable is a default: one that the user has set stays as it is.
 """

@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Switches:
-    """What a run on Neuron is set up with; the first three are read before torch is loaded.
+    """Environment and shapes of a run on Neuron; the first three are read before torch is loaded.
 
     Args:
         cache: Folder or object-store address of compiled programs, best one that outlives the machine; null

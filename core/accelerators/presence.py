@@ -1,4 +1,4 @@
-"""Which AWS Neuron software and chips this machine has, told from metadata and device files without torch."""
+"""AWS Neuron software and chips of this machine, told from metadata and device files without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHERE = "install it from the package index that the AWS Neuron documentation na
 
 @dataclass(frozen=True)
 class NeuronPresence:
-    """What a machine has of Neuron.
+    """Neuron's packages, driver and chips on a machine.
 
     Attributes:
         package: `none`; `placeholder`, the empty version 1.0 of the public index; `xla`, the old generation;

@@ -1,4 +1,4 @@
-"""What was typed after `dfm <domain> <verb>`, put in order and checked as far as it goes without torch."""
+"""Arguments after `dfm <domain> <verb>`, put in order and checked as far as it goes without torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def command(self) -> str:
-        """What was typed up to the verb, without the program: `remote-sensing fit`."""
+        """Domain and verb as they are typed: `remote-sensing fit`."""
         return f"{self.domain.replace('_', '-')} {self.verb}"
 
 

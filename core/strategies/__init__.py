@@ -1,4 +1,4 @@
-"""How a run is spread over processes: the mesh of sizes, and what is done to a network on it."""
+"""Spreading a run over processes: the mesh of sizes, and what is done to a network on it."""
 
 from __future__ import annotations
 

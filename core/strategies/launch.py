@@ -1,4 +1,4 @@
-"""How this process was launched: its rank, its job, and what `launch:` says; needs no torch."""
+"""Launch of this process: its rank, its job, and what `launch:` says; needs no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PREEMPTION = ("USR1", "TERM")
 
 @dataclass(frozen=True)
 class Launch:
-    """How long processes wait for each other, and whether a pre-empted SLURM job goes back into the queue.
+    """Patience of processes with each other, and signals that put a SLURM job back into its queue.
 
     Attributes:
         timeout: Seconds after which a process that never comes, hangs or is gone ends the run; None takes the
@@ -84,7 +84,7 @@ class RankInfo:
 
     @property
     def machines(self) -> int:
-        """How many machines there are."""
+        """Number of machines."""
         return max(1, self.world // self.local_world)
 
 

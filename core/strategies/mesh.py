@@ -126,7 +126,7 @@ class Mesh(ModelParallelStrategy):
 
     @property
     def sharded(self) -> bool:
-        """Whether a process holds only pieces of the weights."""
+        """True where a process holds only pieces of the weights."""
         return self.axes.get("shard", 1) > 1 or self.axes.get("tensor", 1) > 1
 
     @property
@@ -139,11 +139,6 @@ class Mesh(ModelParallelStrategy):
     def loss_group(self) -> dist.ProcessGroup | None:
         """The processes over which gradients are averaged; None if that is this one alone."""
         return self.grid.group("replicate", "shard", "context")
-
-    @property
-    def data_parallel_group(self) -> dist.ProcessGroup | None:
-        """The processes that see other samples; None if that is this one alone."""
-        return self.grid.group("replicate", "shard")
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
@@ -371,7 +366,7 @@ class Mesh(ModelParallelStrategy):
 
     @property
     def _home(self) -> torch.device:
-        """Where parameters live."""
+        """The device that parameters live on."""
         return torch.device("cpu") if self.offload else self.root_device
 
     @property

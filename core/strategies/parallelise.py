@@ -1,4 +1,4 @@
-"""What is done to a network on a mesh, in this order: tensor-parallel layers, the context's process group,
+"""Arranging a network on a mesh, in this order: tensor-parallel layers, the context's process group,
 activation checkpointing, compiling block by block, sharding block by block with the root last.
 
 FSDP2 (`torch.distributed.fsdp.fully_shard`) and DTensor do the work; the network only says which layers

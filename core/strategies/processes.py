@@ -51,7 +51,7 @@ def slurm_as_it_is() -> SLURMEnvironment:
 
 
 class RunProcesses:
-    """What one process does with the others of its run; a process alone does nothing of it.
+    """The processes of a run, seen from one of them; a process alone does nothing of it.
 
     Args:
         info: This process; None if it is alone, or will start the others.
@@ -67,12 +67,12 @@ class RunProcesses:
 
     @property
     def first(self) -> bool:
-        """Whether this process decides and speaks for all."""
+        """True for the process that decides and speaks for all."""
         return self.info is None or self.info.rank == 0
 
     @property
     def started_outside(self) -> bool:
-        """Whether torchrun or srun started the processes."""
+        """True if torchrun or srun started the processes."""
         return self.info is not None and self.info.launcher != "first"
 
     def gather(self) -> None:

@@ -1,4 +1,4 @@
-"""What is the same for whole tensors and for shards of a mesh: layout, clipping, and the optimizer's step."""
+"""Layout, clipping and optimizer steps, the same for whole tensors and for shards on a mesh."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class FolderLogger(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls the run."""
+        """Lightning's name of the run."""
         return self._name
 
     @property

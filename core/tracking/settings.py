@@ -27,7 +27,7 @@ _KEY_IN_URL = re.compile(
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where a run is logged; `metrics.csv` in the run folder is always written.
+    """Places that a run is logged to, beside `metrics.csv` in its folder.
 
     Attributes:
         wandb: `auto` (online where key and network are there, else offline), `online`, `offline`, `off`.
