@@ -36,7 +36,19 @@ class NeuronPresence:
 
     def problems(self) -> list[str]:
         """Return a sentence for each thing that must be mended before Neuron works here, if it is wanted."""
-        sentences = [sentence for sentence in (self._package_problem(),) if sentence]
+        package, wrong = (
+            f"torch-neuronx {self.version}",
+            f"no native Neuron backend: uninstall it and {_WHERE}.",
+        )
+        missing = f"This machine has {self.chips} Neuron chips but no torch-neuronx: {_WHERE}."
+        made_for = f"is made for torch {_minor(self.version or '')}, not {self.torch}"
+        sentences = {
+            "none": [missing] if self.chips else [],
+            "placeholder": [f"{package} is the public index's empty placeholder, {wrong}"],
+            "xla": [f"{package} is of the old XLA generation, {wrong}"],
+            "other_torch": [f"{package} {made_for}: install a matching pair."],
+            "native": [],
+        }[self.package]
         if self.package == "native" and self.xla:
             sentences.append("torch-xla and torch-neuronx cannot share an environment: uninstall torch-xla.")
         if self.package == "native" and not self.driver:
@@ -62,26 +74,6 @@ class NeuronPresence:
             f"({hardware}), the package ({packages[self.package]}) and the driver ({driver}), or give "
             "--trainer.accelerator=cpu"
         )
-
-    def _package_problem(self) -> str | None:
-        if self.package == "none":
-            return (
-                f"This machine has {self.chips} Neuron chips but no torch-neuronx: {_WHERE}."
-                if self.chips
-                else None
-            )
-        if self.package == "placeholder":
-            kind = "the public index's empty placeholder, no native Neuron backend"
-            return f"torch-neuronx {self.version} is {kind}: uninstall it and {_WHERE}."
-        if self.package == "xla":
-            kind = "of the old XLA generation, no native Neuron backend"
-            return f"torch-neuronx {self.version} is {kind}: uninstall it and {_WHERE}."
-        if self.package == "other_torch":
-            return (
-                f"torch-neuronx {self.version} is made for torch {_minor(self.version or '')}, not "
-                f"{self.torch}: install a matching pair."
-            )
-        return None
 
 
 def find_neuron(*, root: Path = Path("/")) -> NeuronPresence:

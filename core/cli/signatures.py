@@ -1,6 +1,4 @@
-"""Parameter names of classes and functions read from their source: what a recipe may say is known before
-torch is.
-"""
+"""Parameter names of classes and functions, read from their source: known before torch is loaded."""
 
 from __future__ import annotations
 
@@ -14,8 +12,7 @@ __all__ = ["parameters"]
 
 
 def parameters(path: str) -> list[str] | None:
-    """Return the parameter names of the class or function with the dotted name `path`, or None if they are
-    not certain.
+    """Return the parameter names of the class or function at a dotted path, or None if they are not certain.
 
     `**kwargs` is followed into the base class, or, for a function, into the class that its return annotation
     names. Nothing is imported, so that a misspelt key is found in milliseconds.
