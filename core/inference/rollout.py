@@ -1,7 +1,7 @@
 """Trajectories from a network: one call a lead time, or its own output fed back step by step.
 
 B samples, T input frames, K frames out, C input and C' output channels, `space` one to three grid axes; M
-members of an ensemble (`apps.pde.models.ensemble`), each of which goes its own way.
+members of an ensemble (a network with `members` and `members_advance`), each of which goes its own way.
 """
 
 from __future__ import annotations
@@ -67,13 +67,7 @@ def steps(
 ) -> Iterator[Tensor]:
     """Yield the frames of `autoregressive` call by call, `(B, k, C', *space)`; K in all.
 
-    Args:
-        network: As there.
-        history: As there.
-        times: As there.
-        feedback: As there.
-        detach: Feed back without gradient, as in GPhyT's training (arXiv 2509.13805).
-        parameters: As there.
+    With `detach` they are fed back without gradient, as in GPhyT's training (arXiv 2509.13805).
     """
     done, wanted = 0, times.shape[1]
     before = torch.zeros_like(times[:, 0])
@@ -97,13 +91,7 @@ def by_member(
 ) -> Tensor:
     """Return the trajectory of every member of an ensemble, `(M, B, K, C', *space)`; M is 1 for one network.
 
-    Args:
-        network: Any network; an ensemble's members are each fed with their own output.
-        history: `(B, T, C, *space)`.
-        times: `(B, K)`.
-        way: `direct` or `autoregressive`.
-        feedback: As in `autoregressive`.
-        parameters: As in `direct`.
+    The way is `direct` or `autoregressive`; members are each fed with their own output.
     """
     each, (history, times, parameters) = _apart(network, history, times, parameters)
     if way == "direct":
@@ -132,8 +120,7 @@ def member_steps(
 
 
 def feed_back(history: Tensor, out: Tensor, feedback: Sequence[int] | None = None) -> Tensor:
-    """Return the next input `(B, T, C, *space)`: `out (B, k, C', *space)` behind `history`, the oldest left
-    out.
+    """Return the next input `(B, T, C, *space)`: `out (B, k, C', *space)` behind `history` less its oldest.
 
     Raises:
         UserError: If an output becomes no input channel.
@@ -167,7 +154,7 @@ class _Apart:
         self, history: Tensor, time: Tensor | None = None, parameters: Tensor | None = None
     ) -> Tensor:
         each = history.unflatten(0, (self.members, -1))
-        few = [None if one is None else one[: each.shape[1]] for one in (time, parameters)]
+        few = [None if values is None else values[: each.shape[1]] for values in (time, parameters)]
         return self.ensemble.members_advance(each, *few, apart=True).flatten(0, 1)  # type: ignore[operator]
 
 
@@ -180,7 +167,9 @@ def _apart(network: nn.Module, *tensors: Tensor | None) -> tuple[nn.Module, list
     if not hasattr(network, "members_advance"):
         return network, list(tensors)  # type: ignore[arg-type]
     many = _members(network)
-    repeated = [None if one is None else one.repeat(many, *[1] * (one.ndim - 1)) for one in tensors]
+    repeated = [
+        None if values is None else values.repeat(many, *[1] * (values.ndim - 1)) for values in tensors
+    ]
     return _Apart(network), repeated  # type: ignore[return-value]
 
 

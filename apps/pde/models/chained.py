@@ -15,12 +15,8 @@ __all__ = ["Chained", "chain"]
 def chain(network: nn.Module, commands: Tensor, initial: Tensor, *, window: int) -> Tensor:
     """Return outputs `(B, C', T)` under `commands (B, C, T)`, from `initial (B, C')` just before the first.
 
-    Args:
-        network: Maps `(B, 1, C + C', window)`, the commands and the initial values repeated, to `(B, 1, C',
-            window)`.
-        commands: Normalised; T is a multiple of `window`.
-        initial: Normalised values of the outputs.
-        window: Samples that a call predicts.
+    All are normalised. The network maps `(B, 1, C + C', window)`, commands and initial values repeated, to
+    `(B, 1, C', window)`.
 
     Raises:
         ValueError: If T is no multiple of `window`.
@@ -29,10 +25,9 @@ def chain(network: nn.Module, commands: Tensor, initial: Tensor, *, window: int)
         raise ValueError(f"{commands.shape[-1]} samples are no multiple of a window of {window}")
     parts = []
     for part in commands.split(window, dim=-1):
-        given = torch.cat([part, initial[..., None].expand(-1, -1, window)], dim=1)
-        out = network.advance(given[:, None])[:, 0]  # type: ignore[operator]
-        parts.append(out)
-        initial = out[..., -1]
+        joined = torch.cat([part, initial[..., None].expand(-1, -1, window)], dim=1)
+        parts.append(network.advance(joined[:, None])[:, 0])  # type: ignore[operator]
+        initial = parts[-1][..., -1]
     return torch.cat(parts, dim=-1)
 
 

@@ -20,7 +20,28 @@ __all__ = ["ConvDeepONet", "DeepONet", "conv_deeponet_2d", "deeponet_engine"]
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
 
-class DeepONet(nn.Module):
+class _Products(nn.Module):
+    """What both forms share: layers with weights, and frames merged into channels."""
+
+    timed = False
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Yield the layers with weights in order, branches first."""
+        yield from (layer for layer in self.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew."""
+        for layer in self.blocks():
+            layer.reset_parameters()  # type: ignore[operator]
+
+    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map frames `(B, frames, in_channels, *space)` to one, `(B, 1, out_channels, *space)`; no time is
+        used.
+        """
+        return self(history.flatten(1, 2)).unsqueeze(1)
+
+
+class DeepONet(_Products):
     """Unstacked DeepONet: `G(u)(y) = sum_k b_k(u) t_k(y) + b0`, with `basis` functions for every output.
 
     The branch reads the input functions at the points of one grid; the trunk can be asked anywhere.
@@ -44,8 +65,6 @@ class DeepONet(nn.Module):
     Raises:
         UserError: If an argument is out of its range.
     """
-
-    timed = False
 
     def __init__(
         self,
@@ -86,13 +105,9 @@ class DeepONet(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def blocks(self) -> Iterator[nn.Module]:
-        """Yield the hidden layers, branches first."""
-        yield from _linears(self)
-
     def reset_parameters(self) -> None:
         """Draw every parameter anew."""
-        _reset(self)
+        super().reset_parameters()
         nn.init.zeros_(self.bias)
 
     def forward(self, fields: Tensor, points: Tensor | None = None) -> Tensor:
@@ -133,14 +148,8 @@ class DeepONet(nn.Module):
             out = out + (start if points is None else start[..., :1])
         return out.unflatten(2, space) if points is None else out
 
-    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map frames `(B, frames, in_channels, *space)` to one, `(B, 1, out_channels, *space)`; no time is
-        used.
-        """
-        return self(history.flatten(1, 2)).unsqueeze(1)
 
-
-class ConvDeepONet(nn.Module):
+class ConvDeepONet(_Products):
     """DeepONet with a convolutional branch for 2-D fields on any grid (Multiphysics Bench's).
 
     Branch: 3x3 convolutions, each with ReLU and, but for the last, halved by max-pooling; average over 4 x 4
@@ -160,7 +169,6 @@ class ConvDeepONet(nn.Module):
         UserError: If an argument is out of its range.
     """
 
-    timed = False
     resolution = None
 
     def __init__(
@@ -187,14 +195,6 @@ class ConvDeepONet(nn.Module):
         self.trunk = mlp((2, *trunk, basis), "relu")
         self.combine = nn.Linear(basis, out_channels)
 
-    def blocks(self) -> Iterator[nn.Module]:
-        """Yield the layers with weights in order."""
-        yield from _linears(self)
-
-    def reset_parameters(self) -> None:
-        """Draw every parameter anew."""
-        _reset(self)
-
     def forward(self, fields: Tensor, points: Tensor | None = None) -> Tensor:
         """Map `(B, frames * in_channels, X, Y)` to `(B, out_channels, X, Y)`, or `(B, out_channels, N)` at
         `points (N, 2)`.
@@ -213,10 +213,6 @@ class ConvDeepONet(nn.Module):
         out = weights @ self.trunk(where).T + self.combine.bias[:, None]
         return out.unflatten(2, fields.shape[2:]) if points is None else out
 
-    def advance(self, history: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map frames `(B, frames, in_channels, X, Y)` to one, `(B, 1, out_channels, X, Y)`; no time used."""
-        return self(history.flatten(1, 2)).unsqueeze(1)
-
 
 def mlp(widths: Sequence[int], activation: str, *, last: bool = False) -> nn.Sequential:
     """Return linear maps of `widths` with the activation between them, and with `last` also at the end."""
@@ -231,15 +227,6 @@ def coordinates(space: Sequence[int], *, like: Tensor) -> Tensor:
     axes = [torch.arange(n, device=like.device, dtype=torch.float32) / n for n in space]
     grid = torch.meshgrid(*axes, indexing="ij")
     return torch.stack(grid, dim=-1).flatten(0, -2).to(like.dtype)
-
-
-def _linears(network: nn.Module) -> Iterator[nn.Module]:
-    return (m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d))
-
-
-def _reset(network: nn.Module) -> None:
-    for layer in _linears(network):
-        layer.reset_parameters()  # type: ignore[operator]
 
 
 conv_deeponet_2d = size(ConvDeepONet, "The baseline of Multiphysics Bench: 256 products.", basis=256)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["default_batch", "ensure", "positions"]
 
 LICENCE = "CC0-1.0: computed by domainfm's own solvers"
+_KEPT = ("title", "equation", "source", "periodic", "horizon")  # of a family, in its store
 _MEMORY = {"cpu": 512e6, "cuda": 8e9}
 _WORK = 256  # arrays of a field's size that a solver holds at a time, its finer grid included
 _MOST = {"cpu": 64, "cuda": 512}
@@ -74,11 +75,11 @@ def ensure(
     from apps.pde.simulation.families import family as family_of
     from core.data.sample_store import settings_digest
 
-    known = family_of(family) if isinstance(family, str) else family
-    settings = _settings(known, resolution, seed, snapshots, parameters, dtype)
+    family = family_of(family) if isinstance(family, str) else family
+    settings = _settings(family, resolution, seed, snapshots, parameters, dtype)
     for name, value in (("samples", samples), ("batch", batch)):
-        if value is not None and _whole(name, value) < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
+        if value is not None:
+            _whole(name, value, least=1)
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise UserError(f"the folder is {folder!r}; it must be a path")
     name = f"{settings['family']}-{settings_digest(settings)}"
@@ -86,21 +87,20 @@ def ensure(
     if (store := _store(path, settings)) is not None and not store.lacking(samples):
         return path
     where = _device(device)
-    size = batch or default_batch(known, settings["resolution"], settings["snapshots"], device=where.type)
+    size = batch or default_batch(family, settings["resolution"], settings["snapshots"], device=where.type)
     with locked(path.with_name(f"{path.name}.lock")):
-        found = _store(path, settings)
-        store = found or _create(path, known, settings, samples)
+        former = _store(path, settings)
+        store = former or _create(path, family, settings, samples)
         store.extend(samples)
         todo = store.lacking(samples)
+        done = samples - len(todo)
         try:
-            with counted(
-                known.name, samples, done=samples - len(todo), unit="trajectories", shown=progress
-            ) as advance:
+            with counted(family.name, samples, done=done, unit="trajectories", shown=progress) as advance:
                 for numbers in _batches(todo, size):
-                    _fill(store, known, settings, numbers, device=where, dtype=getattr(torch, dtype))
+                    _fill(store, family, settings, numbers, device=where, dtype=getattr(torch, dtype))
                     advance(len(numbers))
         except UserError:
-            if found is None and not store.complete().any():
+            if former is None and not store.complete().any():
                 # The settings were wrong; left behind, it would refuse the right ones.
                 shutil.rmtree(path, ignore_errors=True)
             raise
@@ -159,12 +159,11 @@ def _settings(
         )
     for name, value in (parameters or {}).items():
         if name not in values:
-            told = ", ".join(values) or "none"
+            names = ", ".join(values) or "none"
             raise UserError(
-                f"{family.name} has no parameter '{name}'{did_you_mean(name, values)}; it has: {told}"
+                f"{family.name} has no parameter '{name}'{did_you_mean(name, values)}; it has: {names}"
             )
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"parameter {name} of {family.name} is {value}; it must be a finite number")
         values[name] = float(value)
     if wrong := wrong_number(values):
@@ -180,9 +179,11 @@ def _settings(
     }
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: Any, *, least: int | None = None) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"{name} is {value!r}; it must be a whole number")
+    if least is not None and value < least:
+        raise UserError(f"{name} is {value}; it must be at least {least}")
     return value
 
 
@@ -200,10 +201,10 @@ def _store(path: Path, settings: Mapping[str, Any]) -> Store | None:
         raise UserError(f"{path} is a file; a store is a folder, name one that does not exist yet")
     store = Store.open(path)
     for name, value in settings.items():
-        found = store.attributes.get(name)
-        if found != value:
+        held = store.attributes.get(name)
+        if held != value:
             raise UserError(
-                f"{path} holds trajectories with {name} {found}, not {value}; choose another folder"
+                f"{path} holds trajectories with {name} {held}, not {value}; choose another folder"
             )
     return store
 
@@ -222,14 +223,8 @@ def _create(path: Path, family: Family, settings: Mapping[str, Any], samples: in
         units=family.units,
         attributes={
             **settings,
-            "title": family.title,
-            "equation": family.equation,
-            "source": family.source,
-            "periodic": family.periodic,
-            "extent": list(family.extent),
-            "horizon": family.horizon,
-            "inputs": list(family.inputs),
-            "constants": list(family.constants),
+            **{name: getattr(family, name) for name in _KEPT},
+            **{name: list(getattr(family, name)) for name in ("extent", "inputs", "constants")},
             "licence": LICENCE,
             "project": "domainfm",
         },
@@ -263,23 +258,17 @@ def _fill(
 
     from core.data.randomness import generator
 
-    told = ", ".join(f"{name}={value:g}" for name, value in settings["parameters"].items())
-    told = f"seed {settings['seed']}, resolution {settings['resolution']}, {told or 'no parameters'}"
+    equation = ", ".join(f"{name}={value:g}" for name, value in settings["parameters"].items())
+    problem = f"seed {settings['seed']}, resolution {settings['resolution']}, {equation or 'no parameters'}"
     generators = [generator(settings["seed"], 0, number, family.name) for number in numbers]
+    how = {name: settings[name] for name in ("resolution", "snapshots", "parameters")}
     with torch.no_grad():
         try:
-            solved = family.sample(
-                generators,
-                resolution=settings["resolution"],
-                snapshots=settings["snapshots"],
-                parameters=settings["parameters"],
-                dtype=dtype,
-                device=device,
-            )
+            solution = family.sample(generators, **how, dtype=dtype, device=device)
         except (UserError, ValueError, ArithmeticError, RuntimeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{family.name} ({told}) could not be solved: {lines[0]}") from error
-        values = solved.to(device="cpu", dtype=torch.float32).numpy()
+            raise UserError(f"{family.name} ({problem}) could not be solved: {lines[0]}") from error
+        values = solution.to(device="cpu", dtype=torch.float32).numpy()
     good = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     whole = [number for number, fine in zip(numbers, good, strict=True) if fine]
     if whole:
@@ -287,7 +276,7 @@ def _fill(
     if len(whole) < len(numbers):
         first = next(number for number, fine in zip(numbers, good, strict=True) if not fine)
         raise UserError(
-            f"the solution of sample {first} of {family.name} ({told}) is not finite; "
+            f"the solution of sample {first} of {family.name} ({problem}) is not finite; "
             "change the resolution or the parameters, or use float64"
         )
 

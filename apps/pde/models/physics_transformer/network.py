@@ -23,7 +23,8 @@ from apps.pde.models.physics_transformer.tokens import (
     standing,
     token_grid,
 )
-from core.errors import UserError, did_you_mean
+from core.data.checks import at_least, one_of
+from core.errors import UserError
 
 __all__ = ["GPhyT"]
 
@@ -96,11 +97,11 @@ class GPhyT(nn.Module):
         out_channels = in_channels if out_channels is None else out_channels
         patch = [1, 16, 16] if patch is None else list(patch)
         _check_settings(grid, patch, width=width, heads=heads, positions=positions, derivatives=derivatives)
-        _check_words(positions=positions, attention=attention, tokenizer=tokenizer, detokenizer=detokenizer)
-        counts = {"frames": frames, "in_channels": in_channels, "out_channels": out_channels, "depth": depth}
-        for name, count in counts.items():
-            if count < 1:
-                raise UserError(f"{name} is {count}; it must be at least 1")
+        one_of(get_args(Positions), room="network", positions=positions)
+        one_of(get_args(AttentionKind), room="network", attention=attention)
+        one_of(get_args(Tokenizer), room="network", tokenizer=tokenizer, detokenizer=detokenizer)
+        at_least(1, room="network", frames=frames, in_channels=in_channels, out_channels=out_channels)
+        at_least(1, room="network", depth=depth)
         if out_channels > in_channels:
             raise UserError(f"out_channels is {out_channels}; it can be at most in_channels, {in_channels}")
         self.frames, self.in_channels, self.out_channels = frames, in_channels, out_channels
@@ -247,15 +248,6 @@ def _check_settings(
         raise UserError(f"width is {width}; rotary positions need a multiple of 6")
     if derivatives not in (None, 2, 4):
         raise UserError(f"derivatives is {derivatives}; it must be null, 2 or 4")
-
-
-def _check_words(**given: str) -> None:
-    kinds = {"positions": Positions, "attention": AttentionKind, "tokenizer": Tokenizer}
-    for name, value in given.items():
-        choices = get_args(kinds[name.removeprefix("de")])
-        if value not in choices:
-            hint = did_you_mean(str(value), choices)
-            raise UserError(f"{name} is {value!r}; it must be one of {', '.join(choices)}{hint}")
 
 
 def _check_overlap(name: str, overlap: int) -> None:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import UserError, did_you_mean
+from core.data.checks import one_of
 
 __all__ = [
     "Activation",
@@ -23,7 +23,6 @@ __all__ = [
     "Padding",
     "Pooling",
     "Wave",
-    "chosen",
     "doubling",
     "fourier_features",
 ]
@@ -232,16 +231,5 @@ def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
     Raises:
         UserError: If there is none of that name.
     """
-    return _FUNCTIONS[chosen("activation", name, get_args(Activation))]
-
-
-def chosen(argument: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return `value` if it is one of the choices.
-
-    Raises:
-        UserError: If it is not; the sentence names the argument and what it may be.
-    """
-    if value not in choices:
-        hint = did_you_mean(str(value), choices)
-        raise UserError(f"{argument} is {value!r}; it must be one of {', '.join(choices)}{hint}")
-    return value
+    one_of(_FUNCTIONS, room="network", activation=name)
+    return _FUNCTIONS[name]

@@ -20,9 +20,9 @@ from apps.pde.models.waves.layers import (
     Padding,
     Pooling,
     Wave,
-    chosen,
     doubling,
 )
+from core.data.checks import at_least, one_of
 from core.errors import UserError
 
 __all__ = ["SineNet"]
@@ -87,16 +87,13 @@ class SineNet(nn.Module):
         interpolation: Interpolation = "bicubic",
     ) -> None:
         super().__init__()
-        counts = {"frames": frames, "future": future, "in_channels": in_channels, "width": width}
-        counts |= {"out_channels": out_channels, "waves": waves, "blocks": blocks, "levels": levels}
-        for name, count in counts.items():
-            if count < 1:
-                raise UserError(f"{name} is {count}; it must be at least 1")
-        chosen("padding", padding, get_args(Padding))
-        chosen("pooling", pooling, get_args(Pooling))
-        chosen("interpolation", interpolation, get_args(Interpolation))
+        at_least(1, room="network", frames=frames, future=future, in_channels=in_channels, width=width)
+        at_least(1, room="network", out_channels=out_channels, waves=waves, blocks=blocks, levels=levels)
+        one_of(get_args(Padding), room="network", padding=padding)
+        one_of(get_args(Pooling), room="network", pooling=pooling)
+        one_of(get_args(Interpolation), room="network", interpolation=interpolation)
         if conditioning is not None:
-            chosen("conditioning", conditioning, get_args(Conditioning))
+            one_of(get_args(Conditioning), room="network", conditioning=conditioning)
         elif parameter:
             raise UserError("parameter is on without conditioning; set conditioning to scale_shift or add")
         widths = [int(width * multiplier**k) for k in range(levels + 1)]

@@ -44,77 +44,41 @@ _SETTLING = 8.0  # s; the slowest rate at rest is 1.4 a second
 
 @dataclass(frozen=True)
 class Engine:
-    """Constants of the engine, in SI units unless said.
+    """Constants of the engine, in SI units unless said."""
 
-    Attributes:
-        displacement: Of all cylinders, m^3.
-        cylinders: How many.
-        compression: Compression ratio.
-        intake_volume: m^3.
-        exhaust_volume: m^3.
-        ambient_pressure: Pa.
-        ambient_temperature: K.
-        intake_temperature: After the intercooler, K.
-        gas_air: Gas constant of air, J/(kg K).
-        gas_exhaust: Of exhaust gas.
-        heat_air: Specific heat of air at constant pressure, J/(kg K).
-        heat_air_volume: At constant volume.
-        heat_exhaust: Specific heat of exhaust gas at constant pressure.
-        gamma_air: Ratio of specific heats.
-        gamma_exhaust: The same for exhaust gas.
-        heating_value: Of the fuel, J/kg.
-        stoichiometric: Mass of air that burns a unit of fuel.
-        constant_volume_share: Share of the heat released at constant volume.
-        cycle_loss: Factor on the cylinder-out temperature for what the ideal cycle leaves out.
-        pipe_loss: Heat transfer of the exhaust pipe, W/K.
-        turbine_area: Effective area with open vanes, m^2.
-        turbine_closed: Share of it with closed vanes.
-        turbine_exponent: Of the pressure ratio in the turbine's flow.
-        turbine_efficiency: With the shaft's losses.
-        compressor_efficiency: Isentropic.
-        egr_area: Effective area of the open EGR valve, m^2.
-        egr_choke: Pressure ratio below which the EGR flow grows no more.
-        gate_area: Of the gate past the turbine, m^2.
-        relief: Flow of the relief valve, kg/s per Pa of boost beyond its pressure.
-        leak: Flow that an idle compressor lets through, kg/s per Pa.
-        egr_gain: K of the EGR actuator.
-        egr_lag: Its two time constants, s.
-        vgt_lag: Time constant of the VGT actuator, s.
-    """
-
-    displacement: float = 12.7e-3
+    displacement: float = 12.7e-3  # of all cylinders, m^3
     cylinders: int = 6
-    compression: float = 17.0
-    intake_volume: float = 22e-3
-    exhaust_volume: float = 30e-3
-    ambient_pressure: float = 1.013e5
-    ambient_temperature: float = 298.0
-    intake_temperature: float = 310.0
-    gas_air: float = 287.0
-    gas_exhaust: float = 286.0
-    heat_air: float = 1005.0
-    heat_air_volume: float = 718.0
-    heat_exhaust: float = 1330.0
-    gamma_air: float = 1.4
-    gamma_exhaust: float = 1.27
-    heating_value: float = 42.9e6
-    stoichiometric: float = 14.6
-    constant_volume_share: float = 0.15
-    cycle_loss: float = 0.98
-    pipe_loss: float = 60.0
-    turbine_area: float = 1.3e-3
-    turbine_closed: float = 0.35
-    turbine_exponent: float = 2.9
-    turbine_efficiency: float = 0.68
-    compressor_efficiency: float = 0.72
-    egr_area: float = 4.5e-4
-    egr_choke: float = 0.65
-    gate_area: float = 1.6e-3
-    relief: float = 6e-6
-    leak: float = 2e-5
-    egr_gain: float = 1.7
-    egr_lag: tuple[float, float] = (0.06, 0.15)
-    vgt_lag: float = 0.03
+    compression: float = 17.0  # ratio of volumes
+    intake_volume: float = 22e-3  # m^3
+    exhaust_volume: float = 30e-3  # m^3
+    ambient_pressure: float = 1.013e5  # Pa
+    ambient_temperature: float = 298.0  # K
+    intake_temperature: float = 310.0  # after the intercooler, K
+    gas_air: float = 287.0  # gas constant of air, J/(kg K)
+    gas_exhaust: float = 286.0  # of exhaust gas
+    heat_air: float = 1005.0  # specific heat of air at constant pressure, J/(kg K)
+    heat_air_volume: float = 718.0  # at constant volume
+    heat_exhaust: float = 1330.0  # specific heat of exhaust gas at constant pressure
+    gamma_air: float = 1.4  # ratio of specific heats
+    gamma_exhaust: float = 1.27  # the same for exhaust gas
+    heating_value: float = 42.9e6  # of the fuel, J/kg
+    stoichiometric: float = 14.6  # mass of air that burns a unit of fuel
+    constant_volume_share: float = 0.15  # share of the heat released at constant volume
+    cycle_loss: float = 0.98  # factor on the cylinder-out temperature for what the ideal cycle leaves out
+    pipe_loss: float = 60.0  # heat transfer of the exhaust pipe, W/K
+    turbine_area: float = 1.3e-3  # effective area with open vanes, m^2
+    turbine_closed: float = 0.35  # share of it with closed vanes
+    turbine_exponent: float = 2.9  # of the pressure ratio in the turbine's flow
+    turbine_efficiency: float = 0.68  # with the shaft's losses
+    compressor_efficiency: float = 0.72  # isentropic
+    egr_area: float = 4.5e-4  # effective area of the open EGR valve, m^2
+    egr_choke: float = 0.65  # pressure ratio below which the EGR flow grows no more
+    gate_area: float = 1.6e-3  # of the gate past the turbine, m^2
+    relief: float = 6e-6  # flow of the relief valve, kg/s per Pa of boost beyond its pressure
+    leak: float = 2e-5  # flow that an idle compressor lets through, kg/s per Pa
+    egr_gain: float = 1.7  # K of the EGR actuator
+    egr_lag: tuple[float, float] = (0.06, 0.15)  # its two time constants, s
+    vgt_lag: float = 0.03  # time constant of the VGT actuator, s
 
 
 def derivative(state: Tensor, command: Tensor, engine: Engine) -> Tensor:
