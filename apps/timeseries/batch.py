@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.readers.columns import Roles
-from apps.timeseries.data.scaling import Scaler
+from apps.timeseries.data.scaling import ChannelScaler
 from core.data.batch import Batch
 from core.data.facts import Facts
 from core.metrics.conformal import Conformal
@@ -79,7 +79,7 @@ class SeriesFacts(Facts):
     scaler: str = "standard"
     missing: str = "mask"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    series: Mapping[str, Mapping[str, Scaler]] = field(default_factory=dict)
+    series: Mapping[str, Mapping[str, ChannelScaler]] = field(default_factory=dict)
     conformal: Conformal | None = None
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from apps.timeseries import BINDING
 from apps.timeseries.batch import SeriesBatch, SeriesFacts
 from apps.timeseries.figures import ForecastPanel, comparison_figure, forecast_figure, window_panel
-from apps.timeseries.metrics.evaluation import DECILES, Evaluation, Units
+from apps.timeseries.metrics.evaluation import DECILES, ForecastEvaluation, Units
 from apps.timeseries.metrics.opponents import Opponent, opponents
 from core.errors import UserError
 from core.figures.curves import error_figure
@@ -49,7 +49,7 @@ class Forecasting(Task):
         super().__init__(network, **task)
         self.baselines, self.trained_baselines, self.examples = baselines, trained_baselines, examples
         self._residuals = Residuals()
-        self._evaluation: Evaluation | None = None
+        self._evaluation: ForecastEvaluation | None = None
         self._opponents: list[Opponent] = []
         self._drawn: list[ForecastPanel] = []
         self._shown: set[int] = set()
@@ -141,7 +141,7 @@ class Forecasting(Task):
         data, facts = self.trainer.datamodule, self.facts  # type: ignore[attr-defined]
         loaders = self.trainer.test_dataloaders
         loaders = loaders if isinstance(loaders, list) else [loaders]
-        self._evaluation = Evaluation(
+        self._evaluation = ForecastEvaluation(
             Units(data.built, len(facts.targets)),
             horizon=facts.horizon,
             channels=facts.targets,

@@ -22,19 +22,19 @@ from apps.timeseries.data.readers.series import (
     Unreadable,
     read_source,
 )
-from apps.timeseries.data.scaling import Scaler, fit_scaler
-from apps.timeseries.data.settings import Split, WindowSettings
+from apps.timeseries.data.scaling import ChannelScaler, fit_scaler
+from apps.timeseries.data.settings import SeriesSettings, Split
 from apps.timeseries.data.store import SeriesSet, SeriesStore, Track
 from core.data.checks import one_of
 from core.errors import UserError
 
-__all__ = ["Layout", "Source", "build", "downsample"]
+__all__ = ["Layout", "SplitSource", "build", "downsample"]
 
 HOW = ("average", "decimate")
 
 
 @dataclass(frozen=True)
-class Source:
+class SplitSource:
     """Tables that are read and split alike.
 
     Attributes:
@@ -67,13 +67,13 @@ class Layout:
 
     context: int
     horizon: int
-    windows: WindowSettings
+    windows: SeriesSettings
     ahead: int = 0
     future: str | Path | pd.DataFrame | None = None
     trained: SeriesFacts | None = None
 
     @property
-    def statistics(self) -> Mapping[str, Mapping[str, Scaler]]:
+    def statistics(self) -> Mapping[str, Mapping[str, ChannelScaler]]:
         """Scalers of known series."""
         return self.trained.series if self.trained else {}
 
@@ -83,7 +83,7 @@ class Layout:
         return self.trained.categories if self.trained and not self.windows.univariate else {}
 
 
-def build(sources: Sequence[Source], layout: Layout) -> SeriesSet:
+def build(sources: Sequence[SplitSource], layout: Layout) -> SeriesSet:
     """Read, split and scale all sources.
 
     Raises:
@@ -128,7 +128,7 @@ class _Copy:
     pad: int
     rows: int
     future: dict[str, np.ndarray] | None = None
-    scalers: list[Scaler] = field(default_factory=list)
+    scalers: list[ChannelScaler] = field(default_factory=list)
 
 
 class _Builder:
@@ -146,7 +146,7 @@ class _Builder:
         self.names: set[str] = set()
         self.categories: dict[str, list[str]] = {n: list(words) for n, words in layout.categories.items()}
 
-    def run(self, sources: Sequence[Source]) -> SeriesSet:
+    def run(self, sources: Sequence[SplitSource]) -> SeriesSet:
         for number, source in enumerate(sources):
             read_source(source.tables, lambda file, n=number, s=source: self._add(n, s, file), self.report)
         if not self.tracks or self.roles is None:
@@ -176,7 +176,7 @@ class _Builder:
         hidden = () if self.univariate else roles.conditional + roles.categorical
         return torch.tensor([name not in hidden for name in roles.channels] if hidden else [True] * channels)
 
-    def _add(self, number: int, source: Source, file: SeriesFile) -> None:
+    def _add(self, number: int, source: SplitSource, file: SeriesFile) -> None:
         layout, roles = self.layout, file.roles
         names = roles.channels
         expected = layout.trained.channels if layout.trained and layout.ahead else ()
@@ -215,7 +215,7 @@ class _Builder:
             for copy in (copy for copies in series for copy in copies):
                 self._register(number, roles, copy, place, channel)
 
-    def _copies(self, part: Part, source: Source, table: str) -> list[_Copy]:
+    def _copies(self, part: Part, source: SplitSource, table: str) -> list[_Copy]:
         """Return a series and its coarser copies, or nothing (and say why) if it has no window at all."""
         layout, need = self.layout, self.layout.context + self.layout.horizon
         split = source.split(part)
@@ -238,10 +238,15 @@ class _Builder:
             copies.append(_Copy(part, split, identity, factor, rate, self._pad(split, trained, rows), rows))
         if self.future is not None:
             try:
-                copies[0].future = self.future.of(part, layout.ahead)
+                copies[0].future = future = self.future.of(part, layout.ahead)
             except UserError as error:
                 self.report.unreadable.append(Unreadable(part.id, str(error)))
                 return []
+            known = min((np.isfinite(values).sum() for values in (future or {}).values()), default=0)
+            if 0 < known < layout.ahead:
+                self.report.notes.append(
+                    f"the known future of '{part.id}' has {known} of {layout.ahead} steps"
+                )
         self.names.update(copy.id for copy in copies)
         return copies
 
@@ -277,7 +282,9 @@ class _Builder:
                     into[row : row + self.layout.ahead] = scaler.apply(copy.future[name])
                 row += self.layout.ahead
 
-    def _scale(self, into: np.ndarray, values: np.ndarray, copy: _Copy, name: str, *, coded: bool) -> Scaler:
+    def _scale(
+        self, into: np.ndarray, values: np.ndarray, copy: _Copy, name: str, *, coded: bool
+    ) -> ChannelScaler:
         layout, (first, end) = self.layout, copy.split.train
         trained = end > first
         if not trained:
@@ -333,7 +340,7 @@ class _Builder:
         self.static.append(part.static)
         self.missing = self.missing or copy.pad > 0
 
-    def _name(self, identity: str, source: Source) -> str:
+    def _name(self, identity: str, source: SplitSource) -> str:
         name, number = identity, 1
         while name in self.names:  # two sources may hold a series of the same name
             number += 1

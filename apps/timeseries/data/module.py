@@ -14,13 +14,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
 from apps.timeseries.batch import SeriesFacts
-from apps.timeseries.data.build import Layout, Source, build
+from apps.timeseries.data.build import Layout, SplitSource, build
 from apps.timeseries.data.catalogue import CARDS, borders, check_leaks, locate
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, read_rows
 from apps.timeseries.data.readers.tables import SUFFIXES, Table, open_table
-from apps.timeseries.data.settings import SourceMix, Split, SplitSettings, WindowSettings, few_shot_rows
-from apps.timeseries.data.store import MixedWindows, SeriesSet, SeriesStore, Track, Windows
+from apps.timeseries.data.settings import SeriesSettings, SourceMix, Split, SplitSettings, few_shot_rows
+from apps.timeseries.data.store import MixedWindows, SeriesSet, SeriesStore, SeriesWindows, Track
 from core.data.checks import at_least
 from core.data.module import DataModule
 from core.errors import UserError
@@ -75,7 +75,7 @@ class Series(DataModule):
         static_categorical: str | list[str] | None = None,
         frequency: str | None = None,
         split: SplitSettings = SplitSettings(),  # noqa: B008
-        windows: WindowSettings = WindowSettings(),  # noqa: B008
+        windows: SeriesSettings = SeriesSettings(),  # noqa: B008
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
@@ -242,11 +242,11 @@ class Series(DataModule):
             _say([f"{name} is seen {times:.2g} times in {epochs} epochs" for name, times in seen.items()])
         return mixture
 
-    def _cut(self, parts: np.ndarray, *, stride: int, beyond: bool = False) -> Windows:
+    def _cut(self, parts: np.ndarray, *, stride: int, beyond: bool = False) -> SeriesWindows:
         sizes = {"context": self.context, "horizon": self.horizon, "stride": stride}
-        return Windows(self.store, parts, **sizes, missing=self.windows.missing, beyond=beyond)
+        return SeriesWindows(self.store, parts, **sizes, missing=self.windows.missing, beyond=beyond)
 
-    def _refuse_empty(self, windows: Windows, what: str) -> None:
+    def _refuse_empty(self, windows: SeriesWindows, what: str) -> None:
         if len(windows):
             return
         longest = max(int(n) for n in self.store.lengths - self.store.pads)
@@ -280,7 +280,7 @@ class Series(DataModule):
         report = built.report
         _say([*report.notes, *(f"left out: {one.reason}" for one in report.unreadable)])
 
-    def _source(self, name: str, *, tested: bool = False) -> Source:
+    def _source(self, name: str, *, tested: bool = False) -> SplitSource:
         """Return a card, a path, embedded or synthetic series as a source; `tested` has no other part."""
         kind, _, rest = name.partition(":")
         own: str | Sequence[int | str] = "fractions"
@@ -305,7 +305,7 @@ class Series(DataModule):
             rate = self.frequency or card.frequency
             tables = SeriesSource([(name, table)], roles, rate, stamps=reading.stamps, quiet=True)
         split = self._tested if tested else partial(self.split.parts, own=own, horizon=self.horizon)
-        return Source(name, tables, split, licence)
+        return SplitSource(name, tables, split, licence)
 
     def _is_path(self, name: str) -> bool:
         return name == self.path or "/" in name or name.lower().endswith(SUFFIXES) or Path(name).exists()

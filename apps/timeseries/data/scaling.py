@@ -8,13 +8,13 @@ import numpy as np
 
 from core.data.checks import one_of
 
-__all__ = ["SCALERS", "Scaler", "fit_scaler"]
+__all__ = ["SCALERS", "ChannelScaler", "fit_scaler"]
 
 SCALERS = ("standard", "minmax", "power", "none")
 
 
 @dataclass(frozen=True)
-class Scaler:
+class ChannelScaler:
     """Scaling of one channel: scaled = (x - mean) / scale.
 
     Attributes:
@@ -39,7 +39,7 @@ class Scaler:
         return raw if self.power is None else _unpower(raw, self.power)
 
 
-def fit_scaler(values: np.ndarray, kind: str = "standard") -> Scaler:
+def fit_scaler(values: np.ndarray, kind: str = "standard") -> ChannelScaler:
     """Return the scaler of one channel from its training rows, NaN left out.
 
     A constant channel has scale 1, an empty one mean 0 and scale 1.
@@ -52,22 +52,22 @@ def fit_scaler(values: np.ndarray, kind: str = "standard") -> Scaler:
     one_of(SCALERS, room="data.windows", scaler=kind)
     observed = values[~np.isnan(values)] if np.isnan(values).any() else values
     if kind == "none" or not len(observed):
-        return Scaler()
+        return ChannelScaler()
     low, high = float(observed.min()), float(observed.max())
     if low == high:
-        return Scaler(low)
+        return ChannelScaler(low)
     if kind == "minmax":
-        return Scaler(low, high - low)
+        return ChannelScaler(low, high - low)
     if kind == "power":
         exponent = _fit_exponent(observed)
         powered = _power(observed, exponent)
-        return Scaler(float(powered.mean()), float(powered.std()) or 1.0, exponent)
+        return ChannelScaler(float(powered.mean()), float(powered.std()) or 1.0, exponent)
     mean = float(observed.mean())
     total = 0.0
     for first in range(0, len(observed), 1 << 18):  # in pieces: no temporary as long as the series
         piece = observed[first : first + (1 << 18)] - mean
         total += float(piece @ piece)
-    return Scaler(mean, float(np.sqrt(total / len(observed))) or 1.0)
+    return ChannelScaler(mean, float(np.sqrt(total / len(observed))) or 1.0)
 
 
 def _fit_exponent(observed: np.ndarray) -> float:

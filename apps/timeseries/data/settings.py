@@ -13,10 +13,10 @@ from core.errors import UserError, did_you_mean
 
 __all__ = [
     "BORDERS",
+    "SeriesSettings",
     "SourceMix",
     "Split",
     "SplitSettings",
-    "WindowSettings",
     "few_shot_rows",
     "split_rows",
 ]
@@ -109,7 +109,7 @@ class SplitSettings:
 
 
 @dataclass(frozen=True)
-class WindowSettings:
+class SeriesSettings:
     """How series become windows.
 
     Attributes:

@@ -18,11 +18,20 @@ from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Report
-from apps.timeseries.data.scaling import Scaler
+from apps.timeseries.data.scaling import ChannelScaler
 from apps.timeseries.data.settings import Split
 from core.data.mixtures import Mixture
 
-__all__ = ["History", "MixedWindows", "SeriesSet", "SeriesStore", "Track", "Windows", "gather", "impute"]
+__all__ = [
+    "History",
+    "MixedWindows",
+    "SeriesSet",
+    "SeriesStore",
+    "SeriesWindows",
+    "Track",
+    "gather",
+    "impute",
+]
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ class Track:
     source: int
     frequency: str
     split: Split
-    scalers: tuple[Scaler, ...]
+    scalers: tuple[ChannelScaler, ...]
     roles: Roles
     start: pd.Timestamp | None = None
     end: pd.Timestamp | None = None
@@ -217,9 +226,9 @@ class SeriesSet:
     report: Report
 
     @property
-    def statistics(self) -> dict[str, dict[str, Scaler]]:
+    def statistics(self) -> dict[str, dict[str, ChannelScaler]]:
         """Id of a series to its channels' scalers, by name."""
-        found: dict[str, dict[str, Scaler]] = {}
+        found: dict[str, dict[str, ChannelScaler]] = {}
         for track in self.tracks:
             names = [track.channel] if track.channel else track.roles.channels
             found.setdefault(track.id, {}).update(zip(names, track.scalers, strict=True))  # type: ignore[arg-type]
@@ -270,7 +279,7 @@ def impute(values: Tensor, how: str) -> Tensor:
     return torch.where(between, torch.lerp(left, right, share.to(values.dtype)), filled)
 
 
-class Windows(Dataset[SeriesBatch]):
+class SeriesWindows(Dataset[SeriesBatch]):
     """Every window whose labels lie in given rows of the series of a store.
 
     Indexed by `(epoch, index)` or by a plain index; a list of them gives the whole batch at once.
@@ -349,7 +358,7 @@ class Windows(Dataset[SeriesBatch]):
 class MixedWindows(Mixture):
     """Windows of several sources with given shares, gathered at once because all lie in one store."""
 
-    sources: list[Windows]  # type: ignore[assignment]
+    sources: list[SeriesWindows]  # type: ignore[assignment]
 
     def __getitems__(self, where: Sequence[tuple[int, int]]) -> SeriesBatch:
         """Return a batch of the mixture's samples."""

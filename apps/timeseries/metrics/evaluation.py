@@ -16,10 +16,10 @@ from core.tables import text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from apps.timeseries.data.scaling import Scaler
+    from apps.timeseries.data.scaling import ChannelScaler
     from apps.timeseries.data.store import SeriesSet
 
-__all__ = ["DECILES", "METRICS", "Evaluation", "Scores", "Units"]
+__all__ = ["DECILES", "METRICS", "ForecastEvaluation", "ForecastScores", "Units"]
 
 #: Quantile levels of an evaluation and of a forecast, as GIFT-Eval takes them.
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -29,7 +29,7 @@ _SCALED = ("mse", "mae")
 METRICS = tuple(_COLUMNS.values())
 
 
-class Scores:
+class ForecastScores:
     """Errors by forecaster.
 
     MSE and MAE are in the units of the external scaler, as the field's benchmarks report them; MASE, sMAPE
@@ -74,7 +74,7 @@ class Scores:
         scaled.update(prediction, target, observed=observed)
         raw.update(point, truth, observed=observed, scale=seasonal, quantiles=quantiles)
 
-    def add(self, other: Scores) -> None:
+    def add(self, other: ForecastScores) -> None:
         """Add what another object of the same shape has summed."""
         for name, sums in other._errors.items():
             for mine, theirs in zip(self._errors.setdefault(name, self._sums()), sums, strict=True):
@@ -165,7 +165,7 @@ class Units:
         return raw
 
 
-class Evaluation:
+class ForecastEvaluation:
     """Scores of forecasts of windows, in scaled and in the data's own units, of all forecasters alike.
 
     Args:
@@ -186,7 +186,7 @@ class Evaluation:
         levels: Sequence[float] = DECILES,
     ) -> None:
         self.units, self.windows = units, windows
-        self.scores = Scores(horizon, channels, levels=levels)
+        self.scores = ForecastScores(horizon, channels, levels=levels)
         self._seen = 0
 
     def update(
@@ -242,7 +242,7 @@ def _columns(scaled: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any
     return {column: units[metric][metric] for metric, column in _COLUMNS.items() if metric in units[metric]}
 
 
-def _seasonal_errors(series: SeriesSet, number: int, scalers: Sequence[Scaler]) -> list[float]:
+def _seasonal_errors(series: SeriesSet, number: int, scalers: Sequence[ChannelScaler]) -> list[float]:
     """Return the seasonal error of each target of a series in the data's own units."""
     table, track = series.store.series(number), series.tracks[number]
     first, end = track.split.train

@@ -15,7 +15,7 @@ from apps.timeseries.data.settings import Split
 from apps.timeseries.data.store import History
 from apps.timeseries.metrics.baselines import Baseline
 from apps.timeseries.metrics.errors import seasonal_error
-from apps.timeseries.metrics.evaluation import DECILES, Scores
+from apps.timeseries.metrics.evaluation import DECILES, ForecastScores
 from apps.timeseries.metrics.opponents import Opponent, default_baselines
 from apps.timeseries.predict.model import Forecaster
 from core.errors import UserError
@@ -39,12 +39,12 @@ class Backtest:
     """
 
     forecasters: list[str]
-    scores: dict[tuple[str, str], Scores]
+    scores: dict[tuple[str, str], ForecastScores]
     skipped: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
-        """Return a row per forecaster with the metrics of `Scores`, and how many windows and channels."""
+        """Return a row per forecaster with the metrics of `ForecastScores`, and the windows."""
         return self._total().frame()
 
     def by_step(self) -> pd.DataFrame:
@@ -72,9 +72,9 @@ class Backtest:
         rows.sort(key=lambda row: self.forecasters.index(row["model"]))
         return pd.DataFrame(rows).set_index(["model", key])
 
-    def _total(self, chosen: Callable[[tuple[str, str]], bool] = lambda names: True) -> Scores:
+    def _total(self, chosen: Callable[[tuple[str, str]], bool] = lambda names: True) -> ForecastScores:
         first = next(iter(self.scores.values()))
-        total = Scores(first.horizon, first.channels, levels=first.levels)
+        total = ForecastScores(first.horizon, first.channels, levels=first.levels)
         for names, scores in self.scores.items():
             if chosen(names):
                 total.add(scores)
@@ -155,9 +155,9 @@ def backtest(
     bands = forecaster.offsets(
         [case.history for case in cases], [(0, case.ends[0]) for case in cases], levels=levels, horizon=steps
     )
-    scores: dict[tuple[str, str], Scores] = {}
+    scores: dict[tuple[str, str], ForecastScores] = {}
     for case, (offsets, _) in zip(cases, bands, strict=True):
-        own = [Scores(steps, ["*"], levels=levels) for _ in case.history.targets]
+        own = [ForecastScores(steps, ["*"], levels=levels) for _ in case.history.targets]
         case.score(own, name, np.stack([next(predictions) for _ in case.ends]), offsets)
         for rival in rivals:
             case.score(own, rival.name, case.guess(rival, case.ends), case.guessed_offsets(rival, levels))
@@ -189,7 +189,9 @@ class _Case:
             return f"{name} has too few values of '{column}' before its first origin"
         return ""
 
-    def score(self, scores: Sequence[Scores], name: str, prediction: np.ndarray, offsets: np.ndarray) -> None:
+    def score(
+        self, scores: Sequence[ForecastScores], name: str, prediction: np.ndarray, offsets: np.ndarray
+    ) -> None:
         """Add forecasts `(N, H, C)`, with offsets of quantiles `(Q, H, C)`, to the scores of each channel.
 
         A truth whose context shows no value to start from does not count.

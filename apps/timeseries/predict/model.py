@@ -13,10 +13,10 @@ from torch import nn
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.build import Layout, Source, build
+from apps.timeseries.data.build import Layout, SplitSource, build
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, Tables, Unreadable
-from apps.timeseries.data.settings import Split, WindowSettings
+from apps.timeseries.data.settings import SeriesSettings, Split
 from apps.timeseries.data.store import History, SeriesSet
 from apps.timeseries.metrics.evaluation import DECILES
 from apps.timeseries.predict.forecast import Forecast, SeriesForecast
@@ -135,15 +135,14 @@ class Forecaster(Predictor[SeriesFacts]):
         series = self.read(source, roles, frequency=frequency, ahead=steps, known_future=known_future)
         usable: list[History] = []
         skipped = list(series.report.unreadable)
-        found = series.histories()
-        for history in found:
+        for history in series.histories():
             reason = self._refusal(history, steps)
             if reason:
                 skipped.append(Unreadable(history.id, reason))
             else:
                 usable.append(history)
         if not usable:
-            raise UserError(f"none of the {len(found)} series can be forecast: {skipped[-len(found)].reason}")
+            raise UserError(f"none of the {len(skipped)} series can be forecast: {skipped[0].reason}")
         points = self.predict_from([(history, len(history)) for history in usable], horizon=steps)
         # the context and the windows that quantiles come from lie at the end
         tail = self.context + 16 * steps
@@ -195,12 +194,12 @@ class Forecaster(Predictor[SeriesFacts]):
         if self.mixes_channels and known is not None:
             stated = {name: value for name, value in vars(roles).items() if value}
             roles = replace(known.roles, **{"time": (), "ids": (), **stated})
-        windows = WindowSettings(
+        windows = SeriesSettings(
             scaler=known.scaler if known else "standard", univariate=not self.mixes_channels
         )
         layout = Layout(self.context, ahead, windows, ahead=ahead, future=known_future, trained=known)
         tables = SeriesSource.of(source, roles, frequency=frequency)
-        return build([Source("", tables, split or (lambda part: Split((0, 0), (0, 0), (0, 0))))], layout)
+        return build([SplitSource("", tables, split or (lambda part: Split((0, 0), (0, 0), (0, 0))))], layout)
 
     def predict_from(self, asked: Sequence[tuple[History, int]], *, horizon: int) -> list[np.ndarray]:
         """Return scaled forecasts `(horizon, targets)`, each of a series from so many of its rows.

@@ -8,7 +8,7 @@ from series_tables import read_series
 
 from apps.timeseries.data.module import Series
 from apps.timeseries.data.readers import embedded
-from apps.timeseries.data.settings import WindowSettings
+from apps.timeseries.data.settings import SeriesSettings
 from core.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
 
 def test_they_train_together_channel_by_channel() -> None:
     data = Series(
-        card="embedded:train", context=64, horizon=12, windows=WindowSettings(univariate=True, pad_short=True)
+        card="embedded:train", context=64, horizon=12, windows=SeriesSettings(univariate=True, pad_short=True)
     )
     assert len(data.tracks) == 1 + 1 + 1 + 12 + 5
     assert data.train_set()[0, 0].past_values.shape == (1, 64, 1)

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from apps.timeseries.data.module import Series
-from apps.timeseries.data.settings import SplitSettings, WindowSettings
-from apps.timeseries.metrics.evaluation import Evaluation, Units
+from apps.timeseries.data.settings import SeriesSettings, SplitSettings
+from apps.timeseries.metrics.evaluation import ForecastEvaluation, Units
 from apps.timeseries.metrics.opponents import Opponent, opponents
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.tasks import Forecasting
@@ -44,10 +44,10 @@ def rivals(data: Series, *, learned: bool) -> dict[str, Opponent]:
     return {one.name: one for one in opponents(data.built, data.trained_rows, **sizes, learned=learned)}
 
 
-def evaluated(data: Series, *, window: int = 0) -> tuple[Evaluation, np.ndarray]:
+def evaluated(data: Series, *, window: int = 0) -> tuple[ForecastEvaluation, np.ndarray]:
     """Return the evaluation of an all-zero forecast of one window, and that window's truth."""
     batch = data.test_set().__getitems__([window])
-    found = Evaluation(Units(data.built, 1), horizon=data.horizon, channels=["y"], windows=1)
+    found = ForecastEvaluation(Units(data.built, 1), horizon=data.horizon, channels=["y"], windows=1)
     labels = (batch.future_values[..., :1], batch.future_observed[..., :1], batch.series)
     found.update("zero", torch.zeros_like(labels[0]), *labels)
     first = int(batch.start[0]) + data.context
@@ -57,7 +57,7 @@ def evaluated(data: Series, *, window: int = 0) -> tuple[Evaluation, np.ndarray]
 @pytest.mark.parametrize("scaler", ["standard", "minmax", "power", "none"])
 def test_every_scaler_is_scored_in_the_datas_own_units(scaler: str) -> None:
     values = np.exp(np.random.default_rng(3).normal(size=300)) + 1
-    data = Series.from_frame(table(y=values), context=24, horizon=6, windows=WindowSettings(scaler=scaler))
+    data = Series.from_frame(table(y=values), context=24, horizon=6, windows=SeriesSettings(scaler=scaler))
     found, rows = evaluated(data)
     point = data.facts.series["series"]["y"].invert(np.zeros(6))[0]
     error, train = np.abs(values[rows] - point), values[:210]
@@ -82,7 +82,7 @@ def test_baselines_learn_from_the_rows_of_a_few_shot_run_alone() -> None:
     forecasts = []
     for series in (values, spoilt):
         frame = table(2000, y=series)
-        split, windows = SplitSettings(few_shot=0.2), WindowSettings(scaler="none")
+        split, windows = SplitSettings(few_shot=0.2), SeriesSettings(scaler="none")
         data = Series.from_frame(frame, context=24, horizon=6, split=split, windows=windows)
         batch = data.test_set().__getitems__(range(4))
         ridge = rivals(data, learned=True)["ridge"]
@@ -96,7 +96,7 @@ def test_each_series_is_held_against_its_own_season() -> None:
     stamps = {"d": daily, "h": hourly}
     parts = [pd.DataFrame({"id": name, "date": date, "y": np.arange(200.0)}) for name, date in stamps.items()]
     frame = pd.concat(parts)
-    data = Series.from_frame(frame, context=48, horizon=2, ids="id", windows=WindowSettings(scaler="none"))
+    data = Series.from_frame(frame, context=48, horizon=2, ids="id", windows=SeriesSettings(scaler="none"))
     naive = rivals(data, learned=False)["seasonal naive"]
     batch = data.test_set().__getitems__([0, len(data.test_set()) - 1])
     made = naive.predict(batch.past_values, batch.past_observed, batch.series)

@@ -15,7 +15,7 @@ import torch
 
 from apps.timeseries.batch import SeriesBatch, SeriesFacts
 from apps.timeseries.data.readers.columns import Roles
-from apps.timeseries.data.scaling import Scaler
+from apps.timeseries.data.scaling import ChannelScaler
 from apps.timeseries.metrics.evaluation import METRICS
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.predict.backtest import backtest
@@ -87,7 +87,7 @@ def checkpoint(network: TTM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         context=96,
         horizon=24,
         roles=Roles.of(time="date", ids="id", targets="y"),
-        series={"known": {"y": Scaler(100.0, 5.0)}},
+        series={"known": {"y": ChannelScaler(100.0, 5.0)}},
         conformal=Conformal.from_residuals(residuals, channels=("y",)),
     )
     described = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": SIZES}
@@ -223,6 +223,20 @@ def test_known_futures_reach_the_network_through_a_rolled_horizon() -> None:
         forecaster.forecast(table, horizon=25, ids="id")
 
 
+def test_a_known_future_that_lacks_a_series_or_steps_is_said() -> None:
+    facts = SeriesFacts(context=48, horizon=10, roles=Roles.of(targets="y", observable="x"))
+    forecaster = Forecaster(FollowCovariate(), facts)
+    table = frame(names=("a", "b"), y=daily(300), x=daily(300))
+    stamps = pd.date_range("2024-01-13 12:00", periods=10, freq="h")
+    future = pd.DataFrame({"id": "a", "date": stamps, "x": np.arange(10.0)})
+    made = forecaster.forecast(table, known_future=future.head(7), ids="id")
+    assert set(made["id"]) == {"a"}
+    assert "needs the known future of x" in made.attrs["not_forecast"][0]["reason"]
+    assert "the known future of 'a' has 7 of 10 steps" in made.attrs["notes"]
+    with pytest.raises(UserError, match="two rows for one step of series 'a'"):
+        forecaster.forecast(table, known_future=pd.concat([future, future.tail(1)]), ids="id")
+
+
 def test_a_ttm_with_exogenous_channels_reads_the_known_future_of_them() -> None:
     torch.manual_seed(0)
     bound = TTM(**SIZES, channels=2, exogenous=[1], forecast_mixing=True)
@@ -244,7 +258,7 @@ def test_a_ttm_with_exogenous_channels_reads_the_known_future_of_them() -> None:
 
 def test_only_the_end_of_a_long_history_decides_the_quantiles(network: TTM) -> None:
     values = daily(4000) + np.random.default_rng(3).normal(size=4000)
-    facts = SeriesFacts(context=96, horizon=24, series={"a": {"y": Scaler(10.0, 2.0)}})
+    facts = SeriesFacts(context=96, horizon=24, series={"a": {"y": ChannelScaler(10.0, 2.0)}})
     forecaster = Forecaster(network, facts)
     whole, end = frame(4000, y=values), frame(4000, y=values).tail(1200)
     columns = ["prediction", "0.1", "0.9"]
@@ -289,7 +303,7 @@ def test_a_checkpoint_gives_the_same_forecast_as_its_network(checkpoint: Path, n
 def test_statistics_are_stored_ones_for_a_known_id_and_new_ones_for_another(checkpoint: Path) -> None:
     forecaster = Forecaster.from_checkpoint(checkpoint)
     statistics = forecaster.read(frame(names=("known", "new"))).statistics
-    assert statistics["known"]["y"] == Scaler(100.0, 5.0)
+    assert statistics["known"]["y"] == ChannelScaler(100.0, 5.0)
     assert statistics["new"]["y"].mean == pytest.approx(np.mean(daily(300)))
 
 

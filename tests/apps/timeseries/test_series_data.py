@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data.module import Series
-from apps.timeseries.data.scaling import Scaler
-from apps.timeseries.data.settings import SourceMix, SplitSettings, WindowSettings
+from apps.timeseries.data.scaling import ChannelScaler
+from apps.timeseries.data.settings import SeriesSettings, SourceMix, SplitSettings
 from core.errors import UserError
 
 
@@ -168,7 +168,7 @@ def test_short_series_are_listed_or_padded(tmp_path: Path) -> None:
     saved(tmp_path, table(15), "short.csv")
     left_out = Series(path=str(tmp_path), context=16, horizon=4)
     assert (len(left_out.tracks), [one.id for one in left_out.built.report.unreadable]) == (1, ["short"])
-    padded = Series(path=str(tmp_path), context=16, horizon=4, windows=WindowSettings(pad_short=True))
+    padded = Series(path=str(tmp_path), context=16, horizon=4, windows=SeriesSettings(pad_short=True))
     windows = padded.train_set()
     batch = windows[0, len(windows) - 1]
     assert [track.id for track in padded.tracks] == ["long", "short"]
@@ -190,7 +190,7 @@ def test_gaps_in_a_file_are_masked(tmp_path: Path) -> None:
     data = Series(path=saved(tmp_path, frame.drop(index=[7])), context=16, horizon=4)
     batch = data.train_set()[0, 0]
     assert batch.past_observed[0, :, 0].logical_not().nonzero().flatten().tolist() == [3, 7]
-    line = WindowSettings(missing="linear")
+    line = SeriesSettings(missing="linear")
     filled = Series(path=saved(tmp_path, frame), context=16, horizon=4, windows=line).train_set()[0, 0]
     assert filled.past_observed.all()
     halfway = (filled.past_values[0, 2, 0] + filled.past_values[0, 4, 0]) / 2
@@ -200,7 +200,7 @@ def test_gaps_in_a_file_are_masked(tmp_path: Path) -> None:
 def test_coarser_copies_are_further_training_series(tmp_path: Path) -> None:
     frame = table(400)
     data = Series(
-        path=saved(tmp_path, frame), context=16, horizon=4, windows=WindowSettings(resolutions=[2, 4])
+        path=saved(tmp_path, frame), context=16, horizon=4, windows=SeriesSettings(resolutions=[2, 4])
     )
     assert [(t.id, t.frequency, t.factor) for t in data.tracks] == [
         ("my", "h", 1), ("my@2h", "2h", 2), ("my@4h", "4h", 4)]  # fmt: skip
@@ -224,14 +224,14 @@ def test_prediction_takes_the_last_context_of_every_series(tmp_path: Path) -> No
 
 def test_a_checkpoints_statistics_are_used_for_known_series(tmp_path: Path) -> None:
     data = Series(path=saved(tmp_path, table()), context=16, horizon=4)
-    known = {"y": Scaler(1.0, 3.0), "x": Scaler(2.0, 4.0)}
+    known = {"y": ChannelScaler(1.0, 3.0), "x": ChannelScaler(2.0, 4.0)}
     data.use_statistics(SeriesFacts(context=16, horizon=4, series={"my": known}))
     assert data.facts.series["my"] == known
     assert data.store.series(0)[5, 1] == pytest.approx((5.0 - 2.0) / 4.0)
 
 
 def test_univariate_windows_are_single_channels(root: str) -> None:
-    mix, windows = SourceMix(["ett_h1", "exchange_rate"]), WindowSettings(univariate=True)
+    mix, windows = SourceMix(["ett_h1", "exchange_rate"]), SeriesSettings(univariate=True)
     data = Series(mix=mix, root=root, windows=windows, context=64, horizon=16)
     assert len(data.tracks) == 7 + 8
     batch = data.train_set()[0, 0]
@@ -244,7 +244,7 @@ def test_univariate_windows_are_single_channels(root: str) -> None:
 
 def test_sources_are_mixed_with_their_weights(root: str) -> None:
     mix = SourceMix(["ett_h1", "illness"], weights=[3.0, 1.0], samples=400)
-    data = Series(mix=mix, root=root, windows=WindowSettings(univariate=True), context=64, horizon=16)
+    data = Series(mix=mix, root=root, windows=SeriesSettings(univariate=True), context=64, horizon=16)
     mixed = data.train_set()
     assert len(mixed) == 400
     batch = mixed.__getitems__([(0, i) for i in range(400)])
@@ -289,7 +289,7 @@ def test_arguments_that_cannot_be_are_refused_at_once(arguments: dict, message: 
 @pytest.mark.parametrize(
     ("settings", "arguments", "message"),
     [
-        (WindowSettings, {"missing": "zero"}, "data.windows.missing is 'zero'"),
+        (SeriesSettings, {"missing": "zero"}, "data.windows.missing is 'zero'"),
         (SplitSettings, {"few_shot_where": "frist"}, "did you mean 'first'"),
         (SourceMix, {"sources": ["ett_h1"], "weights": [1.0, 2.0]}, "2 numbers for 1 sources"),
     ],

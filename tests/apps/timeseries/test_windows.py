@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from apps.timeseries.data import scaling
 from apps.timeseries.data.build import downsample
 from apps.timeseries.data.readers.columns import Roles
-from apps.timeseries.data.scaling import Scaler, fit_scaler
+from apps.timeseries.data.scaling import ChannelScaler, fit_scaler
 from apps.timeseries.data.settings import Split, few_shot_rows, split_rows
-from apps.timeseries.data.store import SeriesStore, Track, Windows, gather, impute
+from apps.timeseries.data.store import SeriesStore, SeriesWindows, Track, gather, impute
 from core.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_every_window_lies_in_one_series_and_none_is_lost(
 ) -> None:
     held = store(*lengths)
     parts = np.array([(0, n) for n in lengths])
-    windows = Windows(held, parts, context=context, horizon=horizon, stride=stride)
+    windows = SeriesWindows(held, parts, context=context, horizon=horizon, stride=stride)
     expected = [
         (number, start)
         for number, rows in enumerate(lengths)
@@ -74,7 +74,7 @@ def test_every_window_lies_in_one_series_and_none_is_lost(
 
 
 def test_a_gap_is_zero_and_masked() -> None:
-    windows = Windows(store(40, gaps=True), np.array([(0, 40)]), context=8, horizon=4)
+    windows = SeriesWindows(store(40, gaps=True), np.array([(0, 40)]), context=8, horizon=4)
     batch = windows.__getitems__([(0, 0), (0, 5)])
     assert not batch.past_observed[0, 3, 0]
     assert batch.past_values[0, 3, 0] == 0
@@ -92,7 +92,7 @@ def test_filling_forward_repeats_and_a_line_joins_neighbours() -> None:
 
 def test_gathering_copies_no_more_than_the_batch() -> None:
     held = store(1000)
-    windows = Windows(held, np.array([(0, 1000)]), context=16, horizon=4)
+    windows = SeriesWindows(held, np.array([(0, 1000)]), context=16, horizon=4)
     before = held.values.clone()
     batch = windows.__getitems__([(0, i) for i in range(8)])
     batch.past_values.zero_()
@@ -119,9 +119,9 @@ def test_scaling_can_be_undone(kind: str, values: list[float]) -> None:
 
 
 def test_standard_scaling_uses_the_population_deviation_and_leaves_gaps_out() -> None:
-    assert fit_scaler(np.array([1.0, np.nan, 3.0])) == Scaler(2.0, 1.0)
-    assert fit_scaler(np.full(5, 0.1)) == Scaler(0.1, 1.0)
-    assert fit_scaler(np.full(5, np.nan)) == Scaler(0.0, 1.0)
+    assert fit_scaler(np.array([1.0, np.nan, 3.0])) == ChannelScaler(2.0, 1.0)
+    assert fit_scaler(np.full(5, 0.1)) == ChannelScaler(0.1, 1.0)
+    assert fit_scaler(np.full(5, np.nan)) == ChannelScaler(0.0, 1.0)
 
 
 def test_power_scaling_agrees_with_scikit_learn() -> None:
@@ -134,7 +134,7 @@ def test_power_scaling_agrees_with_scikit_learn() -> None:
 
 def test_channels_are_inverted_together_with_their_exponents() -> None:
     rows = Split((0, 0), (0, 0), (0, 0))
-    track = Track("a", None, 0, "", rows, (Scaler(1.0, 2.0), Scaler(2.0, 4.0, 0.5)), Roles())
+    track = Track("a", None, 0, "", rows, (ChannelScaler(1.0, 2.0), ChannelScaler(2.0, 4.0, 0.5)), Roles())
     raw = track.invert(np.array([[0.0, 0.0]]))
     assert raw[0, 0] == 1.0
     assert raw[0, 1] == pytest.approx(scaling._unpower(np.array(2.0), 0.5))

@@ -54,7 +54,7 @@ class KnownFuture:
             None where no row is the series'.
 
         Raises:
-            UserError: If none of its rows is one of the wanted steps.
+            UserError: If none of its rows is one of the wanted steps, or two are the same.
         """
         rows = self._rows.get(series.id, self._rows.get(""))
         if rows is None:
@@ -69,6 +69,8 @@ class KnownFuture:
                     f"{self.name} has no row for the {horizon} steps of series '{series.id}' after {end}"
                 )
         inside = (steps >= 0) & (steps < horizon)
+        if len(np.unique(steps[inside])) < inside.sum():
+            raise UserError(f"{self.name} has two rows for one step of series '{series.id}'; delete one")
         future = {name: np.full(horizon, np.nan) for name in self._columns}
         for name, values in self._columns.items():
             future[name][steps[inside]] = values[rows[inside]]

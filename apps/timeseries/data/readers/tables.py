@@ -94,7 +94,7 @@ class Table:
         return self._extra[name] if name in self._extra else self._frame[name]
 
 
-class ParquetTable(Table):
+class _ParquetTable(Table):
     """A Parquet file read one column at a time, in batches."""
 
     def __init__(self, path: Path) -> None:
@@ -177,7 +177,7 @@ def open_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
     if path.stat().st_size == 0:
         raise UserError(f"{path.name} is empty; give a file with a header and at least one row")
     if path.suffix in (".parquet", ".pq"):
-        table: Table = ParquetTable(path)
+        table: Table = _ParquetTable(path)
         if table.rows == 0:
             raise UserError(f"{path.name} has columns but no rows")
         return table

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from core.backbones.dropout import Dropout
 
-__all__ = ["MixerBlock", "MixerLayer", "MixerSettings", "Norm", "SelfAttention", "SoftmaxGate", "TokenLinear"]
+__all__ = [
+    "MixerBlock",
+    "MixerLayer",
+    "MixerSettings",
+    "Norm",
+    "PatchAttention",
+    "SoftmaxGate",
+    "TokenLinear",
+]
 
 Norm = Literal["layer", "batch"]
 
@@ -145,7 +153,7 @@ def _norm(settings: MixerSettings, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=settings.norm_eps)
 
 
-class SelfAttention(nn.Module):
+class PatchAttention(nn.Module):
     """Attention among patches, without mask; the number of patches is small, so plain products serve best.
 
     Args:
@@ -190,10 +198,10 @@ class PatchMixer(nn.Module):
         self.norm = _norm(settings, width)
         self.mlp = _MLP(patches, settings, tokens=True)
         self.gate = SoftmaxGate(patches, tokens=True) if settings.gated else None
-        self.attention: SelfAttention | None = None
+        self.attention: PatchAttention | None = None
         self.attention_norm: nn.Module | None = None
         if settings.heads:
-            self.attention = SelfAttention(width, heads=settings.heads, dropout=settings.dropout)
+            self.attention = PatchAttention(width, heads=settings.heads, dropout=settings.dropout)
             self.attention_norm = _norm(settings, width)
 
     def forward(self, x: Tensor) -> Tensor:

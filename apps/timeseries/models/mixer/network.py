@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, Norm, TokenLinear
 from apps.timeseries.models.mixer.parts import (
     Backbone,
-    Decoder,
     ForecastMixer,
     Head,
+    MixerDecoder,
     Positions,
     Scaling,
     scale_window,
@@ -199,9 +199,9 @@ class TTM(nn.Module):
                 positions=positions,
                 mixer=mixer,
             )
-            self.decoder: Decoder | None = None
+            self.decoder: MixerDecoder | None = None
             if decoder:
-                self.decoder = Decoder(
+                self.decoder = MixerDecoder(
                     patch=patch,
                     patches=rows,
                     width_in=width,

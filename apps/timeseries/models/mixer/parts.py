@@ -19,7 +19,7 @@ from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, Softm
 from core.backbones.dropout import Dropout
 from core.errors import UserError
 
-__all__ = ["Backbone", "Decoder", "ForecastMixer", "Head", "Positions", "Scaling", "scale_window"]
+__all__ = ["Backbone", "ForecastMixer", "Head", "MixerDecoder", "Positions", "Scaling", "scale_window"]
 
 Positions = Literal["sincos", "random"]
 Scaling = Literal["std", "mean"]
@@ -151,7 +151,7 @@ class Backbone(nn.Module):
         return self.mixer(x)
 
 
-class Decoder(nn.Module):
+class MixerDecoder(nn.Module):
     """From the backbone to the head: adapter, optional raw patches and categories, mixer."""
 
     def __init__(
