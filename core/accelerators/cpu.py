@@ -73,24 +73,20 @@ def apply(
     Raises:
         UserError: If `threads` is below one.
     """
-    if switches.threads is not None and switches.threads < 1:
-        raise UserError(f"The CPU switch 'threads' is {switches.threads}; give at least 1, or null.")
     if switches.threads is not None:
+        if switches.threads < 1:
+            raise UserError(f"The CPU switch 'threads' is {switches.threads}; give at least 1, or null.")
         torch.set_num_threads(switches.threads)
+    fused, chosen = switches.fused_optimizer, switches.threads is not None
+    threads = _state(chosen, "set" if chosen else "torch's own choice") | {"value": torch.get_num_threads()}
     _record.update(
         allocator=_allocator(switches.allocator),
         onednn_matmul=_matmul(switches.onednn_matmul, network, rows),
         fast_dropout=_dropout(switches.fast_dropout, network),
-        fused_optimizer={
-            "on": switches.fused_optimizer,
-            "reason": "one kernel updates all parameters" if switches.fused_optimizer else "turned off",
-        },
+        fused_optimizer=_state(fused, "one kernel updates all parameters" if fused else "turned off"),
         short_spin=_spin(switches.short_spin),
-        threads={
-            "on": switches.threads is not None,
-            "value": torch.get_num_threads(),
-            "reason": "set" if switches.threads is not None else "torch's own choice",
-        },
+        threads=_state(threads, "set" if threads else "torch's own choice")
+        | {"value": torch.get_num_threads()},
     )
     return active()
 
@@ -144,56 +140,49 @@ def fast_float32_matmul() -> str | None:
 
 def largest_product(network: nn.Module, rows: int = _ROWS_UNLESS_TOLD) -> int:
     """Return the multiplications of the network's largest matrix product, each with `rows` rows."""
-    weights = [
-        getattr(module, "weight", None)
-        for module in network.modules()
-        if not isinstance(module, nn.Embedding)
-    ]
+    modules = (module for module in network.modules() if not isinstance(module, nn.Embedding))
+    weights = (getattr(module, "weight", None) for module in modules)
     sizes = [weight.numel() for weight in weights if isinstance(weight, torch.Tensor) and weight.dim() == 2]
     return rows * max(sizes, default=0)
 
 
+def _state(on: bool, reason: str) -> dict[str, Any]:
+    return {"on": on, "reason": reason}
+
+
 def _allocator(wanted: bool) -> dict[str, Any]:
-    before = _record.get("allocator", {"on": False})
+    if not wanted and _record.get("allocator", {}).get("on"):
+        # glibc cannot tell what stood before, so an earlier setting is not undone
+        return _state(True, "turned on earlier in this process; start a new one to be without")
     if not wanted:
-        if before["on"]:  # glibc cannot tell what stood before, so an earlier setting is not undone
-            return {"on": True, "reason": "turned on earlier in this process; start a new one to be without"}
-        return {"on": False, "reason": "turned off"}
+        return _state(False, "turned off")
     done = keep_freed_memory()
-    if done is None:
-        return {"on": False, "reason": "this C library has no settings for it"}
-    return {"on": True, "reason": done}
+    return _state(done is not None, done or "this C library has no settings for it")
 
 
 def _spin(wanted: bool) -> dict[str, Any]:
-    turns = os.environ.get("GOMP_SPINCOUNT")
-    if turns is not None and turns.isdigit() and int(turns) <= 10_000:
-        return {"on": True, "reason": f"waiting threads give up their core after {turns} turns"}
-    return {"on": False, "reason": "can be set only before torch is loaded" if wanted else "turned off"}
+    turns = os.environ.get("GOMP_SPINCOUNT", "")
+    if turns.isdigit() and int(turns) <= 10_000:
+        return _state(True, f"waiting threads give up their core after {turns} turns")
+    return _state(False, "can be set only before torch is loaded" if wanted else "turned off")
 
 
 def _matmul(wanted: bool, network: nn.Module | None, rows: int | None) -> dict[str, Any]:
-    def off(reason: str) -> dict[str, Any]:
-        if _record.get("onednn_matmul", {}).get("on"):
-            torch.set_float32_matmul_precision("highest")
-        return {"on": False, "reason": reason}
-
-    if not wanted:
-        return off("turned off")
-    if network is not None:
+    reason: str | None = None if wanted else "turned off"
+    if wanted and network is not None:
         size = largest_product(network, _ROWS_UNLESS_TOLD if rows is None else rows)
         if size < _GAINS_FROM:
-            return off(f"the largest product, {size:,} multiplications, is too small to gain")
-    reason = fast_float32_matmul()
-    return off(reason) if reason else {"on": True, "reason": "float32 products through oneDNN"}
+            reason = f"the largest product, {size:,} multiplications, is too small to gain"
+    reason = reason or fast_float32_matmul()
+    if reason and _record.get("onednn_matmul", {}).get("on"):
+        torch.set_float32_matmul_precision("highest")
+    return _state(reason is None, reason or "float32 products through oneDNN")
 
 
 def _dropout(wanted: bool, network: nn.Module | None) -> dict[str, Any]:
     modules = [] if network is None else [m for m in network.modules() if isinstance(m, Dropout)]
     for module in modules:
         module.fast = wanted
-    if not wanted:
-        return {"on": False, "reason": "turned off"}
-    if network is not None and not modules:
-        return {"on": False, "reason": "the network has no such dropout"}
-    return {"on": True, "reason": "masks in words of 64 bits"}
+    if wanted and network is not None and not modules:
+        return _state(False, "the network has no such dropout")
+    return _state(wanted, "masks in words of 64 bits" if wanted else "turned off")

@@ -231,14 +231,14 @@ class UnfusedOptimizer(Callback):
 
 
 def _chosen(devices: int | str | list[int], present: int | None) -> list[int]:
+    """Return the numbers of the cores; none where what was given has no meaning."""
     if isinstance(devices, str):
         words = [word.strip() for word in devices.split(",") if word.strip()]
         if not words or any(not word.lstrip("-").isdigit() for word in words):
             return []
-        if len(words) > 1 or "," in devices:
-            return [int(word) for word in words]
-        devices = int(words[0])
+        devices = [int(word) for word in words] if "," in devices else int(words[0])
+        if isinstance(devices, list):
+            return devices
     if isinstance(devices, int):
-        count = (present or 1) if devices == -1 else devices
-        return list(range(max(count, 0)))
+        return list(range(max((present or 1) if devices == -1 else devices, 0)))
     return [int(index) for index in devices if int(index) >= 0]
