@@ -65,9 +65,7 @@ class ArraySource:
         path: File or folder as given.
         layout: The layout that was recognised.
         segments: The files in the order of the trajectories.
-        steps: Snapshots of a trajectory; 1 for steady problems.
-        space: Grid points along each axis.
-        times: `(steps,)` float64, finite and rising.
+        times: Of the snapshots, `(steps,)` float64, finite and rising; one for steady problems.
         coordinates: Float64 positions of the points of each axis.
         channels: Names in order; by default those of the first segment.
         units: Unit of each channel, "1" where dimensionless or unknown.
@@ -87,8 +85,6 @@ class ArraySource:
     path: str
     layout: str
     segments: Sequence[Segment]
-    steps: int
-    space: tuple[int, ...]
     times: NDArray[np.float64]
     coordinates: tuple[NDArray[np.float64], ...]
     channels: tuple[str, ...] = ()
@@ -114,6 +110,16 @@ class ArraySource:
             )
         self._ends = list(accumulate(segment.count for segment in self.segments))
         self._files = OpenFiles(self.opener)
+
+    @property
+    def steps(self) -> int:
+        """Snapshots of a trajectory; 1 for steady problems."""
+        return len(self.times)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Grid points along each axis."""
+        return tuple(len(axis) for axis in self.coordinates)
 
     @property
     def trajectories(self) -> int:

@@ -158,7 +158,6 @@ def source(path: Path) -> ArraySource:
                 "rename its axes or name the layout in data.layout"
             )
         space = [axis for axis in "xyz" if axis in sizes]
-        grid = tuple(sizes[axis] for axis in space)
         names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
         steps = sizes.get("t", 1)
         positions = {
@@ -178,8 +177,6 @@ def source(path: Path) -> ArraySource:
             path=str(path),
             layout="labelled",
             segments=[Segment(str(path), count, variables, numbers=rows)],
-            steps=steps,
-            space=grid,
             # Without an axis of time in the fields, what else is stored along one says nothing of them.
             times=times if len(times) == steps else uniform(steps, float(steps - 1)),
             coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),

@@ -94,8 +94,6 @@ def _group(file: Path, prefix: str, group: Any) -> ArraySource:
         path=str(file),
         layout="pdearena",
         segments=[Segment(str(file), count, variables, numbers=numbers)],
-        steps=steps,
-        space=tuple(grid),
         times=times if times is not None and len(times) == steps else uniform(steps, float(steps - 1)),
         coordinates=tuple(cells(size) for size in grid),
         periodic="D" in fields,

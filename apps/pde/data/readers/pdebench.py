@@ -171,8 +171,6 @@ def _made(
         path=str(path),
         layout="pdebench",
         segments=segments,
-        steps=steps,
-        space=grid,
         times=uniform(steps) if times is None else times,
         coordinates=tuple(
             cells(size) if axis is None else axis for axis, size in zip(axes, grid, strict=True)

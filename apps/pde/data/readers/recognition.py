@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from apps.pde.data.readers import labelled, pdearena, pdebench, pdegym, tensors, the_well, zarr_store
 from apps.pde.data.readers.arrays import ArraySource
@@ -12,15 +12,16 @@ from core.inference.outputs import maker
 
 __all__ = ["LAYOUTS", "open_source", "splits_of"]
 
-_READERS: dict[str, tuple[Callable[[Path], object], Callable[..., ArraySource]]] = {
-    "store": (zarr_store.recognise, zarr_store.source),
-    "tensors": (tensors.recognise, tensors.source),
-    "the_well": (the_well.recognise, the_well.source),
-    "pdearena": (pdearena.recognise, pdearena.source),
-    "pdebench": (pdebench.recognise, pdebench.source),
-    "pdegym": (pdegym.recognise, pdegym.source),
-    "labelled": (labelled.recognise, labelled.source),
+_READERS: dict[str, ModuleType] = {
+    "store": zarr_store,
+    "tensors": tensors,
+    "the_well": the_well,
+    "pdearena": pdearena,
+    "pdebench": pdebench,
+    "pdegym": pdegym,
+    "labelled": labelled,
 }
+"""Layout to its module: `recognise(path)`, `source(path)`, and `splits(path)` where it keeps parts apart."""
 
 LAYOUTS = tuple(_READERS)
 """Names of the layouts: `store` is ours, `labelled` any netCDF or Zarr with named axes."""
@@ -39,19 +40,19 @@ def open_source(path: str | Path, *, layout: str | None = None, split: str | Non
     """
     where = _entry(Path(path).expanduser(), layout)
     name = _layout(where, layout)
-    _, read = _READERS[name]
-    if split is not None:
-        if name not in ("the_well", "pdearena"):
-            raise UserError(f"{where} has the layout {name}, which has no part '{split}'; leave it out")
-        return read(where, split=split)
-    return read(where)
+    reader = _READERS[name]
+    if split is None:
+        return reader.source(where)
+    if not hasattr(reader, "splits"):
+        raise UserError(f"{where} has the layout {name}, which has no part '{split}'; leave it out")
+    return reader.source(where, split=split)
 
 
 def splits_of(path: str | Path, *, layout: str | None = None) -> tuple[str, ...]:
     """Return which of train, valid and test the data keep apart themselves; empty for one list of all."""
     where = _entry(Path(path).expanduser(), layout)
-    name = _layout(where, layout)
-    return {"the_well": the_well.splits, "pdearena": pdearena.splits}.get(name, lambda _: ())(where)
+    reader = _READERS[_layout(where, layout)]
+    return reader.splits(where) if hasattr(reader, "splits") else ()
 
 
 def _entry(path: Path, layout: str | None) -> Path:
@@ -69,7 +70,7 @@ def _layout(path: Path, layout: str | None) -> str:
         raise UserError(f"{path} does not exist; check data.path")
     if layout is not None:
         return layout
-    found = next((name for name, (recognise, _) in _READERS.items() if recognise(path)), None)
+    found = next((name for name, reader in _READERS.items() if reader.recognise(path)), None)
     if found is None:
         raise UserError(
             f"the layout of {path} is not known; readable are {', '.join(LAYOUTS)} "

@@ -73,8 +73,6 @@ def source(path: Path) -> ArraySource:
         path=str(path),
         layout="tensors",
         segments=[Segment(str(path), len(y), variables, numbers=numbers)],
-        steps=steps,
-        space=tuple(grid),
         times=uniform(steps),
         coordinates=tuple(cells(size) for size in grid),
         periodic=steps > 1,

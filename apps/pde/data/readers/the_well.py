@@ -107,8 +107,6 @@ def _one(path: Path) -> ArraySource:
                     numbers=np.tile(np.array(values, dtype=np.float32), (count, 1)) if values else None,
                 )
             ],
-            steps=steps,
-            space=grid,
             times=times,
             coordinates=tuple(at if len(at) > 1 else cells(1) for at in axes_at),
             periodic=kinds == {"PERIODIC"},

@@ -61,8 +61,6 @@ def source(path: Path) -> ArraySource:
         path=str(path),
         layout="store",
         segments=[Segment(str(path), count, variables, numbers=column)],
-        steps=len(store.times),
-        space=store.space,
         times=store.times,
         coordinates=store.coordinates,
         units=said.get("units") or {},
