@@ -77,21 +77,13 @@ class LabelledTask(Task):
         return self.objective(predicted, label)
 
     def labels(self, batch: Any) -> Tensor:
-        """Return the labels of a batch.
-
-        Raises:
-            UserError: If it has none.
-        """
+        """Return the labels of a batch."""
         if batch.label is None:
             raise UserError("the batch has no labels; check data.source.labels, or use `predict`")
         return batch.label
 
     def check_outputs(self, names: Sequence[str]) -> None:
-        """Refuse a network with another number of outputs than there are names.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse a network with another number of outputs than there are names."""
         outputs = getattr(self.network, "outputs", None) or getattr(self.network, "classes", None)
         if isinstance(outputs, int) and outputs != len(names):
             raise UserError(
@@ -118,11 +110,7 @@ class LabelledTask(Task):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Refuse an epoch without any label.
-
-        Raises:
-            UserError: Saying where labels come from.
-        """
+        """Refuse an epoch without any label."""
         if self._labels_seen is not None and not int(self._labels_seen):
             raise UserError(f"no label of a whole epoch says anything (all are unknown); {self.missing}")
 

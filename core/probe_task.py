@@ -42,9 +42,6 @@ class ProbeTask(Task):
         shares: Parts of the training samples that probes are fitted on.
         seeds: Of the draws of these parts.
         task: See `core.task.Task`.
-
-    Raises:
-        UserError: If a value is out of its range.
     """
 
     samples = "samples"
@@ -100,11 +97,7 @@ class ProbeTask(Task):
         self._refuse("fit")
 
     def setup(self, stage: str) -> None:
-        """Take the data's facts; refuse to be trained.
-
-        Raises:
-            UserError: If asked to fit or predict.
-        """
+        """Take the data's facts; refuse to be trained."""
         if stage in ("fit", "predict"):
             self._refuse(getattr(stage, "value", stage))
         super().setup(stage)

@@ -176,9 +176,6 @@ class ProbeTable:
             shares: Parts of the training rows, ascending.
             seeds: Of the draws of parts below 1.
             protocol: See `probe`.
-
-        Raises:
-            UserError: If the labels do not allow it.
         """
         self._check(train, scored, shares, k=protocol["k"], methods=protocol["methods"])
         scores: dict[tuple[str, str, float], list[dict[str, float]]] = {}

@@ -101,11 +101,7 @@ def folded(maps: Tensor, frames: Frames = "channels") -> Tensor:
 
 
 def check_frames(frames: str) -> None:
-    """Refuse what `folded` does not know.
-
-    Raises:
-        UserError: With the choices.
-    """
+    """Refuse what `folded` does not know."""
     choices = get_args(Frames)
     if frames not in choices:
         hint = did_you_mean(str(frames), choices)

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from apps.remote_sensing.models.downstream.features import (
-    check_encoder,
     feature_maps,
     freeze_idle,
     layers_of,
@@ -42,28 +41,20 @@ class Labeller(OnEncoder):
             `class` is the feature that the encoder itself has for an image, its class token or what a
             convolutional network pools, averaged over dates that it encodes one by one.
         dropout: Rate before the linear layer.
-
-    Raises:
-        UserError: If the settings do not fit each other.
     """
 
     def __init__(
         self, encoder: nn.Module, *, outputs: int = 2, pool: Pool = "mean", dropout: float = 0.0
     ) -> None:
-        super().__init__(encoder)
-        check_encoder(encoder, where="Labeller")
-        if outputs < 1:
-            raise UserError(f"Labeller: outputs is {outputs}; it must be at least 1")
+        super().__init__(encoder, outputs=outputs, dropout=dropout)
         if pool not in get_args(Pool):
             choices = get_args(Pool)
             hint = did_you_mean(str(pool), choices)
             raise UserError(f"Labeller: pool is '{pool}'; it must be one of {', '.join(choices)}{hint}")
-        if not 0.0 <= dropout < 1.0:
-            raise UserError(f"Labeller: dropout is {dropout}; it must be at least 0 and below 1")
         (last,) = layers_of(encoder, [-1])
         if pool != "class":
             freeze_idle(encoder, [-1])
-        self.outputs, self.pool, self.multiple = outputs, pool, last.stride
+        self.pool, self.multiple = pool, last.stride
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(last.channels, outputs)
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from apps.remote_sensing.models import prithvi
 from apps.remote_sensing.models.decoders import FCN, Decoder, FeatureShapes, Neck
 from apps.remote_sensing.models.downstream.features import (
-    check_encoder,
     chosen_layers,
     dates_of_a_patch,
     feature_maps,
@@ -85,9 +84,6 @@ class Mapper(OnEncoder):
         hidden: Channels of convolutions before the last layer.
         dropout: Rate for whole channels before the last layer.
         auxiliary: Whether there is a second head in training, see `with_auxiliary`.
-
-    Raises:
-        UserError: If the settings do not fit each other.
     """
 
     has_decoder = True
@@ -106,15 +102,27 @@ class Mapper(OnEncoder):
         dropout: float = 0.1,
         auxiliary: bool = False,
     ) -> None:
-        super().__init__(encoder)
-        check_encoder(encoder, where="Mapper")
+        super().__init__(encoder, outputs=outputs, dropout=dropout)
         check_frames(frames)
         dates = int(getattr(encoder, "frames", 1)) if dates is None else dates
-        _check(
-            encoder, outputs=outputs, dates=dates, frames=frames, apart=apart, hidden=hidden, dropout=dropout
-        )
+        span = dates_of_a_patch(encoder)
+        for name, value in {"dates": dates, "hidden": min(hidden, default=1)}.items():
+            if value < 1:
+                raise UserError(f"Mapper: {name} is {value}; it must be at least 1")
+        if apart and span > 1:
+            raise UserError(
+                f"Mapper: apart encodes each date alone, and a patch of the encoder spans {span} dates; "
+                "leave apart out or give the encoder patches of one date"
+            )
+        if dates % span:
+            raise UserError(f"Mapper: dates is {dates}; it must be a multiple of the {span} dates of a patch")
+        if frames == "difference" and dates // span < 2:
+            raise UserError(
+                f"Mapper: frames is difference and dates is {dates}; a difference needs at least {2 * span} "
+                "dates"
+            )
         self.chosen = FCN() if decoder is None else decoder
-        self.outputs, self.frames, self.dates, self.apart = outputs, frames, dates, apart
+        self.frames, self.dates, self.apart = frames, dates, apart
         kind = type(self.chosen).__name__
         taken = chosen_layers(encoder, layers, wanted=self.chosen.layers_wanted, where=kind)
         self.layers = tuple(layer.number for layer in taken)
@@ -206,32 +214,3 @@ class Mapper(OnEncoder):
         if tuple(logits.shape[-2:]) != padded:
             logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
-
-
-def _check(
-    encoder: nn.Module,
-    *,
-    outputs: int,
-    dates: int,
-    frames: str,
-    apart: bool,
-    hidden: Sequence[int],
-    dropout: float,
-) -> None:
-    for name, value in {"outputs": outputs, "dates": dates, "hidden": min(hidden, default=1)}.items():
-        if value < 1:
-            raise UserError(f"Mapper: {name} is {value}; it must be at least 1")
-    if not 0.0 <= dropout < 1.0:
-        raise UserError(f"Mapper: dropout is {dropout}; it must be at least 0 and below 1")
-    span = dates_of_a_patch(encoder)
-    if apart and span > 1:
-        raise UserError(
-            f"Mapper: apart encodes each date alone, and a patch of the encoder spans {span} dates; leave "
-            "apart out or give the encoder patches of one date"
-        )
-    if dates % span:
-        raise UserError(f"Mapper: dates is {dates}; it must be a multiple of the {span} dates of a patch")
-    if frames == "difference" and dates // span < 2:
-        raise UserError(
-            f"Mapper: frames is difference and dates is {dates}; a difference needs at least {2 * span} dates"
-        )

@@ -157,9 +157,6 @@ def from_official_config(config: Mapping[str, Any]) -> Network:
     Args:
         config: See `prithvi_eo.official.arguments`. `architectures: [Prithvi]` is the encoder alone; with a
             `decode_head` it is version 1's segmentation.
-
-    Raises:
-        UserError: If fields do not fit each other.
     """
     kind = (config.get("architectures") or ["PrithviMAE"])[0]
     if kind == "PrithviSegmenter" or "decode_head" in config:

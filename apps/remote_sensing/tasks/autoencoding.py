@@ -244,11 +244,7 @@ class GapFilling(Pretraining):
             ) from error
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network, or of one date.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network, or of one date."""
         super().check_facts(facts)
         if facts.frames < 2:
             raise UserError(

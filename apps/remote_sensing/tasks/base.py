@@ -40,11 +40,7 @@ class SceneTask(Task):
         self.examples, self.raw = examples, raw
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network."""
         bands, offered = tuple(getattr(self.network, "bands", facts.bands)), tuple(facts.bands)
         if bands != offered:
             raise UserError(

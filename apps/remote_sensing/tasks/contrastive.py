@@ -87,11 +87,7 @@ class ContrastivePretraining(SceneTask):
         self._projected: list[tuple[Tensor, ...]] = []
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do.
-
-        Raises:
-            UserError: Saying what to do.
-        """
+        """Refuse data without labels of whole scenes, or whose images nobody normalises, or both do."""
         if self.preparation is None:
             super().check_facts(facts)
             return

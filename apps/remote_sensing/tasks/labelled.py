@@ -61,9 +61,6 @@ class Segmentation(_LabelledScenes, ClassTask):
         window_stride: Step between windows, whose logits are averaged; None is half of `window`.
         baselines: Whether `test` scores the per-pixel classifiers, which read a part of the training data.
         task: See `SceneTask`.
-
-    Raises:
-        UserError: If a value is out of its range.
     """
 
     kind = "segmentation"
@@ -89,11 +86,7 @@ class Segmentation(_LabelledScenes, ClassTask):
         self.baselines = baselines
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network."""
         super().check_facts(facts)
         self.check_outputs(facts.classes)
 
@@ -154,11 +147,7 @@ class Change(Segmentation):
     kind = "change"
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network, or of one date.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network, or of one date."""
         super().check_facts(facts)
         if facts.frames < 2:
             raise UserError(
@@ -178,9 +167,6 @@ class Classification(_LabelledScenes, ClassTask):
         weights_of_classes: Factor of each class's loss; None is 1 for all.
         smoothing: Share of a class label that is spread evenly over all classes.
         task: See `SceneTask`.
-
-    Raises:
-        UserError: If a value is out of its range.
     """
 
     kind = "classification"
@@ -204,11 +190,7 @@ class Classification(_LabelledScenes, ClassTask):
         self.objective = CrossEntropy(weights_of_classes, smoothing)
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network."""
         super().check_facts(facts)
         self.check_outputs(facts.classes)
         weights = self.weights_of_classes
@@ -270,11 +252,7 @@ class Regression(_LabelledScenes, NumberTask):
         self.quantity, self.window = quantity, check_window(window, window_stride)
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse scenes that do not fit the network.
-
-        Raises:
-            UserError: Naming both values.
-        """
+        """Refuse scenes that do not fit the network."""
         super().check_facts(facts)
         self.check_outputs([self.quantity])
 

@@ -32,9 +32,6 @@ class Probing(ProbeTask):
         layers: How many of a transformer's last blocks give their class tokens; None is its own choice.
         pool: `class` token or `mean` token; None is the network's own choice.
         task: See `core.probe_task.ProbeTask`.
-
-    Raises:
-        UserError: If a value is out of its range.
     """
 
     facts_type = SceneFacts
@@ -55,11 +52,7 @@ class Probing(ProbeTask):
         self.prepared: Prepared | None = None
 
     def check_facts(self, facts: SceneFacts) -> None:
-        """Refuse data without labels of whole scenes, and data that would be normalised twice.
-
-        Raises:
-            UserError: Saying what to do.
-        """
+        """Refuse data without labels of whole scenes, and data that would be normalised twice."""
         if facts.target not in ("classification", "multilabel"):
             raise UserError(
                 f"a probe needs a class, or several labels, of each scene, and the labels of "
@@ -71,11 +64,7 @@ class Probing(ProbeTask):
         )
 
     def setup(self, stage: str) -> None:
-        """Take the data's facts and say how images are prepared; refuse to be trained.
-
-        Raises:
-            UserError: If asked to fit or predict.
-        """
+        """Take the data's facts and say how images are prepared; refuse to be trained."""
         super().setup(stage)
         if self.prepared is not None:
             rule = self.prepared.preparation

@@ -59,9 +59,6 @@ class SoftConViT(SensorNetwork):
         antialias: Whether positions are smoothed first where their grid shrinks.
         offset: Added to the counts of patches before positions are resized; published weights have 0.1.
         eps: Of the layer norms.
-
-    Raises:
-        UserError: If the sizes do not fit each other.
     """
 
     def __init__(

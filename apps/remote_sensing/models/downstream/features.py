@@ -50,11 +50,7 @@ class EncoderLayer:
 
 
 def check_encoder(encoder: nn.Module, *, where: str) -> None:
-    """Refuse what gives no maps of features.
-
-    Raises:
-        UserError: With the class found.
-    """
+    """Refuse what gives no maps of features."""
     if not callable(getattr(encoder, "feature_maps", None)):
         raise UserError(
             f"{where} needs an encoder with feature_maps(), {_WANTED}; {type(encoder).__name__} has none"

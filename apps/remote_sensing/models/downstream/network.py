@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from apps.remote_sensing.models import prithvi
+from apps.remote_sensing.models.downstream.features import check_encoder
 from apps.remote_sensing.models.prithvi_eo import official
 from core.backbones.vit import reset_parts
 from core.checkpoints.keymap import KeyMap
 from core.checkpoints.networks import home_of
+from core.errors import UserError
 
 __all__ = ["HELD", "HeldMap", "OnEncoder", "encoder_maps", "with_neck"]
 
@@ -35,6 +37,8 @@ class OnEncoder(nn.Module):
 
     Args:
         encoder: What gives the features.
+        outputs: Numbers that the network gives.
+        dropout: Rate before its last layer.
 
     Attributes:
         bands: Of the input in their order.
@@ -47,9 +51,15 @@ class OnEncoder(nn.Module):
 
     has_decoder = False
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, *, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.encoder = encoder
+        where = type(self).__name__
+        check_encoder(encoder, where=where)
+        if outputs < 1:
+            raise UserError(f"{where}: outputs is {outputs}; it must be at least 1")
+        if not 0.0 <= dropout < 1.0:
+            raise UserError(f"{where}: dropout is {dropout}; it must be at least 0 and below 1")
+        self.encoder, self.outputs = encoder, outputs
         if hasattr(encoder, "bands"):
             self.bands = tuple(encoder.bands)  # type: ignore[arg-type]
         for name, usual in _SAID.items():

@@ -54,11 +54,7 @@ class ImagePreparation:
     """How images are prepared for a network; subclasses are frozen dataclasses that a recipe names."""
 
     def preparation(self, network: nn.Module, bands: Sequence[str]) -> Preparation:
-        """Return what is done to images whose bands are those named, in this order.
-
-        Raises:
-            UserError: If it cannot be told.
-        """
+        """Return what is done to images whose bands are those named, in this order."""
         raise TypeError(f"{type(self).__name__} defines no preparation; name one of this module's classes")
 
     def factor(self, network: nn.Module) -> float:

@@ -132,9 +132,6 @@ class PrithviMAE(ReadsBands):
         decoder_heads: Attention heads of the decoder.
         mask_ratio: Share of patches removed at random, over space and time together.
         norm_pix: Whether the target is each patch's deviation from its own mean in units of its own spread.
-
-    Raises:
-        UserError: If the settings do not fit each other.
     """
 
     def __init__(

@@ -74,9 +74,6 @@ class Prithvi(ReadsBands, CodedBlocks):
         std: As `mean`.
         scale: What a reflectance of 1 is in the units of `mean` and `std`.
         fill: What pixels without data are set to after normalisation.
-
-    Raises:
-        UserError: If the settings do not fit each other.
     """
 
     scale = 10_000.0

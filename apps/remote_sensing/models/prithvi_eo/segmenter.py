@@ -154,9 +154,6 @@ class PrithviSegmenter(PrithviUpscaled):
         outputs: Channels of the neck; None is the encoder's width times the frames.
         channels: Channels of the heads.
         dropout: Of the heads.
-
-    Raises:
-        UserError: If the settings do not fit each other.
     """
 
     decoder_parts = ("neck", "auxiliary_head", "decode_head")
