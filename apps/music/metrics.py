@@ -21,7 +21,7 @@ from apps.music.data.corpus import Stream
 from apps.music.data.module import Tokens
 from core.data.packing import PackedBatch
 
-__all__ = ["Scores", "baseline_rows", "by_place", "compressors", "ngram_bits", "ngrams", "score_row"]
+__all__ = ["TokenScores", "baseline_rows", "by_place", "compressors", "ngram_bits", "ngrams", "score_row"]
 
 _BUCKETS = 64  # places at most that a curve by place has
 _ORDERS = (1, 2, 3, 5)
@@ -29,7 +29,7 @@ _MOST = 20_000_000  # tokens that n-grams are counted in, and scored on
 _LAST = 8 << 20  # training tokens, and bytes of their text, that compressors may have read
 
 
-class Scores:
+class TokenScores:
     """Sums over the batches of an evaluation; they stay on the device until they are asked for.
 
     Args:

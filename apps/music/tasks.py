@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apps.music.batch import TokenBatch, TokenFacts
 from apps.music.data.module import Tokens
 from apps.music.data.tokenizers import Tokenizer, from_state
-from apps.music.metrics import Scores, baseline_rows, by_place, score_row
+from apps.music.metrics import TokenScores, baseline_rows, by_place, score_row
 from core.backbones.generation import Sampling
 from core.backbones.token_dropping import TokenDropping
 from core.data.packing import PackedBatch
@@ -70,7 +70,7 @@ class LanguageModelling(Task):
         self.baselines, self.prompt = baselines, prompt
         self.sample_tokens, self.temperature = sample_tokens, temperature
         self._tokenizer: Tokenizer | None = None
-        self._scores = Scores(1)
+        self._scores = TokenScores(1)
 
     def check_facts(self, facts: TokenFacts) -> None:
         """Refuse ids that the network does not have, and rows longer than it is meant for.
@@ -144,7 +144,7 @@ class LanguageModelling(Task):
     def on_validation_epoch_start(self) -> None:
         """Begin the sums anew."""
         data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._scores = Scores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
+        self._scores = TokenScores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
 
     def validation_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
         """Add the losses of one batch."""

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from core.backbones.kv_cache import KVCache
     from core.backbones.ulysses import Context
 
-__all__ = ["Attention", "Block", "FeedForward", "Packed", "attend", "causal_mask"]
+__all__ = ["DecoderAttention", "DecoderBlock", "FeedForward", "SequenceBounds", "attend", "causal_mask"]
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
 
     Args:
@@ -41,7 +41,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(width, eps=eps)
-        self.self_attn = Attention(width, heads=heads, kv_heads=kv_heads, head_width=head_width)
+        self.self_attn = DecoderAttention(width, heads=heads, kv_heads=kv_heads, head_width=head_width)
         self.post_attention_layernorm = RMSNorm(width, eps=eps)
         self.mlp = FeedForward(width, ffn)
 
@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 @dataclass(frozen=True)
-class Packed:
+class SequenceBounds:
     """Sequences that stand one after the other in one row.
 
     Args:
@@ -64,7 +64,7 @@ class Packed:
     max_seqlen: int | None = None
 
 
-class Attention(nn.Module):
+class DecoderAttention(nn.Module):
     """Multi-head attention without biases; each key/value head serves a run of consecutive query heads.
 
     Args:
@@ -90,7 +90,7 @@ class Attention(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | None = None,
-        packed: Packed | None = None,
+        packed: SequenceBounds | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.backbones.cross_entropy import cross_entropy, linear_cross_entropy
-from core.backbones.decoder_block import Attention, Block, Packed, causal_mask
+from core.backbones.decoder_block import DecoderAttention, DecoderBlock, SequenceBounds, causal_mask
 from core.backbones.packed_attention import packed_positions
 from core.backbones.rmsnorm import RMSNorm
 from core.backbones.rope import Rope
@@ -131,7 +131,7 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(vocabulary, width)
         self.rope = Rope(head_width, theta=theta, scaling=rope_scaling)
         self.layers = nn.ModuleList(
-            Block(width, heads=heads, kv_heads=kv_heads, head_width=head_width, ffn=ffn, eps=eps)
+            DecoderBlock(width, heads=heads, kv_heads=kv_heads, head_width=head_width, ffn=ffn, eps=eps)
             for _ in range(depth)
         )
         self.norm = RMSNorm(width, eps=eps)
@@ -180,7 +180,7 @@ class Llama(nn.Module):
             raise UserError(f"{context.size} context ranks must divide {self.settings['heads']} heads")
         self._context = context
         for module in self.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, DecoderAttention):
                 module.context = context
 
     def forward(
@@ -236,7 +236,7 @@ class Llama(nn.Module):
         if mask is not None:
             queries = ids.shape[1] if context is None else total
             allowed = _allowed(mask[:, :total].bool(), queries)
-        packed = None if cu_seqlens is None else Packed(cu_seqlens, max_seqlen)
+        packed = None if cu_seqlens is None else SequenceBounds(cu_seqlens, max_seqlen)
         for layer, block in enumerate(self.layers):
             x = block(x, cos=cos, sin=sin, mask=allowed, packed=packed, cache=cache, layer=layer)
         if cache is not None:

@@ -10,12 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Block", "LayerScale", "SelfAttention", "drop_path", "full_attention", "reset_parts"]
+__all__ = [
+    "MLP",
+    "EncoderAttention",
+    "EncoderBlock",
+    "LayerScale",
+    "drop_path",
+    "full_attention",
+    "reset_parts",
+]
 
 _SHORT = 400  # keys from which the fused kernel wins on a CPU
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`.
 
     Args:
@@ -42,7 +50,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = SelfAttention(width, heads)
+        self.attn = EncoderAttention(width, heads)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, int(width * mlp_ratio))
@@ -62,7 +70,7 @@ class Block(nn.Module):
         return drop_path(x, self.drop_path) if self.training else x
 
 
-class SelfAttention(nn.Module):
+class EncoderAttention(nn.Module):
     """Attention with one layer for queries, keys and values, in this order.
 
     Args:
@@ -84,7 +92,7 @@ class SelfAttention(nn.Module):
         _xavier(self.qkv, self.proj)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map `(B, N, D)` to the same shape; for `mask` see `Block`."""
+        """Map `(B, N, D)` to the same shape; for `mask` see `EncoderBlock`."""
         parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 B H N d
         mixed = full_attention(*parts.unbind(0), mask=mask)
         return self.proj(mixed.transpose(1, 2).flatten(2))

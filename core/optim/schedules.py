@@ -39,7 +39,7 @@ __all__ = [
     "FlooredCosine",
     "FreezeOut",
     "Infinite",
-    "Linear",
+    "LinearRamp",
     "OneCycle",
     "Polynomial",
     "RewarmCosine",
@@ -91,7 +91,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class LinearRamp(Schedule):
     """From `start` to `end` in equal steps over `duration`, then `end`: the rule of
     `torch.optim.lr_scheduler.LinearLR`.
     """

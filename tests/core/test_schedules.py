@@ -21,7 +21,7 @@ from core.optim import (
     FlooredCosine,
     FreezeOut,
     Infinite,
-    Linear,
+    LinearRamp,
     OneCycle,
     Polynomial,
     RewarmCosine,
@@ -33,7 +33,7 @@ from core.optim.parity import CASES
 
 ALL = [
     Constant(warmup=5),
-    Linear(),
+    LinearRamp(),
     Cosine(),
     WSD(),
     WSD(shape="half"),
@@ -142,7 +142,7 @@ def test_linear_equals_torch(total, start, end):
     theirs, ours = adamw(), adamw()
     reference = torch.optim.lr_scheduler.LinearLR(theirs, start, end, total_iters=total)
     expected = follow(theirs, reference, total + 5)
-    found = follow(ours, ScheduleLR(ours, Linear(start=start, end=end, duration=total), 1000), total + 5)
+    found = follow(ours, ScheduleLR(ours, LinearRamp(start=start, end=end, duration=total), 1000), total + 5)
     assert [rate for rate, _ in found] == pytest.approx([rate for rate, _ in expected], rel=1e-9, abs=1e-15)
 
 

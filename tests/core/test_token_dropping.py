@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from core.backbones.decoder_block import Packed
+from core.backbones.decoder_block import SequenceBounds
 from core.backbones.llama import llama_tiny
 from core.backbones.token_dropping import KeptTokens, TokenDropping, chosen, drop_tokens
 from core.data.module import DataModule
@@ -57,7 +57,9 @@ def test_kept_tokens_grow_to_all(minimum: int, span: int, steps: int, multiple: 
 class Mixing(nn.Module):
     """Multiplies by a table, shows which pairs it is allowed to see, and adds one."""
 
-    def forward(self, x: Tensor, mask: Tensor, *, table: Tensor, packed: Packed | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, *, table: Tensor, packed: SequenceBounds | None = None
+    ) -> Tensor:
         assert mask.shape[-2:] == (x.shape[1], x.shape[1])
         self.seen, self.packed = mask, packed
         return x * table + 1
@@ -88,7 +90,7 @@ def test_packed_sequences_keep_their_borders() -> None:
     block, x = Mixing(), torch.randn(1, 6, 3)
     drop_tokens(block, lambda rows, tokens: torch.tensor([[0, 3, 4, 5]]))
     bounds = torch.tensor([0, 2, 3, 6], dtype=torch.int32)
-    block(x, torch.ones(1, 1, 6, 6).bool(), table=torch.ones(6, 1), packed=Packed(bounds, 3))
+    block(x, torch.ones(1, 1, 6, 6).bool(), table=torch.ones(6, 1), packed=SequenceBounds(bounds, 3))
     assert block.packed.cu_seqlens.tolist() == [0, 1, 1, 4]
     assert block.packed.cu_seqlens.dtype == torch.int32
 

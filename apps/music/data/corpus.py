@@ -11,13 +11,13 @@ import numpy as np
 
 from core.errors import UserError
 
-__all__ = ["Corpus", "Stream", "corpus_of", "split_documents"]
+__all__ = ["Stream", "TokenCorpus", "corpus_of", "split_documents"]
 
 _FEW = 20  # documents below which parts are cut out of the text instead of dealt out whole
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TokenCorpus:
     """Tokens in memory or mapped from a file.
 
     Attributes:
@@ -51,7 +51,7 @@ class Corpus:
         return np.repeat(self.borders[documents] - before, counts) + np.arange(int(counts.sum()))
 
 
-def corpus_of(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> Corpus:
+def corpus_of(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> TokenCorpus:
     """Join documents, each a single sequence of ids `(N,)`, in memory.
 
     Raises:
@@ -63,7 +63,7 @@ def corpus_of(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) ->
     if not lengths.sum():
         raise UserError(f"{name} holds no text; give a file that is not empty")
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    return Corpus(name, np.concatenate(parts), starts, lengths, np.arange(len(parts) + 1))
+    return TokenCorpus(name, np.concatenate(parts), starts, lengths, np.arange(len(parts) + 1))
 
 
 class Stream:
@@ -74,7 +74,7 @@ class Stream:
         order: Numbers of the sequences.
     """
 
-    def __init__(self, corpus: Corpus, order: np.ndarray) -> None:
+    def __init__(self, corpus: TokenCorpus, order: np.ndarray) -> None:
         lengths = corpus.lengths[order]
         self.tokens = corpus.tokens
         self.ends = np.cumsum(lengths)
@@ -88,8 +88,8 @@ class Stream:
 
 
 def split_documents(
-    corpus: Corpus, fractions: Sequence[float], *, mixed: bool
-) -> tuple[Corpus, list[np.ndarray]]:
+    corpus: TokenCorpus, fractions: Sequence[float], *, mixed: bool
+) -> tuple[TokenCorpus, list[np.ndarray]]:
     """Deal the documents out into parts with given shares of the tokens.
 
     Fewer than 20 documents are cut at the shares' borders themselves: their beginning is the first part.
@@ -123,7 +123,7 @@ def split_documents(
     return corpus, [order[first:last] for first, last in pairwise(borders)]
 
 
-def _cut_tokens(corpus: Corpus, fractions: Sequence[float]) -> Corpus:
+def _cut_tokens(corpus: TokenCorpus, fractions: Sequence[float]) -> TokenCorpus:
     """Return the corpus with every document a sequence run of its own and further borders at the shares."""
     sums = np.cumsum(corpus.lengths)
     total = int(sums[-1])
@@ -135,10 +135,10 @@ def _cut_tokens(corpus: Corpus, fractions: Sequence[float]) -> Corpus:
     starts = corpus.starts[owner] + np.array(begins) - (sums - corpus.lengths)[owner]
     documents = np.flatnonzero([begin in inner | wanted for begin in begins])
     borders = np.append(documents, len(begins))
-    return Corpus(corpus.name, corpus.tokens, starts, np.array(ends) - np.array(begins), borders)
+    return TokenCorpus(corpus.name, corpus.tokens, starts, np.array(ends) - np.array(begins), borders)
 
 
-def _hash(corpus: Corpus, document: int) -> int:
+def _hash(corpus: TokenCorpus, document: int) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for sequence in range(corpus.borders[document], corpus.borders[document + 1]):
         first = corpus.starts[sequence]

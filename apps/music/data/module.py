@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
 
 from apps.music.batch import TokenFacts
-from apps.music.data.corpus import Corpus, split_documents
+from apps.music.data.corpus import TokenCorpus, split_documents
 from apps.music.data.rows import Chunks, Documents, PublishedChunks, Rows
-from apps.music.data.sources import Source, open_source
+from apps.music.data.sources import TokenSource, open_source
 from apps.music.data.tokenizers import Tokenizer, from_state, open_tokenizer
 from core.data.checks import at_least, one_of
 from core.data.module import DataModule
@@ -133,12 +133,12 @@ class Tokens(DataModule):
         )
 
     @property
-    def source(self) -> Source:
+    def source(self) -> TokenSource:
         """The tokens, read on first use."""
         return self._split[0]
 
     @property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> TokenCorpus:
         """The tokens as they were cut into parts."""
         return self._split[1]
 
@@ -216,7 +216,7 @@ class Tokens(DataModule):
         return Rows(self.context, self.source.vocabulary, self.seed)
 
     @cached_property
-    def _split(self) -> tuple[Source, Corpus, list[np.ndarray]]:
+    def _split(self) -> tuple[TokenSource, TokenCorpus, list[np.ndarray]]:
         """Read the data and deal them out."""
         name = self.tokenizer_name
         tokenizer = self._carried or (None if name is None else open_tokenizer(name))

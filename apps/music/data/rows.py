@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from apps.music.batch import IGNORE, TokenBatch
 from apps.music.data import megatron_order
-from apps.music.data.corpus import Corpus, Stream
+from apps.music.data.corpus import Stream, TokenCorpus
 from core.data.randomness import generator
 from core.errors import UserError
 
@@ -37,7 +37,7 @@ class Rows:
 class _RowSet(Dataset):
     """Rows of a corpus; a subclass says how many there are and which tokens stand in them."""
 
-    def __init__(self, corpus: Corpus, rows: Rows) -> None:
+    def __init__(self, corpus: TokenCorpus, rows: Rows) -> None:
         self.corpus, self.rows, self.length = corpus, rows, 0
 
     def __len__(self) -> int:
@@ -71,7 +71,13 @@ class Chunks(_RowSet):
     """
 
     def __init__(
-        self, corpus: Corpus, documents: np.ndarray, rows: Rows, *, shuffle: bool = False, tail: bool = False
+        self,
+        corpus: TokenCorpus,
+        documents: np.ndarray,
+        rows: Rows,
+        *,
+        shuffle: bool = False,
+        tail: bool = False,
     ) -> None:
         super().__init__(corpus, rows)
         self.documents, self.shuffle = documents, shuffle
@@ -118,7 +124,7 @@ class PublishedChunks(_RowSet):
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: TokenCorpus,
         documents: np.ndarray,
         rows: Rows,
         *,
@@ -151,7 +157,7 @@ class Documents(Dataset):
         vocabulary: Ids must lie below it.
     """
 
-    def __init__(self, corpus: Corpus, documents: np.ndarray, *, vocabulary: int) -> None:
+    def __init__(self, corpus: TokenCorpus, documents: np.ndarray, *, vocabulary: int) -> None:
         self.corpus, self.documents, self.vocabulary = corpus, documents, vocabulary
 
     def __len__(self) -> int:

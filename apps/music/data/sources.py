@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.music.data.corpus import Corpus, corpus_of
+from apps.music.data.corpus import TokenCorpus, corpus_of
 from apps.music.data.readers import python_text, texts
 from apps.music.data.readers.container import is_container, open_container, paths_of
 from apps.music.data.tokenizers import SentencePiece, Tokenizer, open_tokenizer
@@ -17,13 +17,21 @@ from core.data.cards import load_card
 from core.errors import UserError
 from core.files import replacing
 
-__all__ = ["CARD", "Source", "documents_of", "ids_of", "note_tokenizer", "noted_tokenizer", "open_source"]
+__all__ = [
+    "CARD",
+    "TokenSource",
+    "documents_of",
+    "ids_of",
+    "note_tokenizer",
+    "noted_tokenizer",
+    "open_source",
+]
 
 CARD = "python_text"
 
 
 @dataclass(frozen=True)
-class Source:
+class TokenSource:
     """A body of tokens and what is known of it.
 
     Attributes:
@@ -34,7 +42,7 @@ class Source:
         mixed: Whether documents may be dealt out by a hash of what they say; a container keeps its order.
     """
 
-    corpus: Corpus
+    corpus: TokenCorpus
     tokenizer: Tokenizer | None
     vocabulary: int
     licence: str
@@ -50,7 +58,7 @@ def open_source(
     field: str = "text",
     end: bool = True,
     limit: int | None = None,
-) -> Source:
+) -> TokenSource:
     """Open a container, or read and tokenise texts.
 
     Args:
@@ -73,7 +81,7 @@ def open_source(
     name = path or str(card)
     corpus = corpus_of(ids_of(documents, tokenizer, end=end), name=name, vocabulary=tokenizer.vocabulary)
     licence = python_text.LICENCE if path is None else ""
-    return Source(corpus, tokenizer, tokenizer.vocabulary, licence, mixed=True)
+    return TokenSource(corpus, tokenizer, tokenizer.vocabulary, licence, mixed=True)
 
 
 def documents_of(
@@ -139,7 +147,7 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
     return tokenizer
 
 
-def _container(path: str, tokenizer: Tokenizer | None, vocabulary: int | None) -> Source:
+def _container(path: str, tokenizer: Tokenizer | None, vocabulary: int | None) -> TokenSource:
     corpus = open_container(path)
     noted = noted_tokenizer(path)
     if noted is not None and tokenizer is not None and noted.fingerprint != tokenizer.fingerprint:
@@ -153,4 +161,4 @@ def _container(path: str, tokenizer: Tokenizer | None, vocabulary: int | None) -
         raise UserError(
             f"nothing says which tokeniser made {path}; name it with data.tokenizer, or give data.vocabulary"
         )
-    return Source(corpus, maker, size, "", mixed=False)
+    return TokenSource(corpus, maker, size, "", mixed=False)

@@ -15,7 +15,7 @@ from apps.music.data.corpus import corpus_of
 from apps.music.data.module import Tokens
 from apps.music.data.rows import Documents
 from apps.music.data.tokenizers import Bytes
-from apps.music.metrics import Scores, by_place, compressors, ngram_bits, ngrams, score_row
+from apps.music.metrics import TokenScores, by_place, compressors, ngram_bits, ngrams, score_row
 from apps.music.predict.model import Writer, extend
 from apps.music.tasks import LanguageModelling
 from core.backbones.generation import Sampling
@@ -107,7 +107,7 @@ def test_scores_are_sums_over_all_batches(network):
     labels[3, 5:] = IGNORE
     batch = batch_of(labels)
     logits = network(batch.ids).logits
-    scores = Scores(8, Bytes().lengths)
+    scores = TokenScores(8, Bytes().lengths)
     for first, last in ((0, 1), (1, 4)):
         part = TokenBatch(batch.ids[first:last], labels[first:last], batch.positions[first:last])
         scores.update(logits[first:last], part)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apps.music.batch import IGNORE, TokenBatch
 from apps.music.data import megatron_order
-from apps.music.data.corpus import Corpus, corpus_of, split_documents
+from apps.music.data.corpus import TokenCorpus, corpus_of, split_documents
 from apps.music.data.rows import Chunks, Documents, PublishedChunks, Rows
 from core.data.packing import Packed
 from core.errors import UserError
@@ -18,7 +18,7 @@ from core.errors import UserError
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=60)
 
 
-def counting_corpus(lengths: list[int]) -> Corpus:
+def counting_corpus(lengths: list[int]) -> TokenCorpus:
     """Documents of these lengths whose tokens count from 0 on, so that each is told apart."""
     ends = np.cumsum(lengths)
     return corpus_of(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE, prithvi_gap_filling
 from apps.remote_sensing.tasks.gap_scores import gap_scores
-from core.backbones.vit import Block, full_attention
+from core.backbones.vit import EncoderBlock, full_attention
 from core.errors import UserError
 
 SMALL = {"resolution": 16, "frames": 2, "patch": (1, 4, 4), "width": 32, "depth": 3, "heads": 2}
@@ -240,13 +240,13 @@ def test_attention_is_the_same_by_every_kernel(
 
 def test_stochastic_depth_leaves_whole_samples_out_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    block, x = Block(8, 2, drop_path=0.5), images(1, 3, 8).expand(400, -1, -1)
+    block, x = EncoderBlock(8, 2, drop_path=0.5), images(1, 3, 8).expand(400, -1, -1)
 
     made = block.train()(x) - x
 
     untouched = (made == 0).flatten(1).all(1).float().mean()
     assert untouched == pytest.approx(0.25, abs=0.08)
-    assert torch.equal(block.eval()(x), Block.forward(block, x))
+    assert torch.equal(block.eval()(x), EncoderBlock.forward(block, x))
 
 
 @pytest.mark.parametrize(

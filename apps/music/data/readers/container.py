@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.music.data.corpus import Corpus
+from apps.music.data.corpus import TokenCorpus
 from core.errors import UserError
 from core.files import replacing
 
@@ -42,7 +42,7 @@ def is_container(path: str | Path) -> bool:
     return not file.exists() and paths_of(file)[1].is_file()
 
 
-def open_container(path: str | Path) -> Corpus:
+def open_container(path: str | Path) -> TokenCorpus:
     """Open a container and check that index and tokens belong together; the tokens stay on disk, mapped.
 
     Raises:
@@ -88,7 +88,7 @@ def open_container(path: str | Path) -> Corpus:
         )
     if borders == 0 or documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
         raise UserError(f"{index} has document borders that do not ascend from 0 to {sequences}{again}")
-    return Corpus(str(data), np.memmap(data, dtype=dtype, mode="r"), starts, lengths, documents)
+    return TokenCorpus(str(data), np.memmap(data, dtype=dtype, mode="r"), starts, lengths, documents)
 
 
 def write_container(

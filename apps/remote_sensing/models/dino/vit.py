@@ -266,7 +266,7 @@ def _check(*, width: int, heads: int, patch: int, image: int, ffn: str) -> None:
         raise UserError(f"ffn is {ffn!r}; it must be mlp, swiglu or swiglufused")
 
 
-class DinoBlock(vit.Block):
+class DinoBlock(vit.EncoderBlock):
     """DINOv2's block: `x + ls1(attn(norm1(x)))`, then `x + ls2(mlp(norm2(x)))`.
 
     Args:

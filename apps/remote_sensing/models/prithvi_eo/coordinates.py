@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.backbones.positions import grid_table, resize_table, sincos
-from core.backbones.vit import Block, reset_parts
+from core.backbones.vit import EncoderBlock, reset_parts
 
 __all__ = ["CodedBlocks", "LocationEmbed", "TimeEmbed", "position_table"]
 
@@ -132,7 +132,7 @@ class CodedBlocks(nn.Module):
         self.time_code = TimeEmbed(width, learnt=learn_scale) if "time" in coordinates else None
         self.location_code = LocationEmbed(width, learnt=learn_scale) if "location" in coordinates else None
         self.layers = nn.ModuleList(
-            Block(width, heads, mlp_ratio, drop_path=drop_path, eps=eps) for _ in range(depth)
+            EncoderBlock(width, heads, mlp_ratio, drop_path=drop_path, eps=eps) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=eps)
 
