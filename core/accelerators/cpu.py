@@ -85,8 +85,7 @@ def apply(
         fast_dropout=_dropout(switches.fast_dropout, network),
         fused_optimizer=_state(fused, "one kernel updates all parameters" if fused else "turned off"),
         short_spin=_spin(switches.short_spin),
-        threads=_state(threads, "set" if threads else "torch's own choice")
-        | {"value": torch.get_num_threads()},
+        threads=threads,
     )
     return active()
 
