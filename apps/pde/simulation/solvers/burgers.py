@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from apps.pde.simulation.solvers.finite_volume import (
+    GHOSTS,
     Boundary,
     block_mean,
     boundaries,
     check_grid,
     fill,
-    half_slope,
     march,
+    sides,
 )
 from core.errors import UserError
 
@@ -120,9 +121,7 @@ def inviscid(
     if initial.dim() != 2:
         raise UserError(f"the initial values have shape {tuple(initial.shape)}; give (B, X)")
     cells = initial.shape[1]
-    check_grid((cells,))
-    if cells % average:
-        raise UserError(f"blocks of {average} cells do not tile a grid of {cells}")
+    check_grid((cells,), average=average)
     (kinds,) = boundaries(boundary, 1)
     width = length / cells
 
@@ -130,14 +129,11 @@ def inviscid(
         return cfl * width / state[0].abs().amax(1).clamp(min=1e-6)
 
     def forward(state: Tensor, lengths: Tensor) -> Tensor:
-        padded = state.new_empty(*state.shape[:2], cells + 4)
-        padded[..., 2:-2] = state
-        fill(padded, axis=0, ghosts=2, kinds=kinds, odd=0)
-        rise = padded.diff(dim=-1)
-        half = half_slope(rise[..., :-1], rise[..., 1:], limiter)
-        left = (padded[..., 1:-1] + half)[..., :-1].clamp(min=0)
-        right = (padded[..., 1:-1] - half)[..., 1:].clamp(max=0)
-        flux = torch.maximum(left.square(), right.square()) * 0.5
+        padded = state.new_empty(*state.shape[:2], cells + 2 * GHOSTS)
+        padded[..., GHOSTS:-GHOSTS] = state
+        fill(padded, axis=0, kinds=kinds, odd=0)
+        left, right = sides(padded, axis=0, space=1, limiter=limiter)
+        flux = torch.maximum(left.clamp(min=0).square(), right.clamp(max=0).square()) * 0.5
         return state - flux.diff(dim=-1) * (lengths[:, None] / width)
 
     def step(state: Tensor, lengths: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:

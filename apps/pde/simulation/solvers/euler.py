@@ -14,20 +14,19 @@ import torch
 from torch import Tensor
 
 from apps.pde.simulation.solvers.finite_volume import (
+    GHOSTS,
     Boundary,
     block_mean,
     boundaries,
     check_grid,
     chunks,
     fill,
-    half_slope,
     march,
+    sides,
 )
 from core.errors import UserError
 
 __all__ = ["conserved", "hllc", "primitive", "solve"]
-
-GHOSTS = 2
 
 
 def conserved(fields: Tensor, *, gamma: float, space: int, dim: int = 0) -> Tensor:
@@ -146,11 +145,9 @@ def solve(
             f"the initial state has shape {tuple(initial.shape)}; give (B, C, *space) with density, "
             "a velocity for each axis and pressure in C"
         )
-    check_grid(initial.shape[2:])
+    check_grid(initial.shape[2:], average=average)
     if order not in (2, 3):
         raise UserError(f"order is {order}; the steps are of order 2 or 3")
-    if any(size % average for size in initial.shape[2:]):
-        raise UserError(f"blocks of {average} cells do not tile a grid of {tuple(initial.shape[2:])} cells")
     if not bool((initial[:, 0] > 0).all() and (initial[:, space + 1] > 0).all()):
         raise UserError("density or pressure of the initial state is not positive everywhere")
     moments = torch.as_tensor(times, dtype=torch.float64)
@@ -286,22 +283,13 @@ class _Gas:
         if len(state) > last + 1:
             torch.div(state[last + 1 :], state[0], out=inner[last + 1 :])
         for axis in range(self.space):
-            fill(fields, axis=axis, ghosts=GHOSTS, kinds=self.kinds[axis], odd=1 + axis)
+            fill(fields, axis=axis, kinds=self.kinds[axis], odd=1 + axis)
         return fields
 
     def _flux(self, padded: Tensor, axis: int, *, limited: bool = True) -> Tensor:
         """Return the fluxes `(V, B, *faces)` through the faces across `axis`."""
-        dim, faces = axis + 2, self.shape[axis] + 1
-        band = padded
-        for other in range(self.space):
-            if other != axis:
-                band = band.narrow(other + 2, GHOSTS, self.shape[other])
-        left, right = band.narrow(dim, 1, faces), band.narrow(dim, 2, faces)
-        if limited:
-            rise = band.narrow(dim, 1, faces + 2) - band.narrow(dim, 0, faces + 2)
-            before, after = rise.narrow(dim, 0, faces + 1), rise.narrow(dim, 1, faces + 1)
-            half = half_slope(before, after, self.limiter)
-            left, right = left + half.narrow(dim, 0, faces), right - half.narrow(dim, 1, faces)
+        limiter = self.limiter if limited else ""
+        left, right = sides(padded, axis=axis, space=self.space, limiter=limiter)
         return hllc(left, right, axis=axis, gamma=self.gamma, space=self.space)
 
     def _change(self, state: Tensor, padded: Tensor, fluxes: list[Tensor], samples: Tensor) -> Tensor:

@@ -16,17 +16,23 @@ from core.errors import UserError, did_you_mean
 
 __all__ = [
     "BOUNDARIES",
+    "GHOSTS",
     "LIMITERS",
     "block_mean",
     "boundaries",
     "centres",
+    "check_grid",
     "chunks",
     "fill",
     "half_slope",
     "march",
+    "sides",
 ]
 
 BOUNDARIES = ("periodic", "outflow", "reflecting")
+GHOSTS = 2
+"""Cells beyond every end of an axis."""
+
 LIMITERS = ("minmod", "mc", "van_leer")
 
 Boundary = str | Sequence[str | Sequence[str]]
@@ -62,27 +68,26 @@ def boundaries(kinds: Boundary, space: int) -> tuple[tuple[str, str], ...]:
     return tuple((low, high) for low, high in pairs)
 
 
-def fill(padded: Tensor, *, axis: int, ghosts: int, kinds: tuple[str, str], odd: int | None = None) -> None:
+def fill(padded: Tensor, *, axis: int, kinds: tuple[str, str], odd: int | None = None) -> None:
     """Write the ghost cells of one axis of `padded (V, B, *space)` in place.
 
     Args:
-        padded: Cells with `ghosts` more on both ends of every space axis.
+        padded: Cells with `GHOSTS` more on both ends of every space axis.
         axis: Space axis, from 0.
-        ghosts: Number of ghost cells on a side.
         kinds: Boundary of the low and the high side.
         odd: Variable that changes its sign in a mirror, the velocity along the axis.
     """
     dim = axis + 2
-    inner = padded.shape[dim] - 2 * ghosts
+    inner = padded.shape[dim] - 2 * GHOSTS
     for side, kind in enumerate(kinds):
-        start = 0 if side == 0 else ghosts + inner
-        target = padded.narrow(dim, start, ghosts)
+        start = 0 if side == 0 else GHOSTS + inner
+        target = padded.narrow(dim, start, GHOSTS)
         if kind == "periodic":
-            target.copy_(padded.narrow(dim, inner if side == 0 else ghosts, ghosts))
+            target.copy_(padded.narrow(dim, inner if side == 0 else GHOSTS, GHOSTS))
         elif kind == "outflow":
-            target.copy_(padded.narrow(dim, ghosts if side == 0 else ghosts + inner - 1, 1).expand_as(target))
+            target.copy_(padded.narrow(dim, GHOSTS if side == 0 else GHOSTS + inner - 1, 1).expand_as(target))
         else:
-            target.copy_(padded.narrow(dim, ghosts if side == 0 else inner, ghosts).flip(dim))
+            target.copy_(padded.narrow(dim, GHOSTS if side == 0 else inner, GHOSTS).flip(dim))
             if odd is not None:
                 target[odd].neg_()
 
@@ -105,6 +110,25 @@ def half_slope(before: Tensor, after: Tensor, limiter: str) -> Tensor:
     raise UserError(
         f"there is no limiter '{limiter}'{did_you_mean(limiter, LIMITERS)}: use {', '.join(LIMITERS)}"
     )
+
+
+def sides(padded: Tensor, *, axis: int, space: int, limiter: str) -> tuple[Tensor, Tensor]:
+    """Return limited linear values `(V, B, *faces)` left and right of the faces across `axis`.
+
+    `padded (V, B, *space)` has `GHOSTS` more cells on both ends of every axis; those of others are cut. No
+    `limiter` leaves the cells' own values.
+    """
+    band = padded
+    for other in range(space):
+        if other != axis:
+            band = band.narrow(other + 2, GHOSTS, padded.shape[other + 2] - 2 * GHOSTS)
+    dim, faces = axis + 2, band.shape[axis + 2] - 2 * GHOSTS + 1
+    left, right = band.narrow(dim, 1, faces), band.narrow(dim, 2, faces)
+    if not limiter:
+        return left, right
+    rise = band.diff(dim=dim)
+    half = half_slope(rise.narrow(dim, 0, faces + 1), rise.narrow(dim, 1, faces + 1), limiter)
+    return left + half.narrow(dim, 0, faces), right - half.narrow(dim, 1, faces)
 
 
 def centres(cells: int, extent: tuple[float, float] = (0.0, 1.0)) -> Tensor:
@@ -200,7 +224,13 @@ def march(
     return frames
 
 
-def check_grid(shape: Sequence[int], least: int = 4) -> None:
-    """Raise `UserError` if an axis of a grid is shorter than `least` or the grid has no cells."""
+def check_grid(shape: Sequence[int], *, least: int = 4, average: int = 1) -> None:
+    """Refuse a grid with an axis shorter than `least`, or that blocks of `average` cells do not tile.
+
+    Raises:
+        UserError: Then.
+    """
     if not shape or min(shape) < least or not prod(shape):
         raise UserError(f"a grid of {tuple(shape)} cells is too small: every axis needs at least {least}")
+    if any(size % average for size in shape):
+        raise UserError(f"blocks of {average} cells do not tile a grid of {tuple(shape)} cells")

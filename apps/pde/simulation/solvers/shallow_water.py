@@ -14,20 +14,19 @@ import torch
 from torch import Tensor
 
 from apps.pde.simulation.solvers.finite_volume import (
+    GHOSTS,
     Boundary,
     block_mean,
     boundaries,
     check_grid,
     chunks,
     fill,
-    half_slope,
     march,
+    sides,
 )
 from core.errors import UserError
 
 __all__ = ["solve"]
-
-GHOSTS = 2
 
 
 def solve(
@@ -61,9 +60,7 @@ def solve(
     if initial.dim() != 4 or initial.shape[1] != 3:
         raise UserError(f"the initial state has shape {tuple(initial.shape)}; give (B, 3, X, Y)")
     shape = tuple(initial.shape[2:])
-    check_grid(shape)
-    if any(size % average for size in shape):
-        raise UserError(f"blocks of {average} cells do not tile a grid of {shape} cells")
+    check_grid(shape, average=average)
     if not bool((initial[:, 0] > 0).all()):
         raise UserError("the initial depth is not positive everywhere; dry ground is not supported")
     kinds = boundaries(boundary, 2)
@@ -82,15 +79,10 @@ def solve(
         padded[:, :, GHOSTS:-GHOSTS, GHOSTS:-GHOSTS] = fields(state)
         after = state
         for axis in (0, 1):
-            fill(padded, axis=axis, ghosts=GHOSTS, kinds=kinds[axis], odd=1 + axis)
-            dim, faces = axis + 2, shape[axis] + 1
-            band = padded.narrow(3 - axis, GHOSTS, shape[1 - axis]) if axis else padded[..., GHOSTS:-GHOSTS]
-            rise = band.diff(dim=dim)
-            half = half_slope(rise.narrow(dim, 0, faces + 1), rise.narrow(dim, 1, faces + 1), limiter)
-            left = band.narrow(dim, 1, faces) + half.narrow(dim, 0, faces)
-            right = band.narrow(dim, 2, faces) - half.narrow(dim, 1, faces)
+            fill(padded, axis=axis, kinds=kinds[axis], odd=1 + axis)
+            left, right = sides(padded, axis=axis, space=2, limiter=limiter)
             flux = _hll(left, right, normal=1 + axis, gravity=gravity)
-            after = after - flux.diff(dim=dim) * (lengths / widths[axis])
+            after = after - flux.diff(dim=axis + 2) * (lengths / widths[axis])
         return after
 
     def step(state: Tensor, lengths: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
