@@ -371,3 +371,16 @@ def test_removing_a_link_keeps_its_target(tmp_path):
     SafeCheckpointIO().remove_checkpoint(tmp_path / "last.ckpt")
 
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("depth", [300, 5000])
+def test_containers_without_end_are_refused_in_one_sentence(tmp_path, depth):
+    path = tmp_path / "deep.pt"
+    lists = b"]" * depth + b"a" * (depth - 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("deep/data.pkl", b"\x80\x02}X\x01\x00\x00\x00a" + lists + b"s.")
+        archive.writestr("deep/version", b"3\n")
+        archive.writestr("deep/byteorder", b"little")
+
+    with pytest.raises(UserError, match=r"deep\.pt (holds containers within containers|is no checkpoint)"):
+        read_checkpoint(path)

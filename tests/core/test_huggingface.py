@@ -349,3 +349,18 @@ def test_a_short_line_shows_only_the_arguments_that_were_chosen():
     assert chosen_arguments(size) == {"context": 512}
     assert chosen_arguments(other) == {"dropout": 0.4}
     assert chosen_arguments(gone) == {"width": 3}
+
+
+def test_a_config_without_end_is_refused_in_one_sentence(official_folder):
+    (official_folder / "config.json").write_text('{"a": ' + "[" * 50_000 + "]" * 50_000 + "}")
+
+    with pytest.raises(UserError, match=r"config\.json holds lists within lists without end"):
+        read_weights(official_folder)
+
+
+def test_exported_weights_have_the_mode_of_other_files(tmp_path, official_folder):
+    (tmp_path / "other").write_text("")
+
+    out = export_weights(official_folder, tmp_path / "out")
+
+    assert (out / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -26,7 +26,7 @@ from core.checkpoints.files import clean_leftovers, damage, newest_valid, read_c
 from core.checkpoints.folders import consolidate, outline
 from core.checkpoints.index import INDEX, read_index
 from core.checkpoints.io import SafeCheckpointIO
-from core.checkpoints.manifest import is_sharded, read_manifest
+from core.checkpoints.manifest import file_hash, is_sharded, read_manifest, write_manifest
 from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
 from core.errors import UserError
 
@@ -508,3 +508,18 @@ def test_an_error_of_the_thread_does_not_hide_the_one_that_ends_the_run(tmp_path
             saver.teardown()
 
     assert "the last checkpoint was not written: disk full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x05\x06" + 18 * b"\0"])
+def test_a_shard_that_holds_something_else_is_refused_in_one_sentence(tmp_path, content):
+    path = save_sharded(checkpoint(), tmp_path / "a.ckpt")
+    shard = path / "__0_0.distcp"
+    shard.write_bytes(content.ljust(shard.stat().st_size, b"\1"))
+    manifest = read_manifest(path)
+    files = {name: file_hash(path / name) for name in manifest.pop("files")}
+    write_manifest(path, manifest, files)
+
+    with pytest.raises(
+        UserError, match=r"a\.ckpt cannot be read \(.*\); use an earlier one"
+    ):
+        read_checkpoint(path)
