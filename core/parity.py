@@ -14,6 +14,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,17 +62,17 @@ class Case:
 
     @property
     def system(self) -> str:
-        """Which model family."""
+        """Model family."""
         return str(self.head["system"])
 
     @property
     def kind(self) -> str:
-        """Which part of it."""
+        """Part of it."""
         return str(self.head["kind"])
 
     @property
     def name(self) -> str:
-        """The case's own name."""
+        """Name."""
         return str(self.head["case"])
 
     @property
@@ -131,8 +132,7 @@ class Check:
         name: Full name, such as `output/prediction_outputs`.
         largest: Largest absolute error (for integers, the number of elements that differ).
         relative: The same, divided by the largest magnitude of the reference.
-        rtol: Relative tolerance, or None where equality is asked.
-        atol: Absolute tolerance, or None where equality is asked.
+        tolerance: Relative and absolute, or None where equality is asked.
         passed: Whether it holds.
         remark: What else is wrong, such as another shape.
     """
@@ -140,32 +140,39 @@ class Check:
     name: str
     largest: float
     relative: float
-    rtol: float | None
-    atol: float | None
+    tolerance: tuple[float, float] | None
     passed: bool
     remark: str = ""
+
+    def __str__(self) -> str:
+        if self.remark:
+            return self.remark
+        if self.tolerance is None:
+            return f"{self.largest:.0f} differ  tolerance exact"
+        rtol, atol = self.tolerance
+        errors = f"abs {self.largest:.2e}  rel {self.relative:.2e}"
+        return f"{errors}  tolerance {atol:.0e} + {rtol:.0e}*max|ref|"
 
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What one case gave.
+    """Checks of every recorded result of one case."""
 
-    Args:
-        system: Model family.
-        kind: Part of it.
-        case: Its name.
-        checks: One for every recorded result.
-    """
-
-    system: str
-    kind: str
-    case: str
+    case: Case
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
         """Whether there was something to compare and all of it holds."""
         return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        case = self.case
+        title = f"{case.system}/{case.name} ({case.kind}): {_verdict(self.passed)}"
+        start = f"  {case.system} {case.name}"
+        rows = [(f"{start} {check.name}", str(check), _verdict(check.passed)) for check in self.checks]
+        nothing = "  nothing to compare: the case holds no outputs, losses or gradients"
+        return f"{title}\n{text_table(rows) if rows else nothing}"
 
 
 Handler = Callable[[Case], "Mapping[str, Any]"]
@@ -197,7 +204,7 @@ def load_case(path: str | Path, *, device: str = "cpu") -> Case:
     """
     head = _head(Path(path))
     tensors: dict[str, Tensor] = {}
-    beside = Path(path).with_suffix(".safetensors")
+    beside, promised = Path(path).with_suffix(".safetensors"), head.get("tensors") or {}
     if beside.is_file():
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -206,10 +213,9 @@ def load_case(path: str | Path, *, device: str = "cpu") -> Case:
             tensors = load_file(beside, device=device)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"The tensors '{beside}' cannot be read ({error}); copy the file anew.") from None
-    elif head.get("tensors"):
+    elif promised:
         raise UserError(f"The case '{path}' has no tensors beside it: '{beside}' is missing.")
-    short = sorted(set(head.get("tensors") or {}) - set(tensors))
-    if short:
+    if short := sorted(set(promised) - set(tensors)):
         raise UserError(f"The tensors '{beside}' lack {', '.join(short[:5])}; copy the file anew.")
     return Case(path=Path(path), head=head, tensors=tensors, device=device)
 
@@ -235,20 +241,19 @@ def run_case(
     produced = known[key](case)
     recorded = {name: ref for name, ref in case.tensors.items() if not name.startswith(_GIVEN)}
     checks = tuple(_compare(name, ref, produced.get(name), case.head) for name, ref in recorded.items())
-    return CaseReport(system=case.system, kind=case.kind, case=case.name, checks=checks)
+    return CaseReport(case, checks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `dfm parity`; return 0 if all pass, 1 if any fails, 2 for a mistake or an unknown case."""
     try:
-        return _main(argv)
+        return _main(_parser().parse_args(argv))
     except UserError as error:
         print(f"dfm parity: {error}", file=sys.stderr)
         return 2
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    options = _parser().parse_args(argv)
+def _main(options: argparse.Namespace) -> int:
     paths = [file for given in options.cases for file in _files(Path(given))]
     heads = {path: _head(path) for path in paths}  # before torch is imported: mistakes answer at once
 
@@ -282,7 +287,7 @@ def _main(argv: Sequence[str] | None) -> int:
             print(f"{head['system']}/{head['case']} ({head['kind']}): FAIL")
             failed += 1
         else:
-            _print(report)
+            print(report)
             passed, failed = passed + report.passed, failed + (not report.passed)
     if passed or failed:
         print(f"{passed} of {passed + failed} cases passed")
@@ -294,11 +299,11 @@ def _main(argv: Sequence[str] | None) -> int:
 def _compare(name: str, reference: Tensor, value: Any, head: Mapping[str, Any]) -> Check:
     import torch
 
-    exact = not (reference.is_floating_point() or reference.is_complex())
-    rtol, atol = (None, None) if exact else _tolerance(name, head)
+    floating = reference.is_floating_point() or reference.is_complex()
+    tolerance = _tolerance(name, head) if floating else None
 
     def wrong(remark: str) -> Check:
-        return Check(name, math.inf, math.inf, rtol, atol, False, remark)
+        return Check(name, math.inf, math.inf, tolerance, False, remark)
 
     if value is None:
         return wrong("not computed")
@@ -307,9 +312,9 @@ def _compare(name: str, reference: Tensor, value: Any, head: Mapping[str, Any]) 
         value = torch.view_as_real(value)  # recorded as real views, last axis (real, imaginary)
     if value.shape != reference.shape:
         return wrong(f"shape {tuple(value.shape)}, recorded {tuple(reference.shape)}")
-    if exact or rtol is None or atol is None:
+    if tolerance is None:
         different = int((value != reference).sum())
-        return Check(name, different, different / max(reference.numel(), 1), None, None, different == 0)
+        return Check(name, different, different / max(reference.numel(), 1), None, different == 0)
     wide = torch.complex128 if reference.is_complex() else torch.float64
     value, reference = value.to(wide), reference.to(wide)
     # Where the reference is not a finite number the value must be the same one.
@@ -321,10 +326,11 @@ def _compare(name: str, reference: Tensor, value: Any, head: Mapping[str, Any]) 
     largest = float(difference.max()) if difference.numel() else 0.0
     most = float(size.max()) if size.numel() else 0.0
     relative = largest / most if most else (0.0 if largest == 0 else math.inf)
-    return Check(name, largest, relative, rtol, atol, largest <= atol + rtol * most)
+    rtol, atol = tolerance
+    return Check(name, largest, relative, tolerance, largest <= atol + rtol * most)
 
 
-def _tolerance(name: str, head: Mapping[str, Any]) -> tuple[float | None, float | None]:
+def _tolerance(name: str, head: Mapping[str, Any]) -> tuple[float, float]:
     """Return (rtol, atol) of one result: its group's, loosened where the case's note says so."""
     group, _, bare = name.partition("/")
     family = next((known for known in _DEFAULT if group.startswith(known)), "output")
@@ -341,38 +347,23 @@ def _tolerance(name: str, head: Mapping[str, Any]) -> tuple[float | None, float 
         else:
             which = "abs"
         if isinstance(entry, str) and entry.endswith(" relative"):
-            entry, which = _number(entry.removesuffix(" relative")), "rel"
+            with suppress(ValueError):
+                entry, which = float(entry.removesuffix(" relative")), "rel"
         if not named or isinstance(entry, bool) or not isinstance(entry, int | float):
             continue
         rtol, atol = (max(rtol, entry), atol) if which == "rel" else (rtol, max(atol, entry))
     return rtol, atol
 
 
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None
-
-
 def _files(given: Path) -> Iterator[Path]:
-    if given.is_dir():
-        heads = [path for path in sorted(given.rglob("*.json")) if _marked(path)]
+    if given.is_dir():  # which may hold other JSON files
+        texts = {path: path.read_bytes() for path in sorted(given.rglob("*.json"))}
+        heads = [path for path, text in texts.items() if b'"parity-' in text]
         if not heads:
             raise UserError(f"The folder '{given}' holds no recorded case ({_FORMAT} JSON files).")
         yield from heads
-    elif given.suffix == ".safetensors":
-        yield given.with_suffix(".json")
     else:
-        yield given
-
-
-def _marked(path: Path) -> bool:
-    """Tell whether a JSON file in a folder means to be a case; a folder may hold other JSON files."""
-    try:
-        return '"parity-' in path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return False
+        yield given.with_suffix(".json") if given.suffix == ".safetensors" else given
 
 
 def _head(path: Path) -> dict[str, Any]:
@@ -402,26 +393,8 @@ def _unknown(cases: Mapping[tuple[str, str], Path], known: Mapping[tuple[str, st
     return f"No room runs the (system, kind) {names(cases)}{more}; known are {names(known)}."
 
 
-def _print(report: CaseReport) -> None:
-    title = f"{report.system}/{report.case} ({report.kind})"
-    print(f"{title}: {'PASS' if report.passed else 'FAIL'}")
-    if not report.checks:
-        print("  nothing to compare: the case holds no outputs, losses or gradients")
-    rows = []
-    for check in report.checks:
-        if check.remark:
-            errors = check.remark
-        elif check.rtol is None or check.atol is None:
-            errors = f"{check.largest:.0f} differ  tolerance exact"
-        else:
-            errors = (
-                f"abs {check.largest:.2e}  rel {check.relative:.2e}  "
-                f"tolerance {check.atol:.0e} + {check.rtol:.0e}*max|ref|"
-            )
-        verdict = "PASS" if check.passed else "FAIL"
-        rows.append((f"  {report.system} {report.case} {check.name}", errors, verdict))
-    if rows:
-        print(text_table(rows))
+def _verdict(passed: bool) -> str:
+    return "PASS" if passed else "FAIL"
 
 
 def _parser() -> argparse.ArgumentParser:
