@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from core.backbones.adapters import is_adapter
 from core.checkpoints.archive import FORMAT, disk_sentence, versions, write_checkpoint
-from core.checkpoints.folders import open_folder
 from core.checkpoints.keymap import KeyMap
 from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import describe_network, home_of, instantiate
@@ -280,6 +279,8 @@ def _reader(
     weights: Weights, network: nn.Module, state: Mapping[str, Tensor], key_map: KeyMap | None
 ) -> Callable[[str], Tensor]:
     """Return what reads one tensor of a checkpoint folder, by its name in the layout that is written."""
+    from core.checkpoints.folders import open_folder
+
     folder, _ = open_folder(weights.path, alone=True)
     parameters = {name for name, _ in network.named_parameters()}
 

@@ -1,6 +1,7 @@
 """Checkpoints on disk, single files and folders of shards alike: reading, checking, finding the newest.
 
-Nothing here needs Lightning, and nothing but tensors and plain containers is ever unpickled.
+Nothing here needs Lightning, nor torch.distributed (seconds to import) before a folder is met, and nothing
+but tensors and plain containers is ever unpickled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.archive import FORMAT, archive_damage, load_archive, read_archive, write_checkpoint
-from core.checkpoints.folders import consolidate, outline
 from core.checkpoints.manifest import folder_damage, read_manifest, require_whole
 from core.errors import UserError
 from core.files import put_back, remove
@@ -64,6 +64,8 @@ def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: boo
         UserError: If it is missing, damaged, of a newer format, or holds other Python objects.
     """
     if Path(path).is_dir():
+        from core.checkpoints.folders import consolidate
+
         return consolidate(path, optimizers=optimizers)
     return read_archive(path, settings=settings)
 
@@ -79,7 +81,7 @@ def read_outline(path: Path_) -> dict[str, Any]:
     if not Path(path).is_dir():
         return read_checkpoint(path)
     require_whole(path)
-    return outline(path)
+    return read_unverified(path)
 
 
 def read_unverified(path: Path_, *, mmap: bool = False) -> dict[str, Any]:
@@ -90,7 +92,11 @@ def read_unverified(path: Path_, *, mmap: bool = False) -> dict[str, Any]:
     Raises:
         UserError: If it is no checkpoint or holds other Python objects than plain containers and tensors.
     """
-    return outline(path) if Path(path).is_dir() else load_archive(path, mmap=mmap)
+    if not Path(path).is_dir():
+        return load_archive(path, mmap=mmap)
+    from core.checkpoints.folders import outline
+
+    return outline(path)
 
 
 def newest_valid(folder: Path_, *, report: Callable[[str], None] = print) -> Path | None:

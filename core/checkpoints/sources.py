@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
 from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import network_config
@@ -83,6 +82,8 @@ def read_weights(
         return _from_file(name, path, prefix=prefix)
     if path.suffix in (*_TORCH_FILES, ".safetensors") or path.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"weights {name} do not exist; check the path")
+    from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
+
     if name in card_names():
         card = load_weights_card(name)
         weights = _from_folder(name, fetched_folder(card), system=card.module)
