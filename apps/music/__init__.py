@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 PREDICTOR = "apps.music.predict.model:Writer"
-"""What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
+"""The class that a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
 VERBS = {"predict": "apps.music.predict.command:main", "tokenize": "apps.music.data.tokenize_command:main"}
-"""What `dfm music` does in its own way: prompts in and continuations out; texts in and tokens out."""
+"""Verbs of `dfm music` of its own: prompts in and continuations out; texts in and tokens out."""
 
 INHERITED = ("context", "tokenizer")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""

@@ -84,7 +84,7 @@ class TokenizerState:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFacts(Facts):
-    """What a network over tokens is bound to, enough to continue a text from a checkpoint alone.
+    """Facts that a network over tokens is bound to, enough to continue a text from a checkpoint alone.
 
     Attributes:
         context: Tokens in a row.

@@ -1,4 +1,4 @@
-"""What is looked at: bits for each byte beside the baselines, and the loss by place in the row."""
+"""Figures of language models: bits for each byte beside the baselines, and the loss by place in the row."""
 
 from __future__ import annotations
 

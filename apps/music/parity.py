@@ -1,4 +1,4 @@
-"""How recorded cases of music systems map onto what is here."""
+"""Recorded cases of music systems, mapped onto what is here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a pre-trained network is fine-tuned."""
+"""Ways to fine-tune a pre-trained network."""
 
 from core.adaptation.freezing import (
     Adaptation,

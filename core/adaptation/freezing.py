@@ -1,5 +1,5 @@
-"""Which parameters are trained, and from when: freezing only switches `requires_grad`, never the optimizer's
-groups.
+"""Choice of the parameters that are trained, and from when: freezing only switches `requires_grad`, never the
+optimizer's groups.
 
 What stays frozen for good is frozen in `prepare`, before a strategy wraps the network. What thaws later is
 frozen in `apply`, after the wrapping: a parameter frozen before it and thawed afterwards would drift apart
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Adaptation:
-    """What is trained; subclasses are frozen dataclasses that a recipe names."""
+    """Choice of what is trained; subclasses are frozen dataclasses that a recipe names."""
 
     @property
     def needs_unused(self) -> bool:

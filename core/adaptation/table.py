@@ -1,4 +1,4 @@
-"""What is trained, as a table for the terminal."""
+"""Table of what is trained, for the terminal."""
 
 from __future__ import annotations
 

@@ -33,13 +33,13 @@ __all__ = [
 ]
 
 UPDATE = ("lora_a", "lora_b", "lora_scale", "lora_magnitude")
-"""What `LowRankUpdate` puts beside a layer's own parameters."""
+"""Names that `LowRankUpdate` puts beside a layer's own parameters."""
 FACTORS = ("low_in", "low_out")
-"""What `LowRankFactors` puts in the place of a layer's weight."""
+"""Names that `LowRankFactors` puts in the place of a layer's weight."""
 
 
 class Adapted(nn.Module):
-    """What adapted layers have in common; `install` of `LowRankUpdate` or `LowRankFactors` makes them."""
+    """Base of adapted layers; `install` of `LowRankUpdate` or `LowRankFactors` makes them."""
 
     kind: ClassVar[type[nn.Module]] = nn.Module
     """The class that the layer had."""

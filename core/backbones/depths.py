@@ -1,4 +1,4 @@
-"""How deep each parameter of a network lies, counted in its repeated layers from the input's side."""
+"""Depth of each parameter of a network, counted in its repeated layers from the input's side."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["Sampling", "generate", "guide", "keep_top_k", "keep_top_p", "mark", 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen from scores.
+    """The way in which a token is chosen from scores.
 
     Args:
         temperature: Scores are divided by it; 0 takes the best token.

@@ -53,7 +53,7 @@ _LLAMA_3_2 = {**_LLAMA_3_1, "factor": 32.0}
 
 @dataclass
 class LlamaOutput:
-    """What the network returns.
+    """Output of the network.
 
     Args:
         logits: `(B, S, V)`, of the token after each; None where labels were given.

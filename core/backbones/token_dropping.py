@@ -25,7 +25,7 @@ __all__ = ["KeptTokens", "TokenDropping", "chosen", "drop_tokens"]
 
 @dataclass(frozen=True)
 class KeptTokens(FixedLinear):
-    """How many tokens the middle layers keep: evenly more, rounded down to a multiple.
+    """Number of tokens that the middle layers keep: evenly more, rounded down to a multiple.
 
     Args:
         minimum: Tokens kept at first.
@@ -51,7 +51,7 @@ class KeptTokens(FixedLinear):
 
     @property
     def dropping_layers(self) -> int:
-        """How many layers drop tokens."""
+        """Number of layers that drop tokens."""
         return max(0, self.layers - 2) if self.dropping is None else self.dropping
 
     def value(self, step: int) -> int:

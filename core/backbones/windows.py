@@ -39,7 +39,7 @@ def _remembered(function: Callable[..., Kind]) -> Callable[..., Kind]:
 
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
-    """Where every token of a grid goes when the grid is cut into windows.
+    """Places of every token of a grid when the grid is cut into windows.
 
     Attributes:
         grid: Tokens along each axis.

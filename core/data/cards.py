@@ -65,7 +65,7 @@ class CardFile:
 
 @dataclass(frozen=True)
 class Splits:
-    """How the rows are split into training, validation and test.
+    """Split of the rows into training, validation and test.
 
     Attributes:
         kind: `rows`: borders are row numbers; `fractions`: shares of the rows; `tail`: the last steps of
@@ -133,7 +133,7 @@ class Card:
 
 @dataclass(frozen=True)
 class FileState:
-    """What `verify` found for one file: `state` is `good`, `missing` or `wrong`."""
+    """Result of `verify` for one file: `state` is `good`, `missing` or `wrong`."""
 
     file: CardFile
     path: Path

@@ -151,7 +151,7 @@ class FixedDiscrete(Curriculum):
 
 
 class Pace(Protocol):
-    """How much of a full batch each update processes; curricula and token dropping are such."""
+    """Share of a full batch that each update processes; curricula and token dropping are such."""
 
     @property
     def end(self) -> int:

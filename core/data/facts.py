@@ -19,7 +19,7 @@ _SCALARS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a data module knows of its data; each domain has a subclass in its `batch.py`.
+    """Facts that a data module knows of its data; each domain has a subclass in its `batch.py`.
 
     Fields are numbers, strings, tensors, tuples, mappings with string keys, and frozen dataclasses of these.
     A field that a task adds while it trains (residuals, a temperature) has a default.

@@ -63,7 +63,7 @@ class DataModule(LightningDataModule):
 
     @property
     def facts(self) -> Any:
-        """What the task must know of the data: the domain's `Facts`; None if there is nothing to know."""
+        """The domain's `Facts`, which the task must know; None if there is nothing to know."""
         return None
 
     def use_statistics(self, facts: Any) -> None:

@@ -16,7 +16,7 @@ from core.errors import UserError
 __all__ = ["STATE", "Normaliser", "PlainNormaliser", "stored_facts"]
 
 STATE = "normaliser._extra_state"
-"""Where a checkpoint's `state_dict` holds a task's facts."""
+"""Entry of a checkpoint's `state_dict` that holds a task's facts."""
 
 Kind = TypeVar("Kind", bound=Facts)
 

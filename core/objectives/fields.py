@@ -1,4 +1,4 @@
-"""What PDE networks minimise; B samples, K label frames, C channels, `space` one to three grid axes.
+"""Objectives of PDE networks; B samples, K label frames, C channels, `space` one to three grid axes.
 
 All take normalised fields `(B, K, C, *space)` and return a scalar. A mask `(B, C)` or `(B, C, *space)`, True
 where a label does not count, replaces the prediction by the label there: no error, and no gradient.

@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens of each sample are kept.
+    """Choice of the tokens of each sample that are kept.
 
     Args:
         keep: `(B, K)` int64, the kept tokens in the order in which the encoder sees them; padding names

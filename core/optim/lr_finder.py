@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class LRFinder:
-    """How the sweep is done; a recipe names it in place of a rate.
+    """Settings of the sweep; a recipe names them in place of a rate.
 
     Args:
         minimum: Rate of the first batch.

@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Schedule:
-    """What a learning rate is multiplied by at each optimizer step; subclasses are frozen dataclasses.
+    """Factor of a learning rate at each optimizer step; subclasses are frozen dataclasses.
 
     Everything is a function of the step alone, so a resumed run has the same rates as an unbroken one. A
     field's type (`Duration`, `Share`, `Literal` …) says what is refused.

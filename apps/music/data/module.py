@@ -121,7 +121,7 @@ class Tokens(DataModule):
 
     @property
     def facts(self) -> TokenFacts:
-        """What a task must know of the tokens."""
+        """The facts of the tokens that a task must know."""
         source, tokenizer = self.source, self.source.tokenizer
         return TokenFacts(
             context=self.context,

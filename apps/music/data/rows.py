@@ -21,7 +21,7 @@ __all__ = ["Chunks", "Documents", "PublishedChunks", "Rows"]
 
 @dataclass(frozen=True)
 class Rows:
-    """What rows are made by.
+    """Length, vocabulary and seed of rows.
 
     Attributes:
         context: Tokens in a row.

@@ -24,7 +24,7 @@ _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space inside
 
 
 class Tokenizer(Protocol):
-    """What data and generation ask of a tokeniser.
+    """Protocol of a tokeniser, as data and generation use it.
 
     Attributes:
         name: What messages call it.
