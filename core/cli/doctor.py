@@ -22,18 +22,8 @@ from core.files import data_folder
 
 __all__ = ["examine", "how_to_install", "main", "requirements"]
 
-SHOWN = [
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "lightning",
-    "timm",
-    "monai",
-    "xarray",
-    "wandb",
-    "numpy",
-    "jsonargparse",
-]
+SHOWN = ["torch", "torchvision", "torchaudio", "lightning", "timm", "monai", "xarray", "wandb", "numpy"]
+SHOWN.append("jsonargparse")
 HELP = """usage: dfm doctor [--json]
 
 Shows versions, devices, memory, CPU switches and optional packages; says what is missing and how to get it.

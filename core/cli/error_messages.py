@@ -99,9 +99,8 @@ def output_failed(error: OSError) -> int:
     broken = isinstance(error, BrokenPipeError)
     if not broken and (error.errno != errno.ENOSPC or error.filename):
         raise error
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-    )  # else the interpreter tries again at its end
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter tries again at its end
     if not broken:
         print(f"dfm: the output cannot be written: {error.strerror}", file=sys.stderr)
     return 0 if broken else 2

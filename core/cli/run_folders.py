@@ -120,10 +120,8 @@ def lock_folder(folder: Path) -> None:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(f"cannot write into the run folder {folder}: {error.strerror}") from error
-    try:
-        fcntl.lockf(
-            handle, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # the kernel's: it ends with the process, killed or not
+    try:  # the kernel's lock, which ends with the process, killed or not, and which no fork inherits
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
         os.close(handle)

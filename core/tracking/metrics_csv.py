@@ -74,10 +74,9 @@ class MetricsCSV(FolderLogger):
         columns = self._open()
         if not set(row) <= set(columns):
             rows = read_rows(self.path)
-            every = dict.fromkeys(
-                [*columns, *row]
-            )  # step and epoch first, the others as they were first seen
-            self._columns = sorted(every, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+            every = dict.fromkeys([*columns, *row])
+            first = [name for name in FIRST if name in every]  # the others as they were first seen
+            self._columns = [*first, *(name for name in every if name not in FIRST)]
             self._rewrite([*rows, row])
             return
         _append(self.path, _line([row.get(column, "") for column in columns]))
@@ -121,11 +120,8 @@ def read_rows(path: Path) -> list[dict[str, object]]:
         return []
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1].decode("utf-8", errors="replace")
-    rows: list[dict[str, object]] = []
-    for row in csv.DictReader(io.StringIO(whole, newline="")):
-        row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
-        rows.append({key: cell if cell is not None else "" for key, cell in row.items()})
-    return rows
+    rows = csv.DictReader(io.StringIO(whole, newline=""), restval="", restkey="")  # "": beyond the header
+    return [{key: cell for key, cell in row.items() if key} for row in rows]
 
 
 def _mend(path: Path) -> list[str]:

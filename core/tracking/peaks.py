@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -34,13 +35,6 @@ PEAKS: dict[str, dict[str, float]] = {
 }
 # Physical cores of a chip; on the last two, two of them make a logical core unless the environment says one.
 _CORES = {"TRAINIUM1": 2, "TRAINIUM2": 8, "TRAINIUM3": 8}
-_SPELLINGS = {
-    "TRN1": "TRAINIUM1",
-    "TRN1N": "TRAINIUM1",
-    "TRN2": "TRAINIUM2",
-    "TRN2U": "TRAINIUM2",
-    "TRN3": "TRAINIUM3",
-}
 
 
 def peak_flops(device_name: str, dtype: str) -> float | None:
@@ -52,7 +46,7 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
         dtype: `bf16`, `fp16`, `tf32`, `fp32` or `fp64`.
     """
     words = device_name.upper().replace("-", " ").replace(".", " ").split()
-    words = [_SPELLINGS.get(word, word) for word in words]
+    words = [re.sub(r"^TRN(\d)[NU]?$", r"TRAINIUM\1", word) for word in words]  # instances: trn1n, trn2u
     if "TRAINIUM" in words:  # "AWS Trainium 2"
         start = words.index("TRAINIUM")
         words.append("".join(words[start : start + 2]))

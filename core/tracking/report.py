@@ -41,23 +41,8 @@ TITLES = {
 }
 
 MOST_ROWS = 200
-HIGHER = {
-    "accuracy",
-    "acc",
-    "auc",
-    "auroc",
-    "r2",
-    "psnr",
-    "ssim",
-    "dice",
-    "iou",
-    "miou",
-    "f1",
-    "map",
-    "kappa",
-    "precision",
-    "recall",
-}
+HIGHER = {"accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "kappa", "r2", "psnr", "ssim"}
+HIGHER |= {"map", "dice", "iou", "miou"}
 # Columns that say what was measured, on which rows are compared; and numbers of which none is the best.
 KEYS = {"dataset", "series", "horizon", "channel", "variable", "lead", "step", "region", "split", "windows"}
 NO_BEST = {"coverage", "time", "seconds", "parameters", "samples", "season", "count", "n"}
@@ -81,9 +66,7 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
     about = config.get("about")
     run = [str(about["title"])] if isinstance(about, Mapping) and about.get("title") else []
     tables = [*folder.glob("results*.csv"), *folder.glob("by_*.csv")]
-    tables.sort(
-        key=lambda file: (file.stem != "results", file.name)
-    )  # the one without a name of its own first
+    tables.sort(key=lambda file: (file.stem != "results", file.name))  # the unnamed one first
     template = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
     page = template.render(
         title=title or folder.parent.name or folder.name,
