@@ -50,8 +50,8 @@ def _tiny_time_mixer(case: Case) -> Mapping[str, Tensor | None]:
     }
     if output.loss is not None:
         output.loss.backward()
-        own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
-        results.update({f"grad/{key}": grad for key, grad in KEY_MAP.to_official(own).items()})
+        gradients = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+        results.update({f"grad/{key}": grad for key, grad in KEY_MAP.to_official(gradients).items()})
     return results
 
 

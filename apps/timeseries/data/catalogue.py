@@ -70,22 +70,22 @@ def locate(name: str, root: str | None) -> tuple[Card, list[Path]]:
         UserError: If no card has this name, or its files are not there.
     """
     if name not in CARDS:
-        known = (*CARDS, *GENERATED)
+        names = (*CARDS, *GENERATED)
         raise UserError(
-            f"there is no time-series card '{name}'; known are {', '.join(known)}{did_you_mean(name, known)}"
+            f"there is no time-series card '{name}'; known are {', '.join(names)}{did_you_mean(name, names)}"
         )
     folder, card = data_root(root), load_card(name)
     paths = []
     for file in (one.path for one in card.files):
         # a fetched card lies in a folder of its own name; a data folder shared by all cards works too
         places = [folder / name / file, folder / file, folder / name / Path(file).name]
-        found = [p for place in places for p in (place, place.with_name(place.name + ".gz")) if p.is_file()]
-        if not found:
+        there = [p for place in places for p in (place, place.with_name(place.name + ".gz")) if p.is_file()]
+        if not there:
             raise UserError(
                 f"the data of card '{name}' ({file}) is not in '{folder}'; type 'dfm data fetch {name}', "
                 "or name the folder that holds it in data.root or DFM_DATA"
             )
-        paths.append(found[0])
+        paths.append(there[0])
     return card, paths
 
 

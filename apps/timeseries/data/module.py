@@ -289,8 +289,8 @@ class Series(DataModule):
             from apps.timeseries.data.readers import embedded
 
             licence = embedded.LICENCE
-            opened = ((one, open_table(embedded.frame(one), name=one)) for one in embedded.resolve(rest))
-            tables = SeriesSource(opened, self.roles, self.frequency, quiet=True, lenient=True)
+            frames = ((one, open_table(embedded.frame(one), name=one)) for one in embedded.resolve(rest))
+            tables = SeriesSource(frames, self.roles, self.frequency, quiet=True, lenient=True)
         elif kind == "synthetic":
             tables = SeriesSource(self._synthetic(rest), Roles(targets=("value",)), None, False, True, True)
         elif self._frame is not None:

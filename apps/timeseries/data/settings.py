@@ -226,13 +226,13 @@ def _explicit(ends: Sequence[int | str], rows: int, times: pd.DatetimeIndex | No
         raise UserError(
             f"borders are {list(ends)}, but must be two or three ends: of training, validation and test"
         )
-    found = [_row(end, rows, times, where) for end in ends]
-    found = [*found, rows] if len(found) == 2 else found
-    if not 0 < found[0] <= found[1] <= found[2] <= rows:
+    last = [] if len(ends) == 3 else [rows]
+    train, val, test = numbers = [*(_row(end, rows, times, where) for end in ends), *last]
+    if not 0 < train <= val <= test <= rows:
         raise UserError(
-            f"borders {list(ends)} are the rows {found} of {where}, but must rise within its {rows} rows"
+            f"borders {list(ends)} are the rows {numbers} of {where}, but must rise within its {rows} rows"
         )
-    return Split((0, found[0]), (found[0], found[1]), (found[1], found[2]))
+    return Split((0, train), (train, val), (val, test))
 
 
 def _row(end: int | str, rows: int, times: pd.DatetimeIndex | None, where: str) -> int:

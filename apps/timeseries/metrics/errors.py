@@ -131,9 +131,9 @@ class ForecastErrors:
                 f"both must be (batch, {horizon}, {channels})."
             )
         if self.levels and (quantiles is None or tuple(quantiles.shape) != (*target.shape, len(self.levels))):
-            found = "none" if quantiles is None else f"the shape {tuple(quantiles.shape)}"
+            shape = "none" if quantiles is None else f"the shape {tuple(quantiles.shape)}"
             expected = (*target.shape, len(self.levels))
-            raise UserError(f"Quantile forecasts have {found}; {expected} is expected.")
+            raise UserError(f"Quantile forecasts have {shape}; {expected} is expected.")
         f, y = prediction.detach().double(), target.detach().double()
         if observed is not None:
             y = y.masked_fill(~observed.to(torch.bool), torch.nan)

@@ -122,8 +122,9 @@ class ForecastScores:
     def text(self) -> str:
         """Return the results as a table for the terminal."""
         rows = self.results()
-        head = ["", *list(rows[0])[1:]]
-        return text_table((row.values() for row in rows), head=head, number=".4f")
+        names = list(rows[0])
+        cells = [[row.get(name) for name in names] for row in rows]
+        return text_table(cells, head=["", *names[1:]], number=".4f")
 
     def _sums(self) -> tuple[ForecastErrors, ForecastErrors]:
         size = (self.horizon, len(self.channels))

@@ -114,8 +114,8 @@ def opponents(
     learned: bool = True,
 ) -> list[Opponent]:
     """Return the baselines of an evaluation, with `learned` also those that learn from the training rows."""
-    own = [rows for rows, track in zip(trained, series.tracks, strict=True) if track.factor == 1]
-    learned = learned and any(end - first >= context + horizon for first, end in own)
+    trained_rows = [rows for rows, track in zip(trained, series.tracks, strict=True) if track.factor == 1]
+    learned = learned and any(end - first >= context + horizon for first, end in trained_rows)
     first = series.tracks[0].frequency
     alike = all(track.frequency == first for track in series.tracks if track.factor == 1)
     season = rates.season(first if alike else "")

@@ -157,13 +157,14 @@ def backtest(
     )
     scores: dict[tuple[str, str], ForecastScores] = {}
     for case, (offsets, _) in zip(cases, bands, strict=True):
-        own = [ForecastScores(steps, ["*"], levels=levels) for _ in case.history.targets]
-        case.score(own, name, np.stack([next(predictions) for _ in case.ends]), offsets)
+        targets = case.history.targets
+        by_target = {target: ForecastScores(steps, ["*"], levels=levels) for target in targets}
+        channels = list(by_target.values())
+        case.score(channels, name, np.stack([next(predictions) for _ in case.ends]), offsets)
         for rival in rivals:
-            case.score(own, rival.name, case.guess(rival, case.ends), case.guessed_offsets(rival, levels))
-        scores |= {
-            (case.history.id, target): one for target, one in zip(case.history.targets, own, strict=True)
-        }
+            bands_of_rival = case.guessed_offsets(rival, levels)
+            case.score(channels, rival.name, case.guess(rival, case.ends), bands_of_rival)
+        scores |= {(case.history.id, target): one for target, one in by_target.items()}
     return Backtest([name, *(rival.name for rival in rivals)], scores, skipped, notes)
 
 
@@ -219,14 +220,14 @@ class _Case:
     def guess(self, rival: Opponent, ends: Sequence[int]) -> np.ndarray:
         """Return a baseline's forecasts `(N, H, C)` from the given ends."""
         history, starts = self.history, np.array(ends) - self.context
-        made = []
+        forecasts = []
         for number in history.numbers:
             batch = history.store.batch(
                 np.full(len(ends), number), starts, context=self.context, horizon=self.steps
             )
             past, observed = (t[..., : history.width] for t in (batch.past_values, batch.past_observed))
-            made.append(rival.predict(past.double(), observed, batch.series))
-        return torch.cat(made, 2).double().numpy()
+            forecasts.append(rival.predict(past.double(), observed, batch.series))
+        return torch.cat(forecasts, 2).double().numpy()
 
     def guessed_offsets(self, rival: Opponent, levels: Sequence[float]) -> np.ndarray:
         """Return a baseline's conformal offsets from up to 50 windows before the first origin, else 0."""

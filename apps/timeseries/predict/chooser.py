@@ -93,17 +93,17 @@ def choose(
     Raises:
         UserError: If nothing fits; the sentence gives the found and the allowed value.
     """
-    for name, found, other in (
+    for name, word, other in (
         ("short_context", short_context, "zeropad"),
         ("long_horizon", long_horizon, "rolling"),
     ):
-        if found not in ("error", other):
-            raise UserError(f"{name} is '{found}'; it must be error or {other}")
+        if word not in ("error", other):
+            raise UserError(f"{name} is '{word}'; it must be error or {other}")
     if context < 1 or horizon < 1:
         raise UserError(f"context {context} and horizon {horizon} must both be at least 1")
     if variants is None:
         cards = sorted((cards_folder() / "weights").glob("ttm-*.md"))
-        variants = [found for path in cards if (found := variant_from_name(path.stem)) is not None]
+        variants = [v for path in cards if (v := variant_from_name(path.stem)) is not None]
     families = {"r2.1"} if is_daily_or_slower(frequency) else {family, "r2.1"} if family == "r2" else {family}
     pool = [variant for variant in variants if variant.family in families]
     if not pool:

@@ -251,7 +251,7 @@ class Forecaster(Predictor[SeriesFacts]):
             predictions = iter(self.predict_from(asked, horizon=steps))
             for i in chosen:
                 forecasts[i] = np.stack([next(predictions) for _ in windows[i].ends])
-        found = []
+        bands = []
         for history, part, ends, forecast in zip(histories, rows, windows, forecasts, strict=True):
             targets = history.targets
             conformal = self.conformal or context_conformal(
@@ -264,11 +264,11 @@ class Forecaster(Predictor[SeriesFacts]):
                 levels=sorted({*levels, 0.5}),
             )
             if conformal is None:
-                found.append((np.full((len(levels), horizon, len(targets)), np.nan), _UNKNOWN))
+                bands.append((np.full((len(levels), horizon, len(targets)), np.nan), _UNKNOWN))
                 continue
             offsets = conformal.at(levels, horizon=horizon, channels=targets)
-            found.append((offsets.double().numpy(), conformal.described(horizon)))
-        return found
+            bands.append((offsets.double().numpy(), conformal.described(horizon)))
+        return bands
 
     # helpers
 

@@ -65,10 +65,10 @@ class Roles:
     @staticmethod
     def of(**roles: str | Sequence[str] | None) -> Roles:
         """Return roles from names given singly or as lists; None is an unstated role."""
-        known = [field.name for field in fields(Roles)]
+        names = [field.name for field in fields(Roles)]
         for name in roles:
-            if name not in known:
-                raise UserError(f"'{name}' is no column role{did_you_mean(name, known)}")
+            if name not in names:
+                raise UserError(f"'{name}' is no column role{did_you_mean(name, names)}")
         return Roles(
             **{k: (v,) if isinstance(v, str) else tuple(str(x) for x in v or ()) for k, v in roles.items()}
         )

@@ -115,23 +115,23 @@ def arguments(official: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     other = [f"{key}={official[key]!r}" for key in active]
     if other:
         raise UserError(f"The TTM config asks for what this network does not have: {', '.join(other)}.")
-    found = {ours: official.get(name, default) for name, default, ours in FIELDS}
+    values = {ours: official.get(name, default) for name, default, ours in FIELDS}
     for name, ours in (("mode", "channel_mixing"), ("decoder_mode", "decoder_channel_mixing")):
         mode = official.get(name, "common_channel")
         if mode not in ("common_channel", "mix_channel"):
             raise UserError(f"The TTM config's {name} is {mode!r}; it must be common_channel or mix_channel.")
-        found[ours] = mode == "mix_channel"
+        values[ours] = mode == "mix_channel"
     norm = str(official.get("norm_mlp", "LayerNorm"))
-    found["norm"] = "batch" if "batch" in norm.lower() else "layer"
+    values["norm"] = "batch" if "batch" in norm.lower() else "layer"
     scaling = official.get("scaling", "std")
-    found["scaling"] = ("std" if scaling else None) if isinstance(scaling, bool) else scaling
+    values["scaling"] = ("std" if scaling else None) if isinstance(scaling, bool) else scaling
     with_positions = official.get("use_positional_encoding", False)
-    found["positions"] = official.get("positional_encoding_type", "sincos") if with_positions else None
+    values["positions"] = official.get("positional_encoding_type", "sincos") if with_positions else None
     names = [*(official.get("architectures") or ()), official.get("model_class")]
     if MASKED in names:
-        found["mask_value"] = official.get("mask_value", 0)
-        return MASKED, found
-    return PLAIN, found
+        values["mask_value"] = official.get("mask_value", 0)
+        return MASKED, values
+    return PLAIN, values
 
 
 def config(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

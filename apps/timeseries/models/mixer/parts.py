@@ -189,9 +189,9 @@ class MixerDecoder(nn.Module):
             x = x + self.raw(F.pad(patches, (0, 0, x.shape[2] - patches.shape[2], 0)))
         if len(self.categories):
             if static_categories is None or static_categories.shape[1] != len(self.categories):
-                found = "none" if static_categories is None else str(static_categories.shape[1])
+                count = "none" if static_categories is None else str(static_categories.shape[1])
                 raise UserError(
-                    f"This network has {len(self.categories)} static categories and the batch has {found}."
+                    f"This network has {len(self.categories)} static categories and the batch has {count}."
                 )
             values = static_categories.long()
             vectors = [table(values[:, i]) for i, table in enumerate(self.categories)]
