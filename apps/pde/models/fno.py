@@ -71,8 +71,6 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("out_channels", 1, "out_channels"),
     ("hidden_channels", 64, "width"),
     ("n_layers", 4, "depth"),
-    ("lifting_channel_ratio", 2, "lifting_ratio"),
-    ("projection_channel_ratio", 2, "projection_ratio"),
     ("norm", None, "norm"),
     ("norm_groups", 1, "norm_groups"),
     ("ada_in_features", None, "condition_features"),
@@ -82,6 +80,9 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("preactivation", False, "preactivation"),
     ("enforce_hermitian_symmetry", True, "enforce_hermitian"),
 )
+
+_RATIOS = ("lifting_channel_ratio", "projection_channel_ratio")
+_SKIPS = (("fno_skip", "linear"), ("channel_mlp_skip", "soft-gating"))
 
 # Other arguments of the official class; anything but these values is another network.
 _INERT: dict[str, tuple[Any, ...]] = {
@@ -127,8 +128,8 @@ def from_official_config(config: Mapping[str, Any]) -> FNO:
     )
     settings["grid"] = _grid(config.get("positional_embedding", "grid"))
     settings["stabiliser"] = stabiliser == "tanh"
-    settings["skip"] = _skip(config.get("fno_skip", "linear"))
-    settings["mlp_skip"] = _skip(config.get("channel_mlp_skip", "soft-gating"))
+    settings["skips"] = tuple(_skip(config.get(name, default)) for name, default in _SKIPS)
+    settings["ratios"] = tuple(config.get(name, 2) for name in _RATIOS)
     padding = config.get("domain_padding")
     if padding is not None:
         padding = tuple(padding) if isinstance(padding, list | tuple) else padding
@@ -147,6 +148,7 @@ def to_official_config(network: FNO) -> dict[str, Any]:
     official: dict[str, Any] = {theirs: settings[ours] for theirs, _, ours in _FIELDS}
     stored = settings["stored_modes"]
     padding = settings["padding"]
+    skips = zip(_SKIPS, settings["skips"], strict=True)
     return {
         **official,
         "in_channels": settings["in_channels"] * settings["frames"] + network.lead_channels,
@@ -154,8 +156,8 @@ def to_official_config(network: FNO) -> dict[str, Any]:
         "max_n_modes": None if stored is None else list(stored),
         "positional_embedding": "grid" if settings["grid"] else None,
         "stabilizer": "tanh" if settings["stabiliser"] else None,
-        "fno_skip": None if settings["skip"] == "none" else settings["skip"],
-        "channel_mlp_skip": None if settings["mlp_skip"] == "none" else settings["mlp_skip"],
+        **dict(zip(_RATIOS, settings["ratios"], strict=True)),
+        **{name: None if kind == "none" else kind for (name, _), kind in skips},
         "domain_padding": list(padding) if isinstance(padding, tuple) else padding,
         "non_linearity": "gelu",
         "model_type": "fno",
@@ -184,9 +186,5 @@ fno_small2d = size(
     modes=(16, 16),
     width=24,
 )
-fno_medium2d = size(
-    FNO, "Medium, 2-D: 69 million real numbers.", modes=(64, 64), width=64, projection_ratio=4
-)
-fno_large2d = size(
-    FNO, "Large, 2-D: 277 million real numbers.", modes=(64, 64), width=128, projection_ratio=4
-)
+fno_medium2d = size(FNO, "Medium, 2-D: 69 million real numbers.", modes=(64, 64), width=64, ratios=(2, 4))
+fno_large2d = size(FNO, "Large, 2-D: 277 million real numbers.", modes=(64, 64), width=128, ratios=(2, 4))

@@ -63,9 +63,6 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("learn_residual", False, "learn_residual"),
     ("use_absolute_embeddings", False, "absolute_positions"),
     ("qkv_bias", True, "qkv_bias"),
-    ("drop_path_rate", 0.1, "drop_path"),
-    ("hidden_dropout_prob", 0.0, "dropout"),
-    ("attention_probs_dropout_prob", 0.0, "attention_dropout"),
     ("layer_norm_eps", 1e-5, "eps"),
     ("initializer_range", 0.02, "initial_std"),
     ("hidden_act", "gelu", "hidden_act"),
@@ -74,6 +71,7 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
 # Official fields about the loss, which the network carries along but does not read.
 _KEPT: tuple[tuple[str, Any], ...] = (("p", 1), ("channel_slice_list_normalized_loss", None))
 
+_RATES = (("drop_path_rate", 0.1), ("hidden_dropout_prob", 0.0), ("attention_probs_dropout_prob", 0.0))
 _SQUARE = ("image_size", "patch_size", "window_size")
 
 
@@ -105,6 +103,7 @@ def from_official_config(config: Mapping[str, Any]) -> ScOT:
     missing = len(settings["depths"]) - len(settings["skips"])
     settings["skips"] += [0] * missing
     settings["learn_residual"] = bool(settings["learn_residual"] and settings["conditioned"])
+    settings["rates"] = tuple(config.get(name, default) for name, default in _RATES)
     settings["mask_token"] = bool(config.get("use_mask_token", False))
     network = ScOT(**settings)
     network.official = {name: config.get(name, default) for name, default in _KEPT}
@@ -115,6 +114,7 @@ def to_official_config(network: ScOT) -> dict[str, Any]:
     """Return the official config.json of a network, every field spelt out."""
     settings = network.settings
     official: dict[str, Any] = {name: settings[ours] for name, _, ours in _FIELDS}
+    official |= {name: rate for (name, _), rate in zip(_RATES, settings["rates"], strict=True)}
     official |= {name: network.official.get(name, default) for name, default in _KEPT}
     if settings["mask_token"]:
         official["use_mask_token"] = True

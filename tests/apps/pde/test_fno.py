@@ -79,9 +79,9 @@ OPTIONS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("no grid", {"grid": False}, (9, 10)),
     ("padding", {"padding": 0.25}, (10, 8)),
     ("padding of each axis", {"padding": (0.3, 0.0)}, (10, 8)),
-    ("soft-gating, linear", {"skip": "soft-gating", "mlp_skip": "linear"}, (9, 10)),
-    ("identity", {"skip": "identity", "mlp_skip": "identity"}, (9, 10)),
-    ("no skips", {"skip": "none", "mlp_skip": "none"}, (9, 10)),
+    ("soft-gating, linear", {"skips": ("soft-gating", "linear")}, (9, 10)),
+    ("identity", {"skips": ("identity", "identity")}, (9, 10)),
+    ("no skips", {"skips": ("none", "none")}, (9, 10)),
     ("group norm", {"norm": "group_norm", "norm_groups": 4}, (9, 10)),
     ("instance norm", {"norm": "instance_norm"}, (9, 10)),
     ("batch norm", {"norm": "batch_norm"}, (9, 10)),
@@ -90,7 +90,7 @@ OPTIONS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("pre-activation", {"preactivation": True, "norm": "group_norm"}, (9, 10)),
     ("pre-activation without MLP", {"preactivation": True, "mlp": False}, (9, 10)),
     ("no MLP", {"mlp": False, "norm": "instance_norm"}, (9, 10)),
-    ("wide MLP, no lifting MLP", {"mlp_ratio": 1.5, "lifting_ratio": 0, "projection_ratio": 4}, (9, 10)),
+    ("wide MLP, no lifting MLP", {"mlp_ratio": 1.5, "ratios": (0, 4)}, (9, 10)),
     ("channels", {"in_channels": 3, "out_channels": 2, "frames": 2}, (9, 10)),
 ]
 
@@ -275,7 +275,7 @@ def test_complex_weights_go_out_as_safetensors_and_come_back(tmp_path):
 
 WRONG: list[tuple[str, Callable[[], object], str]] = [
     ("modes", lambda: FNO(modes=()), "network.modes is"),
-    ("skip", lambda: FNO(skip="linaer"), "did you mean 'linear'"),
+    ("skip", lambda: FNO(skips=("linaer", "none")), "did you mean 'linear'"),
     ("padding", lambda: FNO(padding=(0.1,)), "one an axis"),
     ("groups", lambda: FNO(norm="group_norm", norm_groups=5), "must divide the width 24"),
     ("stored", lambda: FNO(stored_modes=(8, 32)), "at least modes"),

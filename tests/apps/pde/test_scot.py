@@ -178,7 +178,7 @@ def test_samples_do_not_see_each_other():
         {"hidden_act": "relu"},
         {"hidden_act": "tanh"},
         {"hidden_act": "silu"},
-        {"drop_path": 0.3, "dropout": 0.1, "attention_dropout": 0.1},
+        {"rates": (0.3, 0.1, 0.1)},
         {"depths": [2], "heads": [2], "skips": [1]},
     ],
 )
@@ -267,7 +267,7 @@ def test_advance_takes_a_history_and_goes_through_hooks():
         ({"residual_blocks": "dense"}, "must be convnext or resnet"),
         ({"hidden_act": "gleu"}, "did you mean 'gelu'"),
         ({"out_channels": 3, "learn_residual": True}, "there are 2 for 3"),
-        ({"drop_path": 1.0}, r"must lie in \[0, 1\)"),
+        ({"rates": (1.0, 0.0, 0.0)}, r"must lie in \[0, 1\)"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changed, words):

@@ -145,8 +145,7 @@ class AdaptiveNorm(nn.Module):
 class BlockSettings:
     """What all blocks of a network have in common; see `FNO`."""
 
-    skip: str = "linear"
-    mlp_skip: str = "soft-gating"
+    skips: tuple[str, str] = ("linear", "soft-gating")
     mlp: bool = True
     mlp_ratio: float = 0.5
     dropout: float = 0.0
@@ -185,10 +184,10 @@ class Block(nn.Module):
         super().__init__()
         axes, has = len(modes), settings
         self.spectral = SpectralConv(width, modes, stored=stored, enforce_hermitian=has.enforce_hermitian)
-        self.skip = Skip(has.skip, width, axes)
+        self.skip = Skip(has.skips[0], width, axes)
         hidden = round(width * has.mlp_ratio)
         self.mlp = PointwiseMLP(width, hidden, width, dropout=has.dropout) if has.mlp else None
-        self.mlp_skip = Skip(has.mlp_skip, width, axes) if has.mlp else None
+        self.mlp_skip = Skip(has.skips[1], width, axes) if has.mlp else None
         self.norms = nn.ModuleList(_norm(width, has) for _ in range(2 if has.norm else 0))
         self.last, self.stabiliser, self.preactivation = last, has.stabiliser, has.preactivation
 

@@ -30,14 +30,13 @@ class FNO(nn.Module):
         out_channels: Channels of the predicted frame.
         width: Channels between the blocks.
         depth: Blocks.
-        lifting_ratio: Hidden channels of the lifting over `width`; 0 makes it a single map.
-        projection_ratio: Hidden channels of the projection over `width`.
+        ratios: Hidden channels of lifting and projection over `width`; 0 makes the lifting a single map.
         frames: Input frames.
         grid: Whether the points' coordinates i / n are appended to the input, one channel an axis.
         padding: Zeros put on both ends of each axis between lifting and projection, as a fraction of the
             axis; one for all axes or one each. For fields that are not periodic.
-        skip: Around the spectral convolutions: `linear`, `soft-gating`, `identity` or `none`.
-        mlp_skip: Around the channel MLPs, one of the same.
+        skips: Around the spectral convolutions and around the channel MLPs, each `linear`, `soft-gating`,
+            `identity` or `none`.
         mlp: Whether blocks have a channel MLP.
         mlp_ratio: Its hidden channels over `width`.
         dropout: In the channel MLPs.
@@ -67,13 +66,11 @@ class FNO(nn.Module):
         out_channels: int = 1,
         width: int = 24,
         depth: int = 4,
-        lifting_ratio: float = 2,
-        projection_ratio: float = 2,
+        ratios: tuple[float, float] = (2, 2),
         frames: int = 1,
         grid: bool = True,
         padding: float | tuple[float, ...] | None = None,
-        skip: str = "linear",
-        mlp_skip: str = "soft-gating",
+        skips: tuple[str, str] = ("linear", "soft-gating"),
         mlp: bool = True,
         mlp_ratio: float = 0.5,
         dropout: float = 0.0,
@@ -98,13 +95,13 @@ class FNO(nn.Module):
         self.grid = grid
         self.padding = padding if isinstance(padding, tuple) else (padding or 0.0,) * len(modes)
         given = frames * in_channels + self.lead_channels + (len(modes) if grid else 0)
-        self.lifting = PointwiseMLP(given, int(lifting_ratio * width), width)
+        self.lifting = PointwiseMLP(given, int(ratios[0] * width), width)
         common = BlockSettings(**{part.name: self.settings[part.name] for part in fields(BlockSettings)})
         stored = self.settings["stored_modes"]
         self.layers = nn.ModuleList(
             Block(width, modes, common, stored=stored, last=layer == depth - 1) for layer in range(depth)
         )
-        self.projection = PointwiseMLP(width, int(projection_ratio * width), out_channels)
+        self.projection = PointwiseMLP(width, int(ratios[1] * width), out_channels)
 
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the repeated layers in order."""
@@ -208,7 +205,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"network.stored_modes is {stored}; it must be at least modes {modes} on every axis")
     counts = ("in_channels", "out_channels", "width", "depth", "frames", "norm_groups")
     at_least(1, room="network", **{name: settings[name] for name in counts})
-    one_of(SKIPS, room="network", skip=settings["skip"], mlp_skip=settings["mlp_skip"])
+    for skip in settings["skips"]:
+        one_of(SKIPS, room="network", skips=skip)
     one_of(("None", *NORMS), room="network", norm=str(settings["norm"]))
     parts = padding if isinstance(padding, tuple) else (padding or 0.0,)
     if min(parts) < 0 or (isinstance(padding, tuple) and len(padding) != len(modes)):

@@ -81,9 +81,8 @@ class ScOT(nn.Module):
         absolute_positions: Whether every token has a learnt vector of its own.
         mask_token: Whether tokens can be hidden from the network.
         qkv_bias: Whether queries and values have a bias.
-        drop_path: Rate of stochastic depth of the last block; it grows linearly from 0.
-        dropout: Rate on the embedding and after the blocks' linear layers.
-        attention_dropout: Rate on the attention and after it.
+        rates: Of stochastic depth in the last block (it grows linearly from 0), of dropout on the embedding
+            and after the blocks' linear layers, and of dropout on the attention and after it.
         eps: Of the norms in blocks and on skip connections; the others have 1e-5.
         initial_std: Of linear and convolution weights.
         hidden_act: Activation of the blocks' linear layers, by its name in official configurations.
@@ -112,19 +111,18 @@ class ScOT(nn.Module):
         absolute_positions: bool = False,
         mask_token: bool = False,
         qkv_bias: bool = True,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
+        rates: tuple[float, float, float] = (0.0, 0.0, 0.0),
         eps: float = 1e-5,
         initial_std: float = 0.02,
         hidden_act: str = "gelu",
     ) -> None:
         # The settings are kept as given, under the arguments' own names, for to_official_config.
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        settings.update(depths=list(depths), heads=list(heads), skips=list(skips))
+        settings.update(depths=list(depths), heads=list(heads), skips=list(skips), rates=tuple(rates))
         super().__init__()
         _check_settings(settings)
         self.settings: dict[str, Any] = settings
+        drop_path, dropout, attention_dropout = rates
         self.official: dict[str, Any] = {}
         self.in_channels, self.out_channels = in_channels, out_channels
         self.resolution: int | None = None
@@ -157,7 +155,7 @@ class ScOT(nn.Module):
             "hidden_act": hidden_act,
         }
         total = sum(depths)
-        rates = [drop_path * i / (2 * total - 1) for i in range(2 * total)]
+        growing = [drop_path * i / (2 * total - 1) for i in range(2 * total)]
         down, up = [], []
         for level, depth in enumerate(depths):
             # Windows are those of the grid halved without padding: tables of official weights have that size.
@@ -171,8 +169,8 @@ class ScOT(nn.Module):
             }
             first, after = sum(depths[:level]), total + sum(depths[level + 1 :])
             last = level == len(depths) - 1
-            down.append(EncoderStage(drop_paths=rates[first : first + depth], last=last, **stage))
-            up.append(DecoderStage(drop_paths=rates[after : after + depth], last=level == 0, **stage))
+            down.append(EncoderStage(drop_paths=growing[first : first + depth], last=last, **stage))
+            up.append(DecoderStage(drop_paths=growing[after : after + depth], last=level == 0, **stage))
         self.encoder = Encoder(down)
         self.decoder = Decoder(up[::-1])
         self.residual_blocks = nn.ModuleList(
@@ -304,6 +302,6 @@ def _check_settings(given: Mapping[str, Any]) -> None:
             f"learn_residual adds the prediction to the given fields, of which there are "
             f"{given['in_channels']} for {given['out_channels']} predicted ones; predict fewer or turn it off"
         )
-    for name in ("drop_path", "dropout", "attention_dropout"):
-        if not 0.0 <= given[name] < 1.0:
-            raise UserError(f"{name} is {given[name]}; a rate must lie in [0, 1)")
+    for rate in given["rates"]:
+        if not 0.0 <= rate < 1.0:
+            raise UserError(f"rates are {given['rates']}; a rate must lie in [0, 1)")
