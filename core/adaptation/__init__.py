@@ -8,11 +8,11 @@ from core.adaptation.freezing import (
     LayerDecay,
     ProgressiveFreezing,
     ProgressiveThawing,
+    trained_table,
 )
 from core.adaptation.light import LightDecoder, LinearProbe
 from core.adaptation.low_rank import DoRA, LoRA, LowRank
 from core.adaptation.saved import SavedAdapter, export_adapter, kept_names, load_adapter, save_adapter
-from core.adaptation.table import trained_table
 
 __all__ = [
     "Adaptation",

@@ -9,6 +9,8 @@ would. Layers that thaw or freeze one after the other follow arXiv 1801.06146 an
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.backbones.depths import depths
 from core.errors import UserError, did_you_mean
+from core.tables import text_table
 
 __all__ = [
     "Adaptation",
@@ -29,9 +32,13 @@ __all__ = [
     "LayerDecay",
     "ProgressiveFreezing",
     "ProgressiveThawing",
+    "is_linear",
     "keep_frozen",
     "names_of",
+    "trained_table",
 ]
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # of a repeated module in its name
 
 
 class Adaptation:
@@ -306,6 +313,42 @@ def keep_frozen(network: nn.Module, trained: Sequence[str], fresh: Sequence[str]
             parameter.requires_grad_(False)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a layer multiplies by a matrix: its weight is `(out, in)`, or that with sides of one."""
+    weight = module._parameters.get("weight")
+    if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return False
+    return math.prod(weight.shape[2:]) == 1
+
+
+def trained_table(network: nn.Module) -> str:
+    """Return a table of the trained parameters: module, shapes, how many are trained, and their share of it.
+
+    Repeated modules of the same parameters stand in one line, their numbers written as `*`.
+    """
+    rows: dict[tuple[str, str], list[int]] = {}
+    shapes: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in network.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        shapes.setdefault(module, []).append((leaf, parameter))
+    trained = total = 0
+    for module, parameters in shapes.items():
+        sizes = [(leaf, parameter) for leaf, parameter in parameters if parameter.requires_grad]
+        own, held = sum(p.numel() for _, p in sizes), sum(p.numel() for _, p in parameters)
+        trained, total = trained + own, total + held
+        if not sizes:
+            continue
+        shown = ", ".join(f"{leaf} {'x'.join(map(str, p.shape)) or '1'}" for leaf, p in sizes)
+        row = rows.setdefault((_NUMBER.sub("*", module) or "(network)", shown), [0, 0, 0])
+        row[0], row[1], row[2] = row[0] + 1, row[1] + own, row[2] + held
+    lines = []
+    for (module, shown), (count, own, held) in rows.items():
+        times = f" ({count} of them)" if count > 1 else ""
+        lines.append((module + times, shown, _grouped(own), _share(own, held)))
+    lines.append(("all", "", f"{_grouped(trained)} of {_grouped(total)}", _share(trained, total)))
+    return text_table(lines, head=("module", "shape", "trained", "share"))
+
+
 def _named(name: str, patterns: Iterable[str]) -> bool:
     """Tell whether a parameter's name matches a pattern or lies in a module that one names."""
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)
@@ -338,3 +381,11 @@ def _refuse_idle(network: nn.Module, patterns: Iterable[str], where: str) -> Non
 def _check_decay(kind: str, decay: float) -> None:
     if not 0 < decay <= 1:
         raise UserError(f"{kind}: decay is {decay}; it must be above 0 and at most 1")
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from core.adaptation.freezing import FrozenInEvaluation, keep_frozen, names_of
+from core.adaptation.freezing import FrozenInEvaluation, is_linear, keep_frozen, names_of
 from core.backbones.depths import depths
 from core.errors import UserError
 
@@ -68,7 +67,7 @@ class LinearProbe(LightDecoder):
         kind = type(network).__name__
         blocks = getattr(network, "blocks", None)
         inside = {id(m) for block in (blocks() if callable(blocks) else ()) for m in block.modules()}
-        linear = {name: m for name, m in network.named_modules() if _is_linear(m)}
+        linear = {name: m for name, m in network.named_modules() if is_linear(m)}
         outside = [name for name, m in linear.items() if id(m) not in inside]
         if not self.decoder and not outside:
             raise UserError(f"LinearProbe: {kind} has no linear layer outside its blocks; name one")
@@ -95,10 +94,3 @@ class LinearProbe(LightDecoder):
                 f"({', '.join(held[:4]) or 'none'}), and a probe is one linear layer; name that, or take "
                 "core.adaptation.LightDecoder"
             )
-
-
-def _is_linear(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
-    if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
-        return False
-    return math.prod(weight.shape[2:]) == 1

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from core.adaptation.freezing import Adaptation, FrozenInEvaluation, keep_frozen, names_of
+from core.adaptation.freezing import Adaptation, FrozenInEvaluation, is_linear, keep_frozen, names_of
 from core.backbones.adapters import LowRankFactors, LowRankUpdate, adapted_layers, reset_with_adapters
 from core.data.randomness import generator
 from core.errors import UserError, did_you_mean
@@ -200,15 +199,8 @@ def _find_layers(network: nn.Module, adaptation: LoRA | LowRank) -> dict[str, nn
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    """Tell whether a layer multiplies by a matrix: its weight is `(out, in)`, or that with sides of one."""
-    weight = module._parameters.get("weight")
-    return (
-        weight is not None
-        and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        and weight.ndim >= 2
-        and math.prod(weight.shape[2:]) == 1
-        and min(weight.shape[:2]) > 1
-    )
+    """Tell whether a layer is linear, with more than one input and output."""
+    return is_linear(module) and min(_size(module)) > 1
 
 
 def _size(layer: nn.Module) -> tuple[int, int]:
