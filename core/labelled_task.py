@@ -20,9 +20,11 @@ from core.figures.lettering import unlike
 from core.metrics.classes import Calibration, ClassScores, LabelScores, NumberScores, Temperature
 from core.task import Task
 
-__all__ = ["ClassTask", "LabelledTask", "NumberTask", "Opponents", "confusion_rows", "label_spread"]
+__all__ = ["ClassTask", "LabelledTask", "NumberTask", "Opponents", "confusion_rows"]
 
 Scores = Mapping[str, Mapping[str, Tensor]]
+
+_SAMPLES = 512  # whose labels are looked at for their mean and deviation
 
 
 class Opponents(Protocol):
@@ -48,6 +50,8 @@ class LabelledTask(Task):
     objective: nn.Module
     shown: Sequence[str] = ()
     """Scores that a validation logs."""
+    labels_option = "the data's labels"
+    """Where labels are said to lie, in messages."""
     missing = "check the labels' files"
     """Advice where an epoch has no label."""
     _labels_seen: Tensor | None = None
@@ -79,7 +83,7 @@ class LabelledTask(Task):
     def labels(self, batch: Any) -> Tensor:
         """Return the labels of a batch."""
         if batch.label is None:
-            raise UserError("the batch has no labels; check data.source.labels, or use `predict`")
+            raise UserError(f"the batch has no labels; check {self.labels_option}, or use `predict`")
         return batch.label
 
     def check_outputs(self, names: Sequence[str]) -> None:
@@ -319,7 +323,7 @@ class NumberTask(LabelledTask):
         """Take the data's facts, and the mean and deviation of the training labels."""
         super().setup(stage)
         if stage == "fit":
-            mean, std = label_spread(self.trainer.datamodule)  # type: ignore[attr-defined]
+            mean, std = self._label_spread()
             self.normaliser.learn(label_mean=mean, label_std=std, quantity=self.quantity)
 
     @property
@@ -362,6 +366,22 @@ class NumberTask(LabelledTask):
         """Return numbers in the labels' units."""
         return self.in_units(self.predicted(batch))
 
+    def _label_spread(self) -> tuple[float, float]:
+        """Return mean and deviation of the labels of training samples, spread evenly over the set."""
+        chosen = self.trainer.datamodule.train_set()  # type: ignore[attr-defined]
+        count, total, squares = 0, 0.0, 0.0
+        for index in range(0, len(chosen), -(-len(chosen) // _SAMPLES)):
+            label = chosen.__getitems__([(0, index)]).label
+            known = label[label.isfinite()].double()
+            count, total = count + len(known), total + float(known.sum())
+            squares += float(known.square().sum())
+        if not count:
+            raise UserError(
+                f"no training label is a finite number; check {self.labels_option} and their nodata"
+            )
+        mean = total / count
+        return mean, max((squares / count - mean**2), 0.0) ** 0.5 or 1.0
+
 
 class _Mean:
     """The training labels' mean, whatever the sample."""
@@ -373,25 +393,6 @@ class _Mean:
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         return {self.names[0]: torch.full_like(batch.label, self.value)}
-
-
-def label_spread(data: Any, *, samples: int = 512) -> tuple[float, float]:
-    """Return mean and deviation of the labels of training samples, spread evenly over the set.
-
-    Raises:
-        UserError: If none of them is known.
-    """
-    chosen = data.train_set()
-    count, total, squares = 0, 0.0, 0.0
-    for index in range(0, len(chosen), -(-len(chosen) // samples)):
-        label = chosen.__getitems__([(0, index)]).label
-        known = label[label.isfinite()].double()
-        count, total = count + len(known), total + float(known.sum())
-        squares += float(known.square().sum())
-    if not count:
-        raise UserError("no training label is a finite number; check data.source.labels and their nodata")
-    mean = total / count
-    return mean, max((squares / count - mean**2), 0.0) ** 0.5 or 1.0
 
 
 def confusion_rows(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:

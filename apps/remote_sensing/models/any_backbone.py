@@ -15,7 +15,14 @@ from apps.remote_sensing.models.frames import SingleImageEncoder
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
 from core.errors import UserError, did_you_mean
 
-__all__ = ["KEY_MAP", "AnyBackbone", "from_official_config", "key_maps", "to_official_config"]
+__all__ = [
+    "KEY_MAP",
+    "AnyBackbone",
+    "from_official_config",
+    "key_maps",
+    "resnet_stages",
+    "to_official_config",
+]
 
 KEY_MAP = BandedMap(
     renames=(Rename("{rest*}", "body.{rest*}"),),
@@ -174,12 +181,7 @@ class AnyBackbone(SingleImageEncoder):
             maps = self.body.forward_intermediates(x, norm=plain, output_fmt="NCHW", intermediates_only=True)
             return list(maps)
         if all(hasattr(self.body, f"layer{i}") for i in range(1, 5)):
-            body, stages = self.body, []
-            h = body.maxpool(body.relu(body.bn1(body.conv1(x))))
-            for i in range(1, 5):
-                h = getattr(body, f"layer{i}")(h)
-                stages.append(h)
-            return stages
+            return resnet_stages(self.body, x)
         if isinstance(getattr(self.body, "features", None), nn.Sequential):
             stages = []
             turned = getattr(self.body, "permute", None) or nn.Identity()  # Swin has channels last inside
@@ -231,6 +233,14 @@ def key_maps(network: AnyBackbone) -> tuple[KeyMap, ...]:
         return (Reshape(name, to_ours, by_name.to_official),)
 
     return (replace(KEY_MAP, reshapes=rules(None), rules=rules),)
+
+
+def resnet_stages(body: Any, x: Tensor) -> list[Tensor]:
+    """Return what the four stages of torchvision's ResNet give."""
+    h, stages = body.maxpool(body.relu(body.bn1(body.conv1(x)))), []
+    for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
+        stages.append(h := stage(h))
+    return stages
 
 
 def spread(weight: Tensor, bands: Sequence[str]) -> Tensor:

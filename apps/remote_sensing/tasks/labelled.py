@@ -28,6 +28,7 @@ _SAMPLES = 64  # training samples that baselines look at
 class _LabelledScenes(SceneTask):
     """Base of the tasks that learn from scenes with labels."""
 
+    labels_option = "data.source.labels"
     missing = "check the labels' files, their nodata and data.source.label_offset"
     window: tuple[int, int] | None = None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from apps.remote_sensing.models.any_backbone import resnet_stages
 from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
 from core.errors import UserError
 
@@ -45,11 +46,7 @@ class SoftConResNet50(SensorNetwork):
         """Return what some of the four stages give, at a 4th, 8th, 16th or 32nd of the size."""
         if any(not -self.depth <= i < self.depth for i in layers):
             raise UserError(f"layers is {list(layers)}; the network has stages 0 to {self.depth - 1}")
-        body = self.body
-        h = body.maxpool(body.relu(body.bn1(body.conv1(x))))
-        stages = []
-        for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
-            stages.append(h := stage(h))
+        stages = resnet_stages(self.body, x)
         return [stages[i] for i in layers]
 
     @property
