@@ -298,31 +298,32 @@ def thinning(source: ArraySource, resolution: int | Sequence[int] | None, *, opt
     return tuple(have // size for size, have in zip(wanted, source.space, strict=True))
 
 
-def default_details(source: ArraySource, *, steady: bool) -> CardDetails:
-    """Return what can be said of a source without a card: all fields are channels, to be standardised.
+def default_details(source: ArraySource, details: CardDetails, *, steady: bool) -> CardDetails:
+    """Return the details with what can be said without a card: all fields are channels, to be standardised.
 
     Raises:
         UserError: If a steady problem has only one field.
     """
 
     def channels(names: Sequence[str]) -> list[Channel]:
-        known = ((name, *source.statistics.get(name, (None, None))) for name in names)
-        return [Channel(name, mean=mean, std=std) for name, mean, std in known]
+        constants = ((name, *source.statistics.get(name, (None, None))) for name in names)
+        return [Channel(name, mean=mean, std=std) for name, mean, std in constants]
 
-    names, outputs = list(source.channels), None
+    inputs, outputs = list(source.channels), None
     if steady:
-        inputs = [name for name in source.inputs if name in names] or names[:1]
-        outputs = [name for name in names if name not in inputs]
+        inputs = [name for name in source.inputs if name in source.channels] or inputs[:1]
+        outputs = [name for name in source.channels if name not in inputs]
         if not outputs:
             raise UserError(
-                f"{source.path} has only the field {names[0]}; a steady problem needs an input and a solution"
+                f"{source.path} has only the field {inputs[0]}; a steady problem needs an input and a "
+                "solution"
             )
-        names = inputs
-    return CardDetails(
-        channels=channels(names),
+    return replace(
+        details,
+        channels=channels(inputs),
         outputs=None if outputs is None else channels(outputs),
         steady=steady,
-        periodic=source.periodic,
+        periodic=details.periodic or source.periodic,
     )
 
 
@@ -336,7 +337,7 @@ def merged(names: Sequence[Sequence[str]]) -> list[str]:
 
 
 def complete(
-    channels: Sequence[Channel], names: Sequence[str], others: Mapping[str, Channel], where: str
+    own: Mapping[str, Channel], names: Sequence[str], others: Mapping[str, Channel], where: str
 ) -> list[Channel]:
     """Return one channel for each of `names`: the set's own, else a filled one.
 
@@ -347,7 +348,6 @@ def complete(
     Raises:
         UserError: If no set has it and it is no field of a fluid.
     """
-    own = {channel.name: channel for channel in channels}
     found = []
     for name in names:
         if name not in own and name not in others and name not in _FILLS:

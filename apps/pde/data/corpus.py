@@ -104,45 +104,17 @@ def build(settings: FieldSettings) -> Corpus:
         UserError: For every mistake of the user.
     """
     notes: list[str] = []
-    opened = [open_named(named, settings) for named in settings.sources]
-    windows, frames = _windows(settings, opened)
-    for one in opened:
-        if not one.details.channels:
-            own = default_details(one.train, steady=windows.steady)
-            one.details = replace(
-                one.details,
-                channels=own.channels,
-                outputs=own.outputs,
-                steady=windows.steady,
-                periodic=one.details.periodic or own.periodic,
-            )
-    inputs = settings.inputs or merged([[c.name for c in one.details.channels] for one in opened])
-    labels = settings.outputs or _labels(opened, inputs, steady=windows.steady)
-    known: dict[str, Channel] = {}
-    for one in opened:
-        for channel in (*one.details.channels, *one.details.labels):
-            known.setdefault(channel.name, channel)
-    readers: list[dict[str, ChannelReader]] = []
-    parts: dict[str, list[SourcePart]] = {part: [] for part in PARTS}
-    for one in opened:
-        rows = part_rows(settings, one, notes)
-        shared: dict[int, ChannelReader] = {}
-        for part, chosen in zip(PARTS, rows, strict=True):
-            source = getattr(one, part) or one.train
-            if id(source) not in shared:
-                windows.check(source)
-                strict = part != "test" or settings.test.path is None
-                reader = _reader(settings, one, source, windows, coarse=strict)
-                extra = [*map(Channel, source.channels)]
-                found = _named([*one.details.channels, *one.details.labels, *extra])
-                given = _named([*one.details.labels, *found])
-                reader.bind(
-                    complete(found, inputs, known, source.path), complete(given, labels, known, source.path)
-                )
-                shared[id(source)] = reader
-            parts[part].append(SourcePart(shared[id(source)], chosen))
-        readers.append({part: parts[part][-1].reader for part in PARTS})
-    main = [made["train"] for made in readers]
+    sources = [open_named(named, settings) for named in settings.sources]
+    windows, frames = _windows(settings, sources)
+    for source in sources:
+        if not source.details.channels:
+            source.details = default_details(source.train, source.details, steady=windows.steady)
+    inputs = settings.inputs or merged([[c.name for c in source.details.channels] for source in sources])
+    labels = settings.outputs or _labels(sources, inputs, steady=windows.steady)
+    every = _by_name([c for s in sources for c in (*s.details.channels, *s.details.labels)])
+    cuts = [_cut(settings, source, windows, (inputs, labels), every, notes) for source in sources]
+    train, val, test = ([cut[part] for cut in cuts] for part in PARTS)
+    main = [part.reader for part in train]
     for other in main[1:]:
         if other.space != main[0].space:
             raise UserError(
@@ -150,18 +122,18 @@ def build(settings: FieldSettings) -> Corpus:
                 f"one of {' x '.join(map(str, main[0].space))}; give data.prepare.resolution, or leave "
                 "one of them out"
             )
+    readers = list(dict.fromkeys(part.reader for cut in cuts for part in cut.values()))
     if settings.prepare.flips:
-        _find_odd_fields([one for made in readers for one in made.values()], settings.prepare.vectors)
-    _scale(settings, readers, parts["train"], notes)
-    size = sum(_bytes(part.reader) for part in (*parts["train"], *parts["test"]))
-    for made in readers:
-        for reader in made.values():
-            reader.hold = size <= settings.prepare.keep_mb * 1e6
+        _find_odd_fields(readers, settings.prepare.vectors)
+    _scale(settings, cuts, notes)
+    size = sum(_bytes(part.reader) for part in (*train, *test))
+    for reader in readers:
+        reader.hold = size <= settings.prepare.keep_mb * 1e6
     return Corpus(
         readers=main,
-        train=parts["train"],
-        val=parts["val"],
-        test=parts["test"],
+        train=train,
+        val=val,
+        test=test,
         windows=windows,
         frames=frames,
         mask=_mask(main),
@@ -170,18 +142,44 @@ def build(settings: FieldSettings) -> Corpus:
     )
 
 
-def _windows(settings: FieldSettings, opened: Sequence[OpenSource]) -> tuple[WindowSettings, int]:
+def _cut(
+    settings: FieldSettings,
+    source: OpenSource,
+    windows: WindowSettings,
+    names: tuple[Sequence[str], Sequence[str]],
+    others: Mapping[str, Channel],
+    notes: list[str],
+) -> dict[str, SourcePart]:
+    """Return the parts of a source, each read as the channels of these names, inputs and labels."""
+    cut: dict[str, SourcePart] = {}
+    readers: dict[int, ChannelReader] = {}
+    for part, rows in zip(PARTS, part_rows(settings, source, notes), strict=True):
+        file, details = getattr(source, part) or source.train, source.details
+        if id(file) not in readers:
+            windows.check(file)
+            coarse = part != "test" or settings.test.path is None
+            reader = readers[id(file)] = _reader(settings, source, file, windows, coarse=coarse)
+            pool = _by_name([*details.channels, *details.labels, *map(Channel, file.channels)])
+            label_pool = pool | {channel.name: channel for channel in details.labels}
+            reader.bind(
+                complete(pool, names[0], others, file.path), complete(label_pool, names[1], others, file.path)
+            )
+        cut[part] = SourcePart(readers[id(file)], rows)
+    return cut
+
+
+def _windows(settings: FieldSettings, sources: Sequence[OpenSource]) -> tuple[WindowSettings, int]:
     """Return how trajectories are cut, as the recipe or the cards say, and the number of input frames."""
-    first, windows = opened[0], settings.windows
+    first, windows = sources[0], settings.windows
     if windows is None and (
         first.details.steady or (first.train.steps == 1 and (first.details.outputs or first.train.inputs))
     ):
         windows = Steady()
     if windows is not None and not isinstance(windows, Histories):
         return windows, 1
-    frames = _agreed("frames", settings.frames, {one.name: one.details.frames for one in opened})
+    frames = _agreed("frames", settings.frames, {one.name: one.details.frames for one in sources})
     given = None if windows is None else windows.horizon
-    horizon = _agreed("windows.horizon", given, {one.name: one.details.horizon_frames for one in opened})
+    horizon = _agreed("windows.horizon", given, {one.name: one.details.horizon_frames for one in sources})
     if windows is None and frames == horizon == 1:
         return Pairs(), 1
     return replace(windows or Histories(), horizon=horizon), frames
@@ -202,25 +200,22 @@ def _agreed(name: str, given: int | None, cards: Mapping[str, int | None]) -> in
     return next(iter(said.values()), 1)
 
 
-def _labels(opened: Sequence[OpenSource], inputs: Sequence[str], *, steady: bool) -> list[str]:
-    own = merged([[channel.name for channel in one.details.labels] for one in opened])
+def _labels(sources: Sequence[OpenSource], inputs: Sequence[str], *, steady: bool) -> list[str]:
+    own = merged([[channel.name for channel in one.details.labels] for one in sources])
     return own if steady else [name for name in inputs if name in own or name in ("density", "pressure")]
 
 
-def _named(channels: Sequence[Channel]) -> list[Channel]:
+def _by_name(channels: Sequence[Channel]) -> dict[str, Channel]:
     """Return the first channel of each name."""
-    first: dict[str, Channel] = {}
-    for channel in channels:
-        first.setdefault(channel.name, channel)
-    return list(first.values())
+    return {channel.name: channel for channel in reversed(channels)}
 
 
 def _reader(
     settings: FieldSettings, one: OpenSource, source: ArraySource, windows: WindowSettings, *, coarse: bool
 ) -> ChannelReader:
     constant = settings.prepare.time_constant or one.details.time_constant
-    if constant is None and settings.known is not None:
-        constant = _known_dataset(settings.known, one.name).time_constant
+    if constant is None and settings.trained is not None:
+        constant = _trained_dataset(settings.trained, one.name).time_constant
     resolution = settings.prepare.resolution if coarse else None
     return ChannelReader(
         name=one.name,
@@ -270,44 +265,33 @@ def _find_odd_fields(readers: Sequence[ChannelReader], vectors: Sequence[Sequenc
             )
 
 
-def _scale(
-    settings: FieldSettings,
-    readers: Sequence[Mapping[str, ChannelReader]],
-    train: Sequence[SourcePart],
-    notes: list[str],
-) -> None:
+def _scale(settings: FieldSettings, cuts: Sequence[Mapping[str, SourcePart]], notes: list[str]) -> None:
     """Give every channel its constants."""
-    for made, part in zip(readers, train, strict=True):
-        constants = _constants(settings, part, notes)
-        for reader in set(made.values()):
+    for cut in cuts:
+        constants = _constants(settings, cut["train"], notes)
+        for reader in {part.reader for part in cut.values()}:
             reader.scale(constants)
-    if settings.known is not None or settings.prepare.normalise == "none":
+    if settings.trained is not None or settings.prepare.normalise == "none":
         return
     # A channel that one set lacks is filled in the units of a set that has it.
-    have = {
-        one.channel.name: one.channel
-        for made in readers
-        for one in (*made["train"].inputs, *made["train"].labels)
+    measured = {
+        one.channel.name: (one.channel.mean or 0.0, one.channel.std or 1.0)
+        for reader in (cut["train"].reader for cut in cuts)
+        for one in (*reader.inputs, *reader.labels)
         if one.row is not None
     }
-    for reader in {reader for made in readers for reader in made.values()}:
-        own = {channel.name for channel in (*reader.details.channels, *reader.details.labels)}
-        filled = [one.channel.name for one in (*reader.inputs, *reader.labels) if one.row is None]
-        reader.scale(
-            {
-                name: (have[name].mean or 0.0, have[name].std or 1.0)
-                for name in filled
-                if name in have and name not in own
-            }
-        )
+    for reader in {part.reader for cut in cuts for part in cut.values()}:
+        card = {channel.name for channel in (*reader.details.channels, *reader.details.labels)}
+        filled = {one.channel.name for one in (*reader.inputs, *reader.labels) if one.row is None} - card
+        reader.scale({name: measured[name] for name in filled if name in measured})
 
 
 def _constants(settings: FieldSettings, part: SourcePart, notes: list[str]) -> dict[str, tuple[float, float]]:
     """Return mean and deviation of those channels of a source that its card does not decide."""
     reader, normalise = part.reader, settings.prepare.normalise
     channels = (*reader.inputs, *reader.labels)
-    if settings.known is not None:
-        facts, dataset = settings.known, _known_dataset(settings.known, reader.name)
+    if settings.trained is not None:
+        facts, dataset = settings.trained, _trained_dataset(settings.trained, reader.name)
         return dict(
             zip(
                 (*facts.outputs, *facts.inputs),
@@ -334,9 +318,9 @@ def _constants(settings: FieldSettings, part: SourcePart, notes: list[str]) -> d
     return {channel.name: measured[channel.source or ""] for channel in lacking}
 
 
-def _known_dataset(known: FieldFacts, name: str) -> DatasetFacts:
+def _trained_dataset(facts: FieldFacts, name: str) -> DatasetFacts:
     """Return a checkpoint's data set of that name, else its first one."""
-    return next((one for one in known.datasets if one.name == name), known.datasets[0])
+    return next((one for one in facts.datasets if one.name == name), facts.datasets[0])
 
 
 def _mask(readers: Sequence[ChannelReader]) -> str:

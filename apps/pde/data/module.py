@@ -127,7 +127,7 @@ class Fields(DataModule):
         inputs = [name for name in facts.inputs if not name.startswith(INITIAL)]
         self.settings = replace(
             self.settings,
-            known=facts,
+            trained=facts,
             inputs=self.settings.inputs or inputs,
             outputs=self.settings.outputs or list(facts.outputs),
         )

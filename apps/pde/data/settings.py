@@ -126,7 +126,7 @@ class FieldSettings:
     """Everything that decides which fields are read and how they are cut (see `apps.pde.data.module.Fields`).
 
     Attributes:
-        known: Facts of the checkpoint whose scaling is used, if any.
+        trained: Facts of the checkpoint whose scaling is used, if any.
     """
 
     sources: Sequence[NamedSource]
@@ -141,4 +141,4 @@ class FieldSettings:
     test_trajectories: int | None
     test: EvaluationSet
     prepare: Preparation
-    known: FieldFacts | None = None
+    trained: FieldFacts | None = None

@@ -1,0 +1,67 @@
+"""Open HDF5 files: one sentence for what is none, few at a time, none shared with a forked process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import h5py
+import pytest
+
+from core.data.hdf5 import OpenFiles, is_hdf5, open_hdf5
+from core.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Three files that hold their number."""
+    paths = [str(tmp_path / f"{number}.h5") for number in range(3)]
+    for number, path in enumerate(paths):
+        with h5py.File(path, "w") as file:
+            file["number"] = number
+    return paths
+
+
+def test_the_longest_unused_file_is_closed(files):
+    opened = OpenFiles(most=2)
+
+    first, second = (opened[path] for path in files[:2])
+    assert opened[files[0]] is first and int(opened[files[2]]["number"][()]) == 2
+
+    assert first and not second  # a closed file of h5py is false
+    opened.close()
+    assert not first and int(opened[files[0]]["number"][()]) == 0
+
+
+def test_a_pickled_one_holds_nothing_open(files):
+    opened = OpenFiles()
+    first = opened[files[0]]
+
+    again = pickle.loads(pickle.dumps(opened))
+
+    assert again[files[0]] is not first and int(again[files[0]]["number"][()]) == 0
+
+
+def test_a_forked_process_opens_its_own(files):
+    opened = OpenFiles()
+    first = opened[files[0]]
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    child = context.Process(target=lambda: queue.put(opened[files[0]] is first))
+    child.start()
+    child.join()
+
+    assert queue.get() is False and opened[files[0]] is first
+
+
+def test_what_is_no_hdf5_file_is_one_sentence(tmp_path):
+    path = tmp_path / "text.h5"
+    path.write_text("nothing of the kind")
+
+    assert not is_hdf5(path)
+    with pytest.raises(UserError, match="is no HDF5 file or is damaged"):
+        open_hdf5(str(path))
+    with pytest.raises(UserError, match="does not exist"):
+        open_hdf5(str(tmp_path / "none.h5"))
