@@ -27,7 +27,7 @@ from core.checkpoints.archive import FORMAT, versions
 from core.checkpoints.files import clean_leftovers
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.networks import home_of
-from core.errors import UserError
+from core.data.checks import at_least
 from core.files import replacing
 from core.precision import precision_plugin
 from core.resume import (
@@ -86,14 +86,7 @@ class Checkpoints:
     asynchronous: bool = False
 
     def __post_init__(self) -> None:
-        if self.every_n_steps is not None and self.every_n_steps < 1:
-            raise UserError(
-                f"checkpoints.every_n_steps is {self.every_n_steps}; it must be at least 1, or null"
-            )
-        if self.keep < 1:
-            raise UserError(
-                f"checkpoints.keep is {self.keep}; at least one checkpoint must stay to resume from"
-            )
+        at_least(1, room="checkpoints", every_n_steps=self.every_n_steps, keep=self.keep)
 
 
 def build_trainer(
@@ -134,7 +127,15 @@ def build_trainer(
     info = processes.info if processes is not None else None
     device, arguments = on_device(devices_and_strategy(arguments, info))
     precision = arguments.get("precision")
-    plugins = [*(arguments.pop("plugins", None) or []), _checkpoint_io(checkpoints, verb)]
+    fitting = verb == "fit"
+    plugins = [
+        *(arguments.pop("plugins", None) or []),
+        SafeCheckpointIO(
+            sharded=checkpoints.sharded,
+            asynchronous=checkpoints.asynchronous and fitting,
+            optimizers=fitting,
+        ),
+    ]
     if info is not None and info.launcher == "slurm":
         plugins.append(slurm_as_it_is())
     plugin = precision_plugin(precision, device=device)
@@ -143,7 +144,6 @@ def build_trainer(
         arguments["precision"] = None
     own = arguments.pop("callbacks", None) or []
     callbacks = list(own) if isinstance(own, list) else [own]
-    fitting = verb == "fit"
     if fitting and not arguments.get("fast_dev_run"):
         clean_leftovers(folder / "checkpoints")
         callbacks += [BeginEpoch(), RandomState(), IsolateValidation()]
@@ -227,14 +227,6 @@ def apply_switches(
         blocks = compile_blocks(task.network, backend="neuron")
         return {"compile": {"on": True, "reason": f"{blocks} blocks"}}
     return {}
-
-
-def _checkpoint_io(checkpoints: Checkpoints, verb: str) -> SafeCheckpointIO:
-    return SafeCheckpointIO(
-        sharded=checkpoints.sharded,
-        asynchronous=checkpoints.asynchronous and verb == "fit",
-        optimizers=verb == "fit",
-    )
 
 
 @rank_zero_only

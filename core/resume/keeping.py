@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from core.data.checks import at_least, one_of
 from core.errors import UserError, did_you_mean
 from core.files import put_in_place
 
@@ -183,12 +184,8 @@ def checkpoint_callbacks(
     Raises:
         UserError: If a value is out of range.
     """
-    if every_n_steps is not None and every_n_steps < 1:
-        raise UserError(f"checkpoints: every_n_steps is {every_n_steps}; it must be at least 1, or null")
-    if keep < 1:
-        raise UserError(f"checkpoints: keep is {keep}; it must be at least 1")
-    if mode not in ("min", "max"):
-        raise UserError(f"checkpoints: mode is '{mode}'; it must be min or max")
+    at_least(1, room="checkpoints", every_n_steps=every_n_steps, keep=keep)
+    one_of(("min", "max"), room="checkpoints", mode=mode)
     newest = KeepNewest(folder, every_n_steps=every_n_steps, keep=keep)
     return [newest] if monitor is None else [KeepBest(folder, monitor=monitor, mode=mode), newest]
 

@@ -519,7 +519,5 @@ def test_a_shard_that_holds_something_else_is_refused_in_one_sentence(tmp_path, 
     files = {name: file_hash(path / name) for name in manifest.pop("files")}
     write_manifest(path, manifest, files)
 
-    with pytest.raises(
-        UserError, match=r"a\.ckpt cannot be read \(.*\); use an earlier one"
-    ):
+    with pytest.raises(UserError, match=r"a\.ckpt cannot be read \(.*\); use an earlier one"):
         read_checkpoint(path)

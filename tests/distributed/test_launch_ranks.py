@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.resume.requeue import in_slurm, requeue
+from core.resume.stopping import in_slurm, requeue
 from core.strategies.launch import Launch, RankInfo, devices_and_strategy, job_info, rank_info
 from core.strategies.processes import backend_for
 
