@@ -117,6 +117,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text, so it is no recipe") from error
+    except RecursionError as error:
+        raise UserError(f"{path} holds lists within lists without end, so it is no recipe") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -126,6 +126,7 @@ RECIPES = {
         {"model": {"class_path": "apps.timeseries.tasks.Forecastin"}},
         ["Forecastin", "did you mean 'Forecasting'?"],
     ),
+    "lists without end": ("about: {a: " + "[" * 5000 + "]" * 5000 + "}", ["lists within lists without end"]),
     "tracking word of no meaning": (
         {"tracking": {"wandb": "sometimes"}},
         ["tracking.wandb", "sometimes", "offline"],
