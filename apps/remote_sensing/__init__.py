@@ -10,7 +10,7 @@ PREDICTOR = "apps.remote_sensing.predict.model:SceneModel"
 
 VERBS = {
     "predict": "apps.remote_sensing.predict.command:main",
-    "embed": "apps.remote_sensing.predict.embed_command:main",
+    "embed": "apps.remote_sensing.predict.command:embed",
 }
 """What `dfm remote-sensing` does in its own way: scenes of any size in, maps or features out."""
 

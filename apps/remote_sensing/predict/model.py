@@ -29,10 +29,10 @@ from core.inference.predictor import Predictor
 from core.objectives.masked_autoencoding import token_mask
 
 if TYPE_CHECKING:
-    from apps.remote_sensing.predict.fitting import Found, Wanted
+    from apps.remote_sensing.predict.fitting import Found
     from apps.remote_sensing.predict.settings import MapSettings
 
-__all__ = ["ClassesModel", "FilledModel", "LabelsModel", "NumbersModel", "SceneModel", "fitted"]
+__all__ = ["ClassesModel", "FilledModel", "LabelsModel", "NumbersModel", "SceneModel"]
 
 
 class SceneModel(Predictor[SceneFacts]):
@@ -410,25 +410,6 @@ _ANSWERS: dict[str, type[SceneModel]] = {
     "gap_filling": FilledModel,
 }
 """The class of a network's answers by what it was trained for; all others give features alone."""
-
-
-def fitted(
-    paths: Sequence[Path], model: SceneModel, settings: MapSettings, wanted: Wanted
-) -> tuple[SceneModel, MapSettings, Found]:
-    """Return the model told of a scene, and the settings that read this scene's bands for it.
-
-    Raises:
-        UserError: If the scene does not fit.
-    """
-    from apps.remote_sensing.predict.fitting import found
-
-    scene = found(paths, wanted)
-    scene.tell(paths[0], model.said)
-    here = model.at(dates=scene.dates, location=scene.location)
-    how = replace(settings, bands=scene.bands, band_names=scene.names, model=here.fingerprint())
-    if how.missing is None and scene.nodata is None:
-        how = replace(how, missing=model.facts.nodata)  # as the reader of the training data took it
-    return here, how, scene
 
 
 def _digest(network: nn.Module, facts: SceneFacts) -> str:

@@ -19,10 +19,10 @@ from rasterio.transform import from_origin
 from apps.remote_sensing.data.dates_and_locations import dates_in, degrees
 from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header
+from apps.remote_sensing.predict.command import scene_files
 from apps.remote_sensing.predict.fitting import Wanted, found
 from apps.remote_sensing.predict.geotiff import GridTiff
 from apps.remote_sensing.predict.mapping import SceneMap, map_scene
-from apps.remote_sensing.predict.options import scene_files
 from apps.remote_sensing.predict.scene import open_scene, tile_batches
 from apps.remote_sensing.predict.settings import MapSettings
 from apps.remote_sensing.predict.tables import CsvTable, ParquetTable

@@ -22,9 +22,9 @@ import torch
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from apps.remote_sensing.predict.command import scene_files
 from apps.remote_sensing.predict.growing_map import GrowingMap
 from apps.remote_sensing.predict.mapping import map_scene
-from apps.remote_sensing.predict.options import scene_files
 from apps.remote_sensing.predict.scene import open_scene
 from apps.remote_sensing.predict.settings import MapSettings
 from core.errors import UserError

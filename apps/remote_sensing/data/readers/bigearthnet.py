@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from apps.remote_sensing.data.bands import SENSORS
 from apps.remote_sensing.data.raster import Window
 from apps.remote_sensing.data.readers.source import Scene, Source, Target, drawn_share, read_lines, read_names
+from core.data.checks import one_of
 from core.errors import UserError
 
 __all__ = ["BigEarthNet"]
@@ -97,8 +98,7 @@ class BigEarthNet(Source):
         resampling: str = "bilinear",
     ) -> None:
         super().__init__(path, resampling=resampling)
-        if images not in ("s2", "s1", "both"):
-            raise UserError(f"data.source.images is '{images}'; it must be s2, s1 or both")
+        one_of(("s2", "s1", "both"), room="data.source", images=images)
         if labels not in (19, 43):
             raise UserError(f"data.source.labels is {labels}; it must be 19 or 43")
         optical = tuple(SENSORS["sentinel2"][number] for number in _NUMBERS)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from apps.remote_sensing.data.bands import canonical
 from apps.remote_sensing.data.readers.source import Scene, Source, Target, drawn_share, read_names
+from core.data.checks import one_of
 from core.errors import UserError
 
 __all__ = ["ClassFolders", "EuroSAT"]
@@ -124,12 +125,8 @@ class EuroSAT(ClassFolders):
         splits: Literal["published", "shares"] = "published",
         seed: int = 0,
     ) -> None:
-        for option, value, choices in (
-            ("images", images, ("all", "rgb")),
-            ("splits", splits, ("published", "shares")),
-        ):
-            if value not in choices:
-                raise UserError(f"data.source.{option} is '{value}'; it must be one of {', '.join(choices)}")
+        one_of(("all", "rgb"), room="data.source", images=images)
+        one_of(("published", "shares"), room="data.source", splits=splits)
         bands = _EUROSAT if images == "all" else ("red", "green", "blue")
         super().__init__(
             path,

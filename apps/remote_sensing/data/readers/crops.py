@@ -13,6 +13,7 @@ from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.data.readers.source import Scene, Source, read_names
 from apps.remote_sensing.data.readers.splits import read_rows
+from core.data.checks import one_of
 from core.errors import UserError
 
 __all__ = ["CLASS_WEIGHTS", "Crops", "stacked"]
@@ -57,8 +58,7 @@ class Crops(Source):
 
     def __init__(self, path: str | None = None, *, order: Literal["right", "scrambled"] = "right") -> None:
         super().__init__(path)
-        if order not in ("right", "scrambled"):
-            raise UserError(f"data.source.order is '{order}'; it must be right or scrambled")
+        one_of(("right", "scrambled"), room="data.source", order=order)
         self.order = order
         self._dates: dict[str, tuple[date, ...]] | None = None
 

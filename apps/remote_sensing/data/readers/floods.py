@@ -9,7 +9,7 @@ from typing import Literal
 
 from apps.remote_sensing.data.bands import SENSORS
 from apps.remote_sensing.data.readers.source import Scene, Source, read_names
-from core.errors import UserError
+from core.data.checks import one_of
 
 __all__ = ["Sen1Floods11"]
 
@@ -57,13 +57,9 @@ class Sen1Floods11(Source):
         present_only: bool = False,
     ) -> None:
         super().__init__(path)
-        for option, value, choices in (
-            ("images", images, ("s2", "s1", "both")),
-            ("statistics", statistics, ("v1", "v2")),
-            ("test", test, ("test", "bolivia")),
-        ):
-            if value not in choices:
-                raise UserError(f"data.source.{option} is '{value}'; it must be one of {', '.join(choices)}")
+        one_of(("s2", "s1", "both"), room="data.source", images=images)
+        one_of(("v1", "v2"), room="data.source", statistics=statistics)
+        one_of(("test", "bolivia"), room="data.source", test=test)
         self.images, self.test, self.present_only = images, test, present_only
         optical, radar = tuple(SENSORS["sentinel2"].values()), tuple(SENSORS["sentinel1"].values())
         self.bands = {"s2": optical, "s1": radar, "both": optical + radar}[images]

@@ -16,6 +16,7 @@ from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.data.bands import canonical, names_that_serve
 from apps.remote_sensing.data.dates_and_locations import dates_of, stamped
 from apps.remote_sensing.data.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
+from core.data.checks import at_least
 from core.errors import UserError, did_you_mean
 
 __all__ = ["GeoTiffFolder"]
@@ -78,8 +79,7 @@ class GeoTiffFolder(Source):
             raise UserError("data.source.classes is empty; name the classes of the labels in order")
         if unknown := set(splits or {}) - set(SPLITS):
             raise UserError(f"data.source.splits names '{min(unknown)}'; it may name {', '.join(SPLITS)}")
-        if frames < 1:
-            raise UserError(f"data.source.frames is {frames}; it must be at least 1")
+        at_least(1, room="data.source", frames=frames)
         if later and frames > 1:
             raise UserError(
                 "data.source.frames and data.source.later are both given; a file of later has one date"

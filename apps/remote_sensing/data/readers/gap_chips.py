@@ -97,21 +97,17 @@ class GapChips(Source):
             UserError: If there are no masks, or they are of another size.
         """
         masks = self.masks("train" if generator is not None else "validate")
-        hidden = np.zeros((self.frames, *size), bool)
-        for date in self.clouded[index % len(self.clouded)]:
-            if generator is None:
-                number = (index + date - 1) % len(masks)
-            else:
-                number = int(torch.randint(0, len(masks), (1,), generator=generator))
+
+        def mask(number: int) -> NDArray[np.bool_]:
             header = self.header(masks[number])
             if (header.height, header.width) != size:
                 raise UserError(
                     f"{masks[number]} is {header.height} x {header.width} pixels, the chip "
-                    f"{size[0]} x {size[1]}; "
-                    "masks must have the chips' size"
+                    f"{size[0]} x {size[1]}; masks must have the chips' size"
                 )
-            hidden[date - 1] = read_window(masks[number], [1], (0, 0, *size))[0] == 1
-        return hidden
+            return read_window(masks[number], [1], (0, 0, *size))[0] == 1
+
+        return self.hide(index, self.clouded, len(masks), size, generator, mask)
 
     def masks(self, usage: str) -> list[Path]:
         """Return the masks of a usage, `train` or `validate`, in the order of the catalogue."""

@@ -21,8 +21,9 @@ from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.readers.source import Scene, Target, drawn_share
 from apps.remote_sensing.simulation.ground import CLASSES
 from apps.remote_sensing.simulation.store import FRACTIONS, Settings, ensure, read_table
+from core.data.checks import one_of
 from core.data.randomness import key
-from core.errors import UserError, did_you_mean
+from core.errors import UserError
 
 __all__ = ["Landscapes", "Task"]
 
@@ -83,12 +84,7 @@ class Landscapes(GeoTiffFolder):
         hidden: Sequence[Sequence[int]] | None = None,
         path: str | None = None,
     ) -> None:
-        if task not in get_args(Task):
-            known = get_args(Task)
-            raise UserError(
-                f"data.source.task is '{task}'; it must be one of {', '.join(known)}"
-                f"{did_you_mean(task, known)}"
-            )
+        one_of(get_args(Task), room="data.source", task=task)
         self.settings = Settings(scenes, size, frames, seed, clouds and task != "gaps")
         self.task, self.chosen = task, _dates(task, frames, dates)
         target, classes, labels = _TASKS[task]
@@ -144,14 +140,12 @@ class Landscapes(GeoTiffFolder):
         if self.task != "gaps":
             return None
         masks = self._clouds("test" if generator is None else "train")
-        gaps = np.zeros((len(self.chosen), *size), bool)
-        for number in self.hidden[index % len(self.hidden)]:
-            if generator is None:
-                path, band = masks[(index + number - 1) % len(masks)]
-            else:
-                path, band = masks[int(torch.randint(0, len(masks), (1,), generator=generator))]
-            gaps[number - 1] = np.isin(read_window(path, [band], (0, 0, *size))[0], (1, 2))
-        return gaps
+
+        def mask(number: int) -> NDArray[np.bool_]:
+            path, band = masks[number]
+            return np.isin(read_window(path, [band], (0, 0, *size))[0], (1, 2))
+
+        return self.hide(index, self.hidden, len(masks), size, generator, mask)
 
     def _clouds(self, split: str) -> list[tuple[Path, int]]:
         """Return file and band of every mask of a split in an order that mixes the scenes."""

@@ -21,7 +21,6 @@ from apps.remote_sensing.data.raster import (
     read_header,
     read_label,
     read_stack,
-    read_window,
 )
 from apps.remote_sensing.data.readers.splits import SPLITS, drawn_share, positions, read_lines, read_names
 from core.errors import UserError
@@ -215,6 +214,34 @@ class Source:
         """
         return None
 
+    def hide(
+        self,
+        index: int,
+        kinds: Sequence[Sequence[int]],
+        count: int,
+        size: tuple[int, int],
+        generator: torch.Generator | None,
+        mask: Callable[[int], NDArray[np.bool_]],
+    ) -> NDArray[np.bool_]:
+        """Return the gaps `(T, H, W)` of a sample.
+
+        Args:
+            index: Number of the sample.
+            kinds: Hidden dates, from 1, of each kind of sample; samples take them in turn.
+            count: Of masks.
+            size: Rows and columns.
+            generator: Draws masks; None takes them in turn.
+            mask: Reads one by its number.
+        """
+        hidden = np.zeros((self.frames, *size), bool)
+        for day in kinds[index % len(kinds)]:
+            if generator is None:
+                number = (index + day - 1) % count
+            else:
+                number = int(torch.randint(0, count, (1,), generator=generator))
+            hidden[day - 1] = mask(number)
+        return hidden
+
     def read(self, scene: Scene, bands: Sequence[int], cut: Cut) -> Pixels:
         """Read a window of the chosen bands.
 
@@ -279,15 +306,6 @@ class Source:
         marks = np.zeros(len(self.classes), np.float32)
         marks[list(numbers)] = 1
         return marks
-
-    def native(self, scene: Scene) -> dict[str, NDArray[Any]]:
-        """Return the first date's bands whole, each on the grid of its own file: for looking at."""
-        found = {}
-        for band, (file, number) in zip(self.bands, scene.layers, strict=False):
-            header = self.header(scene.files[file])
-            area = (0, 0, header.height, header.width)
-            found[band] = read_window(scene.files[file], [number], area)[0]
-        return found
 
     def _shows(self, scene: Scene, number: int) -> bool:
         """Return whether the last band of a file says which pixels are shown."""

@@ -15,7 +15,8 @@ import torch
 from apps.remote_sensing.data.bands import SENSORS, canonical
 from apps.remote_sensing.data.readers.source import Scene, Source, Target, drawn_share
 from apps.remote_sensing.models.dino.sensors import S1, S2
-from core.errors import UserError, did_you_mean
+from core.data.checks import at_least, one_of
+from core.errors import UserError
 
 __all__ = ["SSL4EO"]
 
@@ -83,17 +84,9 @@ class SSL4EO(Source):
         nodata: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(path, nodata=nodata)
-        for option, value, choices in (
-            ("images", images, get_args(Images)),
-            ("unlabelled", unlabelled, ("leave_out", "keep")),
-        ):
-            if value not in choices:
-                hint = did_you_mean(value, choices)
-                raise UserError(
-                    f"data.source.{option} is '{value}'; it must be one of {', '.join(choices)}{hint}"
-                )
-        if seasons < 1:
-            raise UserError(f"data.source.seasons is {seasons}; it must be at least 1")
+        one_of(get_args(Images), room="data.source", images=images)
+        one_of(("leave_out", "keep"), room="data.source", unlabelled=unlabelled)
+        at_least(1, room="data.source", seasons=seasons)
         self.images, self.frames, self.unlabelled = images, seasons, unlabelled
         self.sensor = "sentinel1" if images == "s1" else "sentinel2"
         own = _NUMBERS[images]
