@@ -182,8 +182,8 @@ class Stack:
         image: `(T, C, H, W)`.
         missing: Where a band has no number, or one that stands for no measurement, of the image's shape; None
             is nowhere.
-        dark: Where a band is 0 and 0 stands for no measurement: nothing was measured where all bands of a
-            date are, for one alone may be dark. None is nowhere.
+        dark: Where a band is 0 and 0 stands for no measurement in all bands of its file: nothing was measured
+            where all bands of a date are, for one alone may be dark. None is nowhere.
     """
 
     image: NDArray[Any]
@@ -302,18 +302,17 @@ def _unmeasured(
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """Return where bands hold no number or the one of no measurement, and where they hold 0 for it."""
     gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
-    if any(nodata):
+    dark = all(one == 0 for one in nodata)  # one band alone may then be 0
+    if not dark and any(one is not None for one in nodata):
+        alike = len(set(nodata)) == 1
         marks = (
-            nodata[0] if len(set(nodata)) == 1 else np.array([one or np.nan for one in nodata])[:, None, None]
+            nodata[0]
+            if alike
+            else np.array([np.nan if one is None else one for one in nodata])[:, None, None]
         )
         same = part == marks  # nowhere for NaN
         gone = same if gone is None else gone | same
-    black = None
-    if any(one == 0 for one in nodata):
-        black = part == 0
-        if any(one != 0 for one in nodata):
-            black &= np.array([one == 0 for one in nodata])[:, None, None]
-    return gone if gone is not None and gone.any() else None, black
+    return gone if gone is not None and gone.any() else None, part == 0 if dark else None
 
 
 def _seen(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.remote_sensing.data.open_rasters import as_path, is_address
-from core.cli.predict import predict_parser
 from core.cli.parser import Parser
+from core.cli.predict import predict_parser
 from core.errors import UserError, did_you_mean
 from core.inference.jobs import ON_ERROR, Job
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from apps.remote_sensing.batch import IGNORE
 from apps.remote_sensing.data.bands import canonical, names_that_serve
 from apps.remote_sensing.data.dates_and_locations import dates_of, stamped
+from apps.remote_sensing.data.raster import Window
 from apps.remote_sensing.data.readers.source import SPLITS, Scene, Source, Target, drawn_share, read_names
 from core.data.checks import at_least
 from core.errors import UserError, did_you_mean
@@ -148,6 +149,23 @@ class GeoTiffFolder(Source):
                     raise
                 self.refused.append(str(error))
         return found
+
+    def label(self, scene: Scene, window: Window) -> NDArray[Any] | None:
+        """Return the label of a window of a scene.
+
+        Raises:
+            UserError: If the file calls the number of a class no data, and nobody said which one it is.
+        """
+        if isinstance(scene.label, Path) and self.target == "segmentation" and self.label_nodata is None:
+            nodata = self.header(scene.label).nodata[0]
+            number = -1 if nodata is None or nodata != nodata else nodata + self.label_offset
+            if number in range(len(self.classes)):
+                raise UserError(
+                    f"{scene.label} calls {nodata:g} no data, which is the class "
+                    f"'{self.classes[int(number)]}'; give data.source.label_nodata, the number of unknown "
+                    "ones (another one for none)"
+                )
+        return super().label(scene, window)
 
     def classed(self, values: NDArray[Any], nodata: float | None) -> NDArray[np.int64]:
         """Return class numbers, moved by `label_offset`; below 0 is unknown."""
