@@ -97,8 +97,8 @@ def drawings(
     if spread is not None:
         rows = spread.results()
         for name in dict.fromkeys(row["dataset"] for row in rows):
-            own = [row for row in rows if row["dataset"] == name]
-            last = [row for row in own if row["step"] == own[-1]["step"]]
+            rows_of_set = [row for row in rows if row["dataset"] == name]
+            last = [row for row in rows_of_set if row["step"] == rows_of_set[-1]["step"]]
             suffix = "" if len(evaluation.datasets) == 1 else f"-{name}"
             when = " at the last time" if last[0]["step"] > 1 else ""
             bars = error_bars_figure(last, title=f"{title} on {name}: errors and spread{when}")
@@ -109,12 +109,12 @@ def movie(evaluation: Evaluation, example: Mapping[str, Any]) -> list[NDArray[np
     """Return the pictures of an example's first field of interest: truth, prediction and difference."""
     dataset = evaluation.datasets[example["source"]]
     name = (dataset.interest or evaluation.outputs)[0]
-    place = evaluation.outputs.index(name)
+    channel = evaluation.outputs.index(name)
     times = [dataset.times[snapshot] for snapshot in example["snapshots"][1:]]
     return list(
         rollout_frames(
-            example["truth"][:, place],
-            example["prediction"][:, place],
+            example["truth"][:, channel],
+            example["prediction"][:, channel],
             times=times,
             name=name,
             unit=dataset.units.get(name, "1"),
@@ -145,19 +145,19 @@ def spectra_figure(
         columns: Most times shown; the last is among them.
         title: Above everything.
     """
-    known = _spectra(truth)
-    made = {model: _spectra(values) for model, values in predictions.items()}
+    true_spectra = _spectra(truth)
+    spectra = {model: _spectra(values) for model, values in predictions.items()}
     picked = shown_times(len(times), columns + 1)[1:] if len(times) > columns else list(range(len(times)))
     with style():
         figure, axes = new_figure(1, len(picked), width=8.5, height=3.4, share_y=True)
         lowest, highest = np.inf, 0.0
         for axis, step in zip(axes[0], picked, strict=True):
-            energy = known[step]
+            energy = true_spectra[step]
             k = np.arange(1, len(energy) + 1, dtype=np.float64)
             axis.loglog(k, energy, color=INK, linewidth=2.0, label="truth")
-            floor = _floor(energy, [values[step] for values in made.values()])
+            floor = _floor(energy, [values[step] for values in spectra.values()])
             lowest, highest = min(lowest, floor), max(highest, float(energy.max()))
-            for number, (model, values) in enumerate(made.items()):
+            for number, (model, values) in enumerate(spectra.items()):
                 axis.loglog(
                     k, values[step], color=line_colour(number), linestyle=line_dash(number), label=model
                 )
@@ -197,12 +197,12 @@ def conserved_figure(
         for axis, (name, models) in zip(axes.flat, quantities.items(), strict=False):
             others = [model for model in models if model != "truth"]
             for model, values in models.items():
-                known = model == "truth"
+                is_truth = model == "truth"
                 axis.plot(
                     times, as_array(values), label=model,
-                    color=INK if known else line_colour(others.index(model)),
-                    linestyle="-" if known else line_dash(others.index(model)),
-                    linewidth=2.2 if known else 1.5,
+                    color=INK if is_truth else line_colour(others.index(model)),
+                    linestyle="-" if is_truth else line_dash(others.index(model)),
+                    linewidth=2.2 if is_truth else 1.5,
                 )  # fmt: skip
             widen_limits(axis, [as_array(values) for values in models.values()])
             axis.set_title(labelled(name, units))
@@ -291,9 +291,9 @@ def _spread_figure(
         shown = [panel for panel, name in zip(panels, names, strict=True) if name in interest]
         return band_figure(x, shown, x_label="x", title=title)
     name = interest[0]
-    place = list(names).index(name)
+    channel = list(names).index(name)
     unit = dataset.units.get(name, "1")
-    return uncertainty_figure(mean[place], std[place], truth[place], name=name, unit=unit, title=title)
+    return uncertainty_figure(mean[channel], std[channel], truth[channel], name=name, unit=unit, title=title)
 
 
 def band_panels(
@@ -314,11 +314,11 @@ def _after(dataset: DatasetFacts, leads: Sequence[float]) -> list[float]:
 
 def _coordinates(dataset: DatasetFacts, space: Sequence[int]) -> list[NDArray[np.float64]]:
     """Return positions of `space` points along each axis, over the box that the data's own points fill."""
-    made = []
+    positions = []
     for size, (first, last, count) in zip(space, dataset.coordinates.values(), strict=True):
         side = (last - first) * count / max(count - 1, 1)
-        made.append(first + side / size * np.arange(size))
-    return made
+        positions.append(first + side / size * np.arange(size))
+    return positions
 
 
 def _physics(
@@ -348,10 +348,10 @@ def _physics(
         quantities = {
             name: {model: values[name][0] for model, values in totals.items()} for name in totals["truth"]
         }
-        told = (
+        note = (
             f" (energy at a ratio of specific heats of {physics.gamma:.3g})" if "energy" in quantities else ""
         )
-        yield "conserved", conserved_figure(quantities, times=times, title=f"Means over the domain{told}")
+        yield "conserved", conserved_figure(quantities, times=times, title=f"Means over the domain{note}")
 
 
 def _spectra(fields: Any) -> NDArray[np.float64]:

@@ -104,21 +104,21 @@ def _parser(study: Study) -> argparse.ArgumentParser:
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     words = list(argv)
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
 
 
 def _recipes(domain: str, names: Sequence[str]) -> dict[str, Path]:
     from core.cli.arguments import read_yaml
     from core.cli.recipes import find_config
 
-    found = {}
+    paths = {}
     for name in names:
         path = find_config(domain, name)
         if not (read_yaml(path).get("about") or {}).get("test_after_fit"):
             raise UserError(f"{name} is not tested after its fit; set about.test_after_fit to true in {path}")
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def _cells(
@@ -132,13 +132,13 @@ def _cells(
 
 def _words(rest: Sequence[str]) -> list[str]:
     """Return options in one spelling, `--name=value`, so that the two that mean the same are equal."""
-    found: list[str] = []
+    options: list[str] = []
     for word in rest:
-        if found and not word.startswith("-") and "=" not in found[-1]:
-            found[-1] += f"={word}"
+        if options and not word.startswith("-") and "=" not in options[-1]:
+            options[-1] += f"={word}"
         else:
-            found.append(word)
-    return found
+            options.append(word)
+    return options
 
 
 def _check_words(folder: Path, name: str, rest: Sequence[str]) -> None:
@@ -150,8 +150,8 @@ def _check_words(folder: Path, name: str, rest: Sequence[str]) -> None:
     if not folder.is_dir() or all(path.suffix == ".tmp" for path in folder.iterdir()):
         return  # not begun, or stopped before it was noted
     try:
-        known = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        recipe, before = known["recipe"], list(known["options"])
+        note = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        recipe, before = note["recipe"], list(note["options"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} does not say with which options it was run; give another --out") from error
     if recipe != name:
@@ -194,12 +194,12 @@ def _read(folder: Path, study: Study, *, model: str, number: int, seed: int) -> 
     """Return the rows of the network's own results, data set by data set."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    own = rows[0]["model"]  # the network comes before what needs no learning
+    network = rows[0]["model"]  # the network comes before what needs no learning
     return [
         {"dataset": row["dataset"], "model": model, study.amount: number, "seed": seed}
         | {name: float(row[name]) for name in study.metrics}
         for row in rows
-        if row["model"] == own
+        if row["model"] == network
     ]
 
 
@@ -223,12 +223,12 @@ def _write(out: Path, rows: list[dict[str, Any]], study: Study, *, metric: str, 
 
 def _curves(rows: Sequence[dict[str, Any]], study: Study, metric: str) -> Curves:
     """Return, for every model, training set sizes and the error, averaged over data sets and seeds."""
-    found: dict[str, dict[int, list[float]]] = {}
+    by_model: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        found.setdefault(row["model"], {}).setdefault(row[study.amount], []).append(row[metric])
+        by_model.setdefault(row["model"], {}).setdefault(row[study.amount], []).append(row[metric])
     return {
         model: (sorted(sizes), [sum(sizes[n]) / len(sizes[n]) for n in sorted(sizes)])
-        for model, sizes in found.items()
+        for model, sizes in by_model.items()
     }
 
 

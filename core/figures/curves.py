@@ -73,8 +73,8 @@ def error_figure(
                 axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
             strong = number == 0
             axis.plot(
-                where, line, color=colour, marker=_marker(number), markevery=1 + len(line) // 24, linewidth=2.2 if strong else 1.4,
-                zorder=5 if strong else 3,
+                where, line, color=colour, marker=_marker(number), markevery=1 + len(line) // 24,
+                linewidth=2.2 if strong else 1.4, zorder=5 if strong else 3,
             )  # fmt: skip
             ends.append((float(line[-1]), model, colour, strong))
         if logarithmic:
@@ -122,9 +122,9 @@ def efficiency_figure(
         axis = axes[0, 0]
         ends, errors = [], []
         sizes: set[float] = set()
-        for number, (model, (counts, found)) in enumerate(curves.items()):
+        for number, (model, (counts, curve)) in enumerate(curves.items()):
             colour, strong = line_colour(number), number == 0
-            values = [value if np.isfinite(value) and value > 0 else np.nan for value in map(float, found)]
+            values = [value if np.isfinite(value) and value > 0 else np.nan for value in map(float, curve)]
             axis.plot(
                 counts, values, color=colour, marker=_marker(number), markersize=6,
                 linestyle=line_dash(number),
@@ -191,19 +191,19 @@ def profile_figure(
             len(names), len(times), width=8.5, height=1.9 * len(names) + 1.1, share_x=True, share_y=False
         )
         for row, name in enumerate(names):
-            place = list(channels).index(name)
+            channel = list(channels).index(name)
             limits = _limits(
-                [values[:, place] for model, values in data.items() if model == "truth" or not others]
+                [values[:, channel] for model, values in data.items() if model == "truth" or not others]
             )
             for column, time in enumerate(times):
                 axis = axes[row, column]
                 for model, values in data.items():
-                    known = model == "truth"
+                    is_truth = model == "truth"
                     axis.plot(
-                        np.asarray(x), values[column, place], label=model,
-                        color=INK if known else line_colour(others.index(model)),
-                        linestyle="-" if known else line_dash(others.index(model) + 1),
-                        linewidth=2.0 if known else 1.5,
+                        np.asarray(x), values[column, channel], label=model,
+                        color=INK if is_truth else line_colour(others.index(model)),
+                        linestyle="-" if is_truth else line_dash(others.index(model) + 1),
+                        linewidth=2.0 if is_truth else 1.5,
                     )  # fmt: skip
                 axis.set_ylim(*limits)
                 if column:

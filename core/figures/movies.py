@@ -105,21 +105,21 @@ def rollout_frames(
         time_unit: Unit of the times.
         side: Pixels of the longer side of a panel.
     """
-    known = _panels(truth)
-    if len(known) != len(times):
-        raise ValueError(f"there are {len(known)} frames and {len(times)} times")
-    scale = colour_scale(known)
+    true_frames = _panels(truth)
+    if len(true_frames) != len(times):
+        raise ValueError(f"there are {len(true_frames)} frames and {len(times)} times")
+    scale = colour_scale(true_frames)
     word = labelled(name, {name: unit})
-    shown: list[tuple[str, NDArray[np.float64], dict[str, Any], str]] = [("truth", known, scale, word)]
+    shown: list[tuple[str, NDArray[np.float64], dict[str, Any], str]] = [("truth", true_frames, scale, word)]
     if prediction is not None:
-        made = _panels(prediction)
-        if made.shape != known.shape:
-            raise ValueError(f"the prediction's frames are {made.shape}, the truth's {known.shape}")
-        gap = made - known
+        frames = _panels(prediction)
+        if frames.shape != true_frames.shape:
+            raise ValueError(f"the prediction's frames are {frames.shape}, the truth's {true_frames.shape}")
+        gap = frames - true_frames
         finite = np.abs(gap[np.isfinite(gap)])
         top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
         apart = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
-        shown += [("prediction", made, scale, word), ("difference", gap, apart, word)]
+        shown += [("prediction", frames, scale, word), ("difference", gap, apart, word)]
     kept = shown_times(len(times), _MOST)
     paints = [_Paint(**how) for _, _, how, _ in shown]
     return [

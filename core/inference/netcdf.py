@@ -53,22 +53,24 @@ class Solutions:
     @property
     def axes(self) -> dict[str, NDArray[Any]]:
         """Name of each axis and its positions, in the order of the variables."""
-        made: dict[str, NDArray[Any]] = {"sample": np.asarray(self.samples, dtype=np.int64)}
+        positions: dict[str, NDArray[Any]] = {"sample": np.asarray(self.samples, dtype=np.int64)}
         if self.times is not None:
-            made["time"] = np.asarray(self.times, dtype=np.float64)
-        return made | dict(zip(self.axis_names, self.coordinates, strict=False))
+            positions["time"] = np.asarray(self.times, dtype=np.float64)
+        return positions | dict(zip(self.axis_names, self.coordinates, strict=False))
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
         """Name of each variable and its attributes."""
-        made: dict[str, dict[str, Any]] = {name: {"units": self.units.get(name, "1")} for name in self.fields}
+        attributes: dict[str, dict[str, Any]] = {
+            name: {"units": self.units.get(name, "1")} for name in self.fields
+        }
         if self.spread:
             for name in self.fields:
-                made[f"{name}_std"] = {
+                attributes[f"{name}_std"] = {
                     "units": self.units.get(name, "1"),
                     "long_name": f"standard deviation of {name} over the ensemble",
                 }
-        return made
+        return attributes
 
 
 def check_suffix(path: str | os.PathLike[str], command: str) -> Path:
@@ -124,12 +126,12 @@ def _netcdf(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
             file.create_variable(name, (name,), values.dtype, data=values)
             if name != "sample":
                 file[name].attrs["units"] = solutions.units.get(name, "1")
-        made = {}
+        variables = {}
         for name, attributes in solutions.variables.items():
-            made[name] = file.create_variable(name, tuple(axes), "f4")
-            made[name].attrs.update(attributes)
+            variables[name] = file.create_variable(name, tuple(axes), "f4")
+            variables[name].attrs.update(attributes)
         file.attrs.update({MARK: solutions.command, **solutions.attributes})
-        yield made
+        yield variables
 
 
 @contextmanager

@@ -75,11 +75,11 @@ class Evaluation:
         start = self._start(batch)
         for source in batch.source.unique().tolist():
             rows = (batch.source == source).nonzero()[:, 0]
-            own = {name: values[rows] for name, values in errors.items()}
+            scores = {name: values[rows] for name, values in errors.items()}
             if self.physics[source] is not None:
                 before = None if start is None else start[rows]
-                own |= self._physics(source, guess[rows], truth[rows], before)
-            self._kept.add((model, source), {name: values.float() for name, values in own.items()})
+                scores |= self._physics(source, guess[rows], truth[rows], before)
+            self._kept.add((model, source), {name: values.float() for name, values in scores.items()})
 
     def update_baselines(self, batch: FieldBatch, *, feedback: Sequence[int] | None) -> None:
         """Add what needs no learning: the last input frame, or, where outputs are no inputs, the mean
@@ -163,13 +163,13 @@ class Evaluation:
         self, metric: str = "relative_l1", source: int = 0
     ) -> dict[str, tuple[list[float], list[float]]]:
         """Return, for every model, the times and a metric at each of them."""
-        found = {}
+        by_model = {}
         for (model, place), errors in self._each():
             if place == source:
                 steps = range(errors["times"].shape[1])
                 values = [self._scores(errors, source, k)[metric] for k in steps]
-                found[model] = (errors["times"][0].tolist(), values)
-        return found
+                by_model[model] = (errors["times"][0].tolist(), values)
+        return by_model
 
     def headline(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """Return the mean over data sets of each metric of the first model in `rows`, named
@@ -177,14 +177,14 @@ class Evaluation:
         """
         rows = list(rows)
         rows = [row for row in rows if row["model"] == rows[0]["model"]]
-        found = {f"test_{name}": sum(row[name] for row in rows) / len(rows) for name in METRICS}
+        means = {f"test_{name}": sum(row[name] for row in rows) / len(rows) for name in METRICS}
         for name, table in (("spectrum_error", self.spectra()), ("drift", self.conserved())):
-            own = [row for row in table if row["model"] == rows[0]["model"]]
-            final = {row["dataset"]: row["step"] for row in own}
-            last = [row[name] for row in own if row["step"] == final[row["dataset"]]]
+            first_model = [row for row in table if row["model"] == rows[0]["model"]]
+            final = {row["dataset"]: row["step"] for row in first_model}
+            last = [row[name] for row in first_model if row["step"] == final[row["dataset"]]]
             if last:
-                found[f"test_{name}"] = sum(last) / len(last)
-        return found
+                means[f"test_{name}"] = sum(last) / len(last)
+        return means
 
     def text(self) -> str:
         """Return the results as a table for the terminal."""
@@ -252,11 +252,11 @@ class Evaluation:
     def _physics(self, source: int, guess: Tensor, truth: Tensor, start: Tensor | None) -> dict[str, Tensor]:
         physics = self.physics[source]
         assert physics is not None
-        found = {_SPECTRUM + name: of for name, of in physics.spectrum_errors(guess, truth).items()}
+        scores = {_SPECTRUM + name: of for name, of in physics.spectrum_errors(guess, truth).items()}
         if start is None:
-            return found
-        found |= {_DRIFT + name: of for name, of in physics.drifts(guess, start, truth).items()}
-        return found | {_TRUTH + name: of for name, of in physics.drifts(truth, start, truth).items()}
+            return scores
+        scores |= {_DRIFT + name: of for name, of in physics.drifts(guess, start, truth).items()}
+        return scores | {_TRUTH + name: of for name, of in physics.drifts(truth, start, truth).items()}
 
     def _scores(self, errors: Mapping[str, Tensor], source: int, step: int) -> dict[str, float]:
         wanted = self.datasets[source].interest or self.outputs
@@ -277,8 +277,8 @@ class Evaluation:
 
 def _places(outputs: Sequence[str], inputs: Sequence[str]) -> list[int] | None:
     """Return where the outputs stand among the inputs; None if not all are there."""
-    known = list(inputs)
-    return [known.index(name) for name in outputs] if set(outputs) <= set(known) else None
+    channels = list(inputs)
+    return [channels.index(name) for name in outputs] if set(outputs) <= set(channels) else None
 
 
 def _stacked(datasets: Sequence[DatasetFacts], name: str, device: torch.device | str) -> Tensor:

@@ -208,15 +208,15 @@ class Physics:
 
     def _motion(self, truth: Tensor) -> dict[str, Tensor]:
         """Return the size `(B, 1)` of each momentum and of the kinetic energy, where they are totals."""
-        known = dict(zip(self.names, truth.unbind(2), strict=True))
-        flow = [name for name in _COMPONENTS if name in known]
+        fields = dict(zip(self.names, truth.unbind(2), strict=True))
+        flow = [name for name in _COMPONENTS if name in fields]
         if not flow:
             return {}
-        square = torch.stack([known[name].square() for name in flow]).sum(0)  # B K *space
-        weight = known["density"].abs() if "density" in known else 1.0
+        square = torch.stack([fields[name].square() for name in flow]).sum(0)  # B K *space
+        weight = fields["density"].abs() if "density" in fields else 1.0
         length = _mean(weight * square.sqrt())
-        found = {name.replace("velocity", "momentum"): length for name in flow}
-        return found if "density" in known else found | {"kinetic_energy": _mean(square / 2)}
+        sizes = {name.replace("velocity", "momentum"): length for name in flow}
+        return sizes if "density" in fields else sizes | {"kinetic_energy": _mean(square / 2)}
 
     @property
     def _ratio(self) -> float:
@@ -270,29 +270,29 @@ def heat_ratio(dataset: DatasetFacts) -> float | None:
         return dataset.gamma
     from apps.pde.simulation.families import families
 
-    own = families().get(dataset.name)
-    return None if own is None else own.parameters.get("gamma")
+    family = families().get(dataset.name)
+    return None if family is None else family.parameters.get("gamma")
 
 
 def _densities(fields: Tensor, names: Sequence[str], gamma: float) -> dict[str, Tensor]:
     """Return what is summed for each quantity, `(B, T, *space)`."""
     if fields.shape[2] != len(names):
         raise UserError(f"{len(names)} names are given for fields of {fields.shape[2]} channels")
-    known = {name: fields[:, :, i] for i, name in enumerate(names)}
-    speeds = {axis: known[f"velocity_{axis}"] for axis in _AXES if f"velocity_{axis}" in known}
-    density = known.get("density")
+    by_name = {name: fields[:, :, i] for i, name in enumerate(names)}
+    speeds = {axis: by_name[f"velocity_{axis}"] for axis in _AXES if f"velocity_{axis}" in by_name}
+    density = by_name.get("density")
     weight: Tensor | float = 1.0 if density is None else density
-    found = {} if density is None else {"mass": density}
-    found |= {f"momentum_{axis}": weight * speed for axis, speed in speeds.items()}
+    densities = {} if density is None else {"mass": density}
+    densities |= {f"momentum_{axis}": weight * speed for axis, speed in speeds.items()}
     if speeds:
         kinetic = weight * torch.stack([speed.square() for speed in speeds.values()]).sum(0) / 2
         if density is None:
-            found["kinetic_energy"] = kinetic
-        elif "pressure" in known:
-            found["energy"] = known["pressure"] / (gamma - 1) + kinetic
-    if "tracer" in known:
-        found["tracer"] = weight * known["tracer"]
-    return found
+            densities["kinetic_energy"] = kinetic
+        elif "pressure" in by_name:
+            densities["energy"] = by_name["pressure"] / (gamma - 1) + kinetic
+    if "tracer" in by_name:
+        densities["tracer"] = weight * by_name["tracer"]
+    return densities
 
 
 def _wavenumber(space: Sequence[int], device: torch.device) -> Tensor:

@@ -86,17 +86,18 @@ class DeepONet(_Products):
         one_of(ACTIVATIONS, room="network", activation=activation)
         counts = {"in_channels": in_channels, "out_channels": out_channels, "basis": basis, "frames": frames}
         at_least(1, room="network", **counts)
-        given = frames * in_channels
-        if not 0 <= constants <= given:
-            raise UserError(f"network.constants is {constants}; there are {given} input channels")
-        if residual and out_channels > given:
+        channels = frames * in_channels
+        if not 0 <= constants <= channels:
+            raise UserError(f"network.constants is {constants}; there are {channels} input channels")
+        if residual and out_channels > channels:
             raise UserError(
-                f"network.residual adds {out_channels} input channels to the outputs, and there are {given}"
+                f"network.residual adds {out_channels} input channels to the outputs, and there are "
+                f"{channels}"
             )
         self.resolution = tuple(resolution)
         self.in_channels, self.out_channels, self.frames = in_channels, out_channels, frames
         self.constants, self.residual = constants, residual
-        sensors = (given - constants) * prod(self.resolution) + constants
+        sensors = (channels - constants) * prod(self.resolution) + constants
         nets = 1 if outputs == "split" else out_channels
         ends = basis * (out_channels // nets)
         self.branches = nn.ModuleList(mlp((sensors, *branch, ends), activation) for _ in range(nets))
@@ -123,15 +124,15 @@ class DeepONet(_Products):
         Raises:
             ValueError: If the fields have another shape.
         """
-        given, space = self.frames * self.in_channels, self.resolution
-        if fields.shape[1:] != (given, *space):
+        channels, space = self.frames * self.in_channels, self.resolution
+        if fields.shape[1:] != (channels, *space):
             raise ValueError(
-                f"fields are {tuple(fields.shape)}; this DeepONet takes (batch, {given}, "
+                f"fields are {tuple(fields.shape)}; this DeepONet takes (batch, {channels}, "
                 f"{', '.join(map(str, space))})"
             )
         flat = fields.flatten(2)  # B C N
-        varying = flat[:, : given - self.constants].flatten(1)
-        sensors = torch.cat([varying, flat[:, given - self.constants :, 0]], dim=1)
+        varying = flat[:, : channels - self.constants].flatten(1)
+        sensors = torch.cat([varying, flat[:, channels - self.constants :, 0]], dim=1)
         where = coordinates(space, like=fields) if points is None else points
         parts = [
             # B (O P) -> B O P;  N (O P) -> O P N
@@ -144,7 +145,7 @@ class DeepONet(_Products):
         ]
         out = torch.cat(parts, dim=1) + self.bias[:, None]
         if self.residual:
-            start = flat[:, given - self.out_channels :]
+            start = flat[:, channels - self.out_channels :]
             out = out + (start if points is None else start[..., :1])
         return out.unflatten(2, space) if points is None else out
 
@@ -202,11 +203,11 @@ class ConvDeepONet(_Products):
         Raises:
             ValueError: If the fields have other channels or too few points.
         """
-        given = self.frames * self.in_channels
-        if fields.ndim != 4 or fields.shape[1] != given or min(fields.shape[2:]) < self.smallest:
+        channels = self.frames * self.in_channels
+        if fields.ndim != 4 or fields.shape[1] != channels or min(fields.shape[2:]) < self.smallest:
             raise ValueError(
-                f"fields are {tuple(fields.shape)}; this ConvDeepONet takes (batch, {given}, X, Y) with at "
-                f"least {self.smallest} points along each axis"
+                f"fields are {tuple(fields.shape)}; this ConvDeepONet takes (batch, {channels}, X, Y) with "
+                f"at least {self.smallest} points along each axis"
             )
         where = coordinates(fields.shape[2:], like=fields) if points is None else points
         weights = self.branch(self.convolutions(fields))[:, None] * self.combine.weight  # B O P

@@ -93,11 +93,11 @@ class Ensemble(nn.Module):
         return mean, std
 
     def _draw(self, which: range) -> None:
-        place = next(self.parameters()).device
-        if place.type == "meta":
+        device = next(self.parameters()).device
+        if device.type == "meta":
             return
         # Drawn beside the global stream, which therefore stands where it stood.
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for index in which:
                 torch.manual_seed(self.seed * 1_000_003 + index)
                 self.members[index].reset_parameters()  # type: ignore[operator]

@@ -20,10 +20,10 @@ __all__ = ["run"]
 def run(case: Case) -> Mapping[str, Any]:
     """Forward passes, losses and gradients; complex ones as pairs of real numbers."""
     network = case.filled(from_official_config(case.config))
-    given = case.group("input")
-    condition = given.get("embedding")
-    prediction = network(given["x"], condition)
-    frame, label = prediction.unsqueeze(1), given["y"].unsqueeze(1)  # B C ... -> B 1 C ...
+    inputs = case.group("input")
+    condition = inputs.get("embedding")
+    prediction = network(inputs["x"], condition)
+    frame, label = prediction.unsqueeze(1), inputs["y"].unsqueeze(1)  # B C ... -> B 1 C ...
     lp = RelativeLp(reduction="sum")
     results: dict[str, Tensor | None] = {
         "output/prediction": prediction,
@@ -36,7 +36,7 @@ def run(case: Case) -> Mapping[str, Any]:
         loss.backward()
         for name, grad in case.gradients(network, KEY_MAP).items():
             results[name] = torch.view_as_real(grad) if grad.is_complex() else grad
-    for name in [key for key in given if key.startswith("x_")]:
+    for name in [key for key in inputs if key.startswith("x_")]:
         with torch.no_grad():
-            results[f"output/prediction_{name[2:]}"] = network(given[name], condition)
+            results[f"output/prediction_{name[2:]}"] = network(inputs[name], condition)
     return results

@@ -26,8 +26,8 @@ _INTEGRATORS = {"euler": euler, "heun": heun, "rk4": rk4}
 def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; what is computed follows the recorded names."""
     network = case.filled(from_official_config(case.config))
-    given = case.group("input")
-    x, target = _ours(given["x"]), _ours(given["target"])
+    inputs = case.group("input")
+    x, target = _ours(inputs["x"]), _ours(inputs["target"])
     following = network(x)
     loss = F.mse_loss(following, target[:, :1])
     results: dict[str, Tensor | None] = {"output/next": _theirs(following), "loss/mse_one_step": loss}

@@ -22,9 +22,9 @@ def run(case: Case) -> Mapping[str, Any]:
     from core.objectives.fields import GroupedRelative
 
     network = case.filled(from_official_config(case.config))
-    given = case.group("input")
-    fields, labels, mask = given["pixel_values"], given.get("labels"), given.get("pixel_mask")
-    time = given.get("time")
+    inputs = case.group("input")
+    fields, labels, mask = inputs["pixel_values"], inputs.get("labels"), inputs.get("pixel_mask")
+    time = inputs.get("time")
     seen: dict[str, Tensor] = {}
     handles = _watch(network, seen)
     prediction = network(fields, time)
@@ -42,7 +42,7 @@ def run(case: Case) -> Mapping[str, Any]:
         results["loss/loss"] = loss
         results |= case.gradients(network, KEY_MAP)
     with torch.no_grad():
-        other = given.get("pixel_values_other_resolution")
+        other = inputs.get("pixel_values_other_resolution")
         if other is not None:
             results["output/prediction_other_resolution"] = network(
                 other, None if time is None else time[: other.shape[0]]

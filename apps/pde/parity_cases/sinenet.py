@@ -23,9 +23,9 @@ def run(case: Case) -> Mapping[str, Tensor | None]:
     """Run the network of a case; gradients are those of the loss that the head names."""
     conditioned = {"use_scale_shift_norm": False} if case.kind == "conditioned" else {}
     network = case.filled(from_official_config({**conditioned, **case.config}))
-    given = case.group("input")
-    x, y = given["x"], given.get("y")
-    extra = [given.get("time"), given.get("z")] if case.kind == "conditioned" else []
+    inputs = case.group("input")
+    x, y = inputs["x"], inputs.get("y")
+    extra = [inputs.get("time"), inputs.get("z")] if case.kind == "conditioned" else []
     prediction = network(x, *extra)
     results: dict[str, Tensor | None] = {"output/prediction": prediction}
     if y is not None:

@@ -61,11 +61,11 @@ def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, 
             for name, values in zip(("time", *axes), (store.times, *store.coordinates), strict=True):
                 position = file.create_variable(name, (name,), "f8", data=values)
                 position.attrs["units"] = store.attributes["axis_units"][name]
-            made = [_variable(file, part, samples=samples, sizes=sizes, units=units) for part in parts]
+            variables = [_variable(file, part, samples=samples, sizes=sizes, units=units) for part in parts]
             file.resize_dimension("sample", samples)
             for sample in range(samples):
                 values = store.read(sample)
-                for part, variable in zip(parts, made, strict=True):
+                for part, variable in zip(parts, variables, strict=True):
                     variable[sample] = part.of(values)
             for name, value in _described(store.attributes).items():
                 file.attrs[name] = value

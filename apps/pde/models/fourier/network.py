@@ -94,8 +94,8 @@ class FNO(nn.Module):
         self.frames, self.in_channels, self.out_channels = frames, in_channels, out_channels
         self.grid = grid
         self.padding = padding if isinstance(padding, tuple) else (padding or 0.0,) * len(modes)
-        given = frames * in_channels + self.lead_channels + (len(modes) if grid else 0)
-        self.lifting = PointwiseMLP(given, int(ratios[0] * width), width)
+        channels = frames * in_channels + self.lead_channels + (len(modes) if grid else 0)
+        self.lifting = PointwiseMLP(channels, int(ratios[0] * width), width)
         common = BlockSettings(**{part.name: self.settings[part.name] for part in fields(BlockSettings)})
         stored = self.settings["stored_modes"]
         self.layers = nn.ModuleList(

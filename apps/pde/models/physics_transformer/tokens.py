@@ -107,22 +107,22 @@ def strides(patch: int, layers: int) -> list[int]:
     Raises:
         UserError: If no such strides multiply to the patch.
     """
-    found = [2] * layers
+    sides = [2] * layers
     product = 2**layers
     i = 0
     while product < patch:
-        found[i % layers] *= 2
+        sides[i % layers] *= 2
         product *= 2
         i += 1
     for i in range(layers - 1, -1, -1):
         if product > patch:
-            product //= found[i]
-            found[i] = 1
+            product //= sides[i]
+            sides[i] = 1
     if product != patch:
         raise UserError(
             f"patch has a side of {patch}, which {layers} convolutions cannot make; take a power of two"
         )
-    return found
+    return sides
 
 
 def token_grid(frames: int, grid: Sequence[int], patch: Sequence[int]) -> tuple[int, int, int]:

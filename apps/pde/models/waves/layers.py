@@ -78,12 +78,12 @@ class ConvBlock(nn.Module):
         """Map `(B, in, H, W)`, with an embedding `(B, E)` where it is conditioned, to `(B, out, H, W)`."""
         h = self._activate(self.norm1(self.conv1(x)))
         if self.conditioning is not None:
-            given = self.condition(embedding)[..., None, None]
+            condition = self.condition(embedding)[..., None, None]
             if self.conditioning == "scale_shift":
-                scale, shift = given.chunk(2, dim=1)
+                scale, shift = condition.chunk(2, dim=1)
                 h = torch.addcmul(shift, h, 1 + scale)
             else:
-                h = h + given
+                h = h + condition
         return self._activate(self.norm2(self.conv2(h)))
 
 

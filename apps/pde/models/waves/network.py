@@ -192,9 +192,9 @@ class SineNet(nn.Module):
             return None
         circular = self.padding == "circular"
         sizes = {n >> level for n in grid for level in range(1, self.levels + 1)}
-        made = {n: doubling(n, mode=self.interpolation, circular=circular, like=like) for n in sizes}
+        matrices = {n: doubling(n, mode=self.interpolation, circular=circular, like=like) for n in sizes}
         rows, columns = grid
-        return [(made[rows >> level], made[columns >> level]) for level in range(self.levels, 0, -1)]
+        return [(matrices[rows >> level], matrices[columns >> level]) for level in range(self.levels, 0, -1)]
 
     def _check(self, x: Tensor) -> None:
         wanted = f"(B, {self.frames}, {self.in_channels}, H, W)"

@@ -16,15 +16,15 @@ __all__ = ["families", "family"]
 
 def families() -> dict[str, Family]:
     """Return all families by name, in alphabetical order."""
-    found: dict[str, Family] = {}
+    by_name: dict[str, Family] = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         if file.stem in ("__init__", "family"):
             continue
-        for one in getattr(import_module(f"{__name__}.{file.stem}"), "FAMILIES", ()):
-            if one.name in found:
-                raise ValueError(f"two families are called '{one.name}'")
-            found[one.name] = one
-    return dict(sorted(found.items()))
+        for family in getattr(import_module(f"{__name__}.{file.stem}"), "FAMILIES", ()):
+            if family.name in by_name:
+                raise ValueError(f"two families are called '{family.name}'")
+            by_name[family.name] = family
+    return dict(sorted(by_name.items()))
 
 
 def family(name: str) -> Family:
@@ -33,10 +33,11 @@ def family(name: str) -> Family:
     Raises:
         UserError: If there is none.
     """
-    known = families()
+    by_name = families()
     key = name.replace("-", "_").lower()
-    if key not in known:
+    if key not in by_name:
         raise UserError(
-            f"there is no family '{name}' of PDEs{did_you_mean(key, list(known))}; known: {', '.join(known)}"
+            f"there is no family '{name}' of PDEs{did_you_mean(key, list(by_name))}; known: "
+            f"{', '.join(by_name)}"
         )
-    return known[key]
+    return by_name[key]

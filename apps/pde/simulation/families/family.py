@@ -150,15 +150,15 @@ class Family:
 
         A sample depends on its own generator alone, not on its neighbours in the batch.
         """
-        known = {**self.parameters, **(parameters or {})}
-        drawn = [self.draw(generator, known) for generator in generators]
+        numbers = {**self.parameters, **(parameters or {})}
+        drawn = [self.draw(generator, numbers) for generator in generators]
         stacked = {name: torch.stack([one[name] for one in drawn]).to(device) for name in drawn[0]}
         return self.solve(
             Problem(
                 drawn=stacked,
                 resolution=resolution or self.resolution,
                 times=self.times(snapshots),
-                parameters=known,
+                parameters=numbers,
                 dtype=dtype,
                 device=torch.device(device),
             )

@@ -113,13 +113,13 @@ def _draw_svs(generator: torch.Generator, parameters: Numbers) -> dict[str, Tens
 
 def _svs(drawn: Drawn, n: int, parameters: Numbers) -> Tensor:
     x = periodic_points(n, device=drawn["shift"].device)
-    place = periodic_points(1024, device=x.device)
-    waves = torch.sin(_TURN * (place + drawn["shift"][..., None]))
-    sheet = 0.5 + 0.2 * torch.sin(_TURN * place) + torch.einsum("bk,bkx->bx", drawn["amplitude"], waves)
+    points = periodic_points(1024, device=x.device)
+    waves = torch.sin(_TURN * (points + drawn["shift"][..., None]))
+    sheet = 0.5 + 0.2 * torch.sin(_TURN * points) + torch.einsum("bk,bkx->bx", drawn["amplitude"], waves)
     width = torch.full_like(sheet, parameters["width"] * _SPLINE_DEVIATION)
-    along = centred_images(x, place.expand_as(sheet), width, periodic=True)
+    along = centred_images(x, points.expand_as(sheet), width, periodic=True)
     across = centred_images(x, sheet, width, periodic=True)
-    norm = 1 / (_TURN * width[0, 0] ** 2 * len(place))
+    norm = 1 / (_TURN * width[0, 0] ** 2 * len(points))
     return velocity_from_vorticity(norm * torch.einsum("bkx,bky->bxy", along, across))
 
 

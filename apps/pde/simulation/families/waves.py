@@ -62,8 +62,8 @@ def _gauss(drawn: Drawn, x: Tensor) -> Tensor:
     anchors = torch.tensor(
         [[0.25, 0.25, 0.75, 0.75], [0.25, 0.75, 0.25, 0.75]], dtype=x.dtype, device=x.device
     )
-    place = anchors + drawn["offset"]
-    along, across = (centred_images(x, place[:, axis], drawn["spread"], periodic=False) for axis in (0, 1))
+    centres = anchors + drawn["offset"]
+    along, across = (centred_images(x, centres[:, axis], drawn["spread"], periodic=False) for axis in (0, 1))
     lenses = torch.einsum("bk,bkx,bky->bxy", drawn["change"], along, across)
     return drawn["base"][:, None, None] + lenses
 

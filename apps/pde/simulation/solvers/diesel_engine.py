@@ -174,11 +174,11 @@ def solve_engine(
     """
     engine = engine or Engine()
     state = steady_state(commands(times[:1])[..., 0], step=step, engine=engine) if start is None else start
-    found = [state]
+    states = [state]
     for begin, end in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         state = _walk(state, commands, begin, end, step, engine, like=times)
-        found.append(state)
-    return torch.stack(found, dim=-1).transpose(0, 1)
+        states.append(state)
+    return torch.stack(states, dim=-1).transpose(0, 1)
 
 
 def steady_state(command: Tensor, *, step: float = 0.0125, engine: Engine | None = None) -> Tensor:
@@ -208,8 +208,8 @@ def _walk(
     # A step's last stage looks at the commands just before its end, so that a jump there is the next step's.
     fractions = torch.tensor([0.0, 0.5, 1 - 1e-6], dtype=torch.float64, device=like.device)
     at = begin + h * (torch.arange(count, dtype=torch.float64, device=like.device)[:, None] + fractions)
-    given = commands(at.flatten()).to(state.dtype).unflatten(-1, (count, 3)).movedim((-2, -1), (0, 1))
-    for first, middle, last in given.unbind(0):
+    stages = commands(at.flatten()).to(state.dtype).unflatten(-1, (count, 3)).movedim((-2, -1), (0, 1))
+    for first, middle, last in stages.unbind(0):
         k_1 = derivative(state, first, engine)
         k_2 = derivative(state + h / 2 * k_1, middle, engine)
         k_3 = derivative(state + h / 2 * k_2, middle, engine)
