@@ -31,20 +31,16 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> 
         axis = axes[0, 0]
         values = [float(row[metric]) for row in ranked]
         colours = [PALETTE[0] if row["model"] == network else "#B8C1CB" for row in ranked]
-        axis.barh(range(len(values)), values, color=colours, height=0.68)
-        for rank, (value, row) in enumerate(zip(values, ranked, strict=True)):
-            weight = "bold" if row["model"] == network else "normal"
-            axis.text(
-                value + 0.012 * max(values), rank, f"{value:.3f}", va="center", fontsize=9, fontweight=weight
-            )
+        bars = axis.barh(range(len(values)), values, color=colours, height=0.68)
+        labels = axis.bar_label(bars, fmt="{:.3f}", padding=4, fontsize=9)
+        labels[ranked.index(rows[0])].set_fontweight("bold")
         axis.set_yticks(range(len(values)), [str(row["model"]) for row in ranked])
         axis.invert_yaxis()
         axis.set_xlim(0, max(values) * 1.15)
         axis.grid(axis="y", visible=False)
         axis.tick_params(axis="y", length=0)
-        axis.set_xlabel(
-            "bits for each byte of test text" if metric == "bits_per_byte" else "nats for each token"
-        )
+        unit = "bits for each byte of test text" if metric == "bits_per_byte" else "nats for each token"
+        axis.set_xlabel(unit)
         axis.set_title(title or "Cost of the test text (lower is better)")
     return figure
 

@@ -41,6 +41,4 @@ def _container(case: Case) -> Mapping[str, Any]:
     }
 
 
-CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
-    ("yue", "data_container"): _container,
-}
+CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {("yue", "data_container"): _container}

@@ -172,10 +172,7 @@ class _Branch:
         """Return the scores `(B, V)` of the token after `new`, or after the prompt at first."""
         first = self._cache.length == 0
         output = self._network(
-            self._prompt if first else new,
-            mask=self._mask if first else None,
-            cache=self._cache,
-            last=1,
+            self._prompt if first else new, mask=self._mask if first else None, cache=self._cache, last=1
         )
         logits: Tensor = output.logits
         return logits[:, -1]

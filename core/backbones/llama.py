@@ -31,15 +31,7 @@ if TYPE_CHECKING:
     from core.backbones.kv_cache import KVCache
     from core.backbones.ulysses import Context
 
-__all__ = [
-    "Llama",
-    "LlamaOutput",
-    "llama_1b",
-    "llama_7b",
-    "llama_8b",
-    "llama_70b",
-    "llama_tiny",
-]
+__all__ = ["Llama", "LlamaOutput", "llama_1b", "llama_7b", "llama_8b", "llama_70b", "llama_tiny"]
 
 _LLAMA_3_1: dict[str, Any] = {
     "rope_type": "llama3",
@@ -299,9 +291,7 @@ def _tensor_parallel_plan(*, tied: bool, sequence: bool) -> dict[str, ParallelSt
             output_layouts=Replicate(), desired_output_layouts=residual, use_local_output=True
         )
         plan["lm_head"] = PrepareModuleInput(
-            input_layouts=(residual, None),
-            desired_input_layouts=(Replicate(), None),
-            use_local_output=True,
+            input_layouts=(residual, None), desired_input_layouts=(Replicate(), None), use_local_output=True
         )
     if sequence:
         for name in ("layers.*.input_layernorm", "layers.*.post_attention_layernorm", "norm"):

@@ -10,14 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["blend", "document_index", "orders", "passes", "sample_index", "shuffle_index"]
+__all__ = ["blend", "document_index", "orders", "sample_index", "shuffle_index"]
 
 _ENOUGH = 0.8  # share of an epoch's samples from which a last, partial epoch is mixed with the others
-
-
-def passes(tokens: int, sequence: int, samples: int) -> int:
-    """Return how many times all items must be walked through for so many samples."""
-    return -(-(samples * sequence + 1) // tokens)
 
 
 def document_index(
@@ -81,7 +76,7 @@ def orders(
     """
     random = np.random.RandomState(seed)
     tokens = int(np.asarray(lengths, dtype=np.int64)[items].sum())
-    epochs = passes(tokens, sequence, samples)
+    epochs = -(-(samples * sequence + 1) // tokens)  # times that all items are walked through
     whole = ((epochs - 1) * tokens - 1) // sequence if epochs > 1 else 0
     apart = epochs > 1 and samples - whole < int(_ENOUGH * ((tokens - 1) // sequence))
     order = document_index(items, epochs, random=random if documents else None, apart=apart)

@@ -141,9 +141,8 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
         raise UserError(f"{file} is damaged; remove it and name the tokeniser with data.tokenizer") from error
     tokenizer = open_tokenizer(name if name == "bytes" else str(stem.with_name(name)))
     if digest is not None and tokenizer.fingerprint != digest:
-        raise UserError(
-            f"{stem.with_name(name)} is not the tokeniser that {file.name} names; put that one back"
-        )
+        model = stem.with_name(name)
+        raise UserError(f"{model} is not the tokeniser that {file.name} names; put that one back")
     return tokenizer
 
 

@@ -30,12 +30,14 @@ class Tokenizer(Protocol):
         name: What messages call it.
         vocabulary: Number of ids, those of special tokens included.
         end: The id that ends a document.
+        begin: The id that some networks were trained to see before a document, or None; data never hold it.
         fingerprint: What tells tokenisers apart: `bytes`, or the hash of a SentencePiece model.
     """
 
     name: str
     vocabulary: int
     end: int
+    begin: int | None
     fingerprint: str
 
     def encode(self, text: str) -> np.ndarray:
@@ -62,6 +64,7 @@ class Bytes:
     name = fingerprint = "bytes"
     vocabulary = 257
     end = 256
+    begin: int | None = 256
 
     def encode(self, text: str) -> np.ndarray:
         """Return the bytes `(N,)` of a text as int64."""
@@ -83,8 +86,6 @@ class Bytes:
 
 class SentencePiece:
     """The pieces of a SentencePiece model (Kudo and Richardson 2018, arXiv 1808.06226).
-
-    `begin` is the id that some networks were trained to see before a document, or None; data never hold it.
 
     Args:
         model: The bytes of a `.model` file.
