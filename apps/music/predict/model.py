@@ -84,13 +84,7 @@ class Writer(Predictor[TokenFacts]):
             )
         self._allowed = (torch.arange(rows) < maker.vocabulary).to(self.device)
         self.context: int = settings.get("context") if self.facts is None else self.facts.context
-        self.start: (
-            int | None
-        )  # the id before a prompt: of weights from elsewhere what they were trained to see
-        if self.facts is None:
-            self.start = maker.begin if isinstance(maker, SentencePiece) else maker.end
-        else:
-            self.start = self.facts.start
+        self.start = maker.begin if self.facts is None else self.facts.start
 
     def write(
         self,
