@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from apps.pde.simulation.families.family import (
     Draw,
-    Drawn,
     Family,
     Numbers,
     Problem,
     Published,
-    centred_images,
+    bumps,
     integer,
     nodes,
     uniform,
@@ -29,14 +29,6 @@ __all__ = ["FAMILIES"]
 
 _BUMPS = 32
 _FIELD_MODES = 64
-
-
-def _bumps(height: Tensor, drawn: Drawn, x: Tensor) -> Tensor:
-    """Return `(B, X, X)`: Gaussians of heights `(B, K)` at the drawn centres."""
-    along, across = (
-        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
-    )
-    return torch.einsum("bk,bkx,bky->bxy", height, along, across)
 
 
 def _refinement(problem: Problem) -> int:
@@ -64,7 +56,7 @@ def _draw_poisson(generator: torch.Generator, parameters: Numbers) -> dict[str, 
 
 def _solve_poisson(problem: Problem) -> Tensor:
     amplitude, drawn = problem.parameters["amplitude"], problem.drawn
-    source = amplitude * _bumps(drawn["present"], drawn, _fine_nodes(problem))
+    source = amplitude * bumps(drawn["present"], drawn["centre"], drawn["width"], _fine_nodes(problem))
     return _frame(problem, source, solve_poisson(source))
 
 
@@ -96,10 +88,11 @@ def _draw_helmholtz(generator: torch.Generator, parameters: Numbers) -> dict[str
 
 def _solve_helmholtz(problem: Problem) -> Tensor:
     drawn, frequency = problem.drawn, problem.parameters["frequency"]
+    dips = partial(bumps, drawn["amplitude"], drawn["centre"], drawn["width"])
     # The extremes are taken on one grid, or the problem would change with the resolution.
-    extremes = _bumps(drawn["amplitude"], drawn, nodes(257, device=problem.device))
+    extremes = dips(nodes(257, device=problem.device))
     low, high = (one[:, None, None] for one in (extremes.amin((1, 2)), extremes.amax((1, 2))))
-    coefficient = (high - _bumps(drawn["amplitude"], drawn, _fine_nodes(problem))) / (high - low)
+    coefficient = (high - dips(_fine_nodes(problem))) / (high - low)
     solution = solve_helmholtz(coefficient, boundary=drawn["boundary"], frequency=frequency)
     return _frame(problem, coefficient, drawn["boundary"][:, None, None].expand_as(solution), solution)
 

@@ -19,6 +19,7 @@ __all__ = [
     "Numbers",
     "Problem",
     "Published",
+    "bumps",
     "centred_images",
     "integer",
     "nodes",
@@ -209,6 +210,12 @@ _POSITIVE = frozenset(
 )
 _NOT_NEGATIVE = frozenset(("damping", "viscosity", "diffusivity", "before", "frequency"))
 _COUNTS = frozenset(("oversample", "refine", "cells", "modes", "vortices", "points"))
+
+
+def bumps(heights: Tensor, centres: Tensor, widths: Tensor, points: Tensor) -> Tensor:
+    """Return sums of Gaussians `(B, N, N)` of heights and widths `(B, K)` at centres `(B, 2, K)`."""
+    along, across = (centred_images(points, centres[:, axis], widths, periodic=False) for axis in (0, 1))
+    return torch.einsum("bk,bkx,bky->bxy", heights, along, across)
 
 
 def wrong_number(parameters: Numbers) -> str:

@@ -21,7 +21,7 @@ from apps.pde.simulation.families.family import (
     Numbers,
     Problem,
     Published,
-    centred_images,
+    bumps,
     integer,
     uniform,
 )
@@ -41,13 +41,6 @@ def _draw_pulses(generator: torch.Generator) -> dict[str, Tensor]:
     }
 
 
-def _pulses(drawn: Drawn, x: Tensor) -> Tensor:
-    along, across = (
-        centred_images(x, drawn["centre"][:, axis], drawn["width"], periodic=False) for axis in (0, 1)
-    )
-    return torch.einsum("bk,bkx,bky->bxy", drawn["present"], along, across)
-
-
 def _draw_gauss(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     return {
         **_draw_pulses(generator),
@@ -63,9 +56,7 @@ def _gauss(drawn: Drawn, x: Tensor) -> Tensor:
         [[0.25, 0.25, 0.75, 0.75], [0.25, 0.75, 0.25, 0.75]], dtype=x.dtype, device=x.device
     )
     centres = anchors + drawn["offset"]
-    along, across = (centred_images(x, centres[:, axis], drawn["spread"], periodic=False) for axis in (0, 1))
-    lenses = torch.einsum("bk,bkx,bky->bxy", drawn["change"], along, across)
-    return drawn["base"][:, None, None] + lenses
+    return drawn["base"][:, None, None] + bumps(drawn["change"], centres, drawn["spread"], x)
 
 
 def _draw_layer(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
@@ -95,9 +86,10 @@ def _solve(problem: Problem, *, medium: Medium) -> Tensor:
     parameters = problem.parameters
     finer = max(1, round(parameters["refine"]))
     x = problem.refined_nodes(finer)
-    speed = medium(problem.drawn, x).to(problem.dtype)
+    drawn, dtype = problem.drawn, problem.dtype
+    speed = medium(drawn, x).to(dtype)
     frames = solve_wave(
-        _pulses(problem.drawn, x).to(problem.dtype),
+        bumps(drawn["present"], drawn["centre"], drawn["width"], x).to(dtype),
         problem.times,
         speed=speed,
         curvature=parameters["curvature"],
