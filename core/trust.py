@@ -23,8 +23,8 @@ __all__ = [
     "check_options",
     "classes",
     "is_trusted",
-    "made",
     "parser_settings",
+    "product_classes",
     "refusal",
     "resolve",
     "trust",
@@ -80,7 +80,8 @@ def resolve(path: str, expected: Iterable[type] = (), *, where: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{where} needs {path}, which is not installed here ({error})") from error
     kinds = tuple(expected)
-    if not (own := made(target)) or (kinds and not all(issubclass(kind, kinds) for kind in own)):
+    products = product_classes(target)
+    if not products or (kinds and not all(issubclass(kind, kinds) for kind in products)):
         wanted = " or ".join(kind.__name__ for kind in kinds) or "class that may be named"
         raise UserError(f"{where} names {path}, which is no {wanted}; it is not called")
     return target
@@ -114,15 +115,15 @@ def classes(annotation: Any) -> tuple[type, ...]:
     return tuple(kind for item in inner for kind in classes(item))
 
 
-def made(target: Any) -> tuple[type, ...]:
+def product_classes(target: Any) -> tuple[type, ...]:
     """Return the classes that calling `target` makes instances of; none where it may not be called."""
     home = str(getattr(target, "__module__", ""))
     if isinstance(target, type):
         return (target,) if is_trusted(home) else ()
-    own = home.partition(".")[0] in _OURS
+    of_suite = home.partition(".")[0] in _OURS
     if not inspect.isfunction(target) or not is_trusted(home):
         return ()
-    if own and not any(part in _BUILDERS for part in home.split(".")):
+    if of_suite and not any(part in _BUILDERS for part in home.split(".")):
         return ()
     try:
         returned = classes(get_type_hints(target).get("return"))
@@ -159,7 +160,7 @@ def check(value: Any, *, where: str) -> None:
 
 
 def _check_function(function: Any, path: str, *, where: str) -> None:
-    if not made(function):
+    if not product_classes(function):
         raise UserError(f"{where} names {path}, a function that may not stand there; it is not called")
 
 

@@ -92,11 +92,11 @@ def folder_damage(folder: Path_) -> str | None:
     if not is_sharded(folder):
         return f"is a folder without {MANIFEST}, no checkpoint"
     try:
-        manifest = read_manifest(folder)
+        require_whole(folder)
     except UserError as error:
-        return "has a newer format" if "update domainfm" in str(error) else f"has a damaged {MANIFEST}"
-    wrong = damaged_files(folder, manifest, manifest["files"])
-    return f"is damaged ({wrong})" if wrong else None
+        sentence = str(error).removeprefix(f"checkpoint {folder} ").rpartition("; ")[0]
+        return sentence or "has a newer format"
+    return None
 
 
 def require_whole(folder: Path_) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from core.errors import UserError, did_you_mean
-from core.trust import classes, made, resolve
+from core.trust import classes, product_classes, resolve
 
 __all__ = [
     "chosen_arguments",
@@ -168,7 +168,7 @@ def _prepared(described: Mapping[str, Any], expected: tuple[type, ...], *, where
     path = described["class_path"]
     target = resolve(str(path), expected, where=where)
     hints: dict[str, Any] = {}
-    for maker in (*getattr(target, "__mro__", ()), *made(target), target):  # the nearest last
+    for maker in (*getattr(target, "__mro__", ()), *product_classes(target), target):  # the nearest last
         with contextlib.suppress(NameError, TypeError):
             hints |= get_type_hints(maker.__init__ if isinstance(maker, type) else maker)  # type: ignore[misc]
     arguments = {**(described.get("init_args") or {}), **(described.get("dict_kwargs") or {})}

@@ -6,29 +6,9 @@ sampler's position, random streams of every rank, what the run says of itself), 
 SHA-256 of them all. It is written as `….<pid>.tmp` beside its name, flushed, and renamed when whole: a kill
 at any moment leaves what was there before. Nothing but tensors and plain containers is ever unpickled.
 
-A strategy that shards uses it so; `self.checkpoint_io` is the suite's `SafeCheckpointIO`, which keeps the
-thread of asynchronous saves, and decides between a folder and a single file::
-
-    restore_checkpoint_after_setup = True      # loading fills the sharded, materialised module
-
-    def lightning_module_state_dict(self):     # DTensors as they are: no communication
-        return self.lightning_module.state_dict()
-
-    def optimizer_state(self, optimizer):
-        return named_state(self.lightning_module, optimizer)
-
-    def save_checkpoint(self, checkpoint, filepath, storage_options=None):     # on every rank
-        self.checkpoint_io.save_together(checkpoint, filepath, mesh={"shard": 2, "tensor": 2})
-
-    def load_checkpoint(self, checkpoint_path, weights_only=None):             # on every rank; file or folder
-        return self.checkpoint_io.load_together(checkpoint_path, model=self.lightning_module)
-
-    def load_optimizer_state_dict(self, checkpoint):
-        load_optimizers(checkpoint, model=self.lightning_module, optimizers=self.optimizers)
-
-    def remove_checkpoint(self, filepath):
-        if self.is_global_zero:
-            self.checkpoint_io.remove_checkpoint(filepath)
+A strategy that shards (`core.strategies.mesh.Mesh`) gives the module's DTensors as they are, and the
+optimisers' `named_state`, to `SafeCheckpointIO.save_together`, on every rank; once the module is sharded and
+materialised it calls `load_together`, and after that `load_optimizers`.
 """
 
 from __future__ import annotations
