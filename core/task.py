@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from core.adaptation import Adaptation, kept_names, trained_table
 from core.checkpoints.weights import load_weights
 from core.data.facts import Facts
-from core.data.normaliser import Normaliser, PlainNormaliser
+from core.data.normaliser import Normaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
@@ -63,7 +63,7 @@ class Task(LightningModule):
         UserError: If a value is out of its range, or weights or data do not fit the network.
     """
 
-    facts_type: ClassVar[type[Facts] | None] = None
+    facts_type: ClassVar[type[Facts]] = Facts
     """The domain's facts, which the normaliser keeps."""
     drawn_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of a batch that the figures of examples are made of."""
@@ -96,8 +96,7 @@ class Task(LightningModule):
         if patience is not None and patience < 1:
             raise UserError(f"model.patience is {patience}; it must be at least 1")
         self.network = network
-        kind = self.facts_type
-        self.normaliser: Any = PlainNormaliser() if kind is None else Normaliser(kind)
+        self.normaliser: Any = Normaliser(self.facts_type)
         self.optimizer = optimizer
         self.schedule = schedule
         self.weights = weights
@@ -184,12 +183,9 @@ class Task(LightningModule):
         facts = getattr(datamodule, "facts", None)
         if facts:
             self.check_facts(facts)
-            if stage == "fit" and isinstance(facts, Facts):
+            if stage == "fit":
                 self.normaliser.facts = facts
                 self._note_origin(vars(facts))
-            elif stage == "fit":
-                self.normaliser.update(facts)
-                self._note_origin(facts)
 
     def configure_model(self) -> None:
         """Load the weights, freeze what stays frozen, and arrange the network as the strategy does: once."""

@@ -88,13 +88,9 @@ class Forecasting(Task):
         patches = getattr(self.network, "patches", None)
         return None if patches is None else datamodule.batch_size * patches
 
-    def flops_per_sample(self) -> float:
-        """Return the FLOPs of a training step per window, counted on the meta device; MFU is made of it."""
-        from core.tracking.flops import count_flops
-
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.train_set().__getitems__([(0, 0)])
-        return float(count_flops(self.network, self._inputs(batch, labels=True)))
+    def inputs(self, batch: SeriesBatch) -> dict[str, Tensor | None]:
+        """Return the network's arguments for a batch with its labels."""
+        return self._inputs(batch, labels=True)
 
     def forecast(self, batch: SeriesBatch) -> Tensor:
         """Return `(B, H, targets)` in scaled units; no label is looked at."""

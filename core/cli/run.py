@@ -32,7 +32,7 @@ from core.cli.run_folders import (
     note_end,
     rendezvous_timeout,
 )
-from core.data.normaliser import STATE, stored_facts
+from core.data.normaliser import stored_facts
 from core.errors import UserError
 from core.strategies.launch import rank_info, variables_kept
 from core.strategies.processes import RunProcesses
@@ -124,9 +124,7 @@ def _train_or_test(
     if request.verb == "fit" and stored is not None:
         _compare(stored, config, task, aloud=processes.first)
     if request.verb != "fit" and stored is not None:
-        kind = task.facts_type
-        state = stored["state_dict"].get(STATE)
-        facts = state if kind is None else stored_facts(stored["state_dict"], kind, where=str(checkpoint))
+        facts = stored_facts(stored["state_dict"], task.facts_type, where=str(checkpoint))
         use_statistics = getattr(cli.datamodule, "use_statistics", None)
         if facts and use_statistics is not None:
             use_statistics(facts)

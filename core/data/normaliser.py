@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from core.data.facts import Facts, plain_copy
+from core.data.facts import Facts
 from core.errors import UserError
 
-__all__ = ["STATE", "Normaliser", "PlainNormaliser", "stored_facts"]
+__all__ = ["STATE", "Normaliser", "stored_facts"]
 
 STATE = "normaliser._extra_state"
 """Entry of a checkpoint's `state_dict` that holds a task's facts."""
@@ -69,66 +68,6 @@ class Normaliser(nn.Module, Generic[Kind]):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take the facts of a state dict in place of the present ones."""
         self._facts = self.kind.from_plain(copy.deepcopy(dict(state))) if state else None
-
-
-class PlainNormaliser(nn.Module):
-    """Holds a data module's facts (means, scales, names, residuals) and saves them with the checkpoint.
-
-    It lives beside the network in a task, outside every key map. Facts are plain containers, numbers,
-    strings, None and tensors, of any shape, which may differ from those at loading: they travel as the
-    module's extra state, not as buffers, so that neither a cast of the network to bfloat16 nor a new number
-    of series touches them.
-    """
-
-    def __init__(self, facts: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        self._facts: dict[str, Any] = {}
-        if facts:
-            self.update(facts)
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """All facts, read-only."""
-        return MappingProxyType(self._facts)
-
-    def update(self, facts: Mapping[str, Any]) -> None:
-        """Add facts, or replace those of the same name; arrays become tensors, tuples become lists.
-
-        Raises:
-            TypeError: If a value is not plain; the message names its path.
-        """
-        added = plain_copy(dict(facts), "facts")  # all of them first: an error leaves the old facts whole
-        self._facts.update(added)
-
-    def __getitem__(self, name: str) -> Any:
-        """Return one fact.
-
-        Raises:
-            KeyError: If there is none of that name; the message lists the names there are.
-        """
-        if name not in self._facts:
-            raise KeyError(f"no fact '{name}'; there are {', '.join(sorted(self._facts)) or 'none yet'}")
-        return self._facts[name]
-
-    def __contains__(self, name: object) -> bool:
-        """Say whether a fact of that name is there."""
-        return name in self._facts
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return one fact, or `default`."""
-        return self._facts.get(name, default)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return a copy of the facts, for the state dict."""
-        return copy.deepcopy(self._facts)
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take the facts of a state dict in place of the present ones."""
-        self._facts = plain_copy(state, "facts")
-
-    def extra_repr(self) -> str:
-        """Return the names of the facts."""
-        return ", ".join(sorted(self._facts))
 
 
 def stored_facts(state: Mapping[str, Any], kind: type[Kind], *, where: str) -> Kind | None:
