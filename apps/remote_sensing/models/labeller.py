@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from apps.remote_sensing.models.downstream.features import (
+from apps.remote_sensing.models.downstream.encoder_features import (
     feature_maps,
     freeze_idle,
     layers_of,

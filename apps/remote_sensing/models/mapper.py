@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.models import prithvi
 from apps.remote_sensing.models.decoders import FCN, Decoder, FeatureShapes, Neck
-from apps.remote_sensing.models.downstream.features import (
+from apps.remote_sensing.models.downstream.encoder_features import (
     chosen_layers,
     dates_of_a_patch,
     feature_maps,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.batch import Coordinates, SceneFacts
 from apps.remote_sensing.data.normalisation import check_units
-from apps.remote_sensing.models.downstream.features import feature_maps, patches_of_dates
-from apps.remote_sensing.models.frozen.features import encoder_of
+from apps.remote_sensing.models.downstream.encoder_features import feature_maps, patches_of_dates
+from apps.remote_sensing.models.frozen.pooled_features import encoder_of
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.predict.model import SceneModel
 from core.errors import UserError, did_you_mean

@@ -103,7 +103,7 @@ class SceneModel(Predictor[SceneFacts]):
 
     def reads(self, name: str) -> bool:
         """Return whether the network's encoder has a code of `time` or `location`, and was told them."""
-        from apps.remote_sensing.models.frozen.features import encoder_of
+        from apps.remote_sensing.models.frozen.pooled_features import encoder_of
 
         told = bool(getattr(self.facts.coordinates, name))
         return told and getattr(encoder_of(self.network), f"{name}_code", None) is not None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from apps.remote_sensing.batch import SceneBatch, SceneFacts
-from apps.remote_sensing.models.frozen.features import Pool, encoder_of, pooled_features
 from apps.remote_sensing.models.frozen.inputs import ImagePreparation, Prepared, prepared_for
+from apps.remote_sensing.models.frozen.pooled_features import Pool, encoder_of, pooled_features
 from core.data.checks import at_least
 from core.errors import UserError
 from core.probe_task import ProbeTask
@@ -26,7 +26,7 @@ class Probing(ProbeTask):
     For what it writes see `core.probe_task.ProbeTask`.
 
     Args:
-        network: Any that gives features of images (see `apps.remote_sensing.models.frozen.features`).
+        network: Any that gives features of images (see `apps.remote_sensing.models.frozen.pooled_features`).
         preparation: How images are prepared; None is what is bound to the weights: the normalisation of the
             run of ours that trained them, else the network's own.
         layers: How many of a transformer's last blocks give their class tokens; None is its own choice.

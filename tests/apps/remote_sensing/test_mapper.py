@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.models.any_backbone import AnyBackbone
 from apps.remote_sensing.models.decoders import FCN, Decoder, Linear, Neck, UNet, UperNet
-from apps.remote_sensing.models.downstream.features import reflected
+from apps.remote_sensing.models.downstream.encoder_features import reflected
 from apps.remote_sensing.models.labeller import Labeller
 from apps.remote_sensing.models.mapper import Mapper
 from apps.remote_sensing.models.prithvi import Prithvi, prithvi_v1_segmenter

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from apps.remote_sensing.models import prithvi
-from apps.remote_sensing.models.downstream.features import check_encoder
+from apps.remote_sensing.models.downstream.encoder_features import check_encoder
 from apps.remote_sensing.models.prithvi_eo import official
 from core.backbones.vit import reset_parts
 from core.checkpoints.keymap import KeyMap

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from apps.remote_sensing.data.bands import HLS
 from apps.remote_sensing.models.band_maps import ReadsBands
-from apps.remote_sensing.models.prithvi_eo.coordinates import CodedBlocks
+from apps.remote_sensing.models.prithvi_eo.coded_blocks import CodedBlocks
 from apps.remote_sensing.models.prithvi_eo.encoder import Coordinate, Prithvi, Statistics
 from core.backbones.patches import patchify, unpatchify
 from core.backbones.vit import reset_parts

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from apps.remote_sensing.data.bands import HLS, canonical
 from apps.remote_sensing.models.band_maps import ReadsBands
 from apps.remote_sensing.models.frames import Frames, folded
-from apps.remote_sensing.models.prithvi_eo.coordinates import CodedBlocks
+from apps.remote_sensing.models.prithvi_eo.coded_blocks import CodedBlocks
 from core.backbones.patches import PatchEmbed, patch_grid
 from core.errors import UserError, did_you_mean
 from core.objectives.masked_autoencoding import Masking, select
