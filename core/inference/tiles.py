@@ -296,7 +296,7 @@ def sliding(
     sums: list[TileSums] = []
     for first in range(0, len(places), most):
         chosen = places[first : first + most]
-        windows = torch.stack([x[row][..., *part.slices] for row, part in chosen])
+        windows = torch.stack([x[row][..., *part.slices] for row, part in chosen])  # type: ignore[index]
         owners = [row for row, _ in chosen]
         given = network(x=windows, **{name: value[owners] for name, value in inputs.items() if name != "x"})
         if not sums:
