@@ -250,12 +250,17 @@ class ChannelReader:
             gamma=gamma,
         )
 
+    def thinned(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return every how many-th point of `(..., *space)` of the file."""
+        kept: Any = (..., *(slice(None, None, by) for by in self.factors))
+        return values[kept]
+
     def _read(self, trajectory: int, steps: Sequence[int]) -> NDArray[np.float32]:
         if not self.stored:
             return np.zeros((len(steps), 0, *self.space), dtype=np.float32)
         raw = self.source.read(trajectory, list(steps), self.stored)
         if any(by > 1 for by in self.factors):
-            raw = np.ascontiguousarray(raw[(..., *(slice(None, None, by) for by in self.factors))])
+            raw = np.ascontiguousarray(self.thinned(raw))
         if self.missing == "error" and not np.isfinite(raw).all():
             step, row = (int(one[0]) for one in np.nonzero(~np.isfinite(raw))[:2])
             raise UserError(

@@ -121,8 +121,7 @@ class InitialStates:
         names = [stored.get(name) or name for name in fields]
         if any(name not in self.source.channels for name in names):
             return None
-        thin = (slice(None, None, by) for by in reader.factors)
-        return self.source.read(trajectory, steps, names)[(..., *thin)]
+        return reader.thinned(self.source.read(trajectory, steps, names))
 
 
 def initial_states(
