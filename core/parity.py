@@ -114,8 +114,8 @@ class Case:
     @staticmethod
     def gradients(network: nn.Module, key_map: KeyMap, *, group: str = "grad") -> dict[str, Tensor]:
         """Return the gradients of all parameters that have one, under their official names in the group."""
-        found = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
-        return {f"{group}/{key}": grad for key, grad in key_map.to_official(found).items()}
+        gradients = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+        return {f"{group}/{key}": grad for key, grad in key_map.to_official(gradients).items()}
 
     def expect(self, name: str, value: Any) -> None:
         """Add a result that stands in the head and not among the tensors, such as `output/cuts`."""
@@ -185,15 +185,15 @@ def known_cases() -> dict[tuple[str, str], Handler]:
         ValueError: If two rooms claim the same (system, kind).
     """
     root = Path(__file__).parents[1]
-    found: dict[tuple[str, str], Handler] = {}
+    handlers: dict[tuple[str, str], Handler] = {}
     for package in ("core", "apps"):
         for file in sorted((root / package).glob("*/parity.py")):
             module = importlib.import_module(f"{package}.{file.parent.name}.parity")
             for key, handler in module.CASES.items():
-                if key in found:
+                if key in handlers:
                     raise ValueError(f"{module.__name__} claims {key}, which another room has")
-                found[key] = handler
-    return found
+                handlers[key] = handler
+    return handlers
 
 
 def load_case(path: str | Path, *, device: str = "cpu") -> Case:

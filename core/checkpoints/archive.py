@@ -171,8 +171,8 @@ def load_archive(path: Path_, *, mmap: bool = False, settings: str | None = None
     except pickle.UnpicklingError as error:
         if settings is not None and (named := _with_names(path, settings)) is not None:
             return named
-        found = re.search(r"(?:GLOBAL|type) ([\w.]+)", str(error))
-        what = f"the Python object {found[1]}" if found else "Python objects"
+        culprit = re.search(r"(?:GLOBAL|type) ([\w.]+)", str(error))
+        what = f"the Python object {culprit[1]}" if culprit else "Python objects"
         raise UserError(
             f"{path} holds {what}, and only tensors and plain containers are loaded because other objects "
             "can run code: save its state_dict alone, best as safetensors"
@@ -274,10 +274,10 @@ def disk_sentence(error: OSError, path: Path, *, written: int = 0, of: int = 0) 
 
 def versions() -> dict[str, str]:
     """Return the versions that decide what a run computes."""
-    known = {"python": platform.python_version(), "platform": sys.platform}
+    numbers = {"python": platform.python_version(), "platform": sys.platform}
     for name in ("domainfm", "torch", "lightning", "numpy"):
         try:
-            known[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            known[name] = "not installed"
-    return known
+            numbers[name] = "not installed"
+    return numbers

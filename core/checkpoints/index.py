@@ -55,7 +55,7 @@ def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = No
             tensors, or points to another file.
     """
     path = Path(path)
-    known = set(os.listdir(path.parent) if files is None else files)
+    allowed = set(os.listdir(path.parent) if files is None else files)
     try:
         with open(path, "rb") as file:
             index = _IndexUnpickler(file, path).load()
@@ -73,7 +73,7 @@ def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = No
     if not whole or not all(isinstance(where, filesystem._StorageInfo) for where in places.values()):
         raise UserError(f"{path} is no index of a sharded checkpoint; use another checkpoint")
     for where in places.values():
-        if where.relative_path not in known or getattr(where, "transform_descriptors", None):
+        if where.relative_path not in allowed or getattr(where, "transform_descriptors", None):
             raise UserError(f"{path} points to '{where.relative_path}', which is no file of this checkpoint")
     return index
 

@@ -51,13 +51,13 @@ class Rename:
 
     def forward(self, key: str) -> str | None:
         """Return our name for `key`, or None where the rule does not apply."""
-        found = self._patterns[0].fullmatch(key)
-        return _filled(self.ours, found) if found else None
+        match = self._patterns[0].fullmatch(key)
+        return _filled(self.ours, match) if match else None
 
     def backward(self, key: str) -> str | None:
         """Return the official name for `key`, or None where the rule does not apply."""
-        found = self._patterns[1].fullmatch(key)
-        return _filled(self.official, found) if found else None
+        match = self._patterns[1].fullmatch(key)
+        return _filled(self.official, match) if match else None
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,19 @@ def computed_names(network: nn.Module) -> set[str]:
     loaded, because tables of positions in a checkpoint may be those of another grid.
     """
     return {
-        f"{place}.{name}" if place else name
-        for place, module in network.named_modules()
+        f"{path}.{name}" if path else name
+        for path, module in network.named_modules()
         for name in getattr(module, "computed_buffers", ())
     }
 
 
 def _walk(key: str, steps: Iterable[Callable[[str], str | None]]) -> str | None:
-    known = False
+    renamed = False
     for step in steps:
         new = step(key)
         if new is not None:
-            key, known = new, True
-    return key if known else None
+            key, renamed = new, True
+    return key if renamed else None
 
 
 def _renamed(

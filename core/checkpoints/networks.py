@@ -150,13 +150,11 @@ def system_module(name: str) -> ModuleType:
     """
     from core.checkpoints.cards import modules_by_layout
 
-    known = systems()
-    path = name if name in known.values() else known.get(name) or modules_by_layout().get(name)
+    modules = systems()
+    path = name if name in modules.values() else modules.get(name) or modules_by_layout().get(name)
     if path is None:
-        choices = ", ".join(known) or "none"
-        raise UserError(
-            f"'{name}' is no system of domainfm ({choices}){did_you_mean(name, known)}; name it with --system"
-        )
+        choices = f"({', '.join(modules) or 'none'}){did_you_mean(name, modules)}"
+        raise UserError(f"'{name}' is no system of domainfm {choices}; name it with --system")
     module = import_module(path)
     if not hasattr(module, "from_official_config"):
         raise UserError(f"{path} builds no network from an official configuration")

@@ -49,14 +49,14 @@ def by_name(state: Mapping[str, Any], names: list[list[str]]) -> dict[str, Any]:
             "the checkpoint's optimiser has other parameter groups than the recipe's; give the same "
             "model.no_decay, layer_decay and rates, or start a new run with --model.weights"
         )
-    known = {
+    by_number = {
         number: name
         for group, own in zip(groups, names, strict=True)
         for number, name in zip(group["params"], own, strict=True)
     }
     return {
         **state,
-        "state": {known.get(number, number): value for number, value in state["state"].items()},
+        "state": {by_number.get(number, number): value for number, value in state["state"].items()},
         "param_groups": [{**group, "params": list(own)} for group, own in zip(groups, names, strict=True)],
     }
 

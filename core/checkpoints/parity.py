@@ -25,8 +25,8 @@ def _llama(case: Case) -> Mapping[str, Tensor]:
     network = from_official_config(case.config)
     load_weights(case.weights(), network)
     network.to(case.device).eval()
-    given = case.group("input")
-    ids = given["input_ids"]
+    inputs = case.group("input")
+    ids = inputs["input_ids"]
     results: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -57,27 +57,27 @@ def _llama(case: Case) -> Mapping[str, Tensor]:
     for hook in hooks:
         hook.remove()
     results["output/logits"] = output.logits
-    if "labels" in given:
-        labels = torch.full_like(given["labels"], -100)
-        labels[:, :-1] = given["labels"][:, 1:]
+    if "labels" in inputs:
+        labels = torch.full_like(inputs["labels"], -100)
+        labels[:, :-1] = inputs["labels"][:, 1:]
         total, count = next_token(output.logits, labels)
         results["loss/ce"] = total / count
         results["loss/ce"].backward()
         own = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
         results.update({f"grad/{key}": grad for key, grad in KEY_MAP.to_official(own).items()})
     with torch.no_grad():
-        if "prompt_ids" in given:
+        if "prompt_ids" in inputs:
             wanted = case.tensors["output/greedy_ids"].shape[1]
-            results["output/greedy_ids"] = _greedy(network, given["prompt_ids"], wanted)
+            results["output/greedy_ids"] = _greedy(network, inputs["prompt_ids"], wanted)
         for name in case.group("output"):
             if name.startswith("cached_logits_"):
                 start, end = (int(word) for word in name.split("_")[-2:])
                 cache = KVCache(ids.shape[1])
                 network(ids[:, :start], cache=cache)
                 results[f"output/{name}"] = network(ids[:, start:end], cache=cache).logits
-        if "left_pad_mask" in given:
-            mask = given["left_pad_mask"]
-            logits = network(ids, mask=mask, positions=given.get("left_pad_position_ids")).logits
+        if "left_pad_mask" in inputs:
+            mask = inputs["left_pad_mask"]
+            logits = network(ids, mask=mask, positions=inputs.get("left_pad_position_ids")).logits
             results["output/left_pad_logits_row0_valid"] = logits[0][mask[0].bool()]
     return results
 
@@ -102,9 +102,9 @@ def _soups(case: Case) -> Mapping[str, Any]:
 
     from core.checkpoints.soups import greedy_soup, uniform_soup
 
-    given, target = case.state(), case.group("input")["target_w"]
+    weights, target = case.state(), case.group("input")["target_w"]
     models = [
-        {name: given[f"model{number}.{name}"] for name in ("w", "b")}
+        {name: weights[f"model{number}.{name}"] for name in ("w", "b")}
         for number in range(case.config["models"])
     ]
 

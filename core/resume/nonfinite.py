@@ -145,15 +145,15 @@ class NonFiniteGuard(Callback):
         if not recent:
             return
         values = torch.stack([value.float().reshape(()) for value, _ in recent]).tolist()
-        found = [
+        records = [
             {"loss": str(value), **record}
             for value, (_, record) in zip(values, recent, strict=True)
             if not math.isfinite(value)
         ]
-        if found:
-            self._note(found[0])
-        if self._any(trainer, bool(found)):
-            self._stop(_first(trainer, found))
+        if records:
+            self._note(records[0])
+        if self._any(trainer, bool(records)):
+            self._stop(_first(trainer, records))
 
     def _any(self, trainer: pl.Trainer, bad: bool) -> bool:
         """Tell whether any rank's loss is bad: gradients are shared, and so must be the decision."""

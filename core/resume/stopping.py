@@ -188,12 +188,12 @@ def requeue(environment: Mapping[str, str] | None = None) -> str:
     Args:
         environment: SLURM's variables; None takes the process's own.
     """
-    found = os.environ if environment is None else environment
-    job = found.get("SLURM_JOB_ID")
+    variables = os.environ if environment is None else environment
+    job = variables.get("SLURM_JOB_ID")
     if job is None:
         return "this is no SLURM job, so nothing was put back into a queue"
-    if "SLURM_ARRAY_JOB_ID" in found:
-        job = f"{found['SLURM_ARRAY_JOB_ID']}_{found['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_ARRAY_JOB_ID" in variables:
+        job = f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -54,9 +54,9 @@ def restore(state: dict[str, Any], device: torch.device | None = None) -> None:
         module = torch.get_device_module(device.type)
         own = (device,) if device.type != "mps" else ()
         # A file of an earlier version holds the streams of all devices that its process saw.
-        place = device.index or 0 if len(kept) > 1 else 0
-        if place < len(kept):
-            module.set_rng_state(kept[place].cpu(), *own)
+        number = device.index or 0 if len(kept) > 1 else 0
+        if number < len(kept):
+            module.set_rng_state(kept[number].cpu(), *own)
 
 
 class RandomState(Callback):
@@ -98,8 +98,8 @@ class RandomState(Callback):
         elif all(_same(kept[0], other) for other in kept[1:]):
             restore(kept[0], self._device)
         else:
-            place = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
-            _derive(kept[0], place["rank"])
+            sampler = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0}
+            _derive(kept[0], sampler["rank"])
             if trainer.is_global_zero:
                 print(
                     f"random streams: the checkpoint has those of {len(kept)} processes and this run has "
