@@ -26,6 +26,7 @@ OPEN_TO_ALL = {
     "files",
     "lazy",
     "tables",
+    "trust",
 }  # rooms and leaf modules that every room may import
 FURTHER = {
     "strategies": {"checkpoints"},  # what writes pieces knows how pieces are read and written

@@ -68,7 +68,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def words(small) -> list[object]:
     return [
         "timeseries", "fit", "--config", "ttm/demo", "--config", small, "--checkpoints.every_n_steps=2",
-        "--about.test_after_fit=false",
+        "--about.test_after_fit=false", "--trust=watching",
     ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_terminated_run_leaves_within_a_step_and_goes_on_bit_by_bit(dfm, small, 
     monkeypatch.syspath_prepend(HERE)
     watch = {"class_path": "watching.Watch", "init_args": {"log": str(tmp_path / "log"), "how": "SIGTERM"}}
     words = ["timeseries", "fit", "--config", "ttm/demo", "--config", small, "--about.test_after_fit=false"]
-    words += ["--trainer.accumulate_grad_batches=2"]
+    words += ["--trainer.accumulate_grad_batches=2", "--trust=watching"]
     assert dfm(*words, "--runs", tmp_path / "unbroken").code == 0
     watch["init_args"]["after"] = 3  # in the middle of the second step's gradients
 
@@ -80,7 +80,8 @@ def test_defect_in_a_step_shows_its_traceback_and_exits_with_1(small, tmp_path):
     recipe["model"]["class_path"] = "broken.Broken"
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(recipe))
 
-    done = shell(["timeseries", "fit", "--config", "broken.yaml"], tmp_path, path=tmp_path)
+    words = ["timeseries", "fit", "--config", "broken.yaml", "--trust", "broken"]
+    done = shell(words, tmp_path, path=tmp_path)
 
     assert done.returncode == 1
     assert "Traceback" in done.stderr

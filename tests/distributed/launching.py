@@ -42,7 +42,7 @@ def words(folder: Path, *more: object, strike: tuple[str, dict[str, object]] | N
     given += ["--config", str(own), "--checkpoints.every_n_steps=2", "--seed_everything=1"]
     if strike is not None:
         callback = {"class_path": f"striking.{strike[0]}", "init_args": strike[1]}
-        given.append(f"--trainer.callbacks={json.dumps([callback])}")
+        given += ["--trust=striking", f"--trainer.callbacks={json.dumps([callback])}"]
     return [*given, *map(str, more)]
 
 

@@ -41,7 +41,8 @@ def recipe(tmp_path) -> Path:
 
 def words(recipe: Path, log: Path, *, processes: int, precision: str) -> list[str]:
     watch = {"class_path": "watching.Watch", "init_args": {"log": str(log)}}
-    given = ["timeseries", "fit", "--config", str(recipe), f"--data.batch_size={8 // processes}"]
+    given = ["timeseries", "fit", "--trust=watching", "--config", str(recipe)]
+    given += [f"--data.batch_size={8 // processes}"]
     given += [f"--trainer.precision={precision}", f"--trainer.devices={processes}"]
     given += ["--trainer.accelerator=cpu", f"--trainer.callbacks={json.dumps([watch])}"]
     given += ["--runs", str(log.with_suffix(""))]
