@@ -1,6 +1,5 @@
-"""Maps of whole scenes, read and written block by block.
+"""Maps and features of whole scenes, read and written block by block.
 
-`mapping.map_scene` maps one scene, `batch.each_scene` works on many; `settings.MapSettings` says how.
-`source` reads windows of a scene; `target` writes the map, first with a progress file, at the end
-cloud-optimised.
+`command` parses both verbs, `run` does them; `model.SceneModel` is a checkpoint alone; `scene` reads tiles,
+`mapping.map_scene` maps one scene, `settings.MapSettings` says how; `growing_map`, `geotiff` and `tables` write.
 """
