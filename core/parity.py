@@ -260,12 +260,12 @@ def _main(options: argparse.Namespace) -> int:
     if options.cpu is not None and options.device == "cpu":
         from dataclasses import replace
 
-        from core.accelerators.cpu import Switches, apply
+        from core.accelerators.cpu import CPUSwitches, apply
 
         on = options.cpu == "all-on"
         # Without a network nothing is asked about its size: the small products of a case take oneDNN's way
         # too.
-        switches = Switches(allocator=on, onednn_matmul=on, fast_dropout=on, fused_optimizer=on)
+        switches = CPUSwitches(allocator=on, onednn_matmul=on, fast_dropout=on, fused_optimizer=on)
         state = apply(replace(switches, threads=options.threads))
         print("cpu switches: " + ", ".join(f"{k} {'on' if v['on'] else 'off'}" for k, v in state.items()))
     known = known_cases()

@@ -60,9 +60,9 @@ class Devices:
         neuron: Environment and shapes on AWS Neuron.
     """
 
-    cpu: cpu_device.Switches = field(default_factory=cpu_device.Switches)
-    cuda: cuda_device.Switches = field(default_factory=cuda_device.Switches)
-    neuron: neuron_device.Switches = field(default_factory=neuron_device.Switches)
+    cpu: cpu_device.CPUSwitches = field(default_factory=cpu_device.CPUSwitches)
+    cuda: cuda_device.CUDASwitches = field(default_factory=cuda_device.CUDASwitches)
+    neuron: neuron_device.NeuronSwitches = field(default_factory=neuron_device.NeuronSwitches)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 from core.backbones.dropout import Dropout
 from core.errors import UserError
 
-__all__ = ["Switches", "active", "apply", "fast_float32_matmul", "keep_freed_memory", "largest_product"]
+__all__ = ["CPUSwitches", "active", "apply", "fast_float32_matmul", "keep_freed_memory", "largest_product"]
 
 # Below about two million multiplications oneDNN's cost per call outweighs its kernels (512 x 64 -> 64 breaks
 # even); from ten million on it gains twofold.
@@ -33,7 +33,7 @@ _record: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
-class Switches:
+class CPUSwitches:
     """Speed switches of a run on the CPU.
 
     Args:
@@ -57,7 +57,7 @@ class Switches:
 
 
 def apply(
-    switches: Switches, *, network: nn.Module | None = None, rows: int | None = None
+    switches: CPUSwitches, *, network: nn.Module | None = None, rows: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """Set the process (and the network's dropout) as asked, as far as this machine allows.
 

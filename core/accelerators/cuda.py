@@ -16,14 +16,14 @@ from torch import nn
 from core.accelerators.compilation import compile_blocks
 from core.errors import UserError
 
-__all__ = ["Switches", "apply", "channels_last"]
+__all__ = ["CUDASwitches", "apply", "channels_last"]
 
 Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 @dataclass(frozen=True)
-class Switches:
+class CUDASwitches:
     """Number formats, kernels and compilation of a run on CUDA.
 
     Args:
@@ -51,7 +51,7 @@ class Switches:
     memory_snapshot: bool = False
 
 
-def apply(switches: Switches, *, network: nn.Module, precision: str | None = None) -> dict[str, Any]:
+def apply(switches: CUDASwitches, *, network: nn.Module, precision: str | None = None) -> dict[str, Any]:
     """Set the process and the network as asked, and return by switch `{"on": ..., "reason": str}`.
 
     Call it when the Trainer is built, which sets the deterministic mode.

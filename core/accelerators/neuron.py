@@ -26,8 +26,8 @@ from core.errors import UserError
 
 __all__ = [
     "NeuronAccelerator",
+    "NeuronSwitches",
     "ReportFallbacks",
-    "Switches",
     "UnfusedOptimizer",
     "neuron_arguments",
     "register",
@@ -35,7 +35,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Switches:
+class NeuronSwitches:
     """Environment and shapes of a run on Neuron; the first three are read before torch is loaded.
 
     Args:

@@ -19,10 +19,10 @@ __all__ = ["Request", "asked", "option", "prepare", "program", "read_yaml", "run
 
 GROUPS = {
     "checkpoints": "core.trainer.Checkpoints",
-    "cpu": "core.accelerators.cpu.Switches",
-    "cuda": "core.accelerators.cuda.Switches",
+    "cpu": "core.accelerators.cpu.CPUSwitches",
+    "cuda": "core.accelerators.cuda.CUDASwitches",
     "launch": "core.strategies.launch.Launch",
-    "neuron": "core.accelerators.neuron.Switches",
+    "neuron": "core.accelerators.neuron.NeuronSwitches",
     "profile": "core.tracking.profiler.Profile",
     "tracking": "core.tracking.settings.Tracking",
     "trainer": "lightning.pytorch.trainer.trainer.Trainer",

@@ -232,7 +232,7 @@ def _switches() -> dict[str, Any]:
     """Turn every switch on, as a run on the CPU does, and tell what this machine made of it."""
     from core.accelerators import cpu
 
-    return cpu.apply(cpu.Switches())
+    return cpu.apply(cpu.CPUSwitches())
 
 
 def _memory() -> dict[str, float]:

@@ -54,7 +54,7 @@ class DomainCLI(LightningCLI):
         parser.add_argument("--about", type=dict, default={}, help=about)
         parser.add_argument("--runs", type=str, default="runs", help="folder of the run folders")
         groups = {"checkpoints": Checkpoints, "launch": Launch, "tracking": Tracking, "profile": Profile}
-        groups |= {"cpu": cpu.Switches, "cuda": cuda.Switches, "neuron": neuron.Switches}
+        groups |= {"cpu": cpu.CPUSwitches, "cuda": cuda.CUDASwitches, "neuron": neuron.NeuronSwitches}
         for name, settings in groups.items():
             parser.add_argument(f"--{name}", type=settings, default=settings())
         parser.set_defaults(

@@ -18,7 +18,7 @@ from torch import Tensor
 from core.errors import UserError
 
 __all__ = [
-    "LinearProbe",
+    "LinearFit",
     "Scaler",
     "average_precision",
     "class_scores",
@@ -132,7 +132,7 @@ def vote_labels(neighbours: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearFit:
     """A fitted logistic regression.
 
     Args:
@@ -165,7 +165,7 @@ def fit_linear(
     strength: float | None = 1.0,
     steps: int = 3000,
     tolerance: float = 1e-4,
-) -> LinearProbe:
+) -> LinearFit:
     """Fit a logistic regression, multinomial for classes, one for each label for multi-hot labels.
 
     scikit-learn's objective, for all labels at once and on the features' device in float64: the mean of the
@@ -215,7 +215,7 @@ def fit_linear(
     options = {"maxiter": steps, "maxls": 50, "gtol": tolerance, "ftol": 64 * torch.finfo(torch.float64).eps}
     fit = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
     both = torch.as_tensor(fit.x, device=x.device).view(shape)
-    return LinearProbe(both[:, :-1], both[:, -1], classes, bool(fit.success))
+    return LinearFit(both[:, :-1], both[:, -1], classes, bool(fit.success))
 
 
 def class_scores(predicted: Tensor, true: Tensor) -> dict[str, float]:

@@ -12,9 +12,9 @@ from core.errors import UserError, did_you_mean
 
 __all__ = [
     "CHILDREN",
-    "Job",
     "Launch",
     "RankInfo",
+    "SchedulerJob",
     "devices_and_strategy",
     "job_info",
     "rank_info",
@@ -89,7 +89,7 @@ class RankInfo:
 
 
 @dataclass(frozen=True)
-class Job:
+class SchedulerJob:
     """A job that may be started again and then goes on in its own run folder.
 
     Attributes:
@@ -111,7 +111,7 @@ def rank_info(environment: Mapping[str, str] | None = None) -> RankInfo | None:
     return info if info is not None and info.world > 1 else None
 
 
-def job_info(environment: Mapping[str, str] | None = None) -> Job | None:
+def job_info(environment: Mapping[str, str] | None = None) -> SchedulerJob | None:
     """Return the job that this process belongs to, if its name outlives the process.
 
     Each `srun` of a SLURM job is one of its own. torchrun's name counts if it was given (`--rdzv_id`): what
@@ -120,10 +120,10 @@ def job_info(environment: Mapping[str, str] | None = None) -> Job | None:
     variables = os.environ if environment is None else environment
     if "SLURM_JOB_ID" in variables and not _interactive(variables):
         name = f"slurm-{variables['SLURM_JOB_ID']}.{variables.get('SLURM_STEP_ID', '0')}"
-        return Job(name, int(variables.get("SLURM_RESTART_COUNT") or 0) > 0)
+        return SchedulerJob(name, int(variables.get("SLURM_RESTART_COUNT") or 0) > 0)
     name = variables.get("TORCHELASTIC_RUN_ID", "none")
     drawn = len(name) == 36 and name.count("-") == 4
-    return None if name == "none" or drawn else Job(f"torchrun-{name}", False)
+    return None if name == "none" or drawn else SchedulerJob(f"torchrun-{name}", False)
 
 
 def devices_and_strategy(arguments: Mapping[str, Any], info: RankInfo | None) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_a_recipe_s_neuron_settings_are_in_the_environment_before_torch(
 def test_cuda_s_switches_are_set_and_told(restored: None) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3), nn.Linear(4, 4))
 
-    on = cuda.apply(cuda.Switches(attention="flash", channels_last=True), network=network)
+    on = cuda.apply(cuda.CUDASwitches(attention="flash", channels_last=True), network=network)
 
     assert torch.get_float32_matmul_precision() == "high"
     assert torch.backends.cudnn.allow_tf32 is True
@@ -208,7 +208,7 @@ def test_cuda_s_switches_are_set_and_told(restored: None) -> None:
 
 
 def test_parity_runs_keep_float32(restored: None) -> None:
-    cuda.apply(cuda.Switches(matmul="highest", convolutions=False), network=nn.Linear(2, 2))
+    cuda.apply(cuda.CUDASwitches(matmul="highest", convolutions=False), network=nn.Linear(2, 2))
 
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.backends.cudnn.allow_tf32 is False
@@ -218,7 +218,7 @@ def test_kernels_chosen_by_time_are_refused_where_runs_must_repeat(restored: Non
     torch.use_deterministic_algorithms(True)
 
     with pytest.raises(UserError, match=r"trainer\.deterministic is true"):
-        cuda.apply(cuda.Switches(compile="max-autotune"), network=nn.Linear(2, 2))
+        cuda.apply(cuda.CUDASwitches(compile="max-autotune"), network=nn.Linear(2, 2))
 
 
 class Layers(nn.Module):

@@ -66,7 +66,7 @@ def fitted(options: argparse.Namespace) -> dict[str, float]:
     from apps.remote_sensing.models.decoders import FCN, Linear
     from apps.remote_sensing.models.mapper import Mapper
     from apps.remote_sensing.models.prithvi import Prithvi
-    from core.accelerators.cpu import Switches, apply
+    from core.accelerators.cpu import CPUSwitches, apply
     from core.checkpoints.weights import load_weights
     from core.metrics.classes import ClassScores
     from core.objectives.segmentation import CrossEntropy
@@ -82,7 +82,7 @@ def fitted(options: argparse.Namespace) -> dict[str, float]:
     network = Mapper(encoder, decoder=decoder, dates=1, dropout=0.0)
     if options.weights:
         load_weights(options.weights, network, reinitialise=["decoder.*", "head.*"])
-    apply(Switches(), network=network, rows=options.batch * (options.tile // 4) ** 2)
+    apply(CPUSwitches(), network=network, rows=options.batch * (options.tile // 4) ** 2)
     chosen = getattr(core.adaptation, options.only)
     if options.only in ("LoRA", "DoRA"):
         adaptation = chosen(train=["decoder", "head"])

@@ -104,9 +104,9 @@ def alone(options: argparse.Namespace) -> dict[str, float]:
     """Measure one side in this process."""
     network = build(options.side, options)
     if options.side == "ours":
-        from core.accelerators.cpu import Switches, apply
+        from core.accelerators.cpu import CPUSwitches, apply
 
-        apply(Switches(), network=network, rows=options.batch * options.length)
+        apply(CPUSwitches(), network=network, rows=options.batch * options.length)
     step = training_step(options.side, network, draw(options), fused=options.side == "ours")
     times = alternate({options.side: step}, options.rounds, calls=1, clock=options.clock)[options.side]
     memory = resident_peak()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from measure import CLOCKS, machine
 from torch import Tensor
 
-from core.accelerators.cpu import Switches, apply
+from core.accelerators.cpu import CPUSwitches, apply
 from core.backbones.packed_attention import packed_attention, packed_kernel
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     device, dtype = options.device, getattr(torch, options.dtype)
     if device == "cpu":
-        apply(Switches(onednn_matmul=False, threads=1))
+        apply(CPUSwitches(onednn_matmul=False, threads=1))
     now = CLOCKS["processor" if device == "cpu" else "wall"]
     print(f"{machine()}; chosen: {packed_kernel(device, dtype, head_width=options.width)}")
     kernels = ["sequences", "mask", *(["varlen"] if device == "cuda" and dtype != torch.float32 else [])]

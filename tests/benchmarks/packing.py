@@ -22,7 +22,7 @@ import torch
 from measure import CLOCKS, machine
 from torch import Tensor, nn
 
-from core.accelerators.cpu import Switches, apply
+from core.accelerators.cpu import CPUSwitches, apply
 from core.backbones.llama import Llama
 from core.backbones.packed_attention import KERNELS, packed_kernel
 from core.data.packing import IGNORED, Packed, PackedBatch
@@ -155,7 +155,7 @@ def main() -> None:
         vocabulary=256, width=options.width, depth=options.depth, heads=max(1, options.width // 64), tied=True
     )
     if device == "cpu":
-        apply(Switches(threads=options.threads), network=network, rows=options.tokens)
+        apply(CPUSwitches(threads=options.threads), network=network, rows=options.tokens)
     network.to(device)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     data = Texts(texts(options.context))

@@ -100,10 +100,10 @@ def alone(options: argparse.Namespace) -> dict[str, float]:
     """Measure one side in this process."""
     network, batch = build(options.side, options), draw(options)
     if options.side == "ours":
-        from core.accelerators.cpu import Switches, apply
+        from core.accelerators.cpu import CPUSwitches, apply
 
         tokens = options.batch * options.frames * (options.side_pixels // 16) ** 2
-        apply(Switches(), network=network, rows=tokens)
+        apply(CPUSwitches(), network=network, rows=tokens)
     torch.set_float32_matmul_precision(options.precision)
     step = training_step(options.side, network, batch, fused=options.side == "ours")
     looks = features(options.side, network, batch)

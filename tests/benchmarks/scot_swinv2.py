@@ -100,9 +100,9 @@ def alone(kind: str, side: str, options: argparse.Namespace) -> dict[str, float]
     """Measure one side in this process."""
     network = build(kind, side)
     if side == "ours":
-        from core.accelerators.cpu import Switches, apply
+        from core.accelerators.cpu import CPUSwitches, apply
 
-        apply(Switches(), network=network, rows=options.batch * 32 * 32)
+        apply(CPUSwitches(), network=network, rows=options.batch * 32 * 32)
     batch = draw(kind, options.batch, network)
     step = training_step(network, batch, fused=side == "ours")
     times = alternate({side: step}, options.rounds, clock=options.clock)[side]

@@ -94,9 +94,9 @@ def alone(side: str, rounds: int) -> dict[str, float]:
     past, future = batch()
     network = reference() if side == "reference" else ours()
     if side == "ours":
-        from core.accelerators.cpu import Switches, apply
+        from core.accelerators.cpu import CPUSwitches, apply
 
-        apply(Switches(), network=network, rows=BATCH * CHANNELS * network.patches)
+        apply(CPUSwitches(), network=network, rows=BATCH * CHANNELS * network.patches)
     run = call(side, network)
     step = training_step(network, run, past, future, fused=side == "ours")
     times = alternate({side: step}, rounds)[side]

@@ -28,7 +28,9 @@ def switches_off_afterwards() -> Iterator[None]:
     from core.accelerators import cpu
 
     yield
-    cpu.apply(cpu.Switches(allocator=False, onednn_matmul=False, fast_dropout=False, fused_optimizer=False))
+    cpu.apply(
+        cpu.CPUSwitches(allocator=False, onednn_matmul=False, fast_dropout=False, fused_optimizer=False)
+    )
 
 
 @pytest.fixture(scope="module")

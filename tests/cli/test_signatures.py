@@ -14,7 +14,7 @@ from core.cli.signatures import parameters
 CERTAIN = [
     "core.task.Task",
     "core.optim.OneCycle",
-    "core.accelerators.cpu.Switches",
+    "core.accelerators.cpu.CPUSwitches",
     "core.data.module.DataModule",
     "lightning.pytorch.trainer.trainer.Trainer",
     "torch.optim.AdamW",

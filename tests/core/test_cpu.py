@@ -12,7 +12,7 @@ from core.accelerators import cpu
 from core.backbones.dropout import Dropout
 from core.errors import UserError
 
-OFF = cpu.Switches(allocator=False, onednn_matmul=False, fast_dropout=False, fused_optimizer=False)
+OFF = cpu.CPUSwitches(allocator=False, onednn_matmul=False, fast_dropout=False, fused_optimizer=False)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_everything_can_be_turned_off() -> None:
 
 
 def test_every_switch_says_why() -> None:
-    state = cpu.apply(cpu.Switches())
+    state = cpu.apply(cpu.CPUSwitches())
 
     names = {"allocator", "onednn_matmul", "fast_dropout", "fused_optimizer", "short_spin", "threads"}
     assert set(state) == names
@@ -48,18 +48,18 @@ def test_short_spin_is_what_the_environment_says(
     if turns is not None:
         monkeypatch.setenv("GOMP_SPINCOUNT", turns)
 
-    assert cpu.apply(cpu.Switches())["short_spin"]["on"] is on
+    assert cpu.apply(cpu.CPUSwitches())["short_spin"]["on"] is on
 
 
 def test_what_is_reported_is_what_torch_does() -> None:
-    state = cpu.apply(cpu.Switches())
+    state = cpu.apply(cpu.CPUSwitches())
 
     expected = "medium" if state["onednn_matmul"]["on"] else "highest"
     assert torch.get_float32_matmul_precision() == expected
 
 
 def test_products_keep_float32_accuracy_with_everything_on() -> None:
-    cpu.apply(cpu.Switches())
+    cpu.apply(cpu.CPUSwitches())
     a, b = torch.randn(2, 384, 384, generator=torch.Generator().manual_seed(1))
 
     exact = a.double() @ b.double()
@@ -70,7 +70,7 @@ def test_products_keep_float32_accuracy_with_everything_on() -> None:
 def test_a_processor_with_amx_is_excluded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": True})
 
-    state = cpu.apply(cpu.Switches())
+    state = cpu.apply(cpu.CPUSwitches())
 
     assert not state["onednn_matmul"]["on"]
     assert torch.get_float32_matmul_precision() == "highest"
@@ -87,14 +87,14 @@ def test_the_probe_alone_keeps_float32_accuracy(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_network_of_small_products_takes_the_old_way() -> None:
-    state = cpu.apply(cpu.Switches(), network=nn.Linear(16, 16), rows=64)
+    state = cpu.apply(cpu.CPUSwitches(), network=nn.Linear(16, 16), rows=64)
 
     assert not state["onednn_matmul"]["on"]
     assert "too small" in state["onednn_matmul"]["reason"] or "16,384" in state["onednn_matmul"]["reason"]
 
 
 def test_turning_off_undoes_what_was_on() -> None:
-    cpu.apply(cpu.Switches())
+    cpu.apply(cpu.CPUSwitches())
 
     state = cpu.apply(OFF)
 
@@ -113,14 +113,14 @@ def test_the_largest_product_is_found_on_the_meta_device() -> None:
 def test_the_network_s_dropout_is_switched(wanted: bool) -> None:
     network = nn.Sequential(nn.Linear(2, 2), Dropout(0.5))
 
-    state = cpu.apply(cpu.Switches(allocator=False, fast_dropout=wanted), network=network)
+    state = cpu.apply(cpu.CPUSwitches(allocator=False, fast_dropout=wanted), network=network)
 
     assert network[1].fast is wanted
     assert state["fast_dropout"]["on"] is wanted
 
 
 def test_threads_are_set_and_reported() -> None:
-    state = cpu.apply(cpu.Switches(allocator=False, threads=1))
+    state = cpu.apply(cpu.CPUSwitches(allocator=False, threads=1))
 
     assert torch.get_num_threads() == 1
     assert state["threads"] == {"on": True, "value": 1, "reason": "set"}
@@ -128,4 +128,4 @@ def test_threads_are_set_and_reported() -> None:
 
 def test_no_threads_at_all_are_refused() -> None:
     with pytest.raises(UserError, match="'threads' is 0"):
-        cpu.apply(cpu.Switches(threads=0))
+        cpu.apply(cpu.CPUSwitches(threads=0))

@@ -8,19 +8,19 @@ from core.lazy import lazy
 
 if TYPE_CHECKING:
     from apps.pde.data.module import Fields
-    from apps.pde.data.settings import Generation, Preparation, SourceMixture
+    from apps.pde.data.settings import FieldPreparation, Generation, SourceMixture
     from apps.pde.data.window_settings import DrivenSeries, EvaluationSet, Histories, Pairs, Steady
 
-_SETTINGS = ("Generation", "Preparation", "SourceMixture")
+_SETTINGS = ("Generation", "FieldPreparation", "SourceMixture")
 _WINDOWS = ("DrivenSeries", "EvaluationSet", "Histories", "Pairs", "Steady")
 __all__ = [
     "DrivenSeries",
     "EvaluationSet",
+    "FieldPreparation",
     "Fields",
     "Generation",
     "Histories",
     "Pairs",
-    "Preparation",
     "SourceMixture",
     "Steady",
 ]

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from apps.pde.batch import FieldFacts
 from apps.pde.data.channels import INITIAL
 from apps.pde.data.corpus import Corpus, SourcePart, build
-from apps.pde.data.settings import FieldSettings, Generation, Preparation, SourceMixture
+from apps.pde.data.settings import FieldPreparation, FieldSettings, Generation, SourceMixture
 from apps.pde.data.sources import named_sources
 from apps.pde.data.window_settings import EvaluationSet, WindowSettings
 from apps.pde.data.windows import JoinedSets, Windows, WindowSet
@@ -73,7 +73,7 @@ class Fields(DataModule):
         val_trajectories: int | None = None,
         test_trajectories: int | None = None,
         test: EvaluationSet | None = None,
-        prepare: Preparation | None = None,
+        prepare: FieldPreparation | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -97,7 +97,7 @@ class Fields(DataModule):
             val_trajectories=val_trajectories,
             test_trajectories=test_trajectories,
             test=test or EvaluationSet(),
-            prepare=prepare or Preparation(),
+            prepare=prepare or FieldPreparation(),
         )
         self._corpus: Corpus | None = None
         self._facts: FieldFacts | None = None

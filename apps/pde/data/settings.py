@@ -13,7 +13,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from apps.pde.batch import FieldFacts
 
-__all__ = ["FieldSettings", "Generation", "NamedSource", "Preparation", "SourceMixture"]
+__all__ = ["FieldPreparation", "FieldSettings", "Generation", "NamedSource", "SourceMixture"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SourceMixture:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class FieldPreparation:
     """How values, grids and times of files become those of batches.
 
     Attributes:
@@ -140,5 +140,5 @@ class FieldSettings:
     val_trajectories: int | None
     test_trajectories: int | None
     test: EvaluationSet
-    prepare: Preparation
+    prepare: FieldPreparation
     trained: FieldFacts | None = None

@@ -16,7 +16,7 @@ from core.files import replacing
 from core.inference.outputs import MARK, maker
 
 if TYPE_CHECKING:
-    from apps.pde.simulation.families.family import Family, Published
+    from apps.pde.simulation.families.family import Family, PublishedSet
     from core.data.sample_store import Store
 
 __all__ = ["published_layout", "refuse_foreign", "write_netcdf"]
@@ -25,11 +25,11 @@ _COMMAND = "dfm data generate"
 GAMMA = 1.4  # of the published compressible sets, where a family does not say its own
 
 
-def published_layout(family: Family) -> Published:
+def published_layout(family: Family) -> PublishedSet:
     """Return the family's published layout, or one variable `solution` of all channels where none is."""
-    from apps.pde.simulation.families.family import Published
+    from apps.pde.simulation.families.family import PublishedSet
 
-    return family.published or Published(file=f"{family.name}.nc", variables={"solution": family.channels})
+    return family.published or PublishedSet(file=f"{family.name}.nc", variables={"solution": family.channels})
 
 
 def write_netcdf(store: Store, family: Family, path: str | os.PathLike[str], *, samples: int) -> Path:
@@ -109,7 +109,7 @@ class _Part:
         return (0.5 * density * (x**2 + y**2) + pressure / (self.gamma - 1)).astype(np.float32)
 
 
-def _part(family: Family, store: Store, layout: Published, name: str) -> _Part:
+def _part(family: Family, store: Store, layout: PublishedSet, name: str) -> _Part:
     space = len(store.space)
     order = tuple(reversed(range(space))) if layout.axes == "tyx" else tuple(range(space))
     return _Part(

@@ -14,7 +14,7 @@ from apps.remote_sensing.models.dino import official
 from apps.remote_sensing.models.dino.resnet import SoftConResNet50
 from apps.remote_sensing.models.dino.sensors import S1, S2
 from apps.remote_sensing.models.dino.siamese import Siamese
-from apps.remote_sensing.models.dino.vit import SoftConViT, Tokens
+from apps.remote_sensing.models.dino.vit import SoftConViT, ViTTokens
 from core.backbones.sizes import size
 from core.checkpoints.keymap import KeyMap
 
@@ -23,7 +23,7 @@ __all__ = [
     "Siamese",
     "SoftConResNet50",
     "SoftConViT",
-    "Tokens",
+    "ViTTokens",
     "from_official_config",
     "key_maps",
     "softcon_rn50_s1",

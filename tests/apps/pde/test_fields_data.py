@@ -15,7 +15,7 @@ import torch
 from apps.pde.batch import FieldFacts
 from apps.pde.data.card_details import details_of
 from apps.pde.data.module import Fields
-from apps.pde.data.settings import Generation, Preparation, SourceMixture
+from apps.pde.data.settings import FieldPreparation, Generation, SourceMixture
 from apps.pde.data.window_settings import EvaluationSet, Histories, Pairs
 from core.data.cards import load_card
 from core.errors import UserError
@@ -311,7 +311,7 @@ def test_any_number_of_workers_gives_the_same_batches(tmp_path):
             batch_size=7,
             seed=3,
             windows=Histories(),
-            prepare=Preparation(normalise="none", flips=True, keep_mb=keep_mb),
+            prepare=FieldPreparation(normalise="none", flips=True, keep_mb=keep_mb),
             **how,
         )
         data.setup()
@@ -328,7 +328,7 @@ def test_any_number_of_workers_gives_the_same_batches(tmp_path):
 
 def test_mirrored_flows_change_the_sign_of_the_component_along_the_axis(tmp_path):
     path = velocity(tmp_path / "mine.nc", steps=2)
-    data = Fields(path=str(path), windows=Histories(), prepare=Preparation(normalise="none", flips=True))
+    data = Fields(path=str(path), windows=Histories(), prepare=FieldPreparation(normalise="none", flips=True))
     raw = torch.from_numpy(read(path))
     got = batch(data, [(0, k) for k in range(16)])
 
@@ -364,7 +364,7 @@ def mirrored_signs(path: Path, names: Sequence[str], **how) -> set[tuple[tuple[i
         path=str(path),
         inputs=list(names),
         windows=Histories(),
-        prepare=Preparation(normalise="none", flips=True, **how),
+        prepare=FieldPreparation(normalise="none", flips=True, **how),
     )
     got, found = batch(data, [(0, k) for k in range(16)]), set()
     raw = torch.stack([torch.from_numpy(read(path, name)) for name in names], dim=2)
@@ -404,7 +404,7 @@ def test_a_filled_forcing_is_mirrored_with_the_flow(tmp_path):
         file["solution"] = np.random.default_rng(0).normal(size=(10, 21, 2, 8, 8)).astype("f4")
     how = {"path": str(tmp_path / "FNS-KF.nc"), "card": "fns_kf"}
     plain, flipped = (
-        batch(Fields(prepare=Preparation(flips=on), **how), [(0, k) for k in range(16)])
+        batch(Fields(prepare=FieldPreparation(flips=on), **how), [(0, k) for k in range(16)])
         for on in (False, True)
     )
 
@@ -420,7 +420,7 @@ def test_a_filled_forcing_is_mirrored_with_the_flow(tmp_path):
 
 def test_a_coarser_grid_keeps_every_kth_point(tmp_path):
     path = velocity(tmp_path / "mine.nc", steps=3)
-    data = Fields(path=str(path), prepare=Preparation(resolution=[4, 8], normalise="none"))
+    data = Fields(path=str(path), prepare=FieldPreparation(resolution=[4, 8], normalise="none"))
 
     got = batch(data, [(0, 0)])
 
@@ -504,7 +504,7 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
 
     with pytest.raises(UserError, match=r"mine\.nc has values of velocity_y .* trajectory 1, snapshot 2"):
         batch(Fields(path=str(path)))
-    got = batch(Fields(path=str(path), prepare=Preparation(missing="zero")), [(0, k) for k in range(12)])
+    got = batch(Fields(path=str(path), prepare=FieldPreparation(missing="zero")), [(0, k) for k in range(12)])
     assert torch.isfinite(got.targets).all() and (got.targets[:, :, 1, 0, 0] == 0).any()
 
 
@@ -512,11 +512,14 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
     ("how", "words"),
     [
         (lambda: {"inputs": ["velocty_x"]}, "did you mean 'velocity_x'"),
-        (lambda: {"prepare": Preparation(resolution=3)}, "8 x 8 points; each axis must be a whole multiple"),
-        (lambda: {"prepare": Preparation(normalise="cards")}, "did you mean 'card'"),
+        (
+            lambda: {"prepare": FieldPreparation(resolution=3)},
+            "8 x 8 points; each axis must be a whole multiple",
+        ),
+        (lambda: {"prepare": FieldPreparation(normalise="cards")}, "did you mean 'card'"),
         (lambda: {"windows": Pairs(max_steps=30)}, "reach snapshot 30, but trajectories have 21"),
         (
-            lambda: {"windows": Pairs(max_steps=20, step=1), "prepare": Preparation(time_constant=7.0)},
+            lambda: {"windows": Pairs(max_steps=20, step=1), "prepare": FieldPreparation(time_constant=7.0)},
             "time constant is 7 snapshots",
         ),
         (lambda: {"trajectories": 99}, "data.trajectories is 99, but 8 of 10"),
@@ -534,7 +537,7 @@ def test_numbers_that_are_none_are_named_or_become_zero(tmp_path):
         (lambda: {"windows": Histories(strides=[0])}, "data.windows.strides is 0"),
         (lambda: {"val_trajectories": -1}, "data.val_trajectories is -1; it must be at least 0"),
         (lambda: {"test": EvaluationSet(starts="al")}, "did you mean 'all'"),
-        (lambda: {"prepare": Preparation(time_constant=0.0)}, "data.prepare.time_constant is 0.0"),
+        (lambda: {"prepare": FieldPreparation(time_constant=0.0)}, "data.prepare.time_constant is 0.0"),
         (lambda: {"generate": Generation({"heat": 0})}, "data.generate.families.heat is 0"),
     ],
 )
@@ -554,7 +557,9 @@ def test_grids_of_two_sizes_in_a_mixture_are_refused_unless_made_equal(tmp_path)
 
     with pytest.raises(UserError, match="grid of 16 x 16 points and NS-Sines one of 8 x 8"):
         Fields(mixture=SourceMixture(sources=sources)).train_set()
-    assert Fields(prepare=Preparation(resolution=8), mixture=SourceMixture(sources=sources)).facts.space == (
+    assert Fields(
+        prepare=FieldPreparation(resolution=8), mixture=SourceMixture(sources=sources)
+    ).facts.space == (
         8,
         8,
     )

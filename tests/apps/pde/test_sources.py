@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.data import Fields, Pairs, Preparation
+from apps.pde.data import FieldPreparation, Fields, Pairs
 from apps.pde.data.readers.recognition import LAYOUTS, open_source, splits_of
 from apps.pde.simulation.families import family
 from apps.pde.simulation.generate import ensure
@@ -406,7 +406,9 @@ def test_leads_follow_times_that_are_not_equal(tmp_path):
     times = [0.0, 0.1, 0.2, 0.4, 0.8]
     data = xarray.Dataset({"u": (("sample", "time", "x"), numbers(4, 5, 8))}, {"time": times})
     data.to_netcdf(tmp_path / "mine.nc", engine="h5netcdf")
-    fields = Fields(path=str(tmp_path / "mine.nc"), windows=Pairs(), prepare=Preparation(time_constant=8.0))
+    fields = Fields(
+        path=str(tmp_path / "mine.nc"), windows=Pairs(), prepare=FieldPreparation(time_constant=8.0)
+    )
 
     batch = fields.train_set().__getitems__([(0, 4), (0, 12)])  # (0, 4) and (3, 3)
 

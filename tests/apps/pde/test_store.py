@@ -11,7 +11,7 @@ import pytest
 import torch
 import xarray
 
-from apps.pde.simulation.families.family import Family, Published
+from apps.pde.simulation.families.family import Family, PublishedSet
 from apps.pde.simulation.pdegym_writer import write_netcdf
 from core.data.sample_store import Store
 from core.errors import UserError
@@ -164,7 +164,7 @@ def filled(tmp_path) -> Store:
 
 
 def test_published_file_has_the_layout_of_the_compressible_sets(tmp_path, filled):
-    layout = Published(file="CE-X.nc", variables={"data": (*CHANNELS, "energy")})
+    layout = PublishedSet(file="CE-X.nc", variables={"data": (*CHANNELS, "energy")})
 
     write_netcdf(filled, a_family(published=layout), tmp_path / "CE-X.nc", samples=2)
 
@@ -178,7 +178,7 @@ def test_published_file_has_the_layout_of_the_compressible_sets(tmp_path, filled
 
 
 def test_published_constants_have_no_time_and_single_fields_no_channel_axis(tmp_path, filled):
-    layout = Published(
+    layout = PublishedSet(
         file="W.nc", variables={"solution": ("density",), "c": ("pressure",)}, constants=("c",)
     )
 
@@ -195,7 +195,7 @@ def test_published_constants_have_no_time_and_single_fields_no_channel_axis(tmp_
 
 
 def test_published_axes_can_be_exchanged(tmp_path, filled):
-    layout = Published(file="SL.nc", variables={"velocity": ("velocity_x", "velocity_y")}, axes="tyx")
+    layout = PublishedSet(file="SL.nc", variables={"velocity": ("velocity_x", "velocity_y")}, axes="tyx")
 
     write_netcdf(filled, a_family(published=layout), tmp_path / "SL.nc", samples=1)
 
@@ -207,7 +207,7 @@ def test_steady_families_have_no_time_axis(tmp_path):
     store = a_store(tmp_path / "s", channels=("source", "solution"), times=[0.0])
     data = values(3, frames=1)[:, :, :2]
     store.write([0, 1, 2], data)
-    layout = Published(file="P.nc", variables={"source": ("source",), "solution": ("solution",)})
+    layout = PublishedSet(file="P.nc", variables={"source": ("source",), "solution": ("solution",)})
     family = a_family(channels=("source", "solution"), snapshots=1, horizon=0.0, published=layout)
 
     write_netcdf(store, family, tmp_path / "P.nc", samples=3)

@@ -260,7 +260,10 @@ def test_what_makes_no_probe_is_refused(options, said):
         (lambda: Probing(ImageStatistics(), k=19), "model.k is 19 and there are 18 training scenes"),
         (lambda: Probing(ImageStatistics(), shares=[0.1]), "share of 0.1"),
         (lambda: Probing(ImageStatistics(), layers=2), "leave model.layers out"),
-        (lambda: Probing(nn.Bilinear(1, 1, 1), preparation=Preparation()), "no features of images alone"),
+        (
+            lambda: Probing(nn.Bilinear(1, 1, 1), preparation=Preparation()),
+            "no features of images alone",
+        ),
         (lambda: Probing(nn.Conv2d(3, 2, 1), preparation=Preparation()), "a row of features for each"),
         (lambda: Probing(nn.Conv2d(3, 2, 1)), "does not say what its weights were trained on"),
         (

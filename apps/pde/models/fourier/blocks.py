@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from apps.pde.models.fourier.spectral import SpectralConv
 from core.backbones.dropout import Dropout
 
-__all__ = ["NORMS", "SKIPS", "Block", "BlockSettings", "PointwiseMLP"]
+__all__ = ["NORMS", "SKIPS", "BlockSettings", "FourierBlock", "PointwiseMLP"]
 
 SKIPS = ("linear", "soft-gating", "identity", "none")
 NORMS = ("group_norm", "instance_norm", "batch_norm", "ada_in")
@@ -157,7 +157,7 @@ class BlockSettings:
     enforce_hermitian: bool = True
 
 
-class Block(nn.Module):
+class FourierBlock(nn.Module):
     """Spectral convolution and channel MLP, each with a skip.
 
     Post-activation: `y = norm(conv(x)) + skip(x)`, GELU, `y = norm(mlp(y) + mlp_skip(x))`, GELU; the last

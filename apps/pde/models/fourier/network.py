@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.pde.models.fourier.blocks import NORMS, SKIPS, Block, BlockSettings, PointwiseMLP
+from apps.pde.models.fourier.blocks import NORMS, SKIPS, BlockSettings, FourierBlock, PointwiseMLP
 from core.data.checks import at_least, one_of
 from core.errors import UserError
 
@@ -99,7 +99,8 @@ class FNO(nn.Module):
         common = BlockSettings(**{part.name: self.settings[part.name] for part in fields(BlockSettings)})
         stored = self.settings["stored_modes"]
         self.layers = nn.ModuleList(
-            Block(width, modes, common, stored=stored, last=layer == depth - 1) for layer in range(depth)
+            FourierBlock(width, modes, common, stored=stored, last=layer == depth - 1)
+            for layer in range(depth)
         )
         self.projection = PointwiseMLP(width, int(ratios[1] * width), out_channels)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core.backbones.dropout import Dropout
 
-__all__ = ["Attention", "Block", "Rotary"]
+__all__ = ["Attention", "PhysicsBlock", "Rotary"]
 
 Tables = tuple[Tensor, Tensor]
 
@@ -146,7 +146,7 @@ class Attention(nn.Module):
         return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in mapped]
 
 
-class Block(nn.Module):
+class PhysicsBlock(nn.Module):
     """Pre-norm attention and MLP, each beside the identity, each left out for some samples in training."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from apps.pde.models.physics_transformer.blocks import Block
+from apps.pde.models.physics_transformer.blocks import PhysicsBlock
 from apps.pde.models.physics_transformer.numerics import FiniteDifference
 from apps.pde.models.physics_transformer.tokens import (
     ConvDetokenizer,
@@ -137,7 +137,7 @@ class GPhyT(nn.Module):
         self._separable = detokenizer == "linear" and detokenizer_overlap == 0
         self.place = nn.Parameter(torch.empty(1, *tokens, width)) if positions == "absolute" else None
         self.layers = nn.ModuleList(
-            Block(
+            PhysicsBlock(
                 width,
                 hidden,
                 heads,

@@ -17,7 +17,7 @@ from core.backbones.dropout import Dropout
 from core.backbones.windows import join_windows, offset_index, offset_table, plan_windows, split_windows
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Block", "ConvNeXtBlock", "Grid", "ResNetBlock", "WindowAttention", "make_norm"]
+__all__ = ["ConvNeXtBlock", "Grid", "ResNetBlock", "ScOTBlock", "WindowAttention", "make_norm"]
 
 Grid = tuple[int, int]
 
@@ -138,7 +138,7 @@ class WindowAttention(nn.Module):
         return f"heads={self.heads}, window={self.window}, shift={self.shift}"
 
 
-class Block(nn.Module):
+class ScOTBlock(nn.Module):
     """Window attention, then two linear layers; each branch is normed before it is added.
 
     Args as those of `ScOT`; `drop_path` is the probability that a sample passes by a branch in training.

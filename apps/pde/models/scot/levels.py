@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.pde.models.scot.blocks import Block, Grid, make_norm
+from apps.pde.models.scot.blocks import Grid, ScOTBlock, make_norm
 from core.backbones.dropout import Dropout
 
 __all__ = ["DecoderStage", "Embeddings", "EncoderStage", "PatchRecovery", "resample_spectrally"]
@@ -118,7 +118,7 @@ class _Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(width, shift=shift, drop_path=rate, **block)
+            ScOTBlock(width, shift=shift, drop_path=rate, **block)
             for rate, shift in zip(drop_paths, shifts, strict=True)
         )
 

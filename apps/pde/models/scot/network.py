@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from apps.pde.models.scot.blocks import Block, ConvNeXtBlock, ResNetBlock
+from apps.pde.models.scot.blocks import ConvNeXtBlock, ResNetBlock, ScOTBlock
 from apps.pde.models.scot.levels import (
     DecoderStage,
     Embeddings,
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         return skips
 
 
-class Decoder(nn.Module):
+class ScOTDecoder(nn.Module):
     """The stages from the coarsest level to the finest."""
 
     def __init__(self, stages: Sequence[DecoderStage]) -> None:
@@ -172,7 +172,7 @@ class ScOT(nn.Module):
             down.append(EncoderStage(drop_paths=growing[first : first + depth], last=last, **stage))
             up.append(DecoderStage(drop_paths=growing[after : after + depth], last=level == 0, **stage))
         self.encoder = Encoder(down)
-        self.decoder = Decoder(up[::-1])
+        self.decoder = ScOTDecoder(up[::-1])
         self.residual_blocks = nn.ModuleList(
             nn.ModuleList(
                 ResNetBlock(width << level)
@@ -188,7 +188,7 @@ class ScOT(nn.Module):
     def blocks(self) -> Iterator[nn.Module]:
         """Yield the transformer blocks and the blocks on skip connections."""
         for module in self.modules():
-            if isinstance(module, Block | ConvNeXtBlock | ResNetBlock):
+            if isinstance(module, ScOTBlock | ConvNeXtBlock | ResNetBlock):
                 yield module
 
     def reset_parameters(self) -> None:

@@ -17,7 +17,7 @@ from apps.pde.simulation.families.family import (
     Family,
     Numbers,
     Problem,
-    Published,
+    PublishedSet,
     bumps,
     integer,
     nodes,
@@ -106,7 +106,7 @@ def _steady(
     inputs: tuple[str, ...],
     draw: Draw,
     solve: Callable[[Problem], Tensor],
-    published: Published | None = None,
+    published: PublishedSet | None = None,
     **parameters: float,
 ) -> Family:
     return Family(
@@ -135,7 +135,7 @@ FAMILIES: tuple[Family, ...] = (
         draw=_draw_poisson,
         solve=_solve_poisson,
         amplitude=1.0,
-        published=Published(
+        published=PublishedSet(
             file="Poisson-Gauss.nc",
             variables={"source": ("source",), "solution": ("solution",)},
             constants=("source", "solution"),

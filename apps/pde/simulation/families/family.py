@@ -18,7 +18,7 @@ __all__ = [
     "Family",
     "Numbers",
     "Problem",
-    "Published",
+    "PublishedSet",
     "bumps",
     "centred_images",
     "integer",
@@ -38,7 +38,7 @@ Draw = Callable[[torch.Generator, Numbers], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSet:
     """Where the published data set of the family keeps its values.
 
     Attributes:
@@ -125,7 +125,7 @@ class Family:
     inputs: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
     parameters: Numbers = field(default_factory=dict)
-    published: Published | None = None
+    published: PublishedSet | None = None
     resolution: int = 128
 
     @property

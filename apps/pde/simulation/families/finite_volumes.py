@@ -16,7 +16,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from apps.pde.simulation.families.family import Draw, Drawn, Family, Numbers, Problem, Published, uniform
+from apps.pde.simulation.families.family import Draw, Drawn, Family, Numbers, Problem, PublishedSet, uniform
 from apps.pde.simulation.solvers import euler, shallow_water
 from apps.pde.simulation.solvers.finite_volume import block_mean, centres
 
@@ -319,7 +319,7 @@ FAMILIES: tuple[Family, ...] = (
             parameters={**numbers, **GAS},
             draw=draw,
             solve=partial(_solve, state=state),
-            published=Published(file=f"{set_name}.nc", variables={"data": (*CHANNELS, "energy")}),
+            published=PublishedSet(file=f"{set_name}.nc", variables={"data": (*CHANNELS, "energy")}),
         )
         for set_name, title, draw, state, numbers in _PERIODIC
     ),
@@ -331,7 +331,7 @@ FAMILIES: tuple[Family, ...] = (
         parameters={"modes": 10.0, "bend": 0.05, **GAS},
         draw=_draw_bubble,
         solve=partial(_solve, state=_bubble),
-        published=Published(file="CE-RM.nc", variables={"solution": (*CHANNELS, "tracer")}),
+        published=PublishedSet(file="CE-RM.nc", variables={"solution": (*CHANNELS, "tracer")}),
     ),
     Family(
         name="gce_rt",
@@ -351,7 +351,7 @@ FAMILIES: tuple[Family, ...] = (
         parameters={"gamma": 2.0, "cfl": 0.4, "oversample": 2.0, "contrast": 0.05, "bend": 0.05},
         draw=_draw_ball,
         solve=_solve_ball,
-        published=Published(file="GCE-RT.nc", variables={"solution": _BALL_CHANNELS}),
+        published=PublishedSet(file="GCE-RT.nc", variables={"solution": _BALL_CHANNELS}),
     ),
     Family(
         name="swe_dam_break",

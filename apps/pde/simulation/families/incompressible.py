@@ -19,7 +19,7 @@ from apps.pde.simulation.families.family import (
     Family,
     Numbers,
     Problem,
-    Published,
+    PublishedSet,
     centred_images,
     integer,
     periodic_points,
@@ -196,7 +196,7 @@ def _family(
         draw=draw,
         solve=partial(_solve, start=start, tracer=tracer, warm_up=warm_up),
         parameters={**_SCHEME, **parameters},
-        published=Published(file=file, variables={"velocity": channels}, axes=axes),
+        published=PublishedSet(file=file, variables={"velocity": channels}, axes=axes),
     )
 
 
@@ -237,6 +237,6 @@ FAMILIES: tuple[Family, ...] = (
         solve=partial(_solve, start=_pwc, forced=True),
         constants=("forcing",),
         parameters={**_SCHEME, "amplitude": 10.0, "forcing": 0.1},
-        published=Published(file="FNS-KF.nc", variables={"solution": ("velocity_x", "velocity_y")}),
+        published=PublishedSet(file="FNS-KF.nc", variables={"solution": ("velocity_x", "velocity_y")}),
     ),
 )

@@ -21,7 +21,7 @@ from apps.pde.simulation.families.family import (
     Family,
     Numbers,
     Problem,
-    Published,
+    PublishedSet,
     integer,
     periodic_points,
     uniform,
@@ -199,7 +199,7 @@ FAMILIES: tuple[Family, ...] = (
         draw=_draw_phase,
         solve=_solve_phase,
         parameters={"epsilon": 220.0, "decay": 1.0, "cells": 250.0, "step": 0.25},
-        published=Published(file="ACE.nc", variables={"solution": ("phase",)}),
+        published=PublishedSet(file="ACE.nc", variables={"solution": ("phase",)}),
     ),
     Family(
         name="burgers",

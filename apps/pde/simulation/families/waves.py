@@ -20,7 +20,7 @@ from apps.pde.simulation.families.family import (
     Family,
     Numbers,
     Problem,
-    Published,
+    PublishedSet,
     bumps,
     integer,
     uniform,
@@ -117,7 +117,7 @@ def _family(
         solve=partial(_solve, medium=medium),
         constants=("speed",),
         parameters={"refine": 2.0, "cfl": 0.6, "curvature": 2.0},
-        published=Published(
+        published=PublishedSet(
             file=file, variables={"solution": ("displacement",), "c": ("speed",)}, constants=("c",)
         ),
     )

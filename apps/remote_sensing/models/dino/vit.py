@@ -14,7 +14,7 @@ from apps.remote_sensing.models.dino.sensors import S2, SensorNetwork
 from core.backbones import vit
 from core.errors import UserError
 
-__all__ = ["DinoBlock", "SoftConViT", "Tokens"]
+__all__ = ["DinoBlock", "SoftConViT", "ViTTokens"]
 
 
 # Up to this rate every sample runs through a branch and its result may be thrown away.
@@ -22,7 +22,7 @@ _SUBSAMPLED_ABOVE = 0.1
 
 
 @dataclass(frozen=True)
-class Tokens:
+class ViTTokens:
     """Tokens of a batch of images.
 
     Args:
@@ -127,7 +127,7 @@ class SoftConViT(SensorNetwork):
         """
         return self.encode(x, mask).cls
 
-    def encode(self, x: Tensor, mask: Tensor | None = None, *, kept: Tensor | None = None) -> Tokens:
+    def encode(self, x: Tensor, mask: Tensor | None = None, *, kept: Tensor | None = None) -> ViTTokens:
         """Return all tokens of each image.
 
         Args:
@@ -144,7 +144,7 @@ class SoftConViT(SensorNetwork):
             tokens = layer(tokens)
         return self._split(tokens)
 
-    def layer_tokens(self, x: Tensor, layers: Sequence[int], *, norm: bool = True) -> list[Tokens]:
+    def layer_tokens(self, x: Tensor, layers: Sequence[int], *, norm: bool = True) -> list[ViTTokens]:
         """Return the tokens after some blocks.
 
         Args:
@@ -242,10 +242,10 @@ class SoftConViT(SensorNetwork):
         middle = () if self.register_tokens is None else (self.register_tokens.expand(len(x), -1, -1),)
         return torch.cat([first, *middle, patches], dim=1)
 
-    def _split(self, tokens: Tensor, *, norm: bool = True) -> Tokens:
+    def _split(self, tokens: Tensor, *, norm: bool = True) -> ViTTokens:
         out = self.norm(tokens) if norm else tokens
         first = 1 + int(self.settings["registers"])
-        return Tokens(cls=out[:, 0], registers=out[:, 1:first], patches=out[:, first:], unnormed=tokens)
+        return ViTTokens(cls=out[:, 0], registers=out[:, 1:first], patches=out[:, first:], unnormed=tokens)
 
     def _fitting(self, x: Tensor) -> Tensor:
         x = self.one_frame(x)
