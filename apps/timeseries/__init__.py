@@ -14,7 +14,7 @@ VERBS = {"predict": "apps.timeseries.predict.command:main"}
 INHERITED = ("context", "horizon")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
-BINDING = ("channel_mixing", "decoder_channel_mixing", "forecast_mixing", "exogenous", "targets")
+BINDING = ("channel_mixing", "decoder.channel_mixing", "forecast_mixing", "exogenous", "targets")
 """Settings that bind a network to the number, the order and the roles of its channels."""
 
 _SOURCES = ("card", "mix", "windows.resolutions")
@@ -33,5 +33,14 @@ def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     model = config.get("model") or {}
     network = (model.get("init_args") or {}).get("network") or {}
     arguments = (network.get("init_args") or {}) if isinstance(network, Mapping) else {}
-    bound = any(arguments.get(name) for name in BINDING)
+    bound = any(_setting(arguments, name) for name in BINDING)
     return (*_SOURCES, *_LAYOUT, *(() if bound else _ROLES))
+
+
+def _setting(arguments: Mapping[str, Any], name: str) -> Any:
+    """Return a network's argument of a config by its dotted name."""
+    first, _, field = name.partition(".")
+    value = arguments.get(first)
+    if not field:
+        return value
+    return (value.get("init_args") or value).get(field) if isinstance(value, Mapping) else None

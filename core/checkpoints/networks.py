@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +88,13 @@ def _chosen(value: Any) -> Any:
 
 
 def _equal(default: Any, value: Any) -> bool:
-    """Tell whether a file says what the default is; files have lists where code has tuples."""
+    """Tell whether a file says what the default is; files have lists where code has tuples, and name the
+    class of settings.
+    """
+    if is_dataclass(default) and isinstance(value, Mapping):
+        kind, given = type(default), value.get("init_args") or {}
+        named = value.get("class_path") == f"{kind.__module__}.{kind.__name__}"
+        return named and all(_equal(getattr(default, key, None), item) for key, item in given.items())
     if isinstance(default, tuple) and isinstance(value, list):
         return list(default) == value
     return bool(default == value)

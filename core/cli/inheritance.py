@@ -76,9 +76,12 @@ def with_network_options(config: Mapping[str, Any], options: Sequence[str]) -> d
     for word, after in pairwise([*options, "null"]):
         name, equals, value = word.partition("=")
         keys = [key for key in name.removeprefix("--").split(".") if key != "init_args"]
-        if keys[:2] == ["model", "network"] and len(keys) == 3 and name.startswith("--"):
+        if keys[:2] == ["model", "network"] and len(keys) > 2 and name.startswith("--"):
             with suppress(yaml.YAMLError):  # the parser refuses it with a sentence of its own
-                typed[keys[2]] = yaml.safe_load(value if equals else after)
+                setting = yaml.safe_load(value if equals else after)
+                for key in reversed(keys[3:]):
+                    setting = {key: setting} if key == "class_path" else {"init_args": {key: setting}}
+                typed = merged(typed, {keys[2]: setting})
     if not typed:
         return dict(config)
     return merged(config, {"model": {"init_args": {"network": {"init_args": typed}}}})

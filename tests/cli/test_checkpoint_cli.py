@@ -13,6 +13,7 @@ import pytest
 import torch
 from published import write_folder
 
+from apps.timeseries.models.mixer.settings import DecoderSettings
 from apps.timeseries.models.ttm import KEY_MAP, TTM, to_official_config
 from core.checkpoints.cards import load_weights_card
 from core.checkpoints.files import read_checkpoint, write_checkpoint
@@ -26,7 +27,9 @@ from core.errors import UserError
 @pytest.fixture
 def network() -> TTM:
     torch.manual_seed(0)
-    return TTM(context=32, horizon=8, patch=8, width=16, depth=1, levels=2, decoder_width=8, decoder_depth=1)
+    return TTM(
+        context=32, horizon=8, patch=8, width=16, depth=1, levels=2, decoder=DecoderSettings(width=8, depth=1)
+    )
 
 
 @pytest.fixture

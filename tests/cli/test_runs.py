@@ -327,7 +327,7 @@ def test_a_network_bound_to_its_channels_keeps_their_roles_on_other_data(dfm, fi
     })  # fmt: skip
     frame.to_csv(tmp_path / "one.csv", index=False)
     frame[["date", "note", "heat", "load"]].to_csv(tmp_path / "two.csv", index=False)
-    bound = ["--model.network.channels=2", "--model.network.decoder_channel_mixing=true"]
+    bound = ["--model.network.channels=2", "--model.network.decoder.channel_mixing=true"]
     one = ["--data.path", tmp_path / "one.csv", "--data.targets=[load]", "--data.conditional=[heat]"]
     run = fit(tmp_path / "runs", *one, *bound, "--data.windows.univariate=false")
 

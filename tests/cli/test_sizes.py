@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,9 @@ def yaml(value: Any) -> str:
     """Return a default as one writes it in a recipe."""
     if value is None:
         return "null"
+    if dataclasses.is_dataclass(value):
+        kind = type(value)
+        return json.dumps({"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": vars(value)})
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 

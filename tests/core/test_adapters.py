@@ -19,6 +19,7 @@ from apps.pde.models.poseidon import ScOT
 from apps.remote_sensing.models.decoders import FCN
 from apps.remote_sensing.models.mapper import Mapper
 from apps.remote_sensing.models.prithvi import Prithvi
+from apps.timeseries.models.mixer.settings import DecoderSettings, MixerSettings
 from apps.timeseries.models.ttm import TTM
 from core.adaptation import DoRA, LoRA, LowRank, kept_names, trained_table
 from core.adaptation.parity import CASES
@@ -31,13 +32,14 @@ ADAPTATIONS = [LoRA(rank=2), LoRA(rank=2, stabilised=True), DoRA(rank=2), LowRan
 
 
 def series() -> tuple[nn.Module, tuple]:
-    sizes = {"width": 16, "levels": 1, "depth": 1, "decoder_width": 8, "dropout": 0.1}
+    sizes = {"width": 16, "levels": 1, "depth": 1, "decoder": DecoderSettings(width=8), "dropout": 0.1}
     return TTM(context=32, horizon=8, patch=8, **sizes), (torch.randn(2, 32, 1),)
 
 
 def series_with_attention() -> tuple[nn.Module, tuple]:
-    sizes = {"width": 16, "levels": 0, "depth": 1, "decoder_width": 8, "self_attention": True}
-    return TTM(context=32, horizon=8, patch=8, **sizes), (torch.randn(2, 32, 1),)
+    sizes = {"width": 16, "levels": 0, "depth": 1, "decoder": DecoderSettings(width=8)}
+    mixer = MixerSettings(self_attention=True)
+    return TTM(context=32, horizon=8, patch=8, mixer=mixer, **sizes), (torch.randn(2, 32, 1),)
 
 
 def fields() -> tuple[nn.Module, tuple]:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from apps.timeseries.models.mixer.settings import DecoderSettings
 from apps.timeseries.models.ttm import TTM, to_official_config
 from core.checkpoints.cards import card_names, fetched_folder, load_weights_card
 from core.checkpoints.exchange import export_state, export_weights, import_weights
@@ -30,7 +31,13 @@ from core.errors import UserError
 
 def small_ttm(**more) -> TTM:
     return TTM(
-        context=32, horizon=8, patch=8, width=16, depth=1, levels=2, decoder_width=8, decoder_depth=1, **more
+        context=32,
+        horizon=8,
+        patch=8,
+        width=16,
+        depth=1,
+        levels=2,
+        **{"decoder": DecoderSettings(width=8, depth=1), **more},
     )
 
 
@@ -94,7 +101,7 @@ def test_an_imported_network_predicts_what_the_official_weights_predict(tmp_path
 
 
 def test_a_changed_network_loads_with_what_is_new_named(official_folder):
-    network = small_ttm(channels=3, decoder_channel_mixing=True)
+    network = small_ttm(channels=3, decoder=DecoderSettings(width=8, depth=1, channel_mixing=True))
 
     with pytest.raises(UserError, match=r"missing there \(decoder\.mixer"):
         load_weights(official_folder, network)
@@ -343,7 +350,7 @@ def test_an_imported_network_gives_the_recorded_forecast(tmp_path, recorded):
 def test_a_short_line_shows_only_the_arguments_that_were_chosen():
     arguments = {"context": 512, "dropout": 0.2}
     size = {"class_path": "apps.timeseries.models.ttm.ttm_512_96", "init_args": arguments}
-    other = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": {"dropout": 0.4, "gated": True}}
+    other = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": {"dropout": 0.4, "levels": 3}}
     gone = {"class_path": "apps.gone.Net", "init_args": {"width": 3}}
 
     assert chosen_arguments(size) == {"context": 512}

@@ -98,9 +98,17 @@ def network(kind: str, **sizes: Any) -> nn.Module:
     if kind == "llama":
         return llama_tiny(**{"vocabulary": TOKENS, "width": 32, "ffn": 48, "heads": 4, **sizes})
     if kind == "ttm":
+        from apps.timeseries.models.mixer.settings import DecoderSettings
         from apps.timeseries.models.ttm import TTM
 
-        sizes = {"context": 16, "horizon": 8, "patch": 4, "width": 16, "decoder_width": 8, **sizes}
+        sizes = {
+            "context": 16,
+            "horizon": 8,
+            "patch": 4,
+            "width": 16,
+            "decoder": DecoderSettings(width=8),
+            **sizes,
+        }
         return TTM(**sizes, dropout=0.0, head_dropout=0.0)
     if kind == "fno":
         from apps.pde.models.fno import FNO

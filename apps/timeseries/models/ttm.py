@@ -6,10 +6,12 @@ The network stands in `mixer/network.py`. Each released network is bound to one 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from apps.timeseries.models.mixer import official
 from apps.timeseries.models.mixer.network import TTM, MaskedTTM, TTMOutput
+from apps.timeseries.models.mixer.settings import DecoderSettings, Patching, grouped
 from core.backbones.sizes import size
 
 __all__ = [
@@ -51,23 +53,25 @@ def from_official_config(config: Mapping[str, Any]) -> TTM | MaskedTTM:
     Raises:
         UserError: If it asks for something that this network does not have.
     """
-    name, arguments = official.arguments(config)
-    return MaskedTTM(**arguments) if name == official.MASKED else TTM(**arguments)
+    name, values = official.arguments(config)
+    network = (MaskedTTM if name == official.MASKED else TTM)(**grouped(values))
+    network.settings |= values  # the fields of absent parts too, which are written as they were read
+    return network
 
 
 def to_official_config(network: TTM) -> dict[str, Any]:
     """Return the official config.json of a network, every field spelt out."""
     name = official.MASKED if isinstance(network, MaskedTTM) else official.PLAIN
-    return official.config(name, {**network.settings, "stride": network.stride})
+    return official.config(name, {**network.settings, "patching.stride": network.stride})
 
 
 _SMALL = {"patch": 64, "width": 192}
-_LARGE = {"patch": 128, "width": 384, "decoder_width": 256}
+_LARGE = {"patch": 128, "width": 384, "decoder": DecoderSettings(width=256)}
 
 ttm_512_96 = size(TTM, "512 -> 96, releases 1 and 2: 805 280 parameters.", context=512, horizon=96, **_SMALL)
 ttm_512_96_prefix = size(
     TTM, "512 -> 96 with the frequency prefix: 855 100 parameters.",
-    context=512, horizon=96, frequency_prefix=True, frequency_tokens=10,
+    context=512, horizon=96, patching=Patching(frequency_prefix=True, frequency_tokens=10),
 )  # fmt: skip
 ttm_512_192 = size(TTM, "512 -> 192, release 2.", context=512, horizon=192, **_SMALL)
 ttm_512_336 = size(TTM, "512 -> 336, release 2.", context=512, horizon=336, **_SMALL)
@@ -91,19 +95,17 @@ def ttm_small(
     width: int | None = None,
     depth: int = 3,
     levels: int = 0,
-    decoder_width: int | None = None,
+    decoder: DecoderSettings | None = DecoderSettings(width=None),  # noqa: B008
     **kw: Any,
 ) -> TTM:
-    """Small network for training from scratch: one patch length, two patches wide; a context is made even."""
+    """Small network for training from scratch: one patch length, two patches wide, the decoder too; a context
+    is made even.
+    """
     wide = 2 * _patch(context)
+    if isinstance(decoder, DecoderSettings) and decoder.width is None:
+        decoder = replace(decoder, width=wide)
     return _any_context(
-        context,
-        patch,
-        width=width or wide,
-        depth=depth,
-        levels=levels,
-        decoder_width=decoder_width or wide,
-        **kw,
+        context, patch, width=width or wide, depth=depth, levels=levels, decoder=decoder, **kw
     )
 
 
@@ -113,13 +115,10 @@ def ttm_medium(
     width: int = 128,
     depth: int = 3,
     levels: int = 3,
-    decoder_width: int = 128,
     **kw: Any,
 ) -> TTM:
     """Medium network for training from scratch: three levels, width 128."""
-    return _any_context(
-        context, patch, width=width, depth=depth, levels=levels, decoder_width=decoder_width, **kw
-    )
+    return _any_context(context, patch, width=width, depth=depth, levels=levels, **kw)
 
 
 def ttm_large(
@@ -128,13 +127,11 @@ def ttm_large(
     width: int = 512,
     depth: int = 5,
     levels: int = 5,
-    decoder_width: int = 512,
+    decoder: DecoderSettings | None = DecoderSettings(width=512),  # noqa: B008
     **kw: Any,
 ) -> TTM:
     """Large network for training from scratch: five levels, width 512."""
-    return _any_context(
-        context, patch, width=width, depth=depth, levels=levels, decoder_width=decoder_width, **kw
-    )
+    return _any_context(context, patch, width=width, depth=depth, levels=levels, decoder=decoder, **kw)
 
 
 def _any_context(context: int, patch: int | None, **kw: Any) -> TTM:

@@ -209,7 +209,7 @@ class Forecaster(Predictor[SeriesFacts]):
         store = asked[0][0].store
         numbers = np.array([n for history, _ in asked for n in history.numbers], dtype=np.int64)
         starts = np.array([end - self.context for history, end in asked for _ in history.numbers])
-        vocabulary = getattr(self.network, "settings", {}).get("frequency_tokens", len(rates.TOKENS))
+        vocabulary = getattr(self.network, "settings", {}).get("patching.frequency_tokens", len(rates.TOKENS))
         missing = self.facts.missing if self.facts else "mask"
         parts = []
         for first in range(0, len(numbers), self.batch_size):

@@ -12,6 +12,7 @@ from apps.timeseries.data.module import Series
 from apps.timeseries.data.settings import SeriesSettings, SplitSettings
 from apps.timeseries.metrics.evaluation import ForecastEvaluation, Units
 from apps.timeseries.metrics.opponents import Opponent, opponents
+from apps.timeseries.models.mixer.settings import DecoderSettings
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.tasks import Forecasting
 from core.tracking.flops import count_flops
@@ -117,7 +118,7 @@ def test_ets_serves_windows_of_several_series_in_any_order() -> None:
 
 def test_a_step_costs_three_times_the_products_of_every_channel() -> None:
     data = Series.from_frame(table(y=np.arange(300.0) % 7, z=np.arange(300.0) % 5), context=24, horizon=6)
-    network = TTM(context=24, horizon=6, patch=8, width=16, decoder_width=8, levels=1)
+    network = TTM(context=24, horizon=6, patch=8, width=16, decoder=DecoderSettings(width=8), levels=1)
     task = Forecasting(network)
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.datamodule = data

@@ -17,6 +17,7 @@ from apps.timeseries.batch import SeriesBatch, SeriesFacts
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.scaling import ChannelScaler
 from apps.timeseries.metrics.evaluation import METRICS
+from apps.timeseries.models.mixer.settings import DecoderSettings, ForecastMixing
 from apps.timeseries.models.ttm import TTM
 from apps.timeseries.predict.backtest import backtest
 from apps.timeseries.predict.model import Forecaster
@@ -26,7 +27,8 @@ from core.checkpoints.files import write_checkpoint
 from core.errors import UserError
 from core.metrics.conformal import Conformal
 
-SIZES = {"context": 96, "horizon": 24, "patch": 12, "width": 24, "levels": 2, "decoder_width": 16}
+SIZES = {"context": 96, "horizon": 24, "patch": 12, "width": 24, "levels": 2}
+DECODER = DecoderSettings(width=16)
 
 
 class Shift(torch.nn.Module):
@@ -76,7 +78,7 @@ def shift() -> Forecaster:
 @pytest.fixture(scope="module")
 def network() -> TTM:
     torch.manual_seed(0)
-    return TTM(**SIZES)
+    return TTM(**SIZES, decoder=DECODER)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,11 @@ def checkpoint(network: TTM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         series={"known": {"y": ChannelScaler(100.0, 5.0)}},
         conformal=Conformal.from_residuals(residuals, channels=("y",)),
     )
-    described = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": SIZES}
+    decoder = {
+        "class_path": "apps.timeseries.models.mixer.settings.DecoderSettings",
+        "init_args": {"width": 16},
+    }
+    described = {"class_path": "apps.timeseries.models.ttm.TTM", "init_args": {**SIZES, "decoder": decoder}}
     path = tmp_path_factory.mktemp("run") / "last.ckpt"
     write_checkpoint(
         {
@@ -239,7 +245,7 @@ def test_a_known_future_that_lacks_a_series_or_steps_is_said() -> None:
 
 def test_a_ttm_with_exogenous_channels_reads_the_known_future_of_them() -> None:
     torch.manual_seed(0)
-    bound = TTM(**SIZES, channels=2, exogenous=[1], forecast_mixing=True)
+    bound = TTM(**SIZES, decoder=DECODER, channels=2, exogenous=[1], forecast_mixing=ForecastMixing())
     facts = SeriesFacts(context=96, horizon=24, roles=Roles.of(targets="y", observable="x"))
     forecaster = Forecaster(bound, facts)
     table = frame(y=daily(300), x=daily(300, level=0.0))

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from apps.timeseries.models.ttm import TTM
+from apps.timeseries import about_data
+from core.checkpoints.networks import instantiate
+from core.cli.inheritance import merged, with_network_options
 from core.files import configs_folder
 
 
@@ -20,10 +22,9 @@ def arguments(recipe: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("parent", ["pretrain", "demo"])
 def test_what_the_exogenous_recipe_reinitialises_is_what_its_parent_lacks(parent: str) -> None:
-    sizes = arguments(parent)["network"]["init_args"]
-    recipe = arguments("finetune_exogenous")
-    old = set(TTM(**sizes).state_dict())
-    new = set(TTM(**{**sizes, **recipe["network"]["init_args"]}).state_dict())
+    network, recipe = arguments(parent)["network"], arguments("finetune_exogenous")
+    old = set(instantiate(network, where="parent").state_dict())
+    new = set(instantiate(merged(network, recipe["network"]), where="recipe").state_dict())
     matched = {key for key in new for pattern in recipe["reinitialise"] if fnmatch(key, pattern)}
     assert old < new
     assert matched == new - old
@@ -31,8 +32,7 @@ def test_what_the_exogenous_recipe_reinitialises_is_what_its_parent_lacks(parent
 
 @pytest.mark.parametrize("recipe", ["finetune_head", "finetune_few_shot"])
 def test_head_only_recipes_train_decoder_and_head_and_nothing_else(recipe: str) -> None:
-    sizes = arguments("pretrain")["network"]["init_args"]
-    network = TTM(**sizes)
+    network = instantiate(arguments("pretrain")["network"], where="parent")
     parts = arguments(recipe)["adaptation"]["init_args"]["head"]
     assert {name for name, _ in network.named_children()} == {*parts, "backbone"}
 
@@ -40,3 +40,19 @@ def test_head_only_recipes_train_decoder_and_head_and_nothing_else(recipe: str) 
 def test_scratch_and_pre_trained_few_shot_runs_have_the_same_network() -> None:
     scratch, parent = arguments("scratch_few_shot")["network"], arguments("pretrain")["network"]
     assert scratch == parent
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [
+        ([], False),
+        (["--model.network.decoder.width=8"], False),
+        (["--model.network.decoder.channel_mixing=true"], True),
+        (["--model.network.init_args.decoder.init_args.channel_mixing", "true"], True),
+        (["--model.network.forecast_mixing.context=2"], True),
+    ],
+)
+def test_channel_mixing_that_is_typed_keeps_the_roles_of_columns(options: list[str], bound: bool) -> None:
+    config = with_network_options({"model": {"init_args": arguments("demo")}}, options)
+
+    assert ("targets" not in about_data(config)) is bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from apps.timeseries.models import ttm
-from apps.timeseries.models.mixer.layers import _MLP, MixerSettings, TokenLinear
+from apps.timeseries.models.mixer.layers import _MLP, StackSettings, TokenLinear
 from apps.timeseries.models.mixer.parts import scale_window
+from apps.timeseries.models.mixer.settings import (
+    DecoderSettings,
+    ForecastLoss,
+    ForecastMixing,
+    Initialisation,
+    MixerSettings,
+    Patching,
+)
 from core.checkpoints.weights import load_weights
 from core.errors import UserError
 from core.tracking.flops import count_flops
@@ -23,11 +32,14 @@ SMALL: dict[str, Any] = {
     "horizon": 6,
     "patch": 8,
     "width": 16,
-    "decoder_width": 8,
     "levels": 2,
     "depth": 1,
-    "decoder_depth": 1,
+    "decoder": DecoderSettings(width=8, depth=1),
 }
+
+
+def _decoder(**changes: Any) -> DecoderSettings:
+    return replace(SMALL["decoder"], **changes)
 
 
 def _small(**changes: Any) -> ttm.TTM:
@@ -40,7 +52,7 @@ def _small(**changes: Any) -> ttm.TTM:
     [
         (ttm.ttm_512_96, {}, 805_280),
         (ttm.ttm_512_96_prefix, {}, 855_100),
-        (ttm.ttm_512_96_prefix, {"frequency_tokens": 5}, 854_780),
+        (ttm.ttm_512_96_prefix, {"patching": Patching(frequency_prefix=True, frequency_tokens=5)}, 854_780),
         (ttm.ttm_512_720, {}, 1_444_880),
         (ttm.ttm_1024_96_r1, {}, 946_336),
         (ttm.ttm_1024_96, {}, 2_964_960),
@@ -93,13 +105,23 @@ def test_sizes_for_any_context_choose_their_patch(context: int, patch: int) -> N
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"levels": 0, "norm": "batch"},
-    {"self_attention": True, "heads": 2, "positions": "sincos"},
-    {"positions": "random", "frequency_prefix": True, "decoder_raw_residual": True},
-    {"decoder": False, "gated": False},
-    {"channels": 3, "channel_mixing": True, "decoder_channel_mixing": True, "static_categories": [3, 5]},
-    {"channels": 3, "exogenous": [1], "forecast_mixing": True, "forecast_mixing_mixer": True},
-    {"channels": 3, "targets": [2, 0], "kept_horizon": 4, "decoder_levels": 2, "stride": 4},
+    {"levels": 0, "mixer": MixerSettings(norm="batch")},
+    {"mixer": MixerSettings(self_attention=True, heads=2), "patching": Patching(positions="sincos")},
+    {"patching": Patching(positions="random", frequency_prefix=True), "decoder": _decoder(raw_residual=True)},
+    {"decoder": None, "mixer": MixerSettings(gated=False)},
+    {
+        "channels": 3,
+        "channel_mixing": True,
+        "decoder": _decoder(channel_mixing=True, static_categories=[3, 5]),
+    },
+    {"channels": 3, "exogenous": [1], "forecast_mixing": ForecastMixing(mixer=True)},
+    {
+        "channels": 3,
+        "targets": [2, 0],
+        "kept_horizon": 4,
+        "decoder": _decoder(levels=2),
+        "patching": Patching(stride=4),
+    },
 ]
 
 
@@ -205,7 +227,7 @@ def test_the_mean_scaler_takes_the_batch_where_nothing_is_observed() -> None:
     ("loss", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", 1.0), ("pinball", (0.7 * 1 + 0.3 * 2) / 2)]
 )
 def test_each_loss_over_the_observed_points(loss: Any, expected: float) -> None:
-    network = _small(loss=loss, quantile=0.7)
+    network = _small(loss=ForecastLoss(loss, quantile=0.7))
     prediction, target = torch.tensor([[0.0, 2.0, 5.0]]), torch.tensor([[1.0, 0.0, 99.0]])
 
     value = network.loss(prediction, target, torch.tensor([[True, True, False]]))
@@ -226,11 +248,14 @@ def test_a_missing_label_leaves_the_gradient_finite() -> None:
 
 
 def test_without_a_loss_there_is_none() -> None:
-    assert _small(loss=None)(torch.randn(1, 32, 1), future_values=torch.randn(1, 6, 1)).loss is None
+    assert (
+        _small(loss=ForecastLoss(None))(torch.randn(1, 32, 1), future_values=torch.randn(1, 6, 1)).loss
+        is None
+    )
 
 
 def test_the_known_future_of_an_exogenous_channel_matters_and_the_target_s_does_not() -> None:
-    network = _small(channels=2, exogenous=[1], forecast_mixing=True)
+    network = _small(channels=2, exogenous=[1], forecast_mixing=ForecastMixing())
     past, future = torch.randn(1, 32, 2), torch.randn(1, 6, 2)
     other_target, other_exogenous = future.clone(), future.clone()
     other_target[..., 0] += 1
@@ -254,7 +279,7 @@ def test_masked_ttm_never_sees_the_future_of_its_targets() -> None:
 
 
 def test_blocks_are_the_mixer_layers_in_order() -> None:
-    network = _small(depth=2, channels=2, forecast_mixing=True, forecast_mixing_mixer=True)
+    network = _small(depth=2, channels=2, forecast_mixing=ForecastMixing(mixer=True))
 
     names = {module: name for name, module in network.named_modules()}
     blocks = [names[block] for block in network.blocks()]
@@ -275,7 +300,7 @@ def test_products_from_the_left_equal_linear_layers_on_the_transpose(patches: in
 
 
 def test_post_init_draws_as_told() -> None:
-    network = _small(post_init=True, init_linear="normal", init_std=0.5, width=64, levels=1)
+    network = _small(initialisation=Initialisation(linear="normal", std=0.5), width=64, levels=1)
     linear = [m for m in network.modules() if isinstance(m, nn.Linear | TokenLinear)]
 
     assert all(not m.bias.any() for m in linear)
@@ -285,15 +310,15 @@ def test_post_init_draws_as_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "nll"}, "loss is 'nll'"),
+        ({"loss": ForecastLoss("nll")}, "loss is 'nll'"),
         ({"kept_horizon": 7}, "kept_horizon is 7"),
         ({"patch": 32}, "patch is 32"),
         ({"channels": 2, "exogenous": [2]}, "different channels"),
         ({"channels": 2, "targets": [1], "exogenous": [1]}, "different channels"),
         ({"exogenous": [0]}, "no channel to forecast"),
-        ({"static_categories": [3]}, "decoder_channel_mixing"),
+        ({"decoder": _decoder(static_categories=[3])}, "need decoder.channel_mixing"),
         ({"width": 22, "levels": 3}, "4 must divide it"),
-        ({"self_attention": True, "heads": 3}, "must divide the width"),
+        ({"mixer": MixerSettings(self_attention=True, heads=3)}, "must divide the width"),
         ({"scaling": "minmax"}, "scaling is 'minmax'"),
     ],
 )
@@ -321,10 +346,15 @@ def _zeros(*shape: int) -> Tensor:
             {"future_values": _zeros(2, 6, 1), "future_observed": _zeros(2, 6, 2)},
             "future_observed",
         ),
-        ({"frequency_prefix": True}, (2, 32, 1), {}, "no freq_token"),
-        ({"channels": 2, "exogenous": [1], "forecast_mixing": True}, (2, 32, 2), {}, "needs the future"),
+        ({"patching": Patching(frequency_prefix=True)}, (2, 32, 1), {}, "no freq_token"),
         (
-            {"decoder_channel_mixing": True, "static_categories": [3]},
+            {"channels": 2, "exogenous": [1], "forecast_mixing": ForecastMixing()},
+            (2, 32, 2),
+            {},
+            "needs the future",
+        ),
+        (
+            {"decoder": _decoder(channel_mixing=True, static_categories=[3])},
             (2, 32, 1),
             {},
             "1 static categories and the batch has none",
@@ -352,7 +382,7 @@ def test_an_empty_official_config_is_the_official_default() -> None:
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_an_mlp_takes_dropouts_factors_into_its_weight(tokens: bool) -> None:
-    settings = MixerSettings(dropout=0.3)
+    settings = StackSettings(dropout=0.3)
     mlp = _MLP(6, settings, tokens=tokens).double().train()
     x = torch.randn(4, 6, 6, dtype=torch.float64)
     torch.manual_seed(2)
@@ -365,7 +395,7 @@ def test_an_mlp_takes_dropouts_factors_into_its_weight(tokens: bool) -> None:
 
 
 def test_a_forecast_is_the_same_with_and_without_gradients() -> None:
-    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, decoder_width=8).eval()
+    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, decoder=DecoderSettings(width=8)).eval()
     past = torch.randn(3, 64, 2)
     with torch.no_grad():
         in_place = network(past).prediction
@@ -374,7 +404,7 @@ def test_a_forecast_is_the_same_with_and_without_gradients() -> None:
 
 
 def test_the_flops_of_a_forward_pass_are_those_of_its_products() -> None:
-    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, levels=0, depth=1, decoder=False)
+    network = ttm.TTM(context=64, horizon=8, patch=8, width=16, levels=0, depth=1, decoder=None)
     forward = count_flops(network, {"past_values": torch.empty(1, 64, 1)}, backward=False)
     patches, width, hidden = 8, 16, 32
     embed = patches * 8 * width

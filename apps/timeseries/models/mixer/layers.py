@@ -8,53 +8,43 @@ last dimension, which is up to 21 times faster than over a last dimension of eig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from apps.timeseries.models.mixer.settings import MixerSettings
 from core.backbones.dropout import Dropout
 
 __all__ = [
     "MixerBlock",
     "MixerLayer",
-    "MixerSettings",
-    "Norm",
     "PatchAttention",
     "SoftmaxGate",
+    "StackSettings",
     "TokenLinear",
 ]
 
-Norm = Literal["layer", "batch"]
-
 
 @dataclass(frozen=True)
-class MixerSettings:
+class StackSettings:
     """How the mixers of one stage are built.
 
     Args:
         depth: Layers, at each level.
         levels: Patch lengths that are mixed at, from the finest to the coarsest; 0 is one plain stack.
         channels: Number of channels to mix; 0 mixes none.
-        expansion: Hidden over outer size of every MLP.
         dropout: In every MLP, and on attention's probabilities.
-        gated: Whether each mixer has a gate.
-        norm: Which normalisation.
-        norm_eps: Added to its variance.
-        heads: Heads of the attention among patches; 0 has none.
+        mixer: What the mixers of all stages have in common.
     """
 
     depth: int = 1
     levels: int = 0
     channels: int = 0
-    expansion: int = 2
     dropout: float = 0.2
-    gated: bool = True
-    norm: Norm = "layer"
-    norm_eps: float = 1e-5
-    heads: int = 0
+    mixer: MixerSettings = field(default_factory=MixerSettings)
 
 
 class TokenLinear(nn.Module):
@@ -84,12 +74,12 @@ class TokenLinear(nn.Module):
 class _MLP(nn.Module):
     """Two linear maps, GELU between, dropout after each, over the last or the second last dimension."""
 
-    def __init__(self, size: int, settings: MixerSettings, *, tokens: bool) -> None:
+    def __init__(self, size: int, settings: StackSettings, *, tokens: bool) -> None:
         super().__init__()
         linear = TokenLinear if tokens else nn.Linear
         self._map = _mix_tokens if tokens else F.linear
-        self.fc1 = linear(size, size * settings.expansion)
-        self.fc2 = linear(size * settings.expansion, size)
+        self.fc1 = linear(size, size * settings.mixer.expansion)
+        self.fc2 = linear(size * settings.mixer.expansion, size)
         self.dropout1 = Dropout(settings.dropout)
         self.dropout2 = Dropout(settings.dropout)
 
@@ -147,10 +137,10 @@ class _BatchNorm(nn.Module):
         return self.batchnorm(x.reshape(-1, x.shape[-1])).view(x.shape)
 
 
-def _norm(settings: MixerSettings, width: int) -> nn.Module:
-    if settings.norm == "batch":
-        return _BatchNorm(width, settings.norm_eps)
-    return nn.LayerNorm(width, eps=settings.norm_eps)
+def _norm(settings: StackSettings, width: int) -> nn.Module:
+    if settings.mixer.norm == "batch":
+        return _BatchNorm(width, settings.mixer.norm_eps)
+    return nn.LayerNorm(width, eps=settings.mixer.norm_eps)
 
 
 class PatchAttention(nn.Module):
@@ -193,15 +183,15 @@ class PatchAttention(nn.Module):
 class PatchMixer(nn.Module):
     """Mix over patches, with an optional attention among them beside the MLP."""
 
-    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
+    def __init__(self, patches: int, width: int, settings: StackSettings) -> None:
         super().__init__()
         self.norm = _norm(settings, width)
         self.mlp = _MLP(patches, settings, tokens=True)
-        self.gate = SoftmaxGate(patches, tokens=True) if settings.gated else None
+        self.gate = SoftmaxGate(patches, tokens=True) if settings.mixer.gated else None
         self.attention: PatchAttention | None = None
         self.attention_norm: nn.Module | None = None
-        if settings.heads:
-            self.attention = PatchAttention(width, heads=settings.heads, dropout=settings.dropout)
+        if settings.mixer.self_attention:
+            self.attention = PatchAttention(width, heads=settings.mixer.heads, dropout=settings.dropout)
             self.attention_norm = _norm(settings, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,11 +209,11 @@ class PatchMixer(nn.Module):
 class FeatureMixer(nn.Module):
     """Mix over the features of each patch."""
 
-    def __init__(self, width: int, settings: MixerSettings) -> None:
+    def __init__(self, width: int, settings: StackSettings) -> None:
         super().__init__()
         self.norm = _norm(settings, width)
         self.mlp = _MLP(width, settings, tokens=False)
-        self.gate = SoftmaxGate(width) if settings.gated else None
+        self.gate = SoftmaxGate(width) if settings.mixer.gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, N, D)` to the same shape."""
@@ -234,10 +224,10 @@ class FeatureMixer(nn.Module):
 class ChannelMixer(nn.Module):
     """Mix over channels; here the gate stands before the MLP, not after it as in the other two mixers."""
 
-    def __init__(self, channels: int, width: int, settings: MixerSettings) -> None:
+    def __init__(self, channels: int, width: int, settings: StackSettings) -> None:
         super().__init__()
         self.norm = _norm(settings, width)
-        self.gate = SoftmaxGate(channels, tokens=True) if settings.gated else None
+        self.gate = SoftmaxGate(channels, tokens=True) if settings.mixer.gated else None
         self.mlp = _MLP(channels, settings, tokens=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,7 +241,7 @@ class ChannelMixer(nn.Module):
 class MixerLayer(nn.Module):
     """Channel mixer (optional), patch mixer (if there are two patches or more), feature mixer."""
 
-    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
+    def __init__(self, patches: int, width: int, settings: StackSettings) -> None:
         super().__init__()
         self.channel_mixer = ChannelMixer(settings.channels, width, settings) if settings.channels else None
         self.patch_mixer = PatchMixer(patches, width, settings) if patches > 1 else None
@@ -281,7 +271,7 @@ class MixerBlock(nn.Module):
         ValueError: If `width` cannot be cut as a level needs it.
     """
 
-    def __init__(self, patches: int, width: int, settings: MixerSettings) -> None:
+    def __init__(self, patches: int, width: int, settings: StackSettings) -> None:
         super().__init__()
         self.patches, self.width = patches, width
         self.factors: list[int] = []

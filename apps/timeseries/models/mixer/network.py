@@ -10,33 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, Norm, TokenLinear
-from apps.timeseries.models.mixer.parts import (
-    Backbone,
-    ForecastMixer,
-    Head,
-    MixerDecoder,
-    Positions,
+from apps.timeseries.models.mixer.layers import MixerBlock, StackSettings, TokenLinear
+from apps.timeseries.models.mixer.parts import Backbone, ForecastMixer, Head, MixerDecoder, scale_window
+from apps.timeseries.models.mixer.settings import (
+    DecoderSettings,
+    Distribution,
+    ForecastLoss,
+    ForecastMixing,
+    Initialisation,
+    MixerSettings,
+    Patching,
     Scaling,
-    scale_window,
+    dotted,
 )
 from core.errors import UserError
 
-__all__ = ["TTM", "Initialisation", "Loss", "MaskedTTM", "TTMOutput"]
+__all__ = ["TTM", "MaskedTTM", "TTMOutput"]
 
 _COUNTS = (
-    "context", "horizon", "channels", "width", "depth", "expansion", "heads", "decoder_width",
-    "decoder_depth",
+    "context", "horizon", "channels", "width", "depth", "mixer.expansion", "mixer.heads", "decoder.width",
+    "decoder.depth",
 )  # fmt: skip
-
-Loss = Literal["mse", "mae", "pinball", "huber"]
-Initialisation = Literal["pytorch", "normal", "uniform", "xavier_uniform"]
 
 
 @dataclass(frozen=True)
@@ -66,47 +66,22 @@ class TTM(nn.Module):
         channels: Number of channels; it matters only where channels are mixed or named, otherwise any number
             is taken.
         patch: Points in a patch.
-        stride: Points between the starts of two patches; None is `patch`.
         width: Features of a patch in the backbone.
         depth: Mixer layers at each level of the backbone.
-        expansion: Hidden over outer size of every MLP.
         levels: Patch lengths that the backbone mixes at, from the finest to `patch`; 0 is a plain stack.
         dropout: In the backbone.
-        channel_mixing: Whether the backbone mixes channels.
-        gated: Whether the mixers have gates.
-        norm: Layer or batch normalisation.
-        norm_eps: Added to its variance.
-        self_attention: Whether patches also attend to each other.
-        heads: Heads of that attention.
-        positions: Position table of the patches, if any.
-        scaling: How each window is scaled, if at all.
-        frequency_prefix: Whether a patch made of the sampling frequency's token is put in front.
-        frequency_tokens: Size of the frequency vocabulary.
-        decoder: Whether there is a decoder between backbone and head.
-        decoder_width: Features of a patch in it.
-        decoder_depth: Mixer layers in it.
-        decoder_levels: As `levels`.
-        decoder_channel_mixing: Whether it mixes channels.
-        decoder_raw_residual: Whether it also sees the scaled patches.
-        static_categories: Vocabulary sizes of a series' static categories.
         head_dropout: In decoder and head.
+        channel_mixing: Whether the backbone mixes channels.
         targets: Channels to forecast; None is all that are not exogenous.
         exogenous: Channels whose future is known.
         kept_horizon: Steps to keep of the forecast, the first ones; None is all.
-        forecast_mixing: Whether the forecasts are corrected from all channels' values around each step.
-        forecast_mixing_context: Steps seen before and after each step there.
-        forecast_mixing_gated: Whether that has a gate.
-        forecast_mixing_mixer: Whether it has a mixer over the channels.
-        forecast_mixing_depth: Layers of that mixer.
-        forecast_mixing_past: Whether its first windows see the past, else zeros.
-        forecast_mixing_offset: Steps at the past's end that it skips.
+        scaling: How each window is scaled, if at all.
+        patching: How the scaled window becomes patches.
+        mixer: What all mixers have in common.
+        decoder: Between backbone and head; None has none.
+        forecast_mixing: Correction of the forecasts from all channels' values around each step, if any.
         loss: What `forward` computes when it is given the future.
-        quantile: Of the pinball loss, in (0, 1).
-        huber_delta: Of the Huber loss, where it turns linear.
-        post_init: Whether weights are drawn as the next three say; else as PyTorch does.
-        init_std: Deviation of "normal" linear weights.
-        init_linear: Distribution of linear weights.
-        init_embed: Distribution of embeddings.
+        initialisation: How weights are drawn; None is as PyTorch does.
 
     Raises:
         UserError: If the settings do not fit each other.
@@ -119,129 +94,98 @@ class TTM(nn.Module):
         horizon: int = 96,
         channels: int = 1,
         patch: int = 64,
-        stride: int | None = None,
         width: int = 192,
         depth: int = 2,
-        expansion: int = 2,
         levels: int = 3,
         dropout: float = 0.2,
-        channel_mixing: bool = False,
-        gated: bool = True,
-        norm: Norm = "layer",
-        norm_eps: float = 1e-5,
-        self_attention: bool = False,
-        heads: int = 1,
-        positions: Positions | None = None,
-        scaling: Scaling | None = "std",
-        frequency_prefix: bool = False,
-        frequency_tokens: int = 10,
-        decoder: bool = True,
-        decoder_width: int = 128,
-        decoder_depth: int = 2,
-        decoder_levels: int = 0,
-        decoder_channel_mixing: bool = False,
-        decoder_raw_residual: bool = False,
-        static_categories: list[int] | None = None,
         head_dropout: float = 0.2,
+        channel_mixing: bool = False,
         targets: list[int] | None = None,
         exogenous: list[int] | None = None,
         kept_horizon: int | None = None,
-        forecast_mixing: bool = False,
-        forecast_mixing_context: int = 1,
-        forecast_mixing_gated: bool = True,
-        forecast_mixing_mixer: bool = False,
-        forecast_mixing_depth: int = 2,
-        forecast_mixing_past: bool = True,
-        forecast_mixing_offset: int | None = None,
-        loss: Loss | None = "mse",
-        quantile: float = 0.5,
-        huber_delta: float = 1.0,
-        post_init: bool = False,
-        init_std: float = 0.02,
-        init_linear: Initialisation = "pytorch",
-        init_embed: Initialisation = "pytorch",
+        scaling: Scaling | None = "std",
+        patching: Patching = Patching(),  # noqa: B008
+        mixer: MixerSettings = MixerSettings(),  # noqa: B008
+        decoder: DecoderSettings | None = DecoderSettings(),  # noqa: B008
+        forecast_mixing: ForecastMixing | None = None,
+        loss: ForecastLoss = ForecastLoss(),  # noqa: B008
+        initialisation: Initialisation | None = None,
     ) -> None:
+        if decoder is not None and decoder.width is None:
+            decoder = replace(decoder, width=width)
         # The settings are kept as given, under the arguments' own names, for to_official_config.
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self.settings: dict[str, Any] = settings
+        self.settings: dict[str, Any] = dotted(settings)
         self.context, self.horizon, self.channels = context, horizon, channels
-        self.patch, self.stride = patch, patch if stride is None else stride
+        self.patch, self.stride = patch, patch if patching.stride is None else patching.stride
         self.kept = horizon if kept_horizon is None else kept_horizon
         self.exogenous = sorted(exogenous or [])
         self.targets = None if targets is None else sorted(targets)
         if targets is None and exogenous:
             self.targets = [channel for channel in range(channels) if channel not in exogenous]
-        self.scaling, self.objective = scaling, loss
-        self.quantile, self.huber_delta = quantile, huber_delta
+        self.scaling, self.objective, self.initialisation = scaling, loss, initialisation
         self._check_settings()
         self.patches = (self.points_read - patch) // self.stride + 1
-        rows = self.patches + int(frequency_prefix)
-        mixer = MixerSettings(
-            depth=depth,
-            levels=levels,
-            channels=channels if channel_mixing else 0,
-            expansion=expansion,
-            dropout=dropout,
-            gated=gated,
-            norm=norm,
-            norm_eps=norm_eps,
-            heads=heads if self_attention else 0,
-        )
-        inner = replace(mixer, depth=decoder_depth, levels=decoder_levels, dropout=head_dropout)
-        corrector: ForecastMixer | None = None
+        width_out = width if decoder is None else decoder.width or width
+        rows = self.patches + int(patching.frequency_prefix)
+        stack = StackSettings(depth, levels, channels if channel_mixing else 0, dropout, mixer)
         try:
             self.backbone = Backbone(
                 patch=patch,
                 patches=self.patches,
                 width=width,
-                frequency_tokens=frequency_tokens if frequency_prefix else 0,
-                positions=positions,
-                mixer=mixer,
+                frequency_tokens=patching.frequency_tokens if patching.frequency_prefix else 0,
+                positions=patching.positions,
+                mixer=stack,
             )
             self.decoder: MixerDecoder | None = None
-            if decoder:
+            if decoder is not None:
+                mixed = channels if decoder.channel_mixing else 0
                 self.decoder = MixerDecoder(
                     patch=patch,
                     patches=rows,
                     width_in=width,
-                    width=decoder_width,
-                    raw_residual=decoder_raw_residual,
-                    categories=static_categories or (),
-                    mixer=replace(inner, channels=channels if decoder_channel_mixing else 0),
-                )
-            if forecast_mixing:
-                over = replace(
-                    inner, depth=forecast_mixing_depth, levels=0, channels=0, gated=forecast_mixing_gated
-                )
-                corrector = ForecastMixer(
-                    targets=channels if self.targets is None else len(self.targets),
-                    exogenous=len(self.exogenous),
-                    context=forecast_mixing_context,
-                    gated=forecast_mixing_gated,
-                    prepend_past=forecast_mixing_past,
-                    past_offset=self.points_read - context or forecast_mixing_offset or 0,
-                    mixer=over if forecast_mixing_mixer else None,
+                    width=width_out,
+                    raw_residual=decoder.raw_residual,
+                    categories=decoder.static_categories or (),
+                    mixer=StackSettings(decoder.depth, decoder.levels, mixed, head_dropout, mixer),
                 )
             self.head = Head(
-                features=rows * (decoder_width if decoder else width),
+                features=rows * width_out,
                 horizon=horizon,
                 kept=self.kept,
                 targets=self.targets,
                 dropout=head_dropout,
-                forecast_mixer=corrector,
+                forecast_mixer=self._corrector(forecast_mixing, head_dropout, mixer),
             )
         except ValueError as error:
             raise UserError(f"The TTM's settings do not fit: {error}.") from None
-        if post_init:
+        if initialisation is not None:
             self._initialise()
+
+    def _corrector(
+        self, settings: ForecastMixing | None, dropout: float, mixer: MixerSettings
+    ) -> ForecastMixer | None:
+        if settings is None:
+            return None
+        over = StackSettings(settings.depth, 0, 0, dropout, replace(mixer, gated=settings.gated))
+        return ForecastMixer(
+            targets=self.channels if self.targets is None else len(self.targets),
+            exogenous=len(self.exogenous),
+            context=settings.context,
+            gated=settings.gated,
+            prepend_past=settings.past,
+            past_offset=self.points_read - self.context or settings.offset or 0,
+            mixer=over if settings.mixer else None,
+        )
 
     @property
     def counts_channels(self) -> bool:
         """Whether the number of channels is part of the network."""
         given = self.settings
         mixes = given["channel_mixing"] or given["forecast_mixing"]
-        mixes = mixes or (given["decoder"] and given["decoder_channel_mixing"])
+        mixes = mixes or (given["decoder"] and given["decoder.channel_mixing"])
         return bool(mixes or self.targets is not None)
 
     @property
@@ -266,7 +210,7 @@ class TTM(nn.Module):
             reset = getattr(module, "reset_parameters", None)
             if module is not self and callable(reset):
                 reset()
-        if self.settings["post_init"]:
+        if self.initialisation is not None:
             self._initialise()
 
     def forward(
@@ -316,7 +260,7 @@ class TTM(nn.Module):
             loc, scale = loc[:, :, self.targets], scale[:, :, self.targets]
         prediction = prediction * scale + loc
         loss = None
-        if future is not None and self.objective is not None:
+        if future is not None and self.objective.kind is not None:
             loss = self.loss(prediction, self._chosen(future), None if seen is None else self._chosen(seen))
         return TTMOutput(prediction=prediction, loss=loss, loc=loc, scale=scale)
 
@@ -326,22 +270,24 @@ class TTM(nn.Module):
 
         Without any observed point it is zero; with the loss None there is none.
         """
-        if self.objective is None:
+        kind = self.objective.kind
+        if kind is None:
             return None
         if observed is not None:
             # Equal values at unobserved points add nothing to any of the losses; no data-dependent shape is
             # needed.
             seen = observed.to(torch.bool)
             target = torch.where(seen, target, prediction.detach())
-        if self.objective == "mse":
+        if kind == "mse":
             points = F.mse_loss(prediction, target, reduction="none")
-        elif self.objective == "mae":
+        elif kind == "mae":
             points = F.l1_loss(prediction, target, reduction="none")
-        elif self.objective == "huber":
-            points = F.huber_loss(prediction, target, reduction="none", delta=self.huber_delta)
+        elif kind == "huber":
+            points = F.huber_loss(prediction, target, reduction="none", delta=self.objective.delta)
         else:
             error = target - prediction
-            points = torch.maximum(self.quantile * error, (self.quantile - 1) * error)
+            quantile = self.objective.quantile
+            points = torch.maximum(quantile * error, (quantile - 1) * error)
         if observed is None:
             return points.mean()
         return torch.where(seen, points, 0).sum() / seen.sum().clamp(min=1)
@@ -349,14 +295,16 @@ class TTM(nn.Module):
     def _check_settings(self) -> None:
         """Refuse settings that do not fit each other."""
         given = self.settings
-        if given["loss"] not in ("mse", "mae", "pinball", "huber", None):
-            raise UserError(f"The TTM's loss is {given['loss']!r}; choose mse, mae, pinball, huber or null.")
+        if self.objective.kind not in ("mse", "mae", "pinball", "huber", None):
+            raise UserError(
+                f"The TTM's loss is {self.objective.kind!r}; choose mse, mae, pinball, huber or null."
+            )
         for name, choices in (
-            ("norm", ("layer", "batch")),
-            ("positions", ("sincos", "random", None)),
+            ("mixer.norm", ("layer", "batch")),
+            ("patching.positions", ("sincos", "random", None)),
             ("scaling", ("std", "mean", None)),
-            ("init_linear", ("pytorch", "normal", "uniform", "xavier_uniform")),
-            ("init_embed", ("pytorch", "normal", "uniform", "xavier_uniform")),
+            ("initialisation.linear", ("pytorch", "normal", "uniform", "xavier_uniform")),
+            ("initialisation.embed", ("pytorch", "normal", "uniform", "xavier_uniform")),
         ):
             if given[name] not in choices:
                 raise UserError(f"The TTM's {name} is {given[name]!r}; it must be one of {choices}.")
@@ -380,8 +328,8 @@ class TTM(nn.Module):
             )
         if self.targets == []:
             raise UserError("The TTM has no channel to forecast; name targets, or fewer exogenous channels.")
-        if given["static_categories"] and given["decoder"] and not given["decoder_channel_mixing"]:
-            raise UserError("The TTM's static_categories need decoder_channel_mixing: true.")
+        if given["decoder"] and given["decoder.static_categories"] and not given["decoder.channel_mixing"]:
+            raise UserError("The TTM's decoder.static_categories need decoder.channel_mixing: true.")
 
     def _check_batch(
         self, past: Tensor, seen: Tensor | None, future: Tensor | None, future_seen: Tensor | None
@@ -440,12 +388,14 @@ class TTM(nn.Module):
 
     def _initialise(self) -> None:
         """Draw linear weights and embeddings as the settings say; norms are ones and zeros already."""
+        chosen = self.initialisation
+        assert chosen is not None
         for module in self.modules():
             if isinstance(module, nn.Linear | TokenLinear):
-                if _draw(module.weight, self.settings["init_linear"], self.settings["init_std"]):
+                if _draw(module.weight, chosen.linear, chosen.std):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
-                _draw(module.weight, self.settings["init_embed"], 1.0)
+                _draw(module.weight, chosen.embed, 1.0)
         positions = self.backbone.positions
         if positions is not None and positions.kind == "random":
             nn.init.normal_(positions.table, std=0.1)
@@ -457,7 +407,7 @@ class MaskedTTM(TTM):
 
     Args:
         mask_value: What the unknown points hold.
-        kw: Arguments of `TTM`; `forecast_mixing_offset` follows from the horizon and is not used.
+        kw: Arguments of `TTM`; `forecast_mixing.offset` follows from the horizon and is not used.
     """
 
     def __init__(self, *, mask_value: float = 0.0, **kw: Any) -> None:
@@ -490,7 +440,7 @@ class MaskedTTM(TTM):
         return super()._read(torch.cat([past, appended], dim=1), mask, future)
 
 
-def _draw(weight: Tensor, kind: Initialisation, std: float) -> bool:
+def _draw(weight: Tensor, kind: Distribution, std: float) -> bool:
     """Draw a weight and tell whether anything but PyTorch's own distribution was asked."""
     if kind == "normal":
         nn.init.normal_(weight, std=std)

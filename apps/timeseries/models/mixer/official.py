@@ -45,48 +45,48 @@ KEY_MAP = KeyMap(
     )
 )
 
-# Official field, its default, our argument. Fields that need more than another name follow in `arguments`.
+# Official field, its default, our argument (dotted). Those that need more than a name follow in `arguments`.
 FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("context_length", 64, "context"),
     ("prediction_length", 16, "horizon"),
     ("num_input_channels", 1, "channels"),
     ("patch_length", 8, "patch"),
-    ("patch_stride", 8, "stride"),
+    ("patch_stride", 8, "patching.stride"),
     ("d_model", 16, "width"),
     ("num_layers", 3, "depth"),
-    ("expansion_factor", 2, "expansion"),
+    ("expansion_factor", 2, "mixer.expansion"),
     ("adaptive_patching_levels", 0, "levels"),
     ("dropout", 0.2, "dropout"),
-    ("gated_attn", True, "gated"),
-    ("norm_eps", 1e-5, "norm_eps"),
-    ("self_attn", False, "self_attention"),
-    ("self_attn_heads", 1, "heads"),
-    ("resolution_prefix_tuning", False, "frequency_prefix"),
-    ("frequency_token_vocab_size", 5, "frequency_tokens"),
+    ("gated_attn", True, "mixer.gated"),
+    ("norm_eps", 1e-5, "mixer.norm_eps"),
+    ("self_attn", False, "mixer.self_attention"),
+    ("self_attn_heads", 1, "mixer.heads"),
+    ("resolution_prefix_tuning", False, "patching.frequency_prefix"),
+    ("frequency_token_vocab_size", 5, "patching.frequency_tokens"),
     ("use_decoder", True, "decoder"),
-    ("decoder_d_model", 8, "decoder_width"),
-    ("decoder_num_layers", 8, "decoder_depth"),
-    ("decoder_adaptive_patching_levels", 0, "decoder_levels"),
-    ("decoder_raw_residual", False, "decoder_raw_residual"),
-    ("categorical_vocab_size_list", None, "static_categories"),
+    ("decoder_d_model", 8, "decoder.width"),
+    ("decoder_num_layers", 8, "decoder.depth"),
+    ("decoder_adaptive_patching_levels", 0, "decoder.levels"),
+    ("decoder_raw_residual", False, "decoder.raw_residual"),
+    ("categorical_vocab_size_list", None, "decoder.static_categories"),
     ("head_dropout", 0.2, "head_dropout"),
     ("prediction_channel_indices", None, "targets"),
     ("exogenous_channel_indices", None, "exogenous"),
     ("prediction_filter_length", None, "kept_horizon"),
     ("enable_forecast_channel_mixing", False, "forecast_mixing"),
-    ("fcm_context_length", 1, "forecast_mixing_context"),
-    ("fcm_gated_attn", True, "forecast_mixing_gated"),
-    ("fcm_use_mixer", False, "forecast_mixing_mixer"),
-    ("fcm_mix_layers", 2, "forecast_mixing_depth"),
-    ("fcm_prepend_past", True, "forecast_mixing_past"),
-    ("fcm_prepend_past_offset", None, "forecast_mixing_offset"),
-    ("loss", "mse", "loss"),
-    ("quantile", 0.5, "quantile"),
-    ("huber_delta", 1, "huber_delta"),
-    ("post_init", False, "post_init"),
-    ("init_std", 0.02, "init_std"),
-    ("init_linear", "pytorch", "init_linear"),
-    ("init_embed", "pytorch", "init_embed"),
+    ("fcm_context_length", 1, "forecast_mixing.context"),
+    ("fcm_gated_attn", True, "forecast_mixing.gated"),
+    ("fcm_use_mixer", False, "forecast_mixing.mixer"),
+    ("fcm_mix_layers", 2, "forecast_mixing.depth"),
+    ("fcm_prepend_past", True, "forecast_mixing.past"),
+    ("fcm_prepend_past_offset", None, "forecast_mixing.offset"),
+    ("loss", "mse", "loss.kind"),
+    ("quantile", 0.5, "loss.quantile"),
+    ("huber_delta", 1, "loss.delta"),
+    ("post_init", False, "initialisation"),
+    ("init_std", 0.02, "initialisation.std"),
+    ("init_linear", "pytorch", "initialisation.linear"),
+    ("init_embed", "pytorch", "initialisation.embed"),
 )
 
 # Later extensions of the official code that change the network; anything but these values is another network.
@@ -103,7 +103,7 @@ _INERT: dict[str, tuple[Any, ...]] = {
 
 
 def arguments(official: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the official class and our constructor's arguments for a config.json.
+    """Return the official class and our dotted arguments for a config.json.
 
     Fields of the surrounding library (versions, data types, labels) are passed over.
 
@@ -116,17 +116,19 @@ def arguments(official: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if other:
         raise UserError(f"The TTM config asks for what this network does not have: {', '.join(other)}.")
     values = {ours: official.get(name, default) for name, default, ours in FIELDS}
-    for name, ours in (("mode", "channel_mixing"), ("decoder_mode", "decoder_channel_mixing")):
+    for name, ours in (("mode", "channel_mixing"), ("decoder_mode", "decoder.channel_mixing")):
         mode = official.get(name, "common_channel")
         if mode not in ("common_channel", "mix_channel"):
             raise UserError(f"The TTM config's {name} is {mode!r}; it must be common_channel or mix_channel.")
         values[ours] = mode == "mix_channel"
     norm = str(official.get("norm_mlp", "LayerNorm"))
-    values["norm"] = "batch" if "batch" in norm.lower() else "layer"
+    values["mixer.norm"] = "batch" if "batch" in norm.lower() else "layer"
     scaling = official.get("scaling", "std")
     values["scaling"] = ("std" if scaling else None) if isinstance(scaling, bool) else scaling
     with_positions = official.get("use_positional_encoding", False)
-    values["positions"] = official.get("positional_encoding_type", "sincos") if with_positions else None
+    values["patching.positions"] = (
+        official.get("positional_encoding_type", "sincos") if with_positions else None
+    )
     names = [*(official.get("architectures") or ()), official.get("model_class")]
     if MASKED in names:
         values["mask_value"] = official.get("mask_value", 0)
@@ -135,14 +137,14 @@ def arguments(official: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def config(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a full official config for the official class `name` and our settings."""
+    """Return a full official config for the official class `name` and our dotted settings."""
     official: dict[str, Any] = {theirs: settings[ours] for theirs, _, ours in FIELDS}
     official["mode"] = "mix_channel" if settings["channel_mixing"] else "common_channel"
-    official["decoder_mode"] = "mix_channel" if settings["decoder_channel_mixing"] else "common_channel"
-    official["norm_mlp"] = "BatchNorm" if settings["norm"] == "batch" else "LayerNorm"
+    official["decoder_mode"] = "mix_channel" if settings["decoder.channel_mixing"] else "common_channel"
+    official["norm_mlp"] = "BatchNorm" if settings["mixer.norm"] == "batch" else "LayerNorm"
     official["scaling"] = settings["scaling"]
-    official["use_positional_encoding"] = settings["positions"] is not None
-    official["positional_encoding_type"] = settings["positions"] or "sincos"
+    official["use_positional_encoding"] = settings["patching.positions"] is not None
+    official["positional_encoding_type"] = settings["patching.positions"] or "sincos"
     official["mask_value"] = settings.get("mask_value", 0)
     official["architectures"] = [name]
     official["model_type"] = "tinytimemixer"

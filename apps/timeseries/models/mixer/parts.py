@@ -9,20 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.timeseries.models.mixer.layers import MixerBlock, MixerSettings, SoftmaxGate
+from apps.timeseries.models.mixer.layers import MixerBlock, SoftmaxGate, StackSettings
+from apps.timeseries.models.mixer.settings import Positions, Scaling
 from core.backbones.dropout import Dropout
 from core.errors import UserError
 
-__all__ = ["Backbone", "ForecastMixer", "Head", "MixerDecoder", "Positions", "Scaling", "scale_window"]
-
-Positions = Literal["sincos", "random"]
-Scaling = Literal["std", "mean"]
+__all__ = ["Backbone", "ForecastMixer", "Head", "MixerDecoder", "scale_window"]
 
 
 def scale_window(x: Tensor, observed: Tensor | None, kind: Scaling | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,7 +120,7 @@ class Backbone(nn.Module):
         width: int,
         frequency_tokens: int,
         positions: Positions | None,
-        mixer: MixerSettings,
+        mixer: StackSettings,
     ) -> None:
         super().__init__()
         rows = patches + (1 if frequency_tokens else 0)
@@ -163,7 +160,7 @@ class MixerDecoder(nn.Module):
         width: int,
         raw_residual: bool,
         categories: Sequence[int],
-        mixer: MixerSettings,
+        mixer: StackSettings,
     ) -> None:
         super().__init__()
         # Official checkpoints hold no adapter where the widths are equal.
@@ -226,7 +223,7 @@ class ForecastMixer(nn.Module):
         gated: bool,
         prepend_past: bool,
         past_offset: int,
-        mixer: MixerSettings | None,
+        mixer: StackSettings | None,
     ) -> None:
         super().__init__()
         self.context, self.prepend_past, self.past_offset = context, prepend_past, past_offset
