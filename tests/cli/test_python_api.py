@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import restored
 
 import domainfm
 from core.errors import UserError
@@ -36,7 +37,8 @@ def test_a_recipe_is_fitted_and_its_checkpoint_forecasts(small, tmp_path) -> Non
     pd = pytest.importorskip("pandas")
     options = {"runs": str(tmp_path / "runs"), "about.test_after_fit": False}
 
-    run = domainfm.fit("timeseries", "ttm/demo", options, hardware=[str(small)])
+    with restored():
+        run = domainfm.fit("timeseries", "ttm/demo", options, hardware=[str(small)])
     frame = pd.DataFrame({"date": pd.date_range("2001", periods=60, freq="MS"), "value": range(60)})
     forecast = domainfm.load(run.best, device="cpu").forecast(frame, horizon=3)
 

@@ -16,7 +16,7 @@ import torch
 
 from core.cli import main
 
-__all__ = ["Outcome", "dfm"]
+__all__ = ["Outcome", "dfm", "restored"]
 
 
 class Outcome(NamedTuple):
@@ -30,13 +30,14 @@ class Outcome(NamedTuple):
 def dfm(*words: object) -> Outcome:
     """Run `dfm words` in this process; what a process of its own would leave behind is put back."""
     out, err = io.StringIO(), io.StringIO()
-    with _restored(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with restored(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(word) for word in words])
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
 @contextlib.contextmanager
-def _restored() -> Iterator[None]:
+def restored() -> Iterator[None]:
+    """Put back what a run in this process would leave behind."""
     environment, folder = dict(os.environ), Path.cwd()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
