@@ -12,10 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOORS = {
-    "README.md", "__init__.py", "batch.py", "data", "demo.png", "figures.py", "finetune.ipynb", "metrics",
+    "README.md", "__init__.py", "batch.py", "data", "figures.py", "finetune.ipynb", "metrics",
     "metrics.py", "models", "parity.py", "parity_cases", "predict", "simulation", "simulation.py", "tasks",
     "tasks.py",
 }  # fmt: skip
+MOST_DOORS = 12
 MOST_ARGUMENTS = 20
 LIKE_LINES = 10
 MOST_TO_LOSS, MOST_TO_FIGURE = 10, 14
@@ -145,7 +146,7 @@ def test_a_domain_has_the_doors_of_the_plan_and_no_others(domain: str) -> None:
     doors = {path.name for path in (ROOT / "apps" / domain).iterdir() if path.name != "__pycache__"}
 
     assert not doors - DOORS
-    assert len(doors) <= 15
+    assert len([door for door in doors if not door.endswith((".md", ".ipynb"))]) <= MOST_DOORS
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
