@@ -26,7 +26,7 @@ def watch(log: Path, after: int | None = None) -> str:
 
 def start(words: list[object], folder: Path) -> subprocess.Popen:
     """Start `dfm` in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "HOME": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "HOME": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "core.cli", *map(str, words)],
         cwd=folder,

@@ -24,7 +24,7 @@ def shell(words: list[object], folder: Path, path: Path = HERE) -> subprocess.Co
     return subprocess.run(
         [str(script), *map(str, words)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path), "HOME": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(path), "HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), *words],
         env=environment,
