@@ -224,11 +224,6 @@ class Operator(Task):
         """Return `(B, K, C', *space)`, normalised."""
         return self.predict_frames(batch)
 
-    @property
-    def title(self) -> str:
-        """What tables call the network."""
-        return str(self.record.get("system") or type(self.network).__name__)
-
     def _way(self, rollout: str | None = None) -> str:
         wanted = rollout or self.rollout
         if wanted in ("auto", "both"):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["at_least", "at_most_one", "one_of"]
+__all__ = ["at_least", "one_of"]
 
 
 def at_least(least: float, *, room: str = "data", **values: float | None) -> None:
@@ -36,14 +35,3 @@ def one_of(choices: Collection[str], *, room: str = "data", **values: str) -> No
         if value not in choices:
             near = did_you_mean(str(value), list(choices))
             raise UserError(f"{room}.{name} is '{value}'; it must be one of {', '.join(choices)}{near}")
-
-
-def at_most_one(*, room: str = "data", **values: Any) -> None:
-    """Refuse more than one of several options that exclude each other.
-
-    Raises:
-        UserError: Naming those that are given.
-    """
-    given = [f"{room}.{name}" for name, value in values.items() if value is not None]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} are given; give only one of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.data.checks import at_least, at_most_one, one_of
+from core.data.checks import at_least, one_of
 from core.errors import UserError
 
 
@@ -20,9 +20,3 @@ def test_a_word_that_is_no_choice_is_refused_with_the_nearest() -> None:
     one_of(("mask", "linear"), missing="mask")
     with pytest.raises(UserError, match=r"data\.missing is 'lineer'.*mask, linear.*did you mean 'linear'"):
         one_of(("mask", "linear"), missing="lineer")
-
-
-def test_options_that_exclude_each_other_are_named_together() -> None:
-    at_most_one(path="a", card=None)
-    with pytest.raises(UserError, match=r"data\.path and data\.card are given; give only one"):
-        at_most_one(path="a", card="b", sources=None)
