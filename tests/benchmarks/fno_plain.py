@@ -54,9 +54,9 @@ def _block(state: Mapping[str, Tensor], config: Mapping[str, Any], layer: int, x
     y = _spectral(state, config, layer, y)
     y = y if before else _norm(state, config, 2 * layer, y, c)
     y = y + _skip(state, f"fno_blocks.fno_skips.{layer}", config["fno_skip"], x)
-    if not last and (mlp or not before):
+    if not last:
         y = F.gelu(y)
-    if before and mlp:
+    if before:
         y = _norm(state, config, 2 * layer + 1, y, c)
     if mlp:
         y = _mlp(state, f"fno_blocks.channel_mlp.{layer}", y)

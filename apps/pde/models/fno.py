@@ -49,8 +49,18 @@ _NORMS = tuple(
     for which in (0, 1)
 )
 
+
+class _ReadAlike(Rename):
+    """Another official name of the same tensor: read, never written."""
+
+    def backward(self, key: str) -> None:
+        """Leave every name as it is."""
+
+
 KEY_MAP = KeyMap(
     renames=(
+        # batch norm lies in a module of its own in newer releases
+        _ReadAlike("fno_blocks.norm.{i}.norm.{leaf}", "fno_blocks.norm.{i}.{leaf}"),
         Rename("fno_blocks.convs.{i}.weight.tensor", "layers.{i}.spectral.weight"),
         Rename("fno_blocks.convs.{i}.bias", "layers.{i}.spectral.bias"),
         Rename("fno_blocks.fno_skips.{i}.conv.weight", "layers.{i}.skip.linear.weight"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -89,6 +90,16 @@ OPTIONS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("tanh", {"stabiliser": True}, (9, 10)),
     ("pre-activation", {"preactivation": True, "norm": "group_norm"}, (9, 10)),
     ("pre-activation without MLP", {"preactivation": True, "mlp": False}, (9, 10)),
+    (
+        "pre-activation without MLP, normed",
+        {"preactivation": True, "mlp": False, "norm": "group_norm"},
+        (9, 10),
+    ),
+    (
+        "pre-activation without skips, normed, tanh",
+        {"preactivation": True, "skips": ("none", "none"), "norm": "batch_norm", "stabiliser": True},
+        (9, 10),
+    ),
     ("no MLP", {"mlp": False, "norm": "instance_norm"}, (9, 10)),
     ("wide MLP, no lifting MLP", {"mlp_ratio": 1.5, "ratios": (0, 4)}, (9, 10)),
     ("channels", {"in_channels": 3, "out_channels": 2, "frames": 2}, (9, 10)),
@@ -116,6 +127,16 @@ def test_every_option_survives_official_names_and_arguments(settings, space):
     assert to_official_config(again) == to_official_config(network)
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_batch_norms_in_a_module_of_their_own_are_read():
+    network = shaken(small(norm="batch_norm"))
+    official = KEY_MAP.to_official(network.state_dict())
+
+    nested = {re.sub(r"(\.norm\.\d+\.)", r"\1norm.", name): value for name, value in official.items()}
+
+    assert nested.keys() != official.keys()
+    assert KEY_MAP.from_official(nested).keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize("space", [(9,), (8,), (4, 5), (5, 4), (4, 3, 4)], ids=str)

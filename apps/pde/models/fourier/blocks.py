@@ -162,7 +162,7 @@ class FourierBlock(nn.Module):
 
     Post-activation: `y = norm(conv(x)) + skip(x)`, GELU, `y = norm(mlp(y) + mlp_skip(x))`, GELU; the last
     block has neither of the two GELUs. Pre-activation: `x = norm(GELU(x))`, `y = conv(x) + skip(x)`, GELU
-    unless it is the last block, norm, `mlp(y) + mlp_skip(x)`.
+    unless it is the last block, norm, `mlp(y) + mlp_skip(x)`. Without an MLP all else stays.
 
     Args:
         width: Channels.
@@ -202,9 +202,9 @@ class FourierBlock(nn.Module):
         if not self.preactivation:
             y = self._normed(0, y, condition)
         y = self.skip(x, y)
-        if not self.last and not (self.preactivation and self.mlp is None):
+        if not self.last:
             y = F.gelu(y)
-        if self.preactivation and self.mlp is not None:
+        if self.preactivation:
             y = self._normed(1, y, condition)
         if self.mlp is not None:
             y = self.mlp_skip(x, self.mlp(y))
