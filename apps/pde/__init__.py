@@ -24,6 +24,7 @@ _ABOUT = (
     "generate",
     "mixture",
     "layout",
+    "axes",
     "val_trajectories",
     "test_trajectories",
     "test.path",
@@ -42,9 +43,11 @@ def efficiency(argv: Sequence[str]) -> int:
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the values that a config says of its own data, which `--data.path` makes void.
 
-    Names of fields are among them where the network is told to take another number of channels.
+    Names of fields are among them where the network is told to take another number of channels. Splits of a
+    config that itself names a file without a card are the user's, and stay.
     """
-    return (*_ABOUT, *unbound(config))
+    data = (config.get("data") or {}).get("init_args") or {}
+    return (*(() if data.get("path") and not data.get("card") else _ABOUT), *unbound(config))
 
 
 def unbound(config: Mapping[str, Any]) -> tuple[str, ...]:

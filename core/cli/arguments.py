@@ -83,7 +83,7 @@ def prepare(domain: str, verb: str, words: Sequence[str]) -> Request:
             ckpt_path = value if equals else _value(domain, name, rest)
         elif word in ("-h", "--help"):
             wants_help = True
-        elif name.startswith("-"):
+        elif name.startswith("-") and not name[1:2].isdigit():
             _check_option(name)
             options.append(word)
         elif options and "=" not in options[-1]:

@@ -7,8 +7,10 @@ import gc
 import os
 import re
 import shutil
+import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -244,7 +246,25 @@ def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
         return request.options
     about_data = getattr(import_module(f"apps.{request.domain}"), "about_data", lambda config: ("card",))
     about = about_data(with_network_options(config, request.options))
-    return [*(f"--data.{name}=null" for name in about if f"--data.{name}" not in names), *request.options]
+    void = [name for name in about if f"--data.{name}" not in names]
+    values = {name: _value((config.get("data") or {}).get("init_args"), name.split(".")) for name in void}
+    told = [
+        f"{name} {value}" for name, value in values.items() if isinstance(value, int | float | str | list)
+    ]
+    if told and not request.wants_help:
+        print(
+            f"data: --data.path instead of the {'recipe' if request.configs else 'checkpoint'}'s data: its "
+            f"{', '.join(told)} no longer hold; give them as options to keep them",
+            file=sys.stderr,
+        )
+    return [*(f"--data.{name}=null" for name in void), *request.options]
+
+
+def _value(config: Any, keys: Sequence[str]) -> Any:
+    """Return what stands in nested mappings under these keys, or None."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +18,7 @@ def open_hdf5(path: str) -> Any:
     """Open an HDF5 or netCDF-4 file for reading; where it cannot be locked (network storage), without a lock.
 
     Raises:
-        UserError: If it is damaged, cut off or no HDF5 file.
+        UserError: If another program is writing it, or it is damaged, cut off or no HDF5 file.
     """
     import h5py
 
@@ -25,13 +26,18 @@ def open_hdf5(path: str) -> Any:
         try:
             return h5py.File(path, "r")
         except OSError as error:
-            if "lock" not in str(error):
+            if "lock" not in str(error) or error.errno == errno.EAGAIN or "open for write" in str(error):
                 raise
             # "lock" is also said where this process has it open with other flags: then the same ones do.
             return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
         raise UserError(f"the file {path} does not exist; check data.path") from error
     except OSError as error:
+        if error.errno == errno.EAGAIN or "open for write" in str(error):
+            raise UserError(
+                f"{path} is held by a program that is writing it; wait until that has closed the file, or "
+                f"mend what a program that ended left open with `h5clear -s {path}`"
+            ) from error
         if "truncated file" in str(error):
             why = f"is cut off: it has {os.path.getsize(path)} bytes, its own header tells of more"
         else:

@@ -85,10 +85,10 @@ def test_a_broken_recipe_is_refused_with_its_place(tmp_path, text, expected):
 
 
 def test_files_come_first_and_options_keep_their_order_wherever_they_stood(recipe):
-    typed = ["--trainer.max_epochs=7", "-c", str(recipe), "--data.batch_size", "8", "--ckpt_path=last"]
+    typed = ["--trainer.max_epochs=7", "-c", str(recipe), "--data.batch_size", "-8", "--ckpt_path=last"]
     request = prepare("timeseries", "fit", typed)
     assert request.configs == [recipe]
-    assert request.options == ["--trainer.max_epochs=7", "--data.batch_size", "8"]
+    assert request.options == ["--trainer.max_epochs=7", "--data.batch_size", "-8"]
     assert request.ckpt_path == "last"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import pickle
+import shutil
 from pathlib import Path
 
 import h5py
@@ -65,3 +67,22 @@ def test_what_is_no_hdf5_file_is_one_sentence(tmp_path):
         open_hdf5(str(path))
     with pytest.raises(UserError, match="does not exist"):
         open_hdf5(str(tmp_path / "none.h5"))
+
+
+def test_a_file_that_a_program_writes_is_held_not_damaged(files):
+    with open(files[0]) as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"0\.h5 is held by a program that is writing it"):
+            open_hdf5(files[0])
+
+    assert open_hdf5(files[0])["number"][()] == 0
+
+
+def test_a_file_that_a_program_left_open_is_held_not_damaged(tmp_path):
+    with h5py.File(tmp_path / "open.h5", "w", libver="latest") as file:
+        file["number"] = 1
+        file.flush()
+        shutil.copy(tmp_path / "open.h5", tmp_path / "left.h5")
+
+    with pytest.raises(UserError, match=r"is held .*h5clear -s .*left.h5"):
+        open_hdf5(str(tmp_path / "left.h5"))

@@ -28,13 +28,13 @@ class Fields(DataModule):
     """Windows of simulated trajectories, split by position and scaled by channel.
 
     One of `path`, `card`, `generate` and `mixture` names the data; `card` with `path` says where the card's
-    data lie.
+    data lie: the file, or a folder that holds them (by default DFM_DATA or where `dfm data fetch` puts them).
 
     Args:
         path: A file or a folder in one of the layouts of `apps.pde.data.readers.recognition`.
         card: A data card: its channels, constants and split are used.
         layout: The layout of `path`; recognised by default.
-        root: Folder of the cards' data; else the environment's DFM_DATA, else where `dfm data fetch` puts it.
+        axes: Names of the axes of plain arrays in order, as "run time y x".
         generate: Families of `dfm data generate`, made when first needed.
         mixture: Several sources.
         inputs: Input channels in order; by default all. For a driven series its commands.
@@ -61,7 +61,7 @@ class Fields(DataModule):
         path: str | None = None,
         card: str | None = None,
         layout: str | None = None,
-        root: str | None = None,
+        axes: str | None = None,
         generate: Generation | None = None,
         mixture: SourceMixture | None = None,
         inputs: list[str] | None = None,
@@ -86,8 +86,9 @@ class Fields(DataModule):
         at_least(0, val_trajectories=val_trajectories, test_trajectories=test_trajectories)
         self.mixture = mixture
         self.settings = FieldSettings(
-            sources=named_sources(path=path, card=card, layout=layout, generate=generate, mixture=mixture),
-            root=root,
+            sources=named_sources(
+                path=path, card=card, layout=layout, axes=axes, generate=generate, mixture=mixture
+            ),
             inputs=inputs,
             outputs=outputs,
             parameters=parameters,
@@ -134,7 +135,12 @@ class Fields(DataModule):
         self._corpus = self._facts = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the sources once, read what has to be known, and leave no file open."""
+        """Open the sources once, read what has to be known, and leave no file open.
+
+        What cannot be tested after the training is said, or refused, before it.
+        """
+        if stage == "fit" and self.test_set() is None:
+            _say(["no trajectories are kept for a test; data.test_trajectories or data.test.path gives some"])
         self.corpus.close()
 
     def train_set(self) -> Dataset:
@@ -172,6 +178,9 @@ class Fields(DataModule):
             for number, part in enumerate(corpus.val)
             if len(part.rows)
         ]
+        wanted = getattr(corpus.windows, "val_horizon", None) or 0
+        if sets and (fewest := min(one.windows.labels for one in sets)) < wanted:
+            _say([f"validation takes {fewest} label frames, not the {wanted} of data.windows.val_horizon"])
         return JoinedSets(sets) if sets else None
 
     def test_set(self) -> Dataset | None:

@@ -55,8 +55,8 @@ class SourceMixture:
     """Several sources that are trained on together.
 
     Attributes:
-        sources: Entries with `path`, `card` and `layout`, or `generate` (as `Generation` takes it), each with
-            an optional `weight`, its share of the samples.
+        sources: Entries with `path`, `card`, `layout` and `axes`, or `generate` (as `Generation` takes it),
+            each with an optional `weight`, its share of the samples.
         samples: Training samples in an epoch where there are weights; else the sum of all.
         repeats: Times a source with a weight may be walked through; null for any number.
     """
@@ -110,6 +110,7 @@ class NamedSource:
         path: File or folder.
         card: Data card.
         layout: Layout of the path.
+        axes: Names of its axes, of plain arrays.
         generate: One family that our solvers make, in place of these.
         weight: Share in a mixture.
     """
@@ -117,6 +118,7 @@ class NamedSource:
     path: str | None = None
     card: str | None = None
     layout: str | None = None
+    axes: str | None = None
     generate: Generation | None = None
     weight: float | None = None
 
@@ -130,7 +132,6 @@ class FieldSettings:
     """
 
     sources: Sequence[NamedSource]
-    root: str | None
     inputs: Sequence[str] | None
     outputs: Sequence[str] | None
     parameters: bool | Sequence[str]

@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.pde.data.card_details import CardDetails, SplitCounts, details_of
 from apps.pde.data.readers.arrays import ArraySource
-from apps.pde.data.readers.recognition import open_source, splits_of
+from apps.pde.data.readers.recognition import open_source, recognised, splits_of
 from apps.pde.data.settings import FieldSettings, Generation, NamedSource, SourceMixture
 from core.data.cards import Card, card_names, load_card
 from core.errors import UserError, did_you_mean
@@ -17,7 +17,7 @@ from core.files import data_folder
 
 __all__ = ["OpenSource", "fractions", "named_sources", "open_named", "part_rows", "split"]
 
-_KEYS = ("path", "card", "generate", "weight", "layout")
+_KEYS = ("path", "card", "generate", "weight", "layout", "axes")
 
 
 @dataclass
@@ -46,6 +46,7 @@ def named_sources(
     path: str | None,
     card: str | None,
     layout: str | None,
+    axes: str | None = None,
     generate: Generation | None,
     mixture: SourceMixture | None,
 ) -> list[NamedSource]:
@@ -64,7 +65,7 @@ def named_sources(
         )
     if mixture is not None:
         return [one for number, entry in enumerate(mixture.sources) for one in _entry(number, entry)]
-    return [NamedSource(path, card, layout)] if generate is None else _families(generate, None)
+    return [NamedSource(path, card, layout, axes)] if generate is None else _families(generate, None)
 
 
 def _entry(number: int, entry: Mapping[str, Any]) -> list[NamedSource]:
@@ -103,14 +104,16 @@ def open_named(named: NamedSource, settings: FieldSettings) -> OpenSource:
     Raises:
         UserError: If it is not there or cannot be read.
     """
-    other = None if settings.test.path is None else open_source(settings.test.path)
+    other = None if settings.test.path is None else open_source(settings.test.path, axes=named.axes)
     if named.generate is not None:
         return _open_generated(named.generate, other)
     card = None if named.card is None else load_card(named.card)
     if card is not None and card.domain != "pde":
         raise UserError(f"the card '{card.name}' is of the domain {card.domain}; choose one of pde")
     details = CardDetails() if card is None else details_of(card)
-    where = Path(named.path).expanduser() if named.path else _locate(card, details, settings.root)  # type: ignore
+    where = Path(named.path).expanduser() if named.path else data_folder()
+    if card is not None and not where.is_file():
+        where = _locate(card, details, where, named=named.path is not None)
     layout = named.layout or (details.layout if named.path is None else None)
     if card is not None and details.parts and where.is_dir():
         if settings.test.part not in details.parts:
@@ -126,16 +129,18 @@ def open_named(named: NamedSource, settings: FieldSettings) -> OpenSource:
         }
         test = other or files.get(settings.test.part)
         return OpenSource(card.name, details, files["train"], files.get("val"), test, card.licence)
-    own = splits_of(where, layout=layout)
+    own = () if named.axes else splits_of(where, layout=layout)
     parts = {part: open_source(where, layout=layout, split=part) for part in own if "train" in own}
-    train = parts.get("train") or open_source(where, layout=layout)
+    train = parts.get("train") or open_source(where, layout=layout, axes=named.axes)
     name, licence = (train.name, train.licence) if card is None else (card.name, card.licence)
     return OpenSource(name, details, train, parts.get("valid"), other or parts.get("test"), licence)
 
 
-def _locate(card: Card, details: CardDetails, root: str | None) -> Path:
-    """Return the file or folder of a card's data; for one with parts the folder that holds them."""
-    folder = Path(root).expanduser() if root else data_folder()
+def _locate(card: Card, details: CardDetails, folder: Path, *, named: bool) -> Path:
+    """Return the file or folder of a card's data; for one with parts the folder that holds them.
+
+    A folder that the user named may itself be the data.
+    """
     bases = [folder / card.name, folder, folder / "pde" / card.name, folder / "pde"]
     if details.parts:
         first = details.parts["train"]
@@ -146,11 +151,13 @@ def _locate(card: Card, details: CardDetails, root: str | None) -> Path:
         found = next((one for one in candidates if one.exists()), None)
         if found is None and not places and (folder / card.name).exists():
             found = folder / card.name
+    if found is None and named and folder.exists() and recognised(folder):
+        return folder
     if found is None:
         how = f"type 'dfm data fetch {card.name}'" if card.files else f"take them from {card.hub}"
         raise UserError(
-            f"the data of card '{card.name}' are not in {folder}; {how}, or name the folder that holds them "
-            "in data.root or DFM_DATA, or the file in data.path"
+            f"the data of card '{card.name}' are not in {folder}; {how}, or name the file or the folder "
+            "that holds them in data.path, or the folder in DFM_DATA"
         )
     return found
 
@@ -198,6 +205,11 @@ def split(counts: SplitCounts, train: int = -1) -> tuple[range, range, range]:
         UserError: If there are not so many.
     """
     left = counts.total - counts.val - counts.test
+    if left < 0:
+        raise UserError(
+            f"data.val_trajectories {counts.val} and data.test_trajectories {counts.test} are more than the "
+            f"{counts.total} that there are; make them smaller"
+        )
     n = left // -train if train < 0 else train
     if train == 0 or n > left or (n == 0 and left > 0):
         raise UserError(

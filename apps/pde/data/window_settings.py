@@ -137,6 +137,11 @@ class Pairs(WindowSettings):
         """Return all pairs."""
         every, steps = self.pairs(reader), reader.source.steps
         last = max(label for _, label in every)
+        if steps == 1:
+            raise UserError(
+                f"{reader.source.path} has one snapshot, so nothing follows in time; for a steady problem "
+                "give --data.windows apps.pde.data.Steady and name its fields in data.inputs and data.outputs"
+            )
         if last >= steps:
             raise UserError(
                 f"data.windows.max_steps {self.usual_labels(reader)} of {self.frame_steps(reader)[0]} "
@@ -212,9 +217,11 @@ class Histories(WindowSettings):
         return RandomHistories(reader.source.steps, frames=frames, horizon=self.horizon or 1, **how)
 
     def validation(self, reader: ChannelReader, frames: int) -> Windows:
-        """Return a window from every start."""
-        horizon, strides = self.val_horizon or self.horizon or 1, self.frame_steps(reader)
-        return every_history(reader.source.steps, frames=frames, horizon=horizon, strides=strides)
+        """Return a window from every start, with fewer than `val_horizon` labels in short trajectories."""
+        strides, steps, horizon = self.frame_steps(reader), reader.source.steps, self.horizon or 1
+        most = (steps - 1) // min(strides) - frames + 1
+        horizon = max(horizon, min(self.val_horizon or horizon, most))
+        return every_history(steps, frames=frames, horizon=horizon, strides=strides)
 
     def frame_steps(self, reader: ChannelReader) -> list[int]:
         """Return the strides, or the one step."""

@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         resolution=options.resolution,
         layout=options.layout,
         split=options.split,
+        axes=options.axes,
     )
     times = _times(options, surrogate, dataset, way)
     written = predict_to(
@@ -192,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("--data.layout", dest="layout", help="its layout; recognised by default")
+    add("--data.axes", dest="axes", help='names of the axes of plain arrays in order, as "run time y x"')
     add("--data.split", dest="split", help="train, valid or test, where a layout has them")
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--steps", type=int, help="steps of the training data; default: as far as it goes")

@@ -135,6 +135,7 @@ def initial_states(
     resolution: int | None = None,
     layout: str | None = None,
     split: str | None = None,
+    axes: str | None = None,
 ) -> InitialStates:
     """Return the initial states in a file of any layout of `apps.pde.data.readers.recognition`.
 
@@ -148,11 +149,12 @@ def initial_states(
         resolution: Keep every k-th point, so that this many are left along each axis.
         layout: See `open_source`.
         split: See `open_source`.
+        axes: See `open_source`.
 
     Raises:
         UserError: If the file is not there or not read, fields are missing, or the grid does not fit.
     """
-    source, facts = open_source(path, layout=layout, split=split), surrogate.constants(dataset)
+    source, facts = open_source(path, layout=layout, split=split, axes=axes), surrogate.constants(dataset)
     rows = tuple(dict.fromkeys(range(source.trajectories) if trajectories is None else trajectories))
     for row in rows:
         if not 0 <= row < source.trajectories:

@@ -471,7 +471,7 @@ def test_a_checkpoints_constants_can_be_used_on_other_data(tmp_path):
 def test_the_real_darcy_sample_trains_at_16_and_tests_at_32(shared):
     data = Fields(
         card="darcy",
-        root=str(shared / "data" / "pde"),
+        path=str(shared / "data" / "pde"),
         val_trajectories=0,
         test=EvaluationSet(part="test_32"),
     )
@@ -488,7 +488,7 @@ def test_the_real_darcy_sample_trains_at_16_and_tests_at_32(shared):
 
 def test_the_real_burgers_sample_has_its_own_test_file(shared):
     pde = shared / "data" / "pde"
-    data = Fields(card="burgers", root=str(pde), parameters=True, val_trajectories=50)
+    data = Fields(card="burgers", path=str(pde), parameters=True, val_trajectories=50)
 
     one, test = data.train_set()[0, 3], data.test_set()
 
@@ -567,9 +567,9 @@ def test_grids_of_two_sizes_in_a_mixture_are_refused_unless_made_equal(tmp_path)
 
 def test_data_that_are_not_there_say_what_to_type(tmp_path):
     with pytest.raises(UserError, match="type 'dfm data fetch darcy'"):
-        Fields(card="darcy", root=str(tmp_path)).train_set()
+        Fields(card="darcy", path=str(tmp_path)).train_set()
     with pytest.raises(UserError, match="take them from camlab-ethz/ACE"):
-        Fields(card="ace", root=str(tmp_path)).train_set()
+        Fields(card="ace", path=str(tmp_path)).train_set()
     with pytest.raises(UserError, match="no data are named"):
         Fields()
     with pytest.raises(UserError, match="did you mean 'weight'"):
@@ -579,7 +579,7 @@ def test_data_that_are_not_there_say_what_to_type(tmp_path):
 def test_cards_find_their_files_in_the_data_folder(tmp_path):
     velocity(tmp_path / "NS-Sines.nc")
     assert details_of(load_card("ns_sines")).places[0] == "NS-Sines.nc"
-    assert Fields(card="ns_sines", root=str(tmp_path)).facts.sources == ("ns_sines",)
+    assert Fields(card="ns_sines", path=str(tmp_path)).facts.sources == ("ns_sines",)
 
 
 LIMITED = """

@@ -36,6 +36,13 @@ def test_nothing_is_void_where_nothing_is_said():
     assert unbound({"data": {"init_args": {"inputs": None}}}) == ()
 
 
+def test_splits_of_a_config_that_names_a_file_stay():
+    own = config(in_channels=2)
+    own["data"]["init_args"] |= {"path": "mine.nc", "test_trajectories": 3}
+
+    assert about_data(own) == ("inputs",)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 from core.inference.outputs import maker
 
-__all__ = ["Axes", "axes_of", "open_labelled", "recognise", "source"]
+__all__ = ["Axes", "LazyArrays", "axes_of", "letters", "open_labelled", "recognise", "source", "source_of"]
 
 AXES = {
-    "n": ("sample", "samples", "trajectory", "trajectories", "member", "batch", "n", "simulation"),
-    "t": ("time", "t", "step", "snapshot"),
+    "n": (
+        "sample", "samples", "trajectory", "trajectories", "member", "batch", "n", "simulation", "run",
+        "runs", "realization",
+    ),
+    "t": ("time", "times", "t", "step", "snapshot"),
     "c": ("channel", "channels", "variable", "component"),
     "x": ("x", "lon", "longitude"),
     "y": ("y", "lat", "latitude"),
     "z": ("z", "level", "height"),
-}
+}  # fmt: skip
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
 _YES, _NO = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
@@ -72,17 +75,20 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-class _Lazy:
-    """The arrays of a data set as objects that read what is indexed."""
+class LazyArrays:
+    """Variables of xarray by name, as objects that read what is indexed.
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    Args:
+        variables: By name.
+        close: Closes their file.
+    """
+
+    def __init__(self, variables: Mapping[Any, Any], close: Callable[[], None]) -> None:
+        self._variables, self.close = variables, close
 
     def __getitem__(self, name: str) -> Any:
-        return _Array(self._dataset.variables[name])
-
-    def close(self) -> None:
-        self._dataset.close()
+        """Return one array."""
+        return _Array(self._variables[name])
 
 
 class _Array:
@@ -99,7 +105,8 @@ def open_labelled(path: str) -> Any:
     Raises:
         UserError: If the file is damaged, cut off or of no known kind.
     """
-    return _Lazy(_dataset(path))
+    dataset = _dataset(path)
+    return LazyArrays(dataset.variables, dataset.close)
 
 
 def recognise(path: Path) -> bool:
@@ -126,68 +133,86 @@ def source(path: Path) -> ArraySource:
             nor false.
     """
     with _dataset(str(path)) as dataset:
-        variables: dict[str, Variable] = {}
-        units: dict[str, str] = {}
-        sizes: dict[str, int] = {}
-        constants = []
-        by_sample: dict[str, Any] = {}
-        for name, array in dataset.data_vars.items():
-            axes = _axes(array.dims)
-            if array.dtype.kind in "fiu" and letters(array.dims) == ("n",) and str(name) not in array.dims:
-                by_sample[str(name)] = np.asarray(array.values, dtype=np.float32)
-            if axes is None or array.dtype.kind not in "fiub":
-                continue
-            for axis, size in zip(axes, array.shape, strict=True):
-                if axis != "c" and sizes.setdefault(axis, size) != size:
-                    raise UserError(
-                        f"{path} has {name} with {size} points along {axis}, others have {sizes[axis]}; "
-                        "keep fields of one grid in a file"
-                    )
-            many = array.shape[axes.index("c")] if "c" in axes else 1
-            own = _words(array.attrs.get("units"))
-            for number, channel in enumerate(_channels(str(name), array, axes, many, dataset)):
-                variables[channel] = Variable(str(name), axes, number)
-                several = many > 1 and len(own) == many
-                units[channel] = own[number] if several else str(array.attrs.get("units", "1"))
-                if "t" not in axes:
-                    constants.append(channel)
-        if not variables:
-            known = ", ".join(f"{name}{tuple(array.dims)}" for name, array in dataset.data_vars.items())
-            raise UserError(
-                f"{path} has no field with axes named x (and y, z); it has {known or 'no variables'}; "
-                "rename its axes or name the layout in data.layout"
-            )
-        space = [axis for axis in "xyz" if axis in sizes]
-        names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
-        steps = sizes.get("t", 1)
-        positions = {
-            axis: np.array(dataset[name].values, dtype=np.float64)
-            for axis, name in names.items()
-            if name in dataset.coords and dataset[name].dtype.kind in "fiu"
-        }
-        times = positions.get("t", uniform(0))
-        said = dataset.attrs
-        parameters: dict[str, Any] = _parameters(said.get("parameters"))
-        count = sizes.get("n", 1)
-        parameters |= {name: values for name, values in by_sample.items() if len(values) == count}
-        columns = [np.broadcast_to(np.float32(values), count) for values in parameters.values()]
-        rows = np.stack(columns, axis=1) if columns else None
-        return ArraySource(
-            name=path.stem,
-            path=str(path),
-            layout="labelled",
-            segments=[Segment(str(path), count, variables, numbers=rows)],
-            # Without an axis of time in the fields, what else is stored along one says nothing of them.
-            times=times if len(times) == steps else uniform(steps, float(steps - 1)),
-            coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),
-            units=units,
-            periodic=_flag(said.get("periodic", 0), path),
-            parameters=tuple(parameters),
-            constants=tuple(dict.fromkeys([*constants, *_fields(said.get("constants"), variables)])),
-            inputs=_fields(said.get("inputs"), variables),
-            licence=str(said.get("licence") or ""),
-            opener=open_hdf5 if _plain(path, dataset) else open_labelled,
+        return source_of(
+            dataset, path, layout="labelled", opener=open_hdf5 if _unpacked(path, dataset) else open_labelled
         )
+
+
+def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], Any]) -> ArraySource:
+    """Return the trajectories of a data set with named axes, see `source`.
+
+    Args:
+        dataset: Of xarray; its values are not read, but for positions and numbers.
+        path: Its file.
+        layout: Name of the layout, for messages.
+        opener: Opens the file again for its arrays by name.
+    """
+    variables: dict[str, Variable] = {}
+    units: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    constants = []
+    by_sample: dict[str, Any] = {}
+    for name, array in dataset.data_vars.items():
+        axes = _axes(array.dims)
+        if array.dtype.kind in "fiu" and letters(array.dims) == ("n",) and str(name) not in array.dims:
+            by_sample[str(name)] = np.asarray(array.values, dtype=np.float32)
+        if axes is not None and array.dtype.kind == "c":
+            raise UserError(
+                f"{path} has complex values in {name}; store the real and the imaginary part as two fields"
+            )
+        if axes is None or array.dtype.kind not in "fiub":
+            continue
+        for axis, size in zip(axes, array.shape, strict=True):
+            if axis != "c" and sizes.setdefault(axis, size) != size:
+                raise UserError(
+                    f"{path} has {name} with {size} points along {axis}, others have {sizes[axis]}; "
+                    "keep fields of one grid in a file"
+                )
+        many = array.shape[axes.index("c")] if "c" in axes else 1
+        own = _words(array.attrs.get("units"))
+        for number, channel in enumerate(_channels(str(name), array, axes, many, dataset)):
+            variables[channel] = Variable(str(name), axes, number)
+            several = many > 1 and len(own) == many
+            units[channel] = own[number] if several else str(array.attrs.get("units", "1"))
+            if "t" not in axes:
+                constants.append(channel)
+    if not variables:
+        known = ", ".join(f"{name}{tuple(array.dims)}" for name, array in dataset.data_vars.items())
+        raise UserError(
+            f"{path} has no field with axes named x (and y, z); it has {known or 'no variables'}; "
+            "rename its axes or name the layout in data.layout"
+        )
+    space = [axis for axis in "xyz" if axis in sizes]
+    names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
+    steps = sizes.get("t", 1)
+    positions = {
+        axis: np.array(dataset[name].values, dtype=np.float64)
+        for axis, name in names.items()
+        if name in dataset.coords and dataset[name].dtype.kind in "fiu"
+    }
+    times = positions.get("t", uniform(0))
+    said = dataset.attrs
+    parameters: dict[str, Any] = _parameters(said.get("parameters"))
+    count = sizes.get("n", 1)
+    parameters |= {name: values for name, values in by_sample.items() if len(values) == count}
+    columns = [np.broadcast_to(np.float32(values), count) for values in parameters.values()]
+    rows = np.stack(columns, axis=1) if columns else None
+    return ArraySource(
+        name=path.stem,
+        path=str(path),
+        layout=layout,
+        segments=[Segment(str(path), count, variables, numbers=rows)],
+        # Without an axis of time in the fields, what else is stored along one says nothing of them.
+        times=times if len(times) == steps else uniform(steps, float(steps - 1)),
+        coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),
+        units=units,
+        periodic=_flag(said.get("periodic", 0), path),
+        parameters=tuple(parameters),
+        constants=tuple(dict.fromkeys([*constants, *_fields(said.get("constants"), variables)])),
+        inputs=_fields(said.get("inputs"), variables),
+        licence=str(said.get("licence") or ""),
+        opener=opener,
+    )
 
 
 def _dataset(path: str) -> Any:
@@ -197,6 +222,7 @@ def _dataset(path: str) -> Any:
     if Path(path).is_dir():
         how |= {"engine": "zarr", "consolidated": None}
     elif Path(path).is_file() and is_hdf5(Path(path)):
+        open_hdf5(path).close()  # says what is wrong with it, which xarray does not
         how |= {"engine": "h5netcdf", "phony_dims": "access"}
     try:
         return xarray.open_dataset(path, **how)
@@ -209,7 +235,7 @@ def _dataset(path: str) -> Any:
         ) from error
 
 
-def _plain(path: Path, dataset: Any) -> bool:
+def _unpacked(path: Path, dataset: Any) -> bool:
     """Say whether a file of ours is as we wrote it: packed in no way, it is read faster without xarray."""
     if not path.is_file() or not maker(path):
         return False
