@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
+
+import numpy as np
 
 from apps.pde.batch import DatasetFacts, FieldFacts
 from apps.pde.data.card_details import Channel
@@ -18,7 +21,7 @@ from apps.pde.data.channels import (
     thinning,
 )
 from apps.pde.data.mirrors import odd_fields
-from apps.pde.data.readers.arrays import ArraySource
+from apps.pde.data.readers.arrays import ArraySource, other_units
 from apps.pde.data.settings import FieldSettings
 from apps.pde.data.sources import OpenSource, open_named, part_rows
 from apps.pde.data.window_settings import Histories, Pairs, Steady, WindowSettings
@@ -91,7 +94,7 @@ class Corpus:
             groups=tuple(groups),
             group_names=tuple(titles),
             datasets=tuple(datasets),
-            licences=tuple(sorted({one.licence for one in self.readers if one.licence})),
+            licences=tuple(sorted({one.licence or _unlicensed(one.source) for one in self.readers})),
             sources=tuple(one.name for one in self.readers),
             parameters=self.parameters,
         )
@@ -109,6 +112,8 @@ def build(settings: FieldSettings) -> Corpus:
     for source in sources:
         if not source.details.channels:
             source.details = default_details(source.train, source.details, steady=windows.steady)
+        if settings.prepare.periodic is not None:
+            source.details = replace(source.details, periodic=settings.prepare.periodic)
     inputs = settings.inputs or merged([[c.name for c in source.details.channels] for source in sources])
     labels = settings.outputs or _labels(sources, inputs, steady=windows.steady)
     every = _by_name([c for s in sources for c in (*s.details.channels, *s.details.labels)])
@@ -123,6 +128,10 @@ def build(settings: FieldSettings) -> Corpus:
                 "one of them out"
             )
     readers = list(dict.fromkeys(part.reader for cut in cuts for part in cut.values()))
+    _check_units(readers)
+    for source, part in zip(sources, train, strict=True):
+        if source.own:
+            notes += _silent_choices(settings, part, windows)
     if settings.prepare.flips:
         _find_odd_fields(readers, settings.prepare.vectors)
     _scale(settings, cuts, notes)
@@ -166,6 +175,53 @@ def _cut(
             )
         cut[part] = SourcePart(readers[id(file)], rows)
     return cut
+
+
+def _check_units(readers: Sequence[ChannelReader]) -> None:
+    """Refuse sources that have a field in different units."""
+    stated: dict[str, tuple[str, str]] = {}
+    for reader in readers:
+        for one in (*reader.inputs, *reader.labels):
+            unit = reader.source.units.get(one.channel.source or "", "1")
+            known, path = stated.get(one.channel.name, (unit, ""))
+            if other_units(known, unit):
+                raise UserError(
+                    f"{reader.source.path} has {one.channel.name} in {unit}, {path} in {known}; convert one"
+                )
+            if unit not in ("", "1"):
+                stated.setdefault(one.channel.name, (unit, reader.source.path))
+
+
+def _silent_choices(settings: FieldSettings, part: SourcePart, windows: WindowSettings) -> list[str]:
+    """Return what is taken of a user's own trajectories, where the recipe or a default decides it."""
+    reader, source = part.reader, part.reader.source
+    notes = []
+    if source.walls_assumed and settings.prepare.periodic is None and not windows.steady:
+        notes.append(
+            f"{reader.name} does not say whether its domain is periodic; walls are assumed, so spectra and "
+            "totals are not scored (data.prepare.periodic true changes it)"
+        )
+    uneven = [
+        axis
+        for axis, at in zip("xyz", source.coordinates, strict=False)
+        if len(at) > 2 and not np.allclose(np.diff(at), at[1] - at[0], rtol=0.01)
+    ]
+    if uneven and windows.window is None:
+        notes.append(
+            f"{reader.name} has unequal distances along {', '.join(uneven)}; networks see points alone"
+        )
+    if isinstance(windows, Pairs):
+        last = windows.usual_labels(reader) * windows.frame_steps(reader)[0] + (windows.fix_input_to or 0)
+        if last < source.steps - 1:
+            notes.append(
+                f"{reader.name}: snapshots 0 to {last} of {source.steps} are used, as data.windows.max_steps "
+                "and step say"
+            )
+    return notes
+
+
+def _unlicensed(source: ArraySource) -> str:
+    return f"{Path(source.path).name}: not stated"
 
 
 def _windows(settings: FieldSettings, sources: Sequence[OpenSource]) -> tuple[WindowSettings, int]:

@@ -83,6 +83,7 @@ class FieldPreparation:
         flips: Mirror each axis in half of the training samples; components along it change their sign.
         vectors: For `flips`: lists of fields that are a vector's components, along x first. Known without it:
             velocity and momentum, and what has a field for every axis, such as `force_x` and `force_y`.
+        periodic: Whether domains are periodic; by default what a file or its card says, else no.
         keep_mb: Keep trajectories in memory once read where all sources together are smaller than this.
     """
 
@@ -92,6 +93,7 @@ class FieldPreparation:
     time_constant: float | None = None
     flips: bool = False
     vectors: list[list[str]] | None = None
+    periodic: bool | None = None
     keep_mb: float = 512.0
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class OpenSource:
         val: Validation trajectories.
         test: Test trajectories.
         licence: Of the data.
+        own: Whether it is a file of the user's own, without a card.
     """
 
     name: str
@@ -39,6 +40,7 @@ class OpenSource:
     val: ArraySource | None
     test: ArraySource | None
     licence: str = ""
+    own: bool = False
 
 
 def named_sources(
@@ -133,7 +135,8 @@ def open_named(named: NamedSource, settings: FieldSettings) -> OpenSource:
     parts = {part: open_source(where, layout=layout, split=part) for part in own if "train" in own}
     train = parts.get("train") or open_source(where, layout=layout, axes=named.axes)
     name, licence = (train.name, train.licence) if card is None else (card.name, card.licence)
-    return OpenSource(name, details, train, parts.get("valid"), other or parts.get("test"), licence)
+    test = other or parts.get("test")
+    return OpenSource(name, details, train, parts.get("valid"), test, licence, own=card is None)
 
 
 def _locate(card: Card, details: CardDetails, folder: Path, *, named: bool) -> Path:
@@ -251,6 +254,12 @@ def part_rows(settings: FieldSettings, source: OpenSource, notes: list[str]) -> 
     )
     counts = SplitCounts(total, 0 if source.val else val, 0 if source.test else test)
     rows = list(split(counts, settings.trajectories))
+    left = total - counts.val - counts.test
+    if source.own and len(rows[0]) < left:
+        notes.append(
+            f"{source.name}: the first {len(rows[0])} of {left} training trajectories are used, as "
+            "data.trajectories says"
+        )
     for part, file, limit in ((1, source.val, asked[0]), (2, source.test, asked[1])):
         if file is not None:
             if limit is not None and limit > file.trajectories:

@@ -63,6 +63,9 @@ def main(argv: Sequence[str]) -> int:
         parameters=dict(_assigned(word, surrogate) for word in options.parameter),
         say=lambda line: print(line, file=sys.stderr),
     )
+    if options.start is None and not surrogate.steady:
+        last = initial.source.steps - 1
+        print(f"started from snapshot {last}, the last; --start K takes another", file=sys.stderr)
     for path in written:
         print(path)
     return 0

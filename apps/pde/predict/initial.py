@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from apps.pde.batch import DatasetFacts
 from apps.pde.data.card_details import Channel
 from apps.pde.data.channels import INITIAL, ChannelReader, thinning
-from apps.pde.data.readers.arrays import ArraySource
+from apps.pde.data.readers.arrays import ArraySource, other_units
 from apps.pde.data.readers.recognition import open_source
 from apps.pde.data.window_settings import check_series, whole_windows
 from apps.pde.data.windows import Window, Windows, WindowSet
@@ -180,7 +180,13 @@ def initial_states(
 def _channel(name: str, source: ArraySource, facts: DatasetFacts) -> Channel:
     stored, fill = facts.stored.get(name), facts.fills.get(name)
     if stored in source.channels or name in source.channels:
-        return Channel(name, stored=stored if stored in source.channels else name)
+        field = stored if stored in source.channels else name
+        if other_units(facts.units.get(name, "1"), source.units[field]):
+            raise UserError(
+                f"{source.path} has {field} in {source.units[field]} and the network was trained on it in "
+                f"{facts.units[name]}; convert it"
+            )
+        return Channel(name, stored=field)
     if fill is not None:
         return Channel(name, fill=fill, mean=0.0, std=1.0)
     raise UserError(

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import xarray
 
+from apps.pde.data import Fields, Histories, Pairs
+from apps.pde.data.readers.arrays import other_units
 from apps.pde.data.readers.recognition import open_source
+from apps.pde.data.settings import FieldPreparation, SourceMixture
 from apps.pde.simulation.families import family
 from apps.pde.simulation.generate import ensure
 from apps.pde.simulation.pdegym_writer import published_layout, refuse_foreign, write_netcdf
@@ -338,3 +341,121 @@ def test_generated_data_do_not_overwrite_a_prediction(tmp_path):
 
     with pytest.raises(UserError, match="was not made by this command"):
         refuse_foreign(tmp_path / "ACE.nc")
+
+
+def test_falling_positions_are_turned_with_the_fields(tmp_path):
+    values = np.arange(2 * 3 * 4 * 6, dtype=np.float64).reshape(2, 3, 4, 6)
+    north, east = np.linspace(60, 30, 4), np.linspace(0, 50, 6)
+    fields = {"u": (["sample", "time", "lat", "lon"], values), "relief": (["lat", "lon"], values[0, 0])}
+    xarray.Dataset(fields, {"lat": north, "lon": east}).to_netcdf(tmp_path / "map.nc")
+
+    source = open_source(tmp_path / "map.nc")
+
+    np.testing.assert_array_equal(source.coordinates[1], north[::-1])  # lon is x, lat is y
+    np.testing.assert_array_equal(source.read(1, [2])[0, 0], values[1, 2, ::-1].T)
+    np.testing.assert_array_equal(source.first(1).read(0, [0, 2], ["relief"])[1, 0], values[0, 0, ::-1].T)
+
+
+def test_positions_that_neither_rise_nor_fall_are_refused(tmp_path):
+    fields = {"u": (["time", "x"], np.zeros((3, 3)))}
+    xarray.Dataset(fields, {"x": [0.0, 2.0, 1.0]}).to_netcdf(tmp_path / "mixed.nc")
+
+    with pytest.raises(UserError, match=r"positions along x of .*mixed.nc neither rise nor fall"):
+        open_source(tmp_path / "mixed.nc")
+
+
+@pytest.mark.parametrize("name", ["tensor.hdf5", "ACE.nc"])
+def test_packed_numbers_of_published_layouts_are_unpacked(tmp_path, name):
+    stored = np.arange(2 * 5 * 4 * 4, dtype=np.int16).reshape(2, 5, 4, 4)
+    with h5py.File(tmp_path / name, "w") as file:
+        file["tensor" if name == "tensor.hdf5" else "solution"] = stored
+        array = file["tensor" if name == "tensor.hdf5" else "solution"]
+        array.attrs.update(
+            scale_factor=0.5, add_offset=10.0, _FillValue=np.int16(17), missing_value=np.int16(18)
+        )
+
+    values = open_source(tmp_path / name).read(0, [0, 1])[:, 0]
+
+    expected = stored[0, :2] * 0.5 + 10
+    expected[1, 0, 1:3] = np.nan
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_complex_numbers_of_a_published_layout_are_refused(tmp_path):
+    with h5py.File(tmp_path / "waves.hdf5", "w") as file:
+        file["tensor"] = np.ones((2, 5, 8), dtype=complex)
+
+    with pytest.raises(UserError, match="its values are complex; store real and imaginary part"):
+        open_source(tmp_path / "waves.hdf5").read(0, [0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differ"),
+    [
+        ("m/s", "m s-1", False), ("m s**-1", "m/s", False), ("m/s2", "m s-2", False), ("m/s", "cm/s", True),
+        ("Pa", "kPa", True), ("", "m/s", False), ("1", "K", False), ("kg m-3", "m^-3 kg", False),
+    ],
+)  # fmt: skip
+def test_units_differ_by_what_they_mean(first, second, differ):
+    assert other_units(first, second) is differ
+
+
+def own_flow(path: Path, *, unit: str = "m/s", **attrs: object) -> str:
+    values = np.random.default_rng(0).normal(size=(8, 5, 8))
+    x = np.array([0.0, 1, 2, 3, 5, 8, 13, 21])
+    fields = {"u": (["sample", "time", "x"], values, {"units": unit})}
+    xarray.Dataset(fields, {"x": x}, attrs).to_netcdf(path)
+    return str(path)
+
+
+def test_what_is_taken_of_own_flows_is_said(tmp_path, capsys):
+    data = Fields(path=own_flow(tmp_path / "own.nc"), windows=Pairs(max_steps=2), trajectories=3)
+    data.setup("fit")
+
+    said = capsys.readouterr().err
+    assert "own: the first 3 of 6 training trajectories are used" in said
+    assert "own does not say whether its domain is periodic; walls are assumed" in said
+    assert "own has unequal distances along x" in said
+    assert "own: snapshots 0 to 2 of 5 are used" in said
+    assert data.facts.licences == ("own.nc: not stated",) and not data.facts.periodic
+
+
+def test_nothing_is_said_of_what_a_file_or_the_user_says(tmp_path, capsys):
+    path = own_flow(tmp_path / "own.nc", licence="CC-BY-4.0")
+    data = Fields(path=path, prepare=FieldPreparation(periodic=True))
+    data.setup("fit")
+
+    said = capsys.readouterr().err
+    assert "walls" not in said and "snapshots 0" not in said and "are used" not in said
+    assert data.facts.licences == ("CC-BY-4.0",) and data.facts.periodic
+
+
+def test_sources_in_other_units_are_refused(tmp_path):
+    paths = [own_flow(tmp_path / "a.nc"), own_flow(tmp_path / "b.nc", unit="cm/s")]
+
+    with pytest.raises(UserError, match=r"b.nc has u in cm/s, .*a.nc in m/s; convert one"):
+        Fields(mixture=SourceMixture(sources=[{"path": path} for path in paths])).setup("fit")
+
+
+def test_short_trajectories_are_validated_as_far_as_they_go(tmp_path, capsys):
+    windows = Histories(horizon=1, val_horizon=10)
+    data = Fields(path=own_flow(tmp_path / "own.nc"), frames=2, windows=windows, val_trajectories=1)
+
+    assert data.val_set()[0, 0].targets.shape[1] == 3
+    assert "takes 3 label frames, not the 10 of data.windows.val_horizon" in capsys.readouterr().err
+    with pytest.raises(UserError, match="too few for 2 input and 9 label frames"):
+        Fields(path=str(tmp_path / "own.nc"), frames=2, windows=Histories(horizon=9)).train_set()
+
+
+def test_no_test_trajectories_are_told_before_the_training(tmp_path, capsys):
+    Fields(path=own_flow(tmp_path / "own.nc"), test_trajectories=0).setup("fit")
+
+    assert "no trajectories are kept for a test" in capsys.readouterr().err
+
+
+def test_one_snapshot_is_no_evolution(tmp_path):
+    fields = {"u": (["sample", "x"], np.zeros((8, 8)))}
+    xarray.Dataset(fields).to_netcdf(tmp_path / "still.nc")
+
+    with pytest.raises(UserError, match=r"still.nc has one snapshot, .* --data.windows apps.pde.data.Steady"):
+        Fields(path=str(tmp_path / "still.nc")).train_set()

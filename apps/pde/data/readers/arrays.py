@@ -16,7 +16,21 @@ from numpy.typing import NDArray
 from core.data.hdf5 import OpenFiles, open_hdf5
 from core.errors import UserError, did_you_mean
 
-__all__ = ["ArraySource", "Segment", "Variable", "cells", "files_of", "joined", "natural", "uniform"]
+__all__ = [
+    "ArraySource",
+    "Segment",
+    "Variable",
+    "cells",
+    "files_of",
+    "joined",
+    "natural",
+    "other_units",
+    "uniform",
+    "unpacked",
+]
+
+PACKING = {"_FillValue", "missing_value", "scale_factor", "add_offset"}
+"""Attributes of netCDF that say how stored numbers become values."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Variable:
     Attributes:
         dataset: Name of the array in the file; `{}` stands for the label of the trajectory's group.
         axes: A letter for each stored axis: `n` trajectory, `t` time, `c` component, `x`, `y`, `z` space, `1`
-            an axis of length one. A space axis that is not there is filled with the same value, as is time.
+            an axis of length one. A space axis that is not there is filled with the same value, as is time; a
+            capital one is read backwards.
         component: Index along `c`.
         file: Its file, if another than the segment's.
     """
@@ -66,10 +81,11 @@ class ArraySource:
         layout: The layout that was recognised.
         segments: The files in the order of the trajectories.
         times: Of the snapshots, `(steps,)` float64, finite and rising; one for steady problems.
-        coordinates: Float64 positions of the points of each axis.
+        coordinates: Float64 positions of the points of each axis; falling ones are turned, with the fields.
         channels: Names in order; by default those of the first segment.
         units: Unit of each channel, "1" where dimensionless or unknown.
         periodic: Whether the domain is, as far as the file says.
+        walls_assumed: Whether nothing says so, where a file could.
         parameters: Names of the columns of `Segment.numbers`.
         constants: Channels that do not change in time.
         inputs: Fields that a steady problem is given; the others are its solution.
@@ -78,7 +94,7 @@ class ArraySource:
         opener: Opens a file; a function of a module, so that a source can be pickled.
 
     Raises:
-        UserError: If the times do not rise.
+        UserError: If the times do not rise, or positions neither rise nor fall.
     """
 
     name: str
@@ -90,6 +106,7 @@ class ArraySource:
     channels: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     periodic: bool = False
+    walls_assumed: bool = False
     parameters: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -108,8 +125,29 @@ class ArraySource:
                 f"the times of {self.path} do not rise ({first}, …), so they give no lead times; mend the "
                 "file's axis of time"
             )
+        self._turn_falling_axes()
         self._ends = list(accumulate(segment.count for segment in self.segments))
         self._files = OpenFiles(self.opener)
+
+    def _turn_falling_axes(self) -> None:
+        falling = ""
+        for axis, at in zip("xyz", self.coordinates, strict=False):
+            gaps = np.diff(at)
+            if not ((gaps > 0).all() or (gaps < 0).all()):
+                raise UserError(
+                    f"the positions along {axis} of {self.path} neither rise nor fall; mend that coordinate"
+                )
+            falling += axis if len(gaps) and gaps[0] < 0 else ""
+        if falling:
+            self.coordinates = tuple(np.sort(at) for at in self.coordinates)
+            turned = str.maketrans(falling, falling.upper())
+            self.segments = [
+                replace(segment, variables={
+                    name: replace(variable, axes=variable.axes.translate(turned))
+                    for name, variable in segment.variables.items()
+                })
+                for segment in self.segments
+            ]  # fmt: skip
 
     @property
     def steps(self) -> int:
@@ -227,8 +265,13 @@ def _part(
     """Return `(steps or 1, components, *space)`; an axis that is not stored has length one."""
     first, last = min(components), max(components) + 1
     how = {"n": row, "t": steps, "c": slice(first, last), "1": 0}
-    values = np.asarray(array[tuple(how.get(axis, slice(None)) for axis in axes)], dtype=np.float32)
+    stored = unpacked(array[tuple(how.get(axis, slice(None)) for axis in axes)], getattr(array, "attrs", {}))
+    if np.iscomplexobj(stored):
+        raise ValueError("its values are complex; store real and imaginary part as two fields")
+    values = np.asarray(stored, dtype=np.float32)
     left = [axis for axis in axes if axis not in "n1"]
+    values = np.flip(values, [number for number, axis in enumerate(left) if axis.isupper()])
+    left = [axis.lower() for axis in left]
     for axis in ("t", "c", *"xyz"[:space]):
         if axis not in left:
             values, left = values[None], [axis, *left]
@@ -237,6 +280,29 @@ def _part(
     if components != list(range(first, last)):
         values = values[:, [component - first for component in components]]
     return values
+
+
+def unpacked(values: Any, attributes: Mapping[str, Any]) -> Any:
+    """Return stored values as netCDF's attributes mean them: fills are NaN, then scale and offset."""
+    packing = PACKING & set(attributes)
+    for name in packing & {"_FillValue", "missing_value"}:
+        fills = np.ravel(attributes[name])
+        if fills.dtype.kind in "iuf" and not np.isnan(fills).any():
+            values = np.where(np.isin(values, fills), np.nan, values)
+    if packing & {"scale_factor", "add_offset"}:
+        values = values * attributes.get("scale_factor", 1.0) + attributes.get("add_offset", 0.0)
+    return values
+
+
+def other_units(first: str, second: str) -> bool:
+    """Say whether two units are stated and differ, other than in how they are spelt."""
+
+    def parts(unit: str) -> list[str]:
+        above, *below = re.sub(r"\*\*|\^", "", unit).split("/")
+        inverse = [f"{part}-1" if part[-1:].isalpha() else re.sub(r"(?=\d)", "-", part) for part in below]
+        return sorted(re.split(r"[\s.*·]+", " ".join([above, *inverse]).strip()))
+
+    return not {first, second} & {"", "1"} and parts(first) != parts(second)
 
 
 def joined(sources: Sequence[ArraySource], path: Path, **more: Any) -> ArraySource:
@@ -258,6 +324,12 @@ def joined(sources: Sequence[ArraySource], path: Path, **more: Any) -> ArraySour
                 raise UserError(
                     f"{other.path} has {what} {getattr(other, what)}, {first.path} has "
                     f"{getattr(first, what)}; name files of one kind"
+                )
+        for name in first.channels:
+            if other_units(first.units[name], other.units[name]):
+                raise UserError(
+                    f"{other.path} has {name} in {other.units[name]}, {first.path} in {first.units[name]}; "
+                    "convert one"
                 )
         if not np.allclose(other.times - other.times[0], first.times - first.times[0], rtol=1e-3):
             raise UserError(f"{other.path} has other times than {first.path}; name files of one kind")
