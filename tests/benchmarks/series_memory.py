@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -65,7 +64,7 @@ def measure(path: str, way: str) -> dict[str, float]:
     for number, _ in enumerate(data.val_dataloader()):
         if number == 20:
             break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _resident("VmHWM")  # `ru_maxrss` would begin with the parent's
     return {
         "frame": size,
         "before": before,
@@ -75,9 +74,9 @@ def measure(path: str, way: str) -> dict[str, float]:
     }
 
 
-def _resident() -> int:
+def _resident(field: str = "VmRSS") -> int:
     status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) * 1024
 
 
 def compare(rows: int) -> dict[str, dict[str, float]]:
