@@ -459,3 +459,50 @@ def test_one_snapshot_is_no_evolution(tmp_path):
 
     with pytest.raises(UserError, match=r"still.nc has one snapshot, .* --data.windows apps.pde.data.Steady"):
         Fields(path=str(tmp_path / "still.nc")).train_set()
+
+
+def test_times_and_positions_may_have_names_of_their_own(tmp_path):
+    times = np.array([0.0, 1, 3])
+    fields = {
+        "u": (["sample", "time", "x"], np.zeros((2, 3, 4))),
+        "t": ("time", times),
+        "lon": ("x", np.arange(4.0)),
+    }
+    xarray.Dataset(fields).to_netcdf(tmp_path / "own.nc")
+    by_run = {"u": fields["u"], "times": (["sample", "time"], np.stack([times, times]))}
+    xarray.Dataset(by_run).to_netcdf(tmp_path / "runs.nc")
+
+    for name in ("own.nc", "runs.nc"):
+        source = open_source(tmp_path / name)
+        assert source.channels == ("u",) and source.times.tolist() == [0.0, 1.0, 3.0]
+    assert open_source(tmp_path / "own.nc").coordinates[0][-1] == 3.0
+
+
+def test_times_that_differ_by_trajectory_are_refused(tmp_path):
+    fields = {
+        "u": (["sample", "time", "x"], np.zeros((2, 3, 4))),
+        "times": (["sample", "time"], np.array([[0.0, 1, 2], [0, 2, 4]])),
+    }
+    xarray.Dataset(fields).to_netcdf(tmp_path / "runs.nc")
+
+    with pytest.raises(UserError, match="other positions along time in some trajectories"):
+        open_source(tmp_path / "runs.nc")
+
+
+def test_an_empty_axis_of_the_same_meaning_hides_no_times(tmp_path):
+    fields = {"empty": (["t", "i"], np.zeros((0, 0))), "u": (["sample", "time", "x"], np.zeros((2, 3, 4)))}
+    xarray.Dataset(fields, {"time": [0.0, 5, 10]}).to_netcdf(tmp_path / "own.nc")
+
+    assert open_source(tmp_path / "own.nc").times.tolist() == [0.0, 5.0, 10.0]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 8), (3, 8, 5)], ids=["an axis of devices", "times last"])
+def test_pdebench_arrays_with_other_axes_are_refused(tmp_path, shape):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["tensor"] = np.zeros(shape, dtype="f4")
+        file["x-coordinate"], file["t-coordinate"] = np.arange(8.0), np.arange(6.0)
+
+    with pytest.raises(
+        UserError, match=r"positions along . for . points; its arrays must be \(samples, times"
+    ):
+        open_source(tmp_path / "x.hdf5")

@@ -134,8 +134,18 @@ def test_pickled_and_cut_files_are_one_sentence(tmp_path):
     (tmp_path / "c.mat").write_bytes(old_matlab(tmp_path / "u.mat").read_bytes()[:300])
 
     for name in ("o.npy", "c.mat"):
-        with pytest.raises(UserError, match="is cut off, damaged or of another kind"):
+        with pytest.raises(
+            UserError, match=r"is cut off, damaged or of another kind|o.npy holds Python objects"
+        ):
             open_source(tmp_path / name, axes=AXES)
+
+
+def test_an_array_for_each_run_is_refused(tmp_path):
+    with h5py.File(tmp_path / "sims.h5", "w") as file:
+        file["sims/sim0"], file["sims/sim1"] = U[0], U[1]
+
+    with pytest.raises(UserError, match=r"an array for each run \(sim0 .*join them in one"):
+        open_source(tmp_path / "sims.h5", axes="time y x")
 
 
 def test_batches_have_the_named_axes(tmp_path):

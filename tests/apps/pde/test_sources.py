@@ -497,9 +497,11 @@ def test_pdebench_incompressible_flow(tmp_path):
     np.testing.assert_array_equal(got[4], force[1, ..., 1])
 
 
-def test_tensors_may_have_channels(tmp_path):
+@pytest.mark.parametrize("place", [1, -1], ids=["first", "last"])
+def test_tensors_may_have_channels(tmp_path, place):
     x, y = numbers(3, 2, 8, 8), numbers(3, 1, 8, 8)
-    torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, tmp_path / "mine.pt")
+    stored = {name: torch.from_numpy(values).movedim(1, place) for name, values in (("x", x), ("y", y))}
+    torch.save(stored, tmp_path / "mine.pt")
 
     source = open_source(tmp_path / "mine.pt")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apps.pde.data.readers.arrays import ArraySource, Segment, Variable, uniform
 from core.data.hdf5 import is_hdf5, open_hdf5
@@ -150,6 +151,7 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
     variables: dict[str, Variable] = {}
     units: dict[str, str] = {}
     sizes: dict[str, int] = {}
+    names: dict[str, Any] = {}  # of the fields' axes
     constants = []
     by_sample: dict[str, Any] = {}
     for name, array in dataset.data_vars.items():
@@ -160,8 +162,9 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
             raise UserError(
                 f"{path} has complex values in {name}; store the real and the imaginary part as two fields"
             )
-        if axes is None or array.dtype.kind not in "fiub":
-            continue
+        if axes is None or array.dtype.kind not in "fiub" or letters([name]) == tuple(axes):
+            continue  # the last are positions
+        names = dict(zip(axes, array.dims, strict=True)) | names
         for axis, size in zip(axes, array.shape, strict=True):
             if axis != "c" and sizes.setdefault(axis, size) != size:
                 raise UserError(
@@ -183,14 +186,8 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
             "rename its axes or name the layout in data.layout"
         )
     space = [axis for axis in "xyz" if axis in sizes]
-    names = {axis: _dimension(dataset, axis) for axis in ("t", *space)}
     steps = sizes.get("t", 1)
-    positions = {
-        axis: np.array(dataset[name].values, dtype=np.float64)
-        for axis, name in names.items()
-        if name in dataset.coords and dataset[name].dtype.kind in "fiu"
-    }
-    times = positions.get("t", uniform(0))
+    positions = {axis: _positions(dataset, axis, names, path) for axis in ("t", *space)}
     said = dataset.attrs
     parameters: dict[str, Any] = _parameters(said.get("parameters"))
     count = sizes.get("n", 1)
@@ -202,9 +199,8 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
         path=str(path),
         layout=layout,
         segments=[Segment(str(path), count, variables, numbers=rows)],
-        # Without an axis of time in the fields, what else is stored along one says nothing of them.
-        times=times if len(times) == steps else uniform(steps, float(steps - 1)),
-        coordinates=tuple(positions.get(axis, uniform(sizes[axis])) for axis in space),
+        times=uniform(steps, float(steps - 1)) if positions["t"] is None else positions["t"],
+        coordinates=tuple(uniform(sizes[axis]) if (at := positions[axis]) is None else at for axis in space),
         units=units,
         periodic=_flag(said.get("periodic", 0), path),
         walls_assumed="periodic" not in said,
@@ -297,5 +293,24 @@ def _flag(value: Any, path: Path) -> bool:
     )
 
 
-def _dimension(dataset: Any, axis: str) -> str:
-    return next((str(dim) for dim in dataset.sizes if str(dim).lower() in AXES[axis]), axis)
+def _positions(dataset: Any, axis: str, names: Mapping[str, Any], path: Path) -> NDArray[np.float64] | None:
+    """Return where the points of the fields' axis lie: its coordinate, or a variable along it of such a name.
+
+    Raises:
+        UserError: If they are stored for each trajectory and differ.
+    """
+    for name, array in dataset.variables.items():
+        called = name == names.get(axis) or letters([name]) == (axis,)
+        if not called or array.dtype.kind not in "fiu" or names.get(axis) not in array.dims:
+            continue
+        if array.ndim == 1:
+            return np.array(array.values, dtype=np.float64)
+        if array.dims == (names.get("n"), names[axis]):
+            values = np.array(array.values, dtype=np.float64)
+            if not np.allclose(values, values[:1]):
+                raise UserError(
+                    f"{path} has other positions along {names[axis]} in some trajectories; keep those of one "
+                    "kind in a file"
+                )
+            return values[0]
+    return None

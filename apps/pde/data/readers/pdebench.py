@@ -199,8 +199,13 @@ def _positions(file: Any, axis: str, size: int) -> NDArray[np.float64] | None:
     for name in (f"{axis}-coordinate", f"grid/{axis}"):
         if name in file:
             values = np.asarray(file[name][()], dtype=np.float64)
-            if values.ndim == 1 and len(values) >= size:
+            if values.ndim == 1 and size <= len(values) <= size + 1:
                 return values[:size]  # some files have one time more than snapshots
+            if values.ndim == 1:
+                raise UserError(
+                    f"{file.filename} has {len(values)} positions along {axis} for {size} points; its arrays "
+                    "must be (samples, times, x, y, z), without axes of other kinds"
+                )
     return None
 
 

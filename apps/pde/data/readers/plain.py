@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
@@ -52,6 +53,11 @@ def source(path: Path, *, axes: str | None = None) -> ArraySource:
             f"data.axes is '{axes}'; it must name each axis once: run, time, channel, x, y or z, x among them"
         )
     arrays = _variables(str(path))
+    stems = Counter(re.sub(r"\d+", "", name) for name, array in arrays.items() if array.ndim == len(names))
+    if "n" not in meant and any(many > 1 for many in stems.values()):
+        raise UserError(
+            f"{path} has an array for each run ({shapes(path)}); join them in one, with an axis of runs"
+        )
     whole = [array.shape for array in arrays.values() if array.ndim == len(names)]
     if not whole:
         raise UserError(
@@ -133,6 +139,8 @@ def _variables(path: str) -> dict[str, Any]:
         why = " ".join(str(error).split())[:160]
         if "_ARRAY_DIMENSIONS" in why or "dimension_names" in why:
             raise UserError(f"{path} has arrays without dimensions' names; write it with xarray") from error
+        if "allow_pickle" in why:
+            raise UserError(f"{path} holds Python objects; save arrays of numbers") from error
         raise UserError(f"{path} is cut off, damaged or of another kind ({why}); copy it again") from error
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiubc"}
     if suffix == ".mat":  # which has no vectors

@@ -47,7 +47,8 @@ def source(path: Path) -> ArraySource:
     """Return the samples: `x` `(N, *space)` beside `y`, of the same grid or with an axis of time.
 
     Boolean coefficients become 0 and 1. With time, `y` is the trajectory and `x` its first frame. An axis of
-    one point after that of the samples, or of up to four beside longer ones, holds channels: `x_0`, `x_1`, …
+    one point after that of the samples or at the end, or of up to four beside longer ones, holds channels:
+    `x_0`, `x_1`, …
 
     Raises:
         UserError: If the shapes do not fit.
@@ -85,9 +86,9 @@ def source(path: Path) -> ArraySource:
 
 def _channels(name: str, array: Any) -> tuple[dict[str, Variable], tuple[int, ...]]:
     """Return the channels of an array and its grid."""
-    many, grid = (array.shape[1] if array.ndim > 2 else 0), tuple(array.shape[2:])
-    if many == 1 or (len(grid) > 1 and many <= 4 < min(grid)):
-        names = [name] if many == 1 else [f"{name}_{number}" for number in range(many)]
-        axes = "nc" + "xyz"[: len(grid)]
-        return {one: Variable(name, axes, number) for number, one in enumerate(names)}, grid
+    shape, space = tuple(array.shape), "xyz"[: array.ndim - 2]
+    for many, grid, axes in ((shape[1], shape[2:], f"nc{space}"), (shape[-1], shape[1:-1], f"n{space}c")):
+        if (array.ndim > 2 and many == 1) or (len(grid) > 1 and many <= 4 < min(grid)):
+            names = [name] if many == 1 else [f"{name}_{number}" for number in range(many)]
+            return {one: Variable(name, axes, number) for number, one in enumerate(names)}, grid
     return {name: Variable(name, "n" + "xyz"[: array.ndim - 1])}, tuple(array.shape[1:])
