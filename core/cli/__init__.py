@@ -16,6 +16,7 @@ TOOLS = {
     "data": "list, show, fetch, verify and generate data sets",
     "checkpoint": "list, fetch, inspect, import and export checkpoints",
     "parity": "compare this machine's results with recorded ones",
+    "completion": "print a script that completes commands in bash, zsh or fish",
     "doctor": "show versions, devices, memory and what is missing",
 }
 
@@ -127,11 +128,16 @@ def _run_domain(domain: str, words: list[str]) -> int:
     if verb in own:
         module, function = own[verb].split(":")
         own_verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
-        return own_verb(rest)
+        return own_verb(["--help"] if {"-h", "--help"} & {*rest} else rest)
     from core.cli.arguments import prepare
     from core.cli.environment import set_environment
 
     request = prepare(domain, verb, rest)  # finds every mistake that can be found without torch
+    if request.wants_help:
+        from core.cli.help import show_help
+
+        print(show_help(request))
+        return 0
     set_environment(request)
     from core.cli.run import run
 
@@ -155,7 +161,7 @@ def _help(domains: Sequence[str]) -> str:
         "  dfm data generate pde/ns_sines --samples 64 --out flows.zarr",
         "  dfm pde predict --ckpt_path BEST.ckpt --data.path initial.nc --out trajectory.nc",
         "",
-        "`dfm <domain> <verb> --help` lists all options.",
+        "`dfm <domain> fit --config RECIPE --help` shows a recipe's options; see `dfm completion` too.",
     ]
     return "\n".join(lines)
 
@@ -163,6 +169,6 @@ def _help(domains: Sequence[str]) -> str:
 def _domain_help(domain: str, verbs: Sequence[str]) -> str:
     return (
         f"usage: dfm {domain} {'|'.join(verbs)} --config RECIPE [--config HARDWARE]\n"
-        "           [--ckpt_path last|best|FILE] [options]\n\n"
+        "           [--ckpt_path last|best|RUN|FILE] [options]\n\n"
         f"`dfm recipes {domain}` lists the recipes, `dfm {domain} fit --config RECIPE --help` all options."
     )

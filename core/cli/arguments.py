@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from core.cli.recipes import example, find_config
 from core.cli.signatures import parameters
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Request", "asked", "option", "prepare", "program", "read_yaml", "run_name"]
+__all__ = ["GROUPS", "Request", "asked", "merged", "option", "prepare", "program", "read_yaml", "run_name"]
 
 GROUPS = {
     "checkpoints": "core.trainer.Checkpoints",
@@ -129,6 +129,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both mappings as one, deeply; values of `over` win, and lists are replaced."""
+    result = dict(under)
+    for key, value in over.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and _alike(before, value):
+            result[key] = merged(before, value)
+        else:
+            result[key] = value
+    return result
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML as it is meant: of a key that stands twice, one value would silently win."""
 
@@ -162,6 +174,11 @@ def asked(request: Request, name: str) -> Any:
             value = value.get(key) if isinstance(value, dict) else None
         setting = value if setting is None else setting
     return setting
+
+
+def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Say whether arguments carry over: not from one class to another."""
+    return "class_path" not in after or before.get("class_path") in (None, after["class_path"])
 
 
 def _value(domain: str, name: str, rest: list[str]) -> str:
@@ -241,8 +258,6 @@ def _check_complete(request: Request) -> None:
         )
     if path is None:
         raise UserError(f"`dfm {request.command}` needs --ckpt_path FILE, or a recipe given by --config")
-    if path in SPECIAL_CHECKPOINTS:
-        raise UserError(f"--ckpt_path {path} needs a recipe beside it, as in {recipe}, or give a file")
 
 
 def program(request: Request) -> str:

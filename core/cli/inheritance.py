@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from core.cli.arguments import Request, option, read_yaml, run_name
+from core.cli.arguments import Request, merged, option, read_yaml, run_name
 from core.cli.recipes import find_config
 from core.cli.run_folders import best_in, runs_of
 from core.errors import UserError
 
-__all__ = ["inherited", "merged", "with_network_options"]
+__all__ = ["inherited", "with_network_options"]
 
 
 def inherited(request: Request, stored: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -56,18 +56,6 @@ def _from_parent(request: Request, recipe: Mapping[str, Any], parents: Any) -> d
         f"{request.configs[0].stem} starts from a run of {' or '.join(names)}, and there is none "
         f"under {root}; make one with `dfm {spoken} fit --config {names[0]}`, or give --model.weights"
     )
-
-
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both mappings as one, deeply; values of `over` win, and lists are replaced."""
-    result = dict(under)
-    for key, value in over.items():
-        before = result.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping) and _alike(before, value):
-            result[key] = merged(before, value)
-        else:
-            result[key] = value
-    return result
 
 
 def with_network_options(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
@@ -111,11 +99,6 @@ def _fitting(base: dict[str, Any], recipe: Mapping[str, Any], request: Request) 
     void = unbound(with_network_options(merged(base, recipe), request.options))
     kept = {name: value for name, value in values.items() if name not in void or name in own}
     return {**base, "data": {**base["data"], "init_args": kept}}
-
-
-def _alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Say whether arguments carry over: not from one class to another."""
-    return "class_path" not in after or before.get("class_path") in (None, after["class_path"])
 
 
 def _sizes(domain: str, config: Mapping[str, Any], *, weights: str | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from core.cli.arguments import SPECIAL_CHECKPOINTS, Request
 from core.cli.parser import Parser
 from core.errors import UserError
 
@@ -43,13 +44,13 @@ def predict_parser(
         checkpoint_required: Whether `--ckpt_path` must be given.
     """
     parser = Parser(prog=f"dfm {domain} {verb}", description=description)
+    parser.set_defaults(domain=domain.replace("-", "_"))
     add = parser.add_argument
+    which = "`best` or `last` of the newest run, a run folder, a checkpoint, a weights card or hub id"
     if several:
-        add("--ckpt_path", action="append", required=True, help="a checkpoint; several: an ensemble")
+        add("--ckpt_path", action="append", required=True, help=f"{which}; several: an ensemble")
     else:
-        add(
-            "--ckpt_path", required=checkpoint_required, help="own checkpoint, folder, weights card or hub id"
-        )
+        add("--ckpt_path", required=checkpoint_required, help=which)
     add("--data.path", dest="path", nargs="+" if paths else None, required=data_required, help=data)
     add("--out", default=default_out, required=default_out is None, help=out)
     if figure:
@@ -75,7 +76,7 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
     for path in checkpoints:
         if path.endswith(".ckpt") and not Path(path).exists():
             raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
-    checkpoints = [_best_of_run(path) for path in checkpoints]
+    checkpoints = [_best_of_run(path, options.domain) for path in checkpoints]
     options.ckpt_path = checkpoints if several else checkpoints[0]
     if getattr(options, "batch_size", 1) < 1:
         raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
@@ -88,9 +89,11 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
         raise UserError(f"--out {options.out} is the file of the data; choose another name")
 
 
-def _best_of_run(path: str) -> str:
-    if not (Path(path) / "checkpoints").is_dir():
+def _best_of_run(path: str, domain: str) -> str:
+    if path not in SPECIAL_CHECKPOINTS and not (Path(path) / "checkpoints").is_dir():
         return path
-    from core.cli.run_folders import checkpoint_in
+    from core.cli.run_folders import checkpoint_in, locate
 
+    if path in SPECIAL_CHECKPOINTS:
+        return str(locate(Request(domain, "predict", ckpt_path=path))[0])
     return str(checkpoint_in(path))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from core.errors import UserError, did_you_mean
 from core.files import configs_folder
 from core.tables import text_table
 
-__all__ = ["Recipe", "all_recipes", "domains", "example", "find_config", "main"]
+__all__ = ["Recipe", "all_recipes", "domains", "example", "find_config", "main", "recipe_names"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,16 @@ class Recipe:
 
     @property
     def summary(self) -> str:
-        """The first comment line of the file."""
+        """The first comment line of the file, and the next ones up to the end of its sentence."""
         with self.path.open(encoding="utf-8") as lines:
-            first = next(lines, "").strip()
-        return first.lstrip("# ") if first.startswith("#") else ""
+            comments = [line.strip("# \n") for line in takewhile(lambda line: line.startswith("#"), lines)]
+        text = comments[0] if comments else ""
+        for line in comments[1:] if text[-1:] not in ".:" else ():
+            sentence, end, _ = f"{line} ".partition(". ")
+            text += f" {sentence.strip()}{end.strip()}"
+            if end or line.endswith(":"):
+                break
+        return text.removesuffix(":")
 
 
 def domains() -> list[str]:
@@ -51,6 +58,12 @@ def example(domain: str) -> str:
     return next((name for name in names if name.endswith("/demo")), names[0] if names else "SYSTEM/RECIPE")
 
 
+def recipe_names(domain: str) -> list[str]:
+    """Return what `--config` takes in a domain: its recipes, and the hardware files."""
+    hardware = [f"trainer/{path.stem}" for path in _hardware()]
+    return [*(recipe.name for recipe in all_recipes(domain)), *hardware]
+
+
 def find_config(domain: str, text: str) -> Path:
     """Return the file that `--config text` means: a path, `<system>/<recipe>`, or `trainer/<hardware>`.
 
@@ -68,7 +81,7 @@ def find_config(domain: str, text: str) -> Path:
         for candidate in (folder / f"{text}.yaml", folder / text):
             if candidate.is_file():
                 return candidate
-    names = [recipe.name for recipe in all_recipes(domain)] + [f"trainer/{p.stem}" for p in _hardware()]
+    names = recipe_names(domain)
     spoken = domain.replace("_", "-")
     raise UserError(
         f"recipe '{text}' is neither a file nor one of {spoken}'s recipes{did_you_mean(text, names)};"

@@ -22,9 +22,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from core.accelerators.memory import is_out_of_memory, out_of_memory_advice
 from core.backbones.adapters import is_adapter
 from core.checkpoints.files import read_outline
-from core.cli.arguments import Request, read_yaml
+from core.cli.arguments import Request, merged, read_yaml
 from core.cli.error_messages import missing_extra
-from core.cli.inheritance import inherited, merged, with_network_options
+from core.cli.inheritance import inherited, with_network_options
 from core.cli.lightning_cli import DomainCLI, parse, yaml_value
 from core.cli.run_folders import (
     INHERITED,
@@ -91,8 +91,6 @@ def _run(request: Request, processes: RunProcesses) -> int:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
-    if request.wants_help:
-        return 0
     config = cli.plain_config()
     fresh = folder is None and INHERITED not in os.environ
     folder = folder or new_folder(request, processes, config, checkpoint)
@@ -215,8 +213,6 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
         files = [str(temporary)]
     words = [word for path in files for word in ("--config", path)]
     words += _other_data(request, config or {})
-    if request.wants_help:
-        words.append("--help")
     return words, temporary
 
 
@@ -251,7 +247,7 @@ def _other_data(request: Request, config: dict[str, Any]) -> list[str]:
     told = [
         f"{name} {value}" for name, value in values.items() if isinstance(value, int | float | str | list)
     ]
-    if told and not request.wants_help:
+    if told:
         print(
             f"data: --data.path instead of the {'recipe' if request.configs else 'checkpoint'}'s data: its "
             f"{', '.join(told)} no longer hold; give them as options to keep them",

@@ -14,14 +14,15 @@ from typing import Any
 from core.checkpoints.files import is_valid, newest_valid
 from core.checkpoints.manifest import is_sharded
 from core.cli.arguments import Request, asked, option
+from core.cli.recipes import example
 from core.errors import UserError
 from core.files import replacing
 from core.strategies.launch import job_info
 from core.strategies.processes import RunProcesses
 
 __all__ = [
-    "INHERITED", "best_in", "checkpoint_and_folder", "checkpoint_in", "lock_folder", "new_folder", "note_end",
-    "rendezvous_timeout", "runs_of",
+    "INHERITED", "best_in", "checkpoint_and_folder", "checkpoint_in", "locate", "lock_folder", "new_folder",
+    "note_end", "rendezvous_timeout", "runs_of",
 ]  # fmt: skip
 
 INHERITED = "DFM_RUN_FOLDER"  # the folder's name, for the processes that Lightning starts
@@ -30,10 +31,9 @@ _locks: list[int] = []
 
 
 def runs_of(domain: str, name: str, root: str | Path = "runs") -> list[Path]:
-    """Return the run folders of a recipe, newest first."""
-    return sorted(
-        (config.parent for config in (Path(root) / domain / name).glob("*/config.yaml")), reverse=True
-    )
+    """Return the run folders of a recipe, or of all (`*`), newest first."""
+    runs = (config.parent for config in (Path(root) / domain).glob(f"{name}/*/config.yaml"))
+    return sorted(runs, key=lambda run: run.name, reverse=True)
 
 
 def best_in(run: Path) -> Path | None:
@@ -67,7 +67,7 @@ def checkpoint_and_folder(request: Request, processes: RunProcesses) -> tuple[Pa
         if newest is not None:
             print(f"going on from {newest}", flush=True)
             return [str(newest), str(folder)]
-        checkpoint, run = _locate(request)
+        checkpoint, run = locate(request)
         if folder is not None:
             print(f"{folder} was stopped before its first checkpoint; it starts again", flush=True)
         return [None if path is None else str(path) for path in (checkpoint, folder or run)]
@@ -159,11 +159,11 @@ def _shared(
     return [checkpoint, folder]
 
 
-def _locate(request: Request) -> tuple[Path | None, Path | None]:
+def locate(request: Request) -> tuple[Path | None, Path | None]:
     """Return the checkpoint that `--ckpt_path` means and, for `fit`, the run folder it goes on in.
 
-    `last` is the newest valid checkpoint of this recipe; a run that was killed before its first checkpoint
-    starts again from its seed, in its folder.
+    `last` is the newest valid checkpoint of this recipe, or of the domain if none is named; a run that was
+    killed before its first checkpoint starts again from its seed, in its folder.
     """
     choice, fitting = request.ckpt_path, request.verb == "fit"
     if INHERITED in os.environ and choice in (None, "last") and fitting:
@@ -177,14 +177,16 @@ def _locate(request: Request) -> tuple[Path | None, Path | None]:
         if fitting and run:
             os.environ[INHERITED] = str(run)
         return path, run if fitting else None
-    name = request.recipe_name or ""
+    name = request.recipe_name or "*"  # any run of the domain
     root = option(request, "--runs") or "runs"
     runs = runs_of(request.domain, name, root)
     if not runs:
         spoken = request.domain.replace("_", "-")
+        recipe = request.configs[0] if request.configs else example(request.domain)
         raise UserError(
-            f"--ckpt_path {choice}: there is no run of {name} under {Path(root) / request.domain / name};"
-            f" start one with `dfm {spoken} fit --config {request.configs[0]}`"
+            f"--ckpt_path {choice}: there is no run of {request.recipe_name or spoken} under"
+            f" {Path(root) / request.domain};"
+            f" start one with `dfm {spoken} fit --config {recipe}`"
         )
     for run in runs:
         checkpoint = _newest_in(run) if choice == "last" else best_in(run)

@@ -52,7 +52,10 @@ def test_recipes_of_a_domain_are_listed_with_their_first_line(capsys):
         (["timeseries", "fit", "--config", "ttm/dem"], "did you mean 'ttm/demo'?"),
         (["timeseries", "fit"], "needs a recipe"),
         (["timeseries", "test"], "needs --ckpt_path FILE"),
-        (["timeseries", "test", "--ckpt_path", "last"], "needs a recipe beside it"),
+        (
+            ["timeseries", "test", "--ckpt_path", "last"],
+            "there is no run of timeseries under runs/timeseries;",
+        ),
         (["timeseries", "fit", "--config"], "--config needs a value"),
         (["timeseries", "fit", "--config", "ttm/demo", "--modle.x=1"], "did you mean 'model'?"),
         (["timeseries", "fit", "ttm/demo"], "'ttm/demo' stands alone"),

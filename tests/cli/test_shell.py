@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from core.checkpoints.files import read_checkpoint
-from core.cli.inheritance import merged
+from core.cli.arguments import merged
 from core.files import configs_folder
 
 HERE = Path(__file__).parent

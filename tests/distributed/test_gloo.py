@@ -13,7 +13,7 @@ import pytest
 import yaml
 from in_process import dfm
 
-from core.cli.inheritance import merged
+from core.cli.arguments import merged
 from core.files import configs_folder
 
 WATCHING = Path(__file__).parents[1] / "cli"

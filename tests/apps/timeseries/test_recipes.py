@@ -10,7 +10,8 @@ import yaml
 
 from apps.timeseries import about_data
 from core.checkpoints.networks import instantiate
-from core.cli.inheritance import merged, with_network_options
+from core.cli.arguments import merged
+from core.cli.inheritance import with_network_options
 from core.files import configs_folder
 
 
