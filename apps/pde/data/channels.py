@@ -223,6 +223,8 @@ class ChannelReader:
             axis: (float(at[0]), float(at[-1]), len(at))
             for axis, at in zip("xyz", self.coordinates, strict=False)
         }
+        if "time" in source.units:
+            units["time"] = source.units["time"]
         if self.window is not None:
             at = source.coordinates[0]
             axes = {"x": (0.0, float(at[1] - at[0]) * (self.window - 1), self.window)}

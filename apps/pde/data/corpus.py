@@ -178,18 +178,18 @@ def _cut(
 
 
 def _check_units(readers: Sequence[ChannelReader]) -> None:
-    """Refuse sources that have a field in different units."""
+    """Refuse sources that have times or a field in different units."""
     stated: dict[str, tuple[str, str]] = {}
     for reader in readers:
-        for one in (*reader.inputs, *reader.labels):
-            unit = reader.source.units.get(one.channel.source or "", "1")
-            known, path = stated.get(one.channel.name, (unit, ""))
+        source = reader.source
+        fields = {one.channel.name: one.channel.source or "" for one in (*reader.inputs, *reader.labels)}
+        for name, stored in {**fields, "time": "time"}.items():
+            unit = source.units.get(stored, "1")
+            known, path = stated.get(name, (unit, ""))
             if other_units(known, unit):
-                raise UserError(
-                    f"{reader.source.path} has {one.channel.name} in {unit}, {path} in {known}; convert one"
-                )
+                raise UserError(f"{source.path} has {name} in {unit}, {path} in {known}; convert one")
             if unit not in ("", "1"):
-                stated.setdefault(one.channel.name, (unit, reader.source.path))
+                stated.setdefault(name, (unit, source.path))
 
 
 def _silent_choices(settings: FieldSettings, part: SourcePart, windows: WindowSettings) -> list[str]:

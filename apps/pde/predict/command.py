@@ -146,6 +146,13 @@ def predict_to(
     if say is not None and list(initial.space) != trained and not facts.is_series:
         grids = [" x ".join(map(str, space)) for space in (trained, initial.space)]
         say(f"the network was trained on a grid of {grids[0]}, the initial states have {grids[1]}")
+    if say is not None and not facts.is_series:
+        for axis, at in zip("xyz", initial.coordinates, strict=False):
+            lengths = [_length(*facts.coordinates[axis]), _length(at[0], at[-1], len(at))]
+            if abs(lengths[1] - lengths[0]) > 0.1 * lengths[0]:
+                say(
+                    f"{axis} spans {lengths[1]:.4g}, and {lengths[0]:.4g} in training; networks see points alone"
+                )
     made = [path]
     if figure and kept is not None and np.isfinite(kept[0]).all():
         from apps.pde.predict.pictures import pictures
@@ -154,6 +161,10 @@ def predict_to(
         interest = [field for field in facts.interest if field in shown]
         made += pictures(path, solutions, *kept, truth=truth, shown=interest, title=f"Trajectory {rows[0]}")
     return made
+
+
+def _length(first: float, last: float, points: int) -> float:
+    return (last - first) * points / max(points - 1, 1)
 
 
 def _times(options: argparse.Namespace, surrogate: Surrogate, dataset: str, way: str) -> list[float]:

@@ -170,6 +170,7 @@ def initial_states(
         reader = ChannelReader(dataset, source, missing="keep", window=window)
         reader.bind(channels, [_channel(name, source, facts) for name in surrogate.outputs])
         return InitialStates(reader, (0,), rows, whole_windows(source, window))
+    _check_unit("time", source.units.get("time", "1"), source, facts)
     thin = thinning(source, resolution, option="--resolution")
     reader = ChannelReader(dataset, source, factors=thin, missing="keep")
     reader.bind(channels, [])
@@ -181,11 +182,7 @@ def _channel(name: str, source: ArraySource, facts: DatasetFacts) -> Channel:
     stored, fill = facts.stored.get(name), facts.fills.get(name)
     if stored in source.channels or name in source.channels:
         field = stored if stored in source.channels else name
-        if other_units(facts.units.get(name, "1"), source.units[field]):
-            raise UserError(
-                f"{source.path} has {field} in {source.units[field]} and the network was trained on it in "
-                f"{facts.units[name]}; convert it"
-            )
+        _check_unit(name, source.units[field], source, facts)
         return Channel(name, stored=field)
     if fill is not None:
         return Channel(name, fill=fill, mean=0.0, std=1.0)
@@ -193,6 +190,13 @@ def _channel(name: str, source: ArraySource, facts: DatasetFacts) -> Channel:
         f"{source.path} has no field '{name}', which the network takes"
         f"{did_you_mean(name, source.channels)} (it has {', '.join(source.channels)})"
     )
+
+
+def _check_unit(name: str, unit: str, source: ArraySource, facts: DatasetFacts) -> None:
+    if other_units(known := facts.units.get(name, "1"), unit):
+        raise UserError(
+            f"{source.path} has {name} in {unit} and the network was trained on it in {known}; convert it"
+        )
 
 
 def _check_interval(source: ArraySource, facts: DatasetFacts) -> None:

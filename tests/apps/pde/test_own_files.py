@@ -394,6 +394,7 @@ def test_complex_numbers_of_a_published_layout_are_refused(tmp_path):
     [
         ("m/s", "m s-1", False), ("m s**-1", "m/s", False), ("m/s2", "m s-2", False), ("m/s", "cm/s", True),
         ("Pa", "kPa", True), ("", "m/s", False), ("1", "K", False), ("kg m-3", "m^-3 kg", False),
+        ("seconds", "s", False), ("s", "ms", True), ("months", "days", True),
     ],
 )  # fmt: skip
 def test_units_differ_by_what_they_mean(first, second, differ):
@@ -506,3 +507,16 @@ def test_pdebench_arrays_with_other_axes_are_refused(tmp_path, shape):
         UserError, match=r"positions along . for . points; its arrays must be \(samples, times"
     ):
         open_source(tmp_path / "x.hdf5")
+
+
+def test_the_unit_of_time_is_the_files(tmp_path):
+    fields = {"u": (["sample", "time", "x"], np.zeros((6, 3, 4)))}
+    times = ("time", [0.0, 1, 2], {"units": "days since 2001-01-01", "calendar": "noleap"})
+    xarray.Dataset(fields, {"time": times}).to_netcdf(tmp_path / "days.nc")
+    xarray.Dataset(fields, {"time": ("time", [0.0, 1, 2], {"units": "s"})}).to_netcdf(tmp_path / "s.nc")
+
+    source = open_source(tmp_path / "days.nc")
+    assert source.units == {"u": "1", "time": "days"} and source.times.tolist() == [0.0, 1.0, 2.0]
+    both = SourceMixture(sources=[{"path": str(tmp_path / name)} for name in ("days.nc", "s.nc")])
+    with pytest.raises(UserError, match=r"s.nc has time in s, .*days.nc in days; convert one"):
+        Fields(mixture=both).setup("fit")

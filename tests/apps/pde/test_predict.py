@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 import yaml
 from in_process import dfm
 
+from apps.pde.predict.initial import initial_states
+from apps.pde.predict.model import Surrogate
 from core.errors import UserError
 
 xarray = pytest.importorskip("xarray")
@@ -364,3 +366,42 @@ def test_a_broken_off_output_leaves_the_former_one(tmp_path: Path, suffix: str) 
     with xarray.open_dataset(out) as held:
         assert held["u"][:, 0, 0].values.tolist() == [0, 1]
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def labelled(path: Path, *, width: float = 1.0, unit: str = "m/s", time: str = "s") -> Path:
+    """A user's flow on the network's grid."""
+    x, values = np.arange(16) / 16, np.random.default_rng(0).normal(size=(2, 3, 16, 16))
+    names = ["sample", "time", "x", "y"]
+    fields = {name: (names, values, {"units": unit}) for name in ("velocity_x", "velocity_y")}
+    coords = {"time": ("time", [0.0, 0.1, 0.2], {"units": time}), "x": width * x, "y": x}
+    xarray.Dataset(fields, coords).to_netcdf(path)
+    return path
+
+
+def test_where_a_prediction_starts_and_a_domain_of_another_length_are_said(
+    flow: Fitted, tmp_path: Path
+) -> None:
+    path = labelled(tmp_path / "wide.nc", width=3.0)
+    words = ["--data.path", path, "--times", "0.2", "--out", tmp_path / "p.nc", "--no_figure"]
+
+    code, _, err = dfm("pde", "predict", "--ckpt_path", flow.checkpoint, *words)
+
+    assert code == 0 and "started from snapshot 2, the last; --start K takes another" in err
+    assert "x spans 3, and 1 in training" in err and "y spans" not in err
+
+
+@pytest.mark.parametrize(
+    ("units", "sentence"),
+    [({"unit": "cm/s"}, "has velocity_x in cm/s and"), ({"time": "h"}, "has time in h and")],
+)
+def test_initial_states_in_other_units_than_the_training_data_are_refused(
+    flow: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, units: dict[str, str], sentence: str
+) -> None:
+    surrogate = Surrogate.from_checkpoint(flow.checkpoint)
+    facts = surrogate.constants(surrogate.dataset())
+    trained = replace(facts, units={"velocity_x": "m s-1", "velocity_y": "m/s", "time": "seconds"})
+    monkeypatch.setattr(surrogate, "constants", lambda name: trained)
+
+    initial_states(labelled(tmp_path / "same.nc"), surrogate, dataset=facts.name)
+    with pytest.raises(UserError, match=sentence):
+        initial_states(labelled(tmp_path / "other.nc", **units), surrogate, dataset=facts.name)

@@ -83,7 +83,7 @@ class ArraySource:
         times: Of the snapshots, `(steps,)` float64, finite and rising; one for steady problems.
         coordinates: Float64 positions of the points of each axis; falling ones are turned, with the fields.
         channels: Names in order; by default those of the first segment.
-        units: Unit of each channel, "1" where dimensionless or unknown.
+        units: Unit of each channel, "1" where dimensionless or unknown, and of `time` where the file says it.
         periodic: Whether the domain is, as far as the file says.
         walls_assumed: Whether nothing says so, where a file could.
         parameters: Names of the columns of `Segment.numbers`.
@@ -116,7 +116,8 @@ class ArraySource:
 
     def __post_init__(self) -> None:
         self.channels = self.channels or tuple(self.segments[0].variables)
-        self.units = {name: self.units.get(name, "1") for name in self.channels}
+        time = {"time": self.units["time"]} if "time" in self.units else {}
+        self.units = {name: self.units.get(name, "1") for name in self.channels} | time
         self.times = np.asarray(self.times, dtype=np.float64)
         self.coordinates = tuple(np.asarray(axis, dtype=np.float64) for axis in self.coordinates)
         if not (np.isfinite(self.times).all() and (np.diff(self.times) > 0).all()):
@@ -294,13 +295,20 @@ def unpacked(values: Any, attributes: Mapping[str, Any]) -> Any:
     return values
 
 
+_SPELLINGS = {
+    "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "day": "d", "millisecond": "ms",
+    "meter": "m", "metre": "m", "kelvin": "K", "pascal": "Pa",
+}  # fmt: skip
+
+
 def other_units(first: str, second: str) -> bool:
     """Say whether two units are stated and differ, other than in how they are spelt."""
 
     def parts(unit: str) -> list[str]:
         above, *below = re.sub(r"\*\*|\^", "", unit).split("/")
         inverse = [f"{part}-1" if part[-1:].isalpha() else re.sub(r"(?=\d)", "-", part) for part in below]
-        return sorted(re.split(r"[\s.*·]+", " ".join([above, *inverse]).strip()))
+        words = re.split(r"[\s.*·]+", " ".join([above, *inverse]).strip())
+        return sorted(_SPELLINGS.get(word.removesuffix("s"), word) for word in words)
 
     return not {first, second} & {"", "1"} and parts(first) != parts(second)
 
@@ -325,12 +333,9 @@ def joined(sources: Sequence[ArraySource], path: Path, **more: Any) -> ArraySour
                     f"{other.path} has {what} {getattr(other, what)}, {first.path} has "
                     f"{getattr(first, what)}; name files of one kind"
                 )
-        for name in first.channels:
-            if other_units(first.units[name], other.units[name]):
-                raise UserError(
-                    f"{other.path} has {name} in {other.units[name]}, {first.path} in {first.units[name]}; "
-                    "convert one"
-                )
+        for name, unit in other.units.items():
+            if other_units(known := first.units.get(name, "1"), unit):
+                raise UserError(f"{other.path} has {name} in {unit}, {first.path} in {known}; convert one")
         if not np.allclose(other.times - other.times[0], first.times - first.times[0], rtol=1e-3):
             raise UserError(f"{other.path} has other times than {first.path}; name files of one kind")
         if set(other.parameters) != set(first.parameters):

@@ -187,8 +187,11 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
         )
     space = [axis for axis in "xyz" if axis in sizes]
     steps = sizes.get("t", 1)
-    positions = {axis: _positions(dataset, axis, names, path) for axis in ("t", *space)}
+    along = {axis: _along(dataset, axis, names) for axis in ("t", *space)}
+    positions = {axis: _positions(array, path) for axis, array in along.items()}
     said = dataset.attrs
+    if "units" in getattr(along["t"], "attrs", {}):
+        units["time"] = str(along["t"].attrs["units"]).partition(" since ")[0]
     parameters: dict[str, Any] = _parameters(said.get("parameters"))
     count = sizes.get("n", 1)
     parameters |= {name: values for name, values in by_sample.items() if len(values) == count}
@@ -293,24 +296,30 @@ def _flag(value: Any, path: Path) -> bool:
     )
 
 
-def _positions(dataset: Any, axis: str, names: Mapping[str, Any], path: Path) -> NDArray[np.float64] | None:
-    """Return where the points of the fields' axis lie: its coordinate, or a variable along it of such a name.
+def _along(dataset: Any, axis: str, names: Mapping[str, Any]) -> Any:
+    """Return what holds the points' positions: the axis's own, or one along it of such a name, or None."""
+    if axis not in names:
+        return None
+    rows = ((names[axis],), (names.get("n"), names[axis]))
+    for name, array in dataset.variables.items():
+        called = name == names[axis] or letters([name]) == (axis,)
+        if called and array.dims in rows and array.dtype.kind in "fiu":
+            return array
+    return None
+
+
+def _positions(array: Any, path: Path) -> NDArray[np.float64] | None:
+    """Return the positions that a variable of one or two axes holds; None without one.
 
     Raises:
         UserError: If they are stored for each trajectory and differ.
     """
-    for name, array in dataset.variables.items():
-        called = name == names.get(axis) or letters([name]) == (axis,)
-        if not called or array.dtype.kind not in "fiu" or names.get(axis) not in array.dims:
-            continue
-        if array.ndim == 1:
-            return np.array(array.values, dtype=np.float64)
-        if array.dims == (names.get("n"), names[axis]):
-            values = np.array(array.values, dtype=np.float64)
-            if not np.allclose(values, values[:1]):
-                raise UserError(
-                    f"{path} has other positions along {names[axis]} in some trajectories; keep those of one "
-                    "kind in a file"
-                )
-            return values[0]
-    return None
+    if array is None:
+        return None
+    values = np.atleast_2d(np.array(array.values, dtype=np.float64))
+    if not np.allclose(values, values[:1], equal_nan=True):
+        raise UserError(
+            f"{path} has other positions along {array.dims[-1]} in some trajectories; keep those of one kind "
+            "in a file"
+        )
+    return values[0]
