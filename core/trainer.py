@@ -171,7 +171,7 @@ def build_trainer(
         callbacks += progress_callbacks(terminal=terminal)
     callbacks.append(RunRecord(folder, tracking))
     if arguments.get("logger") in (None, True):
-        name = folder.parent.name
+        name = f"{folder.parent.name}-{folder.name}"
         arguments["logger"] = build_loggers(tracking, folder, name=name, config=config)
     trainer = pl.Trainer(
         **{

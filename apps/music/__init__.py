@@ -8,6 +8,9 @@ from typing import Any
 PREDICTOR = "apps.music.predict.model:Writer"
 """The class that a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
+PREDICT_EXAMPLE = "--data.path prompts.txt --out continuations.json"
+"""Options of `predict` that the end of a `fit` proposes."""
+
 VERBS = {"predict": "apps.music.predict.command:main", "tokenize": "apps.music.data.tokenize_command:main"}
 """Verbs of `dfm music` of its own: prompts in and continuations out; texts in and tokens out."""
 

@@ -8,6 +8,9 @@ from typing import Any
 PREDICTOR = "apps.pde.predict.model:Surrogate"
 """What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
+PREDICT_EXAMPLE = "--data.path initial.nc --out trajectory.nc"
+"""Options of `predict` that the end of a `fit` proposes."""
+
 VERBS = {"predict": "apps.pde.predict.command:main", "efficiency": "apps.pde:efficiency"}
 """What `dfm pde` does in its own way: files of initial states in and trajectories out; error against the
 number of training trajectories.

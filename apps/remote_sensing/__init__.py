@@ -8,6 +8,9 @@ from typing import Any
 PREDICTOR = "apps.remote_sensing.predict.model:SceneModel"
 """What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
+PREDICT_EXAMPLE = "--data.path scene.tif --out map.tif"
+"""Options of `predict` that the end of a `fit` proposes."""
+
 VERBS = {
     "predict": "apps.remote_sensing.predict.command:main",
     "embed": "apps.remote_sensing.predict.command:embed",

@@ -8,6 +8,9 @@ from typing import Any
 PREDICTOR = "apps.timeseries.predict.model:Forecaster"
 """What a checkpoint of this domain becomes in Python (`domainfm.load`)."""
 
+PREDICT_EXAMPLE = "--data.path my.csv --out forecast.csv"
+"""Options of `predict` that the end of a `fit` proposes."""
+
 VERBS = {"predict": "apps.timeseries.predict.command:main"}
 """What `dfm timeseries` does in its own way: prediction is the Forecaster's, which needs no Lightning."""
 

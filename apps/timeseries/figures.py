@@ -77,10 +77,10 @@ def window_panel(
         offsets = conformal.at((0.1, 0.9), horizon=len(prediction), channels=[name])[..., 0]
         quantiles = {q: raw(prediction.cpu() + row) for q, row in zip((0.1, 0.9), offsets, strict=True)}
     stamps = track.stamps(start, len(past) + len(prediction))
+    label = track.channel or ("" if name == "value" else name)
+    others = "" if track.channel or len(track.scalers) == 1 else f", first of {len(track.scalers)} channels"
     return ForecastPanel(
-        title=track.id
-        if track.channel is None and name == "value"
-        else f"{track.id}: {track.channel or name}",
+        title=f"{track.id}: {label}{others}" if label or others else track.id,
         past=raw(past),
         prediction=raw(prediction),
         past_times=None if stamps is None else stamps[: len(past)].to_numpy(),

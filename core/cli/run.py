@@ -28,6 +28,7 @@ from core.cli.inheritance import inherited, with_network_options
 from core.cli.lightning_cli import DomainCLI, parse, yaml_value
 from core.cli.run_folders import (
     INHERITED,
+    best_in,
     checkpoint_and_folder,
     lock_folder,
     new_folder,
@@ -162,6 +163,8 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
             and _has_test_data(cli.datamodule)
         ):
             trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best or None, verbose=False)
+        if trainer.is_global_zero and not trainer.interrupted:
+            _say_end(trainer, request, Path(str(cli.model.run_folder)))
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
         raise
@@ -181,6 +184,21 @@ def _start(trainer: pl.Trainer, cli: DomainCLI, request: Request, resume: str | 
     finally:
         finish(trainer.loggers, failed=code != 0)
     return 0
+
+
+def _say_end(trainer: pl.Trainer, request: Request, folder: Path) -> None:
+    """Say where the results are, and what may be typed next."""
+    if (folder / "report.html").is_file():
+        print(f"report: {folder / 'report.html'}", flush=True)
+    if request.verb != "fit" or (best := best_in(folder)) is None:
+        return
+    keeper: Any = trainer.checkpoint_callback
+    score = getattr(keeper, "best_model_score", None)
+    note = "" if score is None else f" ({keeper.monitor} {float(score):.4g})"
+    print(f"{'best' if note else 'last'} checkpoint: {best}{note}", flush=True)
+    spoken = request.domain.replace("_", "-")
+    options = getattr(import_module(f"apps.{request.domain}"), "PREDICT_EXAMPLE", "--data.path FILE")
+    print(f"next: dfm {spoken} predict --ckpt_path {best} {options}", flush=True)
 
 
 def _has_test_data(data: Any) -> bool:

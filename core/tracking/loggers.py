@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,7 @@ class RunRecord(Callback):
     def __init__(self, folder: str | os.PathLike[str], tracking: Tracking) -> None:
         super().__init__()
         self.folder, self.tracking = Path(folder), tracking
+        self.samples: dict[str, int] = {}  # of the stages so far: a test forgets the training's loader
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows that the restored state has not reached; a run that begins at 0 keeps every row."""
@@ -142,7 +144,56 @@ class RunRecord(Callback):
             from core.tracking.report import write_report
 
             if self.folder.is_dir():
-                write_report(self.folder)
+                self.samples |= _samples(trainer)
+                write_report(self.folder, cards=_cards(pl_module, self.samples))
+
+
+def _samples(trainer: Trainer) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    loaders = {"training": "train_dataloader", "validation": "val_dataloaders", "test": "test_dataloaders"}
+    for name, attribute in loaders.items():
+        dataset = getattr(getattr(trainer, attribute, None), "dataset", None)
+        with suppress(TypeError):  # a stream has no length
+            counts |= {} if dataset is None else {f"{name} samples": len(dataset)}
+    return counts
+
+
+def _cards(module: LightningModule, samples: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return what a report says of data and network: classes and settings, samples, parameters, licences."""
+    record = getattr(module, "record", {})
+    config = record.get("config") or {}
+    model = (config.get("model") or {}).get("init_args") or {}
+    data, network = _settings(config.get("data")), _settings(model.get("network"))
+    data |= samples
+    if record.get("licences"):
+        data["licences"] = record["licences"]
+    parameters = list(getattr(module, "network", module).parameters())
+    network["parameters"] = sum(each.numel() for each in parameters)
+    network["trained"] = sum(each.numel() for each in parameters if each.requires_grad)
+    network |= {name: model[name] for name in ("weights", "adaptation") if model.get(name)}
+    cards = {"data": data, "network": network}
+    return {title: {name: _text(value) for name, value in card.items()} for title, card in cards.items()}
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Return the class and the arguments of a part of a config that are set."""
+    part = part if isinstance(part, Mapping) else {}
+    values = {
+        name: value for name, value in (part.get("init_args") or {}).items() if value not in (None, [], {})
+    }
+    return {"class": part["class_path"], **values} if "class_path" in part else values
+
+
+def _text(value: Any) -> str:
+    """Return a setting in a line, of a class its arguments."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace(",", " ")
+    if isinstance(value, Mapping):
+        inner = _settings(value) if "class_path" in value else value
+        pairs = (f"{name} {_text(item)}" for name, item in inner.items() if item is not None)
+        return ", ".join(pair.removeprefix("class ").removeprefix("init_args ") for pair in pairs)
+    text = ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def _pixels(path: Path) -> Any:

@@ -10,7 +10,7 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -41,21 +41,34 @@ TITLES = {
 }
 
 MOST_ROWS = 200
-HIGHER = {"accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "kappa", "r2", "psnr", "ssim"}
-HIGHER |= {"map", "dice", "iou", "miou"}
-# Columns that say what was measured, on which rows are compared; and numbers of which none is the best.
-KEYS = {"dataset", "series", "horizon", "channel", "variable", "lead", "step", "region", "split", "windows"}
-NO_BEST = {"coverage", "time", "seconds", "parameters", "samples", "season", "count", "n"}
+HIGHER = set("accuracy acc precision recall sensitivity specificity f1 ap map auc auroc kappa mcc r2".split())  # noqa: SIM905
+HIGHER |= {"psnr", "ssim", "dice", "iou", "miou", "jaccard", "correlation", "skill", "nse"}
+LOWER = set("mse rmse nrmse vrmse mae mase mape smape nd wql crps msis nll brier ece l1 l2 linf".split())  # noqa: SIM905
+LOWER |= {"loss", "error", "perplexity", "bits", "worst"}
+# Columns that say what was measured, on which rows are compared; and measures that are no score.
+KEYS = {"dataset", "series", "horizon", "channel", "variable", "field", "class", "label", "lead", "step"}
+KEYS |= {"region", "split", "windows"}
+NO_SCORE = {"coverage", "time", "seconds", "throughput"}
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
-def write_report(folder: str | os.PathLike[str], *, title: str | None = None) -> Path:
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    cards: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
     """Write `<folder>/report.html` from what the run folder holds, whole or not at all, and return its path.
 
     Read are `metrics.csv` (curves and last values), `results*.csv` and `by_*.csv` (tables; a column `model`
     names the model or baseline), `figures/<name>-<step>.png` and `.gif` (the newest step of each name), and
     `config.yaml` (secrets removed). What is not there is left out.
+
+    Args:
+        folder: The run folder.
+        title: In place of the recipe's name.
+        cards: What is known of data and network beside the files, as `RunRecord` gives it.
     """
     from core.tracking.metrics_csv import read_metrics
 
@@ -73,7 +86,9 @@ def write_report(folder: str | os.PathLike[str], *, title: str | None = None) ->
         subtitle=" · ".join([*run, "/".join(folder.parts[-3:])]),
         facts=_facts(rows, curves),
         results=[table for file in tables if (table := _results(file))],
-        figures=_figures(folder),
+        cards={name: without_secrets(card) for name, card in (cards or {}).items()},
+        figures=(figures := _figures(folder))[:MOST_FIGURES],
+        more_figures=len(figures) - MOST_FIGURES,
         charts=_charts(curves),
         last={name: short(value, 6) for name, value in lone.items()},
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else "",
@@ -101,8 +116,12 @@ def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> list[tuple[st
         if name == "loss" and series.get("train"):
             facts.append(("last train loss", short(series["train"][-1][1])))
         if values := [y for _, y in series.get("val", [])]:
-            best = max(values) if higher_is_better(name) else min(values)
-            facts.append((f"best val {name}", short(best)))
+            better = better_end(name)
+            facts.append(
+                (f"best val {name}", short(better(values)))
+                if better
+                else (f"last val {name}", short(values[-1]))
+            )
     speed = [y for _, y in curves.get(TITLES["throughput/samples_per_second"], {}).get("", [])]
     if speed:
         facts.append(("samples per second", f"{statistics.median(speed):,.0f}".replace(",", " ")))
@@ -170,7 +189,7 @@ def _figures(folder: Path) -> list[tuple[str, int, str, str]]:
             newest[key] = (int(step), path)
     return [
         (name, step, suffix.removeprefix("."), base64.b64encode(path.read_bytes()).decode())
-        for (name, suffix), (step, path) in sorted(newest.items())[:MOST_FIGURES]
+        for (name, suffix), (step, path) in sorted(newest.items())
     ]
 
 
@@ -228,20 +247,30 @@ def _best(head: list[str], rows: list[list[str]], numeric: list[bool]) -> set[tu
     for index, row in enumerate(rows):
         groups.setdefault(tuple(row[k] for k in keys), []).append(index)
     best = set()
-    for k, name in enumerate(lower):
-        if not numeric[k] or k in keys or name in NO_BEST:
+    for k, name in enumerate(head):
+        better = better_end(name)
+        if not numeric[k] or k in keys or better is None:
             continue
         for members in groups.values():
-            values = {index: value for index in members if (value := _float(rows[index][k])) is not None}
-            if len(values) > 1:
-                top = max(values.values()) if higher_is_better(name) else min(values.values())
-                best |= {(index, k) for index, value in values.items() if value == top}
+            values = {index: _float(rows[index][k]) for index in members}
+            finite = {
+                index: value for index, value in values.items() if value is not None and math.isfinite(value)
+            }
+            if len(set(finite.values())) > 1:
+                top = better(finite.values())
+                best |= {(index, k) for index, value in finite.items() if value == top}
     return best
 
 
-def higher_is_better(name: str) -> bool:
-    """Tell whether a metric of this name is good when it is great; errors and losses are not."""
-    return any(word in HIGHER for word in re.split(r"[^a-z0-9]+", name.lower()))
+def better_end(name: str) -> Callable[..., float] | None:
+    """Return `max` for a metric that is good when great, `min` for errors, None for what is no score."""
+    words = {
+        *re.split(r"[^a-z0-9]+", name.lower()),
+        *re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().split(),
+    }
+    if words & NO_SCORE:
+        return None
+    return min if words & LOWER else max if words & HIGHER else None
 
 
 def _decimals(cells: Sequence[str]) -> int | None:

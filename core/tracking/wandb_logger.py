@@ -100,6 +100,7 @@ class WandbLogger(FolderLogger):
                 run.finish(exit_code=1 if failed else 0)
             if self.mode == "offline":
                 _wait_until_written(file, before)
+                print(f"Weights & Biases, offline; send it with: wandb sync {file.parent}", flush=True)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -388,3 +388,19 @@ def test_keys_and_passwords_given_as_options_are_not_saved(fit, tmp_path):
     record = read_checkpoint(run.last)["domainfm"]["config"]["about"]
     assert record == {**record, "notes": "https://***@host/x?token=***", "api_key": "***"}
     assert "hidden" not in (run.folder / "config.yaml").read_text()
+
+
+def test_a_fit_ends_with_its_report_its_best_checkpoint_and_the_next_command(fit, dfm, tmp_path):
+    run = fit(tmp_path / "runs", "--tracking.report=true", "--tracking.wandb=offline")
+
+    lines = run.outcome.out.splitlines()[-4:]
+    assert lines[0] == f"report: {run.folder}/report.html"
+    assert lines[1].startswith(f"best checkpoint: {run.best} (val_loss 0.")
+    assert lines[2].startswith(f"next: dfm timeseries predict --ckpt_path {run.best} --data.path my.csv")
+    assert lines[3].startswith(
+        f"Weights & Biases, offline; send it with: wandb sync {run.folder}/wandb/offline-run-"
+    )
+    page = (run.folder / "report.html").read_text()
+    assert "training samples" in page and "test samples" in page and "apps.timeseries.models.ttm.TTM" in page
+    name = f"ttm-demo-{run.folder.name}".encode()
+    assert any(name in file.read_bytes() for file in run.folder.glob("wandb/offline-run-*/*.wandb"))

@@ -127,6 +127,58 @@ def test_best_values_are_marked_among_rows_that_can_be_compared(page):
     assert re.findall(r'<td class="num best">(.*?)</td>', page) == ["0.8123", "0.7500"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "best"),
+    [
+        ("kappa", "0.2 0.9 0.5", [1]),
+        ("precision", "0.2 0.9 nan", [1]),
+        ("mIoU", "0.2 0.9 0.5", [1]),
+        ("map_micro", "0.2 0.9 0.9", [1, 2]),
+        ("mean_absolute_error", "0.2 0.9 0.5", [0]),
+        ("relative_l2_all_times", "nan 0.9 0.5", [2]),
+        ("bits_per_byte", "0.2 0.9 inf", [0]),
+        ("accuracy_loss", "0.2 0.9 0.5", [0]),
+        ("fit_time", "0.2 0.9 0.5", []),
+        ("samples_per_second", "0.2 0.9 0.5", []),
+        ("coverage_2_sigma", "0.2 0.9 0.5", []),
+        ("trajectories", "8 16 32", []),
+        ("rmse", "0.5 0.5 0.5", []),
+    ],
+)
+def test_the_true_best_is_marked_and_what_is_no_score_is_not(name, values, best, tmp_path):
+    rows = [f"{model},{value}" for model, value in zip("abc", values.split(), strict=True)]
+    (tmp_path / "results.csv").write_text("\n".join([f"model,{name}", *rows]))
+
+    cells = re.findall(r'<td class="num( best)?">', write_report(tmp_path).read_text())
+
+    assert [index for index, mark in enumerate(cells) if mark] == best
+
+
+def test_rows_of_numbered_classes_are_not_compared(tmp_path):
+    (tmp_path / "by_class.csv").write_text("class,iou\n0,0.5\n1,0.9\n")
+
+    assert "num best" not in write_report(tmp_path).read_text()
+
+
+def test_page_says_how_many_figures_it_leaves_out(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for k in range(26):
+        (tmp_path / "figures" / f"rollout_{k}-1.png").write_bytes(b"png")
+
+    page = write_report(tmp_path).read_text()
+
+    assert page.count("<figure>") == 24 and "2 more in figures/" in page
+
+
+def test_page_has_cards_of_data_and_network_without_secrets(tmp_path):
+    cards = {"data": {"path": "https://me:pass@host/a.csv?token=abc"}, "network": {"parameters": "9 296"}}
+
+    page = write_report(tmp_path, cards=cards).read_text()
+
+    assert "<h2>Data and network</h2>" in page and "9 296" in page
+    assert "pass@" not in page and "abc" not in page
+
+
 def test_a_styles_strings_and_braces_are_closed():
     css = PAGE.read_text().partition("<style>")[2].partition("</style>")[0]
 

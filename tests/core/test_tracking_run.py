@@ -19,7 +19,7 @@ from core.tracking.flops import count_flops
 from core.tracking.loggers import RunRecord, build_loggers, finish
 from core.tracking.metrics_csv import MetricsCSV, read_metrics
 from core.tracking.peaks import peak_flops
-from core.tracking.progress import LineProgress, clock, progress_callbacks, quiet
+from core.tracking.progress import Bar, LineProgress, clock, progress_callbacks, quiet
 from core.tracking.settings import Tracking
 from core.tracking.throughput import Throughput
 
@@ -181,6 +181,12 @@ def test_progress_prints_one_line_per_interval_and_nothing_else(tmp_path, capfd)
     out, err = capfd.readouterr()
     lines = out.splitlines()
     shape = r"step \d+/16  epoch [12]/2  loss \S+  [\d .]+ samples/s  eta \d\d:\d\d"
+    validations = [line for line in lines if line.startswith("validation")]
+    assert [line[:33] for line in validations] == [
+        "validation after step 8  epoch 1/", "validation after step 16  epoch 2",
+    ]  # fmt: skip
+    assert re.search(r"val/loss \S+  in 00:00$", validations[0])
+    lines = [line for line in lines if line not in validations]
     assert len(lines) == 4
     assert [line for line in lines if not re.fullmatch(shape, line)] == []
     assert lines[-1].endswith("eta 00:00")
@@ -286,9 +292,36 @@ def test_a_run_that_fails_closes_its_file_with_what_was_logged(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
 
 
-@pytest.mark.parametrize(("terminal", "kind"), [(True, "RichProgressBar"), (False, "LineProgress")])
+@pytest.mark.parametrize(("terminal", "kind"), [(True, "Bar"), (False, "LineProgress")])
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(terminal, kind):
     assert [type(callback).__name__ for callback in progress_callbacks(terminal=terminal)] == [kind]
+
+
+def test_a_terminal_shows_epochs_from_1_a_line_per_validation_and_results_below_the_test(tmp_path, capfd):
+    class Speaking(Tiny):
+        test_step = Tiny.validation_step
+
+        def on_test_epoch_end(self):
+            print("the table", flush=True)
+
+    bar = Bar(console_kwargs={"force_terminal": True, "width": 120})
+    run = trainer(tmp_path, bar, max_epochs=2, enable_progress_bar=True)
+    run.fit(Speaking(), loader(), loader())
+    run.test(Speaking(), loader(), verbose=False)
+
+    out = capfd.readouterr().out
+    assert "Epoch 1/2" in out and "Epoch 2/2" in out and "Epoch 0" not in out
+    assert len(re.findall(r"validation after step (?:8|16)  epoch [12]/2  val/loss", out)) == 2
+    assert out.index("Testing") < out.index("the table") and "Testing" not in out.split("the table")[1]
+
+
+def test_a_long_validation_shows_batches(tmp_path, capsys, monkeypatch):
+    moments = iter(range(0, 10_000, 4))
+    monkeypatch.setattr("core.tracking.progress.time.perf_counter", lambda: float(next(moments)))
+
+    trainer(tmp_path, LineProgress(), max_epochs=1, log_every_n_steps=4).fit(Tiny(), loader(), loader())
+
+    assert "val batch 3/8\nval batch 6/8\nvalidation after step 8" in capsys.readouterr().out
 
 
 def test_progress_of_a_long_test_shows_batches(tmp_path, capsys, monkeypatch):
