@@ -46,9 +46,9 @@ def open_hdf5(path: str) -> Any:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Say whether a file begins as HDF5 and netCDF-4 files do."""
+    """Say whether a file begins as HDF5 and netCDF-4 files do; MATLAB's have a block of theirs before it."""
     with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+        return b"\x89HDF\r\n\x1a\n" in (file.read(8), file.read(512)[-8:])
 
 
 class OpenFiles:

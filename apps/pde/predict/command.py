@@ -150,9 +150,7 @@ def predict_to(
         for axis, at in zip("xyz", initial.coordinates, strict=False):
             lengths = [_length(*facts.coordinates[axis]), _length(at[0], at[-1], len(at))]
             if abs(lengths[1] - lengths[0]) > 0.1 * lengths[0]:
-                say(
-                    f"{axis} spans {lengths[1]:.4g}, and {lengths[0]:.4g} in training; networks see points alone"
-                )
+                say(f"{axis} spans {lengths[1]:.4g}, and {lengths[0]:.4g} in training; networks see points")
     made = [path]
     if figure and kept is not None and np.isfinite(kept[0]).all():
         from apps.pde.predict.pictures import pictures

@@ -91,6 +91,14 @@ def test_a_store_with_other_names_of_axes_is_read(tmp_path, zarr_format):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_with_known_names_needs_no_suffix(tmp_path, zarr_format):
+    fields = {"u": (["sample", "time", "y", "x"], U)}
+    xarray.Dataset(fields).to_zarr(tmp_path / "mine", zarr_format=zarr_format, consolidated=False)
+
+    np.testing.assert_array_equal(open_source(tmp_path / "mine").read(5, [1])[0, 0], U[5, 1].T)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_store_without_names_of_axes_is_refused(tmp_path, zarr_format):
     zarr.open_group(tmp_path / "u.zarr", mode="w", zarr_format=zarr_format)["u"] = U
 

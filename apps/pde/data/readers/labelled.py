@@ -15,7 +15,10 @@ from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 from core.inference.outputs import maker
 
-__all__ = ["Axes", "LazyArrays", "axes_of", "letters", "open_labelled", "recognise", "source", "source_of"]
+__all__ = [
+    "Axes", "LazyArrays", "axes_of", "letters", "open_dataset", "open_labelled", "recognise", "source",
+    "source_of",
+]  # fmt: skip
 
 AXES = {
     "n": (
@@ -30,6 +33,7 @@ AXES = {
 }  # fmt: skip
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".zarr")
+_STORES = ("zarr.json", ".zgroup")
 _YES, _NO = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
 
 
@@ -106,15 +110,15 @@ def open_labelled(path: str) -> Any:
     Raises:
         UserError: If the file is damaged, cut off or of no known kind.
     """
-    dataset = _dataset(path)
+    dataset = open_dataset(path)
     return LazyArrays(dataset.variables, dataset.close)
 
 
 def recognise(path: Path) -> bool:
     """Say whether the file has an array with named axes of space."""
-    if path.suffix.lower() not in SUFFIXES and not (path / "zarr.json").is_file():
+    if path.suffix.lower() not in SUFFIXES and not any((path / name).is_file() for name in _STORES):
         return False
-    with _dataset(str(path)) as dataset:
+    with open_dataset(str(path)) as dataset:
         return any(_axes(array.dims) is not None for array in dataset.data_vars.values())
 
 
@@ -133,7 +137,7 @@ def source(path: Path) -> ArraySource:
         UserError: If no variable has named axes of space, two have other grids, or `periodic` is neither true
             nor false.
     """
-    with _dataset(str(path)) as dataset:
+    with open_dataset(str(path)) as dataset:
         return source_of(
             dataset, path, layout="labelled", opener=open_hdf5 if _unpacked(path, dataset) else open_labelled
         )
@@ -215,21 +219,30 @@ def source_of(dataset: Any, path: Path, *, layout: str, opener: Callable[[str], 
     )
 
 
-def _dataset(path: str) -> Any:
+def open_dataset(path: str, *, groups: bool = False) -> Any:
+    """Return what xarray makes of a file; if `groups`, a dictionary of all its groups where it has such.
+
+    Raises:
+        UserError: If it is damaged, held or of another kind.
+    """
     import xarray
 
     how: dict[str, Any] = {"decode_times": False, "cache": False}
     if Path(path).is_dir():
-        how |= {"engine": "zarr", "consolidated": None}
+        how |= {"engine": "zarr", "consolidated": False if groups else None}
     elif Path(path).is_file() and is_hdf5(Path(path)):
         open_hdf5(path).close()  # says what is wrong with it, which xarray does not
         how |= {"engine": "h5netcdf", "phony_dims": "access"}
+    else:
+        groups = False
     try:
-        return xarray.open_dataset(path, **how)
+        return xarray.open_groups(path, **how) if groups else xarray.open_dataset(path, **how)
     except FileNotFoundError as error:
         raise UserError(f"the file {path} does not exist; check data.path") from error
     except Exception as error:  # each engine raises what it likes
         why = " ".join(str(error).split())[:160]
+        if "_ARRAY_DIMENSIONS" in why or "dimension_names" in why:
+            raise UserError(f"{path} has arrays without dimensions' names; write it with xarray") from error
         raise UserError(
             f"{path} is cut off, damaged or no netCDF file or Zarr group ({why}); copy or download it again"
         ) from error

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from apps.pde.data.readers.arrays import ArraySource
-from apps.pde.data.readers.labelled import LazyArrays, letters, source_of
-from core.data.hdf5 import open_hdf5
+from apps.pde.data.readers.labelled import LazyArrays, letters, open_dataset, source_of
+from core.data.hdf5 import is_hdf5
 from core.errors import UserError
 
 __all__ = ["open_plain", "recognise", "shapes", "source"]
@@ -105,69 +105,53 @@ def _variables(path: str) -> dict[str, Any]:
     import xarray
 
     file, suffix = Path(path), Path(path).suffix.lower()
-    how: dict[str, Any] = {"decode_times": False, "cache": False}
-    try:
-        if suffix in (".npy", ".npz", ".mat") and not _is_hdf5(file):
-            arrays = {
-                name: xarray.Variable([f"{name}_{axis}" for axis in range(np.ndim(array))], array)
-                for name, array in _in_memory(file).items()
-            }
-        elif suffix in (".nc", ".cdf") and not _is_hdf5(file):
-            arrays = dict(xarray.open_dataset(path, **how).variables)
-        else:
-            if file.is_file():
-                open_hdf5(path).close()  # says what is wrong with it, which xarray does not
-            how |= (
-                {"engine": "h5netcdf", "phony_dims": "access"}
-                if file.is_file()
-                else {"engine": "zarr", "consolidated": False}
-            )
-            every = [
-                (group.strip("/"), str(name), array)
-                for group, dataset in xarray.open_groups(path, **how).items()
-                if not group.startswith("/#")  # what MATLAB refers to
-                for name, array in dataset.variables.items()
-            ]
-            names = Counter(name for _, name, _ in every)
-            arrays = {
-                name if names[name] == 1 else f"{group}/{name}".strip("/").replace("/", "_"): array
-                for group, name, array in every
-            }
-    except UserError:
-        raise
-    except Exception as error:  # each library raises what it likes
-        why = " ".join(str(error).split())[:160]
-        if "_ARRAY_DIMENSIONS" in why or "dimension_names" in why:
-            raise UserError(f"{path} has arrays without dimensions' names; write it with xarray") from error
-        if "allow_pickle" in why:
-            raise UserError(f"{path} holds Python objects; save arrays of numbers") from error
-        raise UserError(f"{path} is cut off, damaged or of another kind ({why}); copy it again") from error
+    if suffix in (".npy", ".npz", ".mat") and not is_hdf5(file):
+        arrays = {
+            name: xarray.Variable([f"{name}_{axis}" for axis in range(np.ndim(array))], array)
+            for name, array in _in_memory(file).items()
+        }
+    else:
+        opened = open_dataset(path, groups=True)
+        every = [
+            (group.strip("/"), str(name), array)
+            for group, dataset in (opened if isinstance(opened, dict) else {"": opened}).items()
+            if not group.startswith("/#")  # what MATLAB refers to
+            for name, array in dataset.variables.items()
+        ]
+        names = Counter(name for _, name, _ in every)
+        arrays = {
+            name if names[name] == 1 else f"{group}/{name}".strip("/").replace("/", "_"): array
+            for group, name, array in every
+        }
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiubc"}
     if suffix == ".mat":  # which has no vectors
-        rows = {
-            name: array.squeeze() for name, array in arrays.items() if array.ndim == 2 and 1 in array.shape
-        }
-        arrays |= rows
+        rows = [name for name, array in arrays.items() if array.ndim == 2 and 1 in array.shape]
+        arrays |= {name: arrays[name].squeeze() for name in rows}
     return arrays
 
 
 def _in_memory(file: Path) -> Mapping[str, Any]:
-    if file.suffix.lower() == ".npy":
-        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False)}
-    if file.suffix.lower() == ".npz":
-        with np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
-    from scipy.io import loadmat
+    """Return the arrays of NumPy's files and of MATLAB's older ones.
 
-    return {name: array for name, array in loadmat(file).items() if not name.startswith("__")}
+    Raises:
+        UserError: If it is damaged or holds something else.
+    """
+    try:
+        if file.suffix.lower() == ".npy":
+            return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False)}
+        if file.suffix.lower() == ".npz":
+            with np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        from scipy.io import loadmat
 
-
-def _is_hdf5(path: Path) -> bool:
-    import h5py
-
-    return bool(h5py.is_hdf5(path))  # MATLAB's begin with a block of their own
+        return {name: array for name, array in loadmat(file).items() if not name.startswith("__")}
+    except Exception as error:  # each library raises what it likes
+        why = " ".join(str(error).split())[:160]
+        if "allow_pickle" in why:
+            raise UserError(f"{file} holds Python objects; save arrays of numbers") from error
+        raise UserError(f"{file} is cut off, damaged or of another kind ({why}); copy it again") from error
 
 
 def _is_reversed(path: Path) -> bool:
     """Say whether HDF5 has the axes in the other order than the tool that wrote them, MATLAB, shows them."""
-    return path.suffix.lower() == ".mat" and _is_hdf5(path)
+    return path.suffix.lower() == ".mat" and is_hdf5(path)
