@@ -64,14 +64,15 @@ def read_collection(
     """
     found = Collection()
     tables = SeriesSource.of(source, roles, frequency=frequency, name=name)
-    read_source(tables, lambda file: found.series.extend(_tables(file)), found)
+    read_source(tables, lambda file: found.series.extend(_tables(file, found)), found)
     if not found.series:
         raise found.refuse()
     return found
 
 
-def _tables(file: SeriesFile) -> list[SeriesTable]:
+def _tables(file: SeriesFile, report: Report) -> list[SeriesTable]:
     channels = list(file.roles.channels)
+    file = file.readable(channels, report)
     # each channel contiguous while it is filled
     values = [np.empty((len(channels), part.length)).T for part in file.parts]
     categories: dict[str, list[str]] = {name: [] for name in file.roles.categorical}

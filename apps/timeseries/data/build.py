@@ -200,6 +200,7 @@ class _Builder:
         self.roles = self.roles or roles
         if layout.future is not None and self.future is None:
             self.future = KnownFuture(layout.future, roles)
+        file = file.readable(names, self.report)
         series = [copies for part in file.parts if (copies := self._copies(part, source, file.name))]
         if not series:
             return
@@ -222,7 +223,7 @@ class _Builder:
         if not layout.ahead and not layout.windows.pad_short and part.length < need:
             reason = (
                 f"series '{part.id}' of {table} has {part.length} rows, fewer than context + horizon = "
-                f"{layout.context} + {layout.horizon}; shorten them or set pad_short"
+                f"{layout.context} + {layout.horizon}; shorten them or set --data.windows.pad_short true"
             )
             self.report.unreadable.append(Unreadable(part.id, reason))
             return []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -24,6 +24,11 @@ TIME_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp")
 """Usual names of the column of time stamps, in small letters."""
 
 _ID_NAMES = ("item_id", "unique_id", "series_id", "ts_id", "id", "series")
+_ID_LIKE = (
+    r"(?i)(.*[ _-])?(id|code|sku|store|shop|item|product|article|station|sensor|device|meter|machine|"
+    r"site|location|region|country|state|city|customer|user|account|symbol|ticker|zone|building)s?"
+    r"([ _-]?(id|nr|no))?"
+)
 _COMPOSED = ("year", "month", "day", "hour", "minute", "second")
 
 
@@ -74,7 +79,13 @@ class Roles:
         )
 
 
-def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tuple[Roles, list[str]]:
+def infer_roles(
+    kinds: Mapping[str, str],
+    stated: Roles,
+    *,
+    source: str,
+    distinct: Callable[[Sequence[str]], bool] = lambda _: True,
+) -> tuple[Roles, list[str]]:
     """Return the complete roles of a table and what was decided for the user.
 
     Args:
@@ -82,10 +93,10 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
             `"counter"` (whole numbers rising by one) or `"empty"`, in the order of the file.
         stated: What the user named.
         source: What messages call the table.
+        distinct: Whether no two rows agree in some columns; stamps that stand twice ask for ids.
 
     Raises:
-        UserError: For an unknown column, one named twice, a text column that nobody named, or no numeric
-            column left.
+        UserError: For an unknown column, one named twice, or no numeric column left.
     """
     _check(kinds, stated, source)
     notes: list[str] = []
@@ -96,37 +107,36 @@ def infer_roles(kinds: Mapping[str, str], stated: Roles, *, source: str) -> tupl
     named.update(time)
     ids = stated.ids
     if not ids:
-        # only a frame in the long layout: a column with one of the usual names
-        ids = tuple(name for name in kinds if name.lower() in _ID_NAMES and name not in named)[:1]
-        if ids and kinds[ids[0]] not in ("text", "number"):
-            ids = ()
+        # a frame in the long layout: a column with one of the usual names
+        usual = [name for name in kinds if name.lower() in _ID_NAMES and name not in named]
+        ids = tuple(name for name in usual if kinds[name] in ("text", "number", "time"))[:1]
+        if time and not ids and not distinct(time):
+            ids = _infer_ids(kinds, named, lambda names: distinct([*time, *names]))
         if ids:
-            notes.append(f"{source}: series are told apart by '{ids[0]}'")
+            notes.append(f"{source}: series are told apart by {_some(ids)}")
     named.update(ids)
     targets = stated.targets
     if not targets:
         rest = [name for name in kinds if name not in named]
-        text = [
-            name for name in rest if kinds[name] in ("text", "time") and not (time and kinds[name] == "time")
-        ]
-        if text:
-            raise UserError(
-                f"column '{text[0]}' of {source} holds text; name it in ids, categorical or "
-                "static_categorical, or name the numeric columns in targets"
-            )
         counters = [name for name in rest if kinds[name] == "counter" and _is_row_number(name)]
         targets = tuple(
             name for name in rest if kinds[name] in ("number", "counter") and name not in counters
         )
+        text = [name for name in rest if kinds[name] in ("text", "time")]
+        if not targets:
+            words = f"; column '{text[0]}' of {source} holds text" if text else ""
+            raise UserError(
+                f"{source} has no numeric column to forecast among its columns {_some(list(kinds))}{words}"
+            )
         for name in counters:
             notes.append(f"{source}: '{name}' only counts the rows and is left out")
         empty = [name for name in rest if kinds[name] == "empty"]
         if empty:
             notes.append(f"{source}: {_listed(empty)} empty and left out")
-        if not targets:
-            raise UserError(
-                f"{source} has no numeric column to forecast among its columns {_some(list(kinds))}; "
-                "name one in targets"
+        if text:
+            notes.append(
+                f"{source}: {_listed(text)} left out, being no numbers; --data.ids, --data.categorical and "
+                "--data.static_categorical name such columns"
             )
         if len(targets) > 1 or stated == Roles():
             notes.append(f"{source}: targets are {_some(list(targets))}")
@@ -154,7 +164,7 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
             ):
                 raise UserError(
                     f"column '{name}' of {source}, named in {field.name}, holds text, not numbers; name "
-                    "it in categorical instead"
+                    "it in --data.categorical, or mend its cells"
                 )
 
 
@@ -172,6 +182,17 @@ def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
     if "year" in free and kinds[free["year"]] in ("number", "counter"):
         return (free["year"], free["month"]) if "month" in free else (free["year"],)
     return ()
+
+
+def _infer_ids(
+    kinds: Mapping[str, str], named: set[str], apart: Callable[[Sequence[str]], bool]
+) -> tuple[str, ...]:
+    """Return the first column of words, else of numbers by its name, else all these that tell rows apart."""
+    free = [name for name in kinds if name not in named]
+    text = [name for name in free if kinds[name] == "text"]
+    coded = [name for name in free if kinds[name] == "number" and re.fullmatch(_ID_LIKE, name)]
+    choices = [*((name,) for name in [*text, *coded]), tuple(text), (*text, *coded)]
+    return next((names for names in choices if names and apart(names)), ())
 
 
 def _is_row_number(name: str) -> bool:

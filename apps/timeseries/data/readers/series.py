@@ -5,9 +5,10 @@ Stamps are checked and put on a regular grid, columns read one by one, and every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from apps.timeseries.data.readers.columns import (
     numbers_are_stamps,
     read_stamps,
 )
-from apps.timeseries.data.readers.tables import SUFFIXES, Table, bare_name, open_table
+from apps.timeseries.data.readers.tables import SUFFIXES, Table, bare_name, open_table, unreadable_rows
 from core.errors import UserError
 
 __all__ = [
@@ -35,8 +36,8 @@ __all__ = [
     "tables_of",
 ]
 
-Tables = str | Path | pd.DataFrame | Sequence[pd.DataFrame]
-"""A file, a folder of files (each a series), a frame, or several frames."""
+Tables = str | Path | pd.DataFrame | Sequence[pd.DataFrame] | Any
+"""A file, a folder of files (each a series), a frame of any library, numbers, or several of these."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,8 @@ class SeriesSource:
         source: Tables, roles: Roles | None = None, *, frequency: str | None = None, name: str | None = None
     ) -> SeriesSource:
         """Return the source of a user's files or frames; `name` is the id of the single series of a frame."""
-        several = (
-            Path(source).is_dir() if isinstance(source, (str, Path)) else not isinstance(source, pd.DataFrame)
-        )
+        source = source if isinstance(source, (str, Path)) else frames_of(source)
+        several = Path(source).is_dir() if isinstance(source, (str, Path)) else isinstance(source, dict)
         tables = tables_of(source, name=name)
         return SeriesSource(tables, roles or Roles(), frequency, lenient=several, prefix=several)
 
@@ -146,20 +146,51 @@ class SeriesFile:
     parts: list[Part]
     table: Table
 
+    def readable(self, names: Sequence[str], report: Report) -> SeriesFile:
+        """Return the file without the series that hold words or infinity in a column, which are reported.
+
+        Raises:
+            UserError: If no series is left.
+        """
+        said = len(self.table.notes)
+        bad = self._bad_rows(names)
+        report.notes += self.table.notes[said:]  # how numbers with separators were understood
+        if not bad:
+            return self
+        owner = np.full(self.table.rows, -1)
+        for number, part in enumerate(self.parts):
+            owner[part.rows] = number
+        reasons: dict[int, str] = {}
+        for name, rows in bad.items():
+            owners, first = np.unique(owner[rows], return_index=True)
+            for number, row in zip(owners, rows[first], strict=True):
+                reasons.setdefault(int(number), self.table.refusal(name, int(row)))
+        reasons.pop(-1, None)  # of a series that was left out before
+        kept = [part for number, part in enumerate(self.parts) if number not in reasons]
+        if not kept:
+            raise UserError(next(iter(reasons.values())))
+        report.unreadable += [Unreadable(self.parts[number].id, why) for number, why in reasons.items()]
+        return replace(self, parts=kept)
+
+    def _bad_rows(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        numeric = [name for name in names if name not in self.roles.categorical]
+        bad = {name: unreadable_rows(self.table.cells(name)) for name in numeric}
+        return {name: rows for name, rows in bad.items() if len(rows)}
+
     def column(self, name: str) -> np.ndarray:
         """Return a numeric column as float64, NaN where a cell is empty."""
-        return self.table.numbers(name)
+        return self.table.cells(name)
 
     def codes(self, name: str, words: list[str], *, grow: bool = True) -> np.ndarray:
         """Return a categorical column as codes (float64, NaN where empty): places of its cells in `words`.
 
         Words that are not among them follow sorted, unless `grow` is false; then they are NaN.
         """
-        column = self.table.column(name)
+        column = self.table.words(name)
         if grow:
-            words += sorted({str(word) for word in column.dropna().unique()} - set(words))
+            words += sorted(set(column.dropna().unique()) - set(words))
         code = {word: float(i) for i, word in enumerate(words)}
-        return column.astype("object").map(lambda w: code.get(str(w), np.nan)).to_numpy(dtype=np.float64)
+        return column.map(code).to_numpy(dtype=np.float64)
 
 
 def read_source(source: SeriesSource, use: Callable[[SeriesFile], None], report: Report) -> None:
@@ -182,12 +213,13 @@ def read_source(source: SeriesSource, use: Callable[[SeriesFile], None], report:
 
 def tables_of(source: Tables, *, name: str | None = None) -> Iterator[tuple[str, Table | Path]]:
     """Yield `(label, table or path)` for each table of a source; a folder is walked in the order of names."""
-    if isinstance(source, pd.DataFrame):
-        yield name or "series", open_table(source)
-        return
     if not isinstance(source, (str, Path)):
-        for number, frame in enumerate(source):
-            yield f"{name or 'series'}{number}", open_table(frame, name=f"DataFrame {number}")
+        frames = frames_of(source)
+        if isinstance(frames, pd.DataFrame):
+            yield name or "series", open_table(frames)
+            return
+        for label, frame in frames.items():
+            yield label, open_table(frame, name=f"DataFrame '{label}'")
         return
     path = Path(source)
     if not path.is_dir():
@@ -208,6 +240,53 @@ def tables_of(source: Tables, *, name: str | None = None) -> Iterator[tuple[str,
         yield (file.parent.relative_to(path) / bare_name(file)).as_posix(), file
 
 
+def frames_of(source: Any) -> pd.DataFrame | dict[str, pd.DataFrame | str | Path]:
+    """Return what Python users hand over as a frame, or as several frames or files by their labels.
+
+    Frames and series of pandas and of any library that converts to it, arrays `(T,)` or `(T, C)`, lists of
+    numbers or of records and mappings of columns make one; mappings and lists of frames make several.
+
+    Raises:
+        UserError: For anything else.
+    """
+    if isinstance(source, pd.DataFrame):
+        return source
+    if isinstance(source, pd.Series):
+        return source.to_frame(source.name if source.name is not None else "value")
+    reason = ""
+    try:
+        for method in ("to_pandas", "to_dataframe", "compute", "collect"):
+            if hasattr(source, method):
+                return frames_of(getattr(source, method)())
+        if isinstance(source, Mapping) and source:
+            if not any(isinstance(value, (pd.DataFrame, str, Path)) for value in source.values()):
+                return pd.DataFrame(dict(source))
+            return {str(label): _frame_of(value) for label, value in source.items()}
+        first = source[0] if isinstance(source, (list, tuple)) and source else 0
+        if isinstance(first, Mapping) and all(map(pd.api.types.is_scalar, first.values())):
+            return pd.DataFrame(source)
+        if isinstance(first, str) or not pd.api.types.is_scalar(first):
+            return {f"series{number}": _frame_of(value) for number, value in enumerate(source)}
+        values = np.ma.asarray(source)
+        if values.ndim in (1, 2) and values.size and values.dtype.kind in "biufO":
+            names = ["value"] if values.ndim == 1 else [f"value{n}" for n in range(values.shape[1])]
+            values = values.astype(np.float64).filled(np.nan)
+            return pd.DataFrame(values.reshape(len(values), -1), columns=names)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = f" ({str(error).splitlines()[0][:90]})"
+    raise UserError(
+        "series are read from a file, a folder, a DataFrame, a Series, an array (T,) or (T, C), a mapping of "
+        f"columns, or a list of these; this {type(source).__name__} is none{reason}; make it a DataFrame"
+    )
+
+
+def _frame_of(source: Any) -> pd.DataFrame | str | Path:
+    frame = source if isinstance(source, (str, Path)) else frames_of(source)
+    if isinstance(frame, dict):
+        raise UserError("a list or mapping of series holds another one; give each series as a DataFrame")
+    return frame
+
+
 def read_rows(*files: str | Path | Table) -> pd.DataFrame:
     """Return the M4 layout (one series a row: id, values, empty cells to the right) as a long frame.
 
@@ -221,7 +300,7 @@ def read_rows(*files: str | Path | Table) -> pd.DataFrame:
     for file in files:
         table = file if isinstance(file, Table) else open_table(file)
         names = list(table.kinds)
-        labels = [str(v) for v in table.column(names[0])]
+        labels = [str(v) for v in table.words(names[0])]
         values = np.stack([table.numbers(n) for n in names[1:]], axis=1)
         order = order or labels
         if len(labels) != len(order):
@@ -261,14 +340,14 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
         numeric = kind in ("number", "counter") and column.lower() in TIME_NAMES
         if numeric and column not in source.roles.channels and numbers_are_stamps(table.numbers(column)):
             kinds[column] = "time"
-    roles, notes = infer_roles(kinds, source.roles, source=table.name)
+    roles, notes = infer_roles(kinds, source.roles, source=table.name, distinct=table.distinct)
     frequency = source.frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None
     times = read_stamps(table, roles) if roles.time and source.stamps else None
     if times is None and source.stamps:
         notes.append(f"{table.name} has no column of time stamps; rows are taken as equally spaced")
     groups, ids = series_rows(table, roles)
-    static = {name: table.column(name) for name in roles.static_categorical}
+    static = {name: table.words(name) for name in roles.static_categorical}
     parts: list[Part] = []
     bad: list[Unreadable] = []
     for identity, rows in zip(ids, groups, strict=True):
@@ -302,15 +381,17 @@ def series_rows(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], l
         return [slice(0, table.rows)], [""]
     labels: list[pd.Series] = []
     for name in roles.ids:
-        column = table.column(name)
+        column = table.words(name)
         missing = np.flatnonzero(column.isna().to_numpy())
         if len(missing):
             raise UserError(f"{table.where(int(missing[0]))} has no '{name}', so its series is not known")
-        labels.append(column.astype(str))
+        labels.append(column)
     joined = labels[0]
     for more in labels[1:]:
         joined = joined.str.cat(more, sep="/")
     numbers, names = pd.factorize(joined)
+    if len(labels) > 1 and (merged := _merged(labels, joined)):
+        raise UserError(f"two series of {table.name} are called '{merged}'; write their ids without '/'")
     order = np.argsort(numbers, kind="stable")
     ends = np.cumsum(np.bincount(numbers, minlength=len(names)))
     groups: list[np.ndarray | slice] = []
@@ -319,6 +400,13 @@ def series_rows(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], l
         contiguous = rows[-1] - rows[0] == len(rows) - 1
         groups.append(slice(int(rows[0]), int(rows[-1]) + 1) if contiguous else rows)
     return groups, [str(name) for name in names]
+
+
+def _merged(labels: Sequence[pd.Series], joined: pd.Series) -> str:
+    """Return a joined name that several combinations of ids give, empty where there is none."""
+    apart = pd.concat([*labels, joined], axis=1, ignore_index=True).drop_duplicates()
+    names = apart.iloc[:, -1]
+    return next(iter(names[names.duplicated()]), "")
 
 
 def _part(
@@ -344,9 +432,7 @@ def _part(
         )
     if least == 0:
         lines = np.arange(table.rows)[rows]
-        hint = (
-            "" if identity in table.kinds else "; if the table holds several series, name their column in ids"
-        )
+        hint = "" if identity in table.kinds else "; of several series, name the column in --data.ids"
         raise UserError(
             f"the time stamp {stamps[again]} of series '{identity}' stands twice: "
             f"{table.where(int(lines[again]))} and {table.where(int(lines[again + 1]))}{hint}"

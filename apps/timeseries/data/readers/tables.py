@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ __all__ = ["SUFFIXES", "Table", "bare_name", "open_table"]
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 _SEPARATORS = ",;\t|"
 _SAMPLE = 200
+_BLANKS = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
+_GROUPED = rf"\d,\d|\d\.\d+[.,]\d|{_BLANKS}"
 
 
 class Table:
@@ -32,23 +38,32 @@ class Table:
     """
 
     frequency: str | None = None
+    decimal = "."
 
-    def __init__(self, frame: pd.DataFrame, *, name: str, first_line: int | None = None) -> None:
-        self.name, self.rows = name, len(frame)
-        self.notes: list[str] = []
+    def __init__(self, frame: pd.DataFrame, *, name: str) -> None:
         twice = frame.columns[frame.columns.duplicated()]
         if len(twice):
             raise UserError(f"{name} has two columns called '{twice[0]}'; rename one of them")
-        self._frame, self._first_line = frame, first_line
-        self._extra: dict[str, Any] = {}
-        if first_line is None:
-            self._extra = _index_columns(frame)
-        self.kinds = {str(c): kind_of(self._column(c)) for c in [*self._extra, *frame.columns]}
+        self.name, self.rows = name, len(frame)
+        self.notes: list[str] = []
+        self._frame, self._first_line = frame, None
+        self._extra = _index_columns(frame)
         self._names = {str(c): c for c in [*self._extra, *frame.columns]}
+        self._see_kinds()
 
     def column(self, name: str) -> pd.Series:
         """Return a column as pandas holds it."""
-        return self._column(self._names[name])
+        key = self._names[name]
+        return self._extra[key] if key in self._extra else self._frame[key]
+
+    def words(self, name: str) -> pd.Series:
+        """Return a column as text, as an id is written; None where a cell is empty."""
+        codes, values = pd.factorize(self.column(name))
+        return pd.Series(np.array([*map(_word, values), None], dtype=object)[codes])
+
+    def distinct(self, names: Sequence[str]) -> bool:
+        """Return whether no two rows agree in these columns."""
+        return not pd.DataFrame({name: self.column(name).array for name in names}).duplicated().any()
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column as float64, NaN where a cell is empty.
@@ -56,33 +71,31 @@ class Table:
         Raises:
             UserError: If a cell holds text or infinity, with its line.
         """
-        column = self.column(name)
-        if column.dtype == np.float64:
-            values = column.to_numpy()  # a view: the frame is the only copy
-        elif column.dtype == bool or str(column.dtype) == "boolean" or column.dtype.kind in "iuf":
-            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        else:
-            numeric = pd.to_numeric(column, errors="coerce")
-            bad = np.flatnonzero(numeric.isna().to_numpy() & column.notna().to_numpy())
-            if len(bad):
-                cell = column.iloc[bad[0]]
-                raise UserError(
-                    f"{self.where(int(bad[0]))}, column '{name}' holds '{cell}', which is not a number"
-                )
-            values = numeric.to_numpy(dtype=np.float64, na_value=np.nan)
-        self.refuse_infinity(values, name)
+        values = self.cells(name)
+        bad = unreadable_rows(values)
+        if len(bad):
+            raise UserError(self.refusal(name, int(bad[0])))
         return values
 
-    def refuse_infinity(self, values: np.ndarray, name: str) -> None:
-        """Raise `UserError` for the first infinite value."""
-        for first in range(0, len(values), 1 << 20):
-            infinite = np.isinf(values[first : first + (1 << 20)])
-            if infinite.any():
-                row = first + int(infinite.argmax())
-                raise UserError(
-                    f"{self.where(row)}, column '{name}' holds an infinite value; leave the cell empty if it "
-                    "is missing"
-                )
+    def cells(self, name: str) -> np.ndarray:
+        """Return a column as float64, NaN where a cell is empty, infinite where it holds no finite number."""
+        column = self.column(name)
+        if column.dtype == np.float64:
+            return column.to_numpy()  # a view: the frame is the only copy
+        if pd.api.types.is_bool_dtype(column.dtype) or column.dtype.kind in "iuf":
+            return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        values = self._parsed(name, column).to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isnan(values) & column.notna().to_numpy(), np.inf, values)
+
+    def refusal(self, name: str, row: int) -> str:
+        """Return the sentence for a cell that holds no finite number."""
+        cell = self.column(name).iloc[row]
+        where = f"{self.where(row)}, column '{name}' holds"
+        try:
+            float(cell)
+        except (TypeError, ValueError):
+            return f"{where} '{cell}', which is not a number; leave the cell empty if it is missing"
+        return f"{where} an infinite value; leave the cell empty if it is missing"
 
     def where(self, row: int) -> str:
         """Return the place of a row in words a user can look up."""
@@ -90,8 +103,38 @@ class Table:
             return f"row {row} of {self.name}"
         return f"line {row + self._first_line} of {self.name}"
 
-    def _column(self, name: Any) -> pd.Series:
-        return self._extra[name] if name in self._extra else self._frame[name]
+    def _see_kinds(self) -> None:
+        self.kinds = {name: kind_of(self.column(name), decimal=self.decimal) for name in self._names}
+
+    def _parsed(self, name: str, column: pd.Series) -> pd.Series:
+        """Return text as numbers; how separators within them are understood becomes a note."""
+        values = as_numbers(column, self.decimal)
+        odd = np.flatnonzero(values.notna() & column.astype(str).str.contains(_GROUPED))
+        if len(odd):
+            cell, value = column.iloc[odd[0]], values.iloc[odd[0]]
+            note = f"{self.name}: '{cell}' in column '{name}' is read as {value:.12g}"
+            self.notes += [note] * (note not in self.notes)
+        return values
+
+
+class _CsvTable(Table):
+    """A CSV file; a column of ids is read once more, as it is written."""
+
+    def __init__(self, path: Path, frame: pd.DataFrame, layout: _CsvLayout) -> None:
+        self.decimal = layout.decimal
+        super().__init__(frame, name=path.name)
+        self._path, self._layout, self._first_line = path, layout, layout.skip + 2
+        for column, kind in self.kinds.items():
+            if kind == "empty" and self.words(column).notna().any():  # NA and null, of which ids may be made
+                self.kinds[column] = "text"
+        self.notes += layout.notes
+
+    def words(self, name: str) -> pd.Series:
+        """Return a column as text, as an id is written; None where a cell is empty."""
+        number = list(self._names).index(name)
+        column = self._layout.read(self._path, usecols=[number], dtype=str, keep_default_na=False).iloc[:, 0]
+        text = column.str.strip()
+        return text.where(text != "", None)
 
 
 class _ParquetTable(Table):
@@ -129,19 +172,17 @@ class _ParquetTable(Table):
 
         kind = self._file.schema_arrow.field(name).type
         if not (pa.types.is_timestamp(kind) and kind.tz is None):
-            return self._file.read(columns=[name]).column(0).to_pandas()
+            return self._file.read(columns=[name]).column(0).to_pandas(integer_object_nulls=True)
         return pd.Series(self._gather(name, np.dtype(f"datetime64[{kind.unit}]")), copy=False)
 
-    def numbers(self, name: str) -> np.ndarray:
-        """Return a column as float64, NaN where a cell is empty; no second copy of the column is made."""
+    def cells(self, name: str) -> np.ndarray:
+        """Return a column as float64 without a second copy of it, NaN where a cell is empty."""
         import pyarrow as pa
 
         kind = self._file.schema_arrow.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            return super().numbers(name)
-        values = self._gather(name, np.dtype(np.float64))
-        self.refuse_infinity(values, name)
-        return values
+            return super().cells(name)
+        return self._gather(name, np.dtype(np.float64))
 
     def _gather(self, name: str, dtype: np.dtype) -> np.ndarray:
         """Return a column in one array, filled batch by batch, so that it never lies in memory twice."""
@@ -168,16 +209,16 @@ def open_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
     if isinstance(source, pd.DataFrame):
         if source.empty:
             raise UserError(f"{name or 'the DataFrame'} is empty; give at least one row and one column")
-        made = Table(source, name=name or "the DataFrame")
-        made.frequency = source.attrs.get("frequency")
-        return made
+        table = Table(source, name=name or "the DataFrame")
+        table.frequency = source.attrs.get("frequency")
+        return table
     path = Path(source)
     if not path.is_file():
         raise UserError(f"there is no file '{path}'{_neighbour(path)}")
     if path.stat().st_size == 0:
         raise UserError(f"{path.name} is empty; give a file with a header and at least one row")
     if path.suffix in (".parquet", ".pq"):
-        table: Table = _ParquetTable(path)
+        table = _ParquetTable(path)
         if table.rows == 0:
             raise UserError(f"{path.name} has columns but no rows")
         return table
@@ -193,7 +234,34 @@ def bare_name(path: str | Path) -> str:
     return Path(path).stem
 
 
-def kind_of(column: pd.Series, *, total: int | None = None) -> str:
+def unreadable_rows(values: np.ndarray) -> np.ndarray:
+    """Return the rows of a column's cells that hold no finite number, in pieces: no copy of a long column."""
+    pieces = range(0, len(values), 1 << 20)
+    bad = [first + np.flatnonzero(np.isinf(values[first : first + (1 << 20)])) for first in pieces]
+    return np.concatenate(bad) if bad else np.array([], dtype=np.int64)
+
+
+def as_numbers(column: pd.Series, decimal: str = ".") -> pd.Series:
+    """Return text as numbers, NaN where it is none: `1,234.5`, `1.234,5`, `1 234,5` or `1'234.5`.
+
+    The reading that fits more cells counts; where both do (`1,234`), `decimal` decides.
+    """
+    plain = pd.to_numeric(column, errors="coerce")
+    if decimal == "." and not (plain.isna() & column.notna()).any():
+        return plain
+    words = column.astype("string").str.strip().str.replace(_BLANKS, "", regex=True)
+    readings = []
+    for sign, group in ((".", ","), (",", ".")) if decimal == "." else ((",", "."), (".", ",")):
+        whole = rf"[-+]?(\d{{1,3}}(\{group}\d{{3}})+|\d*)"
+        fits = words.str.fullmatch(rf"{whole}(\{sign}\d*)?([eE][-+]?\d+)?").fillna(False)
+        text = words.where(fits).str.replace(group, "").str.replace(sign, ".")
+        readings.append(pd.to_numeric(text.astype(object), errors="coerce"))
+    if decimal == ".":
+        readings.insert(0, plain)
+    return max(readings, key=pd.Series.count)
+
+
+def kind_of(column: pd.Series, *, total: int | None = None, decimal: str = ".") -> str:
     """Return what a column holds: `"number"`, `"counter"`, `"time"`, `"text"` or `"empty"`."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return "time"
@@ -210,7 +278,7 @@ def kind_of(column: pd.Series, *, total: int | None = None) -> str:
         filled = column.dropna().iloc[:_SAMPLE]
     if not len(filled):
         return "empty"
-    if pd.to_numeric(filled, errors="coerce").notna().mean() > 0.5:
+    if as_numbers(filled, decimal).notna().mean() > 0.5:
         return "number"  # a column of numbers with a stray word: reading it names the cell
     return "time" if _reads_as_stamps(filled) else "text"
 
@@ -224,14 +292,30 @@ def _reads_as_stamps(sample: pd.Series) -> bool:
     return bool(read.notna().mean() > 0.5)
 
 
+@dataclass(frozen=True)
+class _CsvLayout:
+    """How a CSV is written: its columns' names, and where and how its rows begin."""
+
+    names: list[str]
+    separator: str
+    decimal: str
+    skip: int
+    encoding: str | None
+    notes: list[str]
+
+    def read(self, path: Path, **options: Any) -> pd.DataFrame:
+        return pd.read_csv(
+            path, sep=self.separator, names=range(len(self.names)), header=0, skiprows=self.skip,
+            encoding=self.encoding, skipinitialspace=True, low_memory=False, index_col=None, **options,
+        )  # fmt: skip
+
+
 def _open_csv(path: Path) -> Table:
-    head, decimal, separator, quirks = _look_at_csv(path)
+    layout = _look_at_csv(path)
     try:
-        frame = pd.read_csv(path, sep=separator, decimal=decimal, low_memory=False, skipinitialspace=True)
+        frame = layout.read(path, decimal=layout.decimal)
     except UnicodeDecodeError as error:
         raise UserError(_not_utf8(path)) from error
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{path.name} is empty; give a file with a header and at least one row") from error
     except pd.errors.ParserError as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if found:
@@ -248,72 +332,108 @@ def _open_csv(path: Path) -> Table:
         raise UserError(
             f"the rows of {path.name} have more cells than its header; name every column in the first line"
         )
-    if _looks_like_data(head):
-        raise UserError(
-            f"{path.name} has no header: its first line is '{separator.join(head)[:60]}'; add a "
-            "first line with the columns' names"
-        )
-    if decimal == ",":
-        _mend_decimals(frame)
-    twice = [cell for place, cell in enumerate(head) if cell and cell in head[:place]]
-    if twice:  # pandas would call the second one by another name
-        raise UserError(f"{path.name} has two columns called '{twice[0]}'; rename one of them")
-    table = Table(frame, name=path.name, first_line=2)
-    table.notes += quirks
-    return table
+    frame.columns = layout.names
+    return _CsvTable(path, frame, layout)
 
 
-def _mend_decimals(frame: pd.DataFrame) -> None:
-    """Write decimal points in columns of numbers that a stray word kept from being read as such, in place."""
-    for place, kind in enumerate(frame.dtypes):
-        if pd.api.types.is_numeric_dtype(kind):
-            continue
-        words = frame.iloc[:, place].astype("string")
-        numbers = words.str.fullmatch(r"[-+]?\d+,\d+").fillna(False)
-        if numbers.mean() > 0.5:
-            frame.isetitem(place, words.mask(numbers, words.str.replace(",", ".")))
+def _look_at_csv(path: Path) -> _CsvLayout:
+    """Return how a CSV is written, by its first lines.
 
-
-def _look_at_csv(path: Path) -> tuple[list[str], str, str, list[str]]:
-    """Return the header's cells, the decimal sign, the separator and what to tell the user about them."""
+    Raises:
+        UserError: If it is empty, no text, has no header, or names two columns alike.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        raw = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
-        with raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as text:
-            lines = [text.readline(1 << 20).rstrip("\r\n") for _ in range(3)]
+        with opener(path, "rb") as raw:
+            marked = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
+            raw.seek(0)
+            encoding = "utf-16" if marked else None
+            with io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", newline="") as text:
+                lines = [line for _ in range(_SAMPLE) if (line := text.readline(1 << 20))]
+        layouts = [_rows_of(lines, separator) for separator in _SEPARATORS]
     except UnicodeDecodeError as error:
         raise UserError(_not_utf8(path)) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, csv.Error) as error:
         raise UserError(f"{path.name} cannot be read ({_first_sentence(error)})") from error
     if not any(line.strip() for line in lines):
         raise UserError(f"{path.name} is empty; give a file with a header and at least one row")
-    header, row = lines[0], lines[1]
-    counts = {s: header.count(s) for s in _SEPARATORS}
-    separator = max(_SEPARATORS, key=lambda s: (counts[s], s == ","))
-    # a comma inside numbers outnumbers ';' only in the rows, so the header decides
-    if not counts[separator]:
-        separator = ","
-    notes, decimal = [], "."
-    if separator != ",":
-        shown = {"\t": "a tab"}.get(separator, f"'{separator}'")
-        if re.search(r"(^|[;\t|])\s*-?\d+,\d+\s*([;\t|]|$)", row) and not re.search(
-            r"\d\.\d+\s*([;\t|]|$)", row
-        ):
-            decimal = ","
-        note = f"{path.name}: columns are separated by {shown}" + (
-            ", the decimal sign is ','" if decimal == "," else ""
+    separator, rows = max(zip(_SEPARATORS, layouts, strict=True), key=lambda pair: _regularity(pair[1]))
+    head = _header(rows)
+    skip, names = rows[head]
+    cells = [cell for _, row in rows[head + 1 :] for cell in row]
+    if _looks_like_data(names):
+        raise UserError(
+            f"{path.name} has no header: its first line is '{separator.join(names)[:60]}'; add a "
+            "first line with the columns' names"
         )
-        notes.append(note)
-    cells = [cell.strip().strip('"') for cell in header.split(separator)]
-    return cells, decimal, separator, notes
+    twice = [cell for place, cell in enumerate(names) if cell and cell in names[:place]]
+    if twice:
+        raise UserError(f"{path.name} has two columns called '{twice[0]}'; rename one of them")
+    later = [row for _, row in rows[head + 1 :]]
+    if later and all(len(row) == len(names) + 1 and not row[-1] for row in later):
+        names = [*names, ""]  # a separator at the end of each row, but not of the header
+    decimal = _decimal(cells, separator)
+    notes = [f"{path.name}: {skip} lines above the header are skipped"] * bool(skip)
+    if separator != "," or decimal == ",":
+        shown = {"\t": "a tab"}.get(separator, f"'{separator}'")
+        sign = ", the decimal sign is ','" if decimal == "," else ""
+        notes.append(f"{path.name}: columns are separated by {shown}{sign}")
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    return _CsvLayout(names, separator, decimal, skip, encoding, notes)
 
 
-def _looks_like_data(head: list[str]) -> bool:
+def _rows_of(lines: Sequence[str], separator: str) -> list[tuple[int, list[str]]]:
+    """Return the lines before each row that is not blank, and its cells."""
+    reader, rows, before = csv.reader(lines, delimiter=separator, skipinitialspace=True), [], 0
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            rows.append((before, [cell.strip() for cell in row]))
+        before = reader.line_num
+    return rows
+
+
+def _regularity(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, int, int]:
+    """Return how well a separator fits: rows of the usual width above 1, that width, cells of numbers."""
+    width, count = Counter(len(row) for _, row in rows).most_common(1)[0] if rows else (1, 0)
+    plain = sum(bool(re.fullmatch(r"[-+.\d][-+.,:/\d TZ]*", cell)) for _, row in rows for cell in row)
+    return (count if width > 1 else 0, width, plain)
+
+
+def _header(rows: Sequence[tuple[int, list[str]]]) -> int:
+    """Return the number of the row with the columns' names: below comments and lines of another width."""
+    comments = next((n for n, (_, row) in enumerate(rows) if not row[0].startswith("#")), 0)
+    if comments and _looks_like_data(rows[comments][1]):
+        return comments - 1
+    usual = Counter(len(row) for _, row in rows[comments:]).most_common(1)[0][0]
+    first = next(n for n, (_, row) in enumerate(rows) if n >= comments and len(row) == usual)
+    return comments if any(map(_is_data, rows[first][1])) else first
+
+
+def _decimal(cells: Sequence[str], separator: str) -> str:
+    """Return the decimal sign of a file, of which a comma must be sure where it separates columns too."""
+    commas = [cell for cell in cells if re.fullmatch(r"[-+]?(\d{1,3}(\.\d{3})+|\d+),\d+", cell)]
+    sure = [cell for cell in commas if not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", cell)]
+    english = r"[-+]?(\d{1,3}(,\d{3})+\.\d+|\d{1,3}(,\d{3}){2,}|\d+\.(\d{1,2}|\d{4,}))"
+    points = any(re.fullmatch(english, cell) for cell in cells)
+    return "," if (sure if separator == "," else commas) and not points else "."
+
+
+def _looks_like_data(head: Sequence[str]) -> bool:
     filled = [cell for cell in head if cell]
-    if not filled:
-        return False
-    numbers = [cell for cell in filled if re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", cell)]
-    stamps = [cell for cell in filled if re.fullmatch(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?", cell)]
-    return len(numbers) + len(stamps) == len(filled)
+    return bool(filled) and all(map(_is_data, filled))
+
+
+def _is_data(cell: str) -> bool:
+    """Return whether a cell is a number or a date, which no column is called."""
+    number, stamp = r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?"
+    return bool(re.fullmatch(f"{number}|{stamp}", cell))
+
+
+def _word(value: Any) -> str:
+    """Return an id as text; a whole number is written without a fraction, whatever its type."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _not_utf8(path: Path) -> str:
@@ -328,15 +448,20 @@ def _not_utf8(path: Path) -> str:
 
 
 def _index_columns(frame: pd.DataFrame) -> dict[Any, pd.Series]:
-    index = frame.index
-    if isinstance(index, pd.MultiIndex):
-        names = [str(n) if n is not None else f"level_{i}" for i, n in enumerate(index.names)]
-        return {n: index.get_level_values(i).to_series(index=frame.index) for i, n in enumerate(names)}
-    if isinstance(index, pd.PeriodIndex):
-        return {str(index.name or "time"): pd.Series(index.to_timestamp(), index=frame.index)}
-    if isinstance(index, pd.DatetimeIndex):
-        return {str(index.name or "time"): pd.Series(index, index=frame.index)}
-    return {}
+    """Return the levels of an index that says something: a name, stamps or words, no mere row numbers."""
+    index, columns = frame.index, {}
+    for level in range(index.nlevels):
+        values = index.get_level_values(level)
+        if isinstance(values, pd.PeriodIndex):
+            values = values.to_timestamp()
+        stamps = isinstance(values, pd.DatetimeIndex)
+        spoken = index.nlevels > 1 or stamps or not pd.api.types.is_numeric_dtype(values.dtype)
+        if values.name is None and not spoken:
+            continue
+        name = values.name if values.name is not None else f"level_{level}" if index.nlevels > 1 else "time"
+        if name not in frame.columns:
+            columns[name] = pd.Series(values, index=frame.index)
+    return columns
 
 
 def _neighbour(path: Path) -> str:
