@@ -103,15 +103,11 @@ class LowRankUpdate(Adapted):
         magnitude: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Adapt `layer` in place, without changing what it computes.
+        """Adapt `layer` with a `weight (out, …)` in place, without changing what it computes.
 
-        Args:
-            layer: Has a `weight (out, …)` of at least two dimensions; those after the first count as one.
-            rank: Inner dimension of the update, at least 1.
-            alpha: The update is multiplied by `alpha / rank`.
-            stabilised: Divide by `sqrt(rank)` instead (rsLoRA).
-            magnitude: Train the length of each output's row apart from its direction (DoRA).
-            generator: Draws the update, on the CPU; None takes torch's own.
+        The update is multiplied by `alpha / rank`, or with `stabilised` by `alpha / sqrt(rank)` (rsLoRA).
+        With `magnitude` the length of each output's row is trained apart from its direction (DoRA).
+        `generator` draws the update on the CPU; None takes torch's own.
 
         Raises:
             ValueError: If `rank` is out of its range.
@@ -226,12 +222,7 @@ class LowRankFactors(Adapted):
 def _combined(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor, magnitude: Tensor | None = None) -> Tensor:
     """Return `V = W + scale · B A`, or `m · V / ‖V‖` with the length of V's rows taken as a constant.
 
-    Args:
-        weight: `W (out, …)`.
-        a: `(rank, in)`, `in` the product of all dimensions of the weight after the first.
-        b: `(out, rank)`.
-        scale: `()`.
-        magnitude: `m (out,)`, or None.
+    W is `(out, …)`, A `(rank, in)`, B `(out, rank)`, the scale `()` and m `(out,)`.
     """
     direction = _direction(weight, a, b, scale)
     if magnitude is None:
@@ -324,11 +315,7 @@ def merged(network: nn.Module) -> Iterator[None]:
 
 
 def merged_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state in which adapters are folded into the weights, as `merge` does; others stay as they are.
-
-    Args:
-        state: Name to tensor, of an adapted network or of any other.
-    """
+    """Return a state with its adapters folded into the weights, as `merge` does; others stay as they are."""
     merged = dict(state)
     for name in state:
         prefix, _, leaf = name.rpartition(".")

@@ -29,19 +29,11 @@ def cosine_attention(
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Return `softmax(scale · cos(q, k) + bias + mask) v` for each window and head.
+    """Return `softmax(scale · cos(q, k) + bias + mask) v` for each window and head, in the dtype of `value`.
 
-    Args:
-        query: `(B * W, N, H * D)`, W windows to a sample.
-        key: As `query`.
-        value: As `query`.
-        scale: `(H,)` factor of each head.
-        bias: `(H, N, N)`, the same for all windows.
-        mask: `(W, N, N)`, the same for all heads and samples, without a gradient; None adds nothing.
-        dropout: Rate on the attention weights.
-
-    Returns:
-        `(B * W, N, H * D)` in the dtype of `value`.
+    Query, key, value and result are `(B * W, N, H * D)`, W windows to a sample; `scale` is `(H,)`, `bias`
+    `(H, N, N)` and the same for all windows, `mask` `(W, N, N)`, the same for all heads and samples and
+    without a gradient. `dropout` is the rate on the attention weights.
     """
     plain = dropout > 0.0 or query.device.type != "cpu" or torch.compiler.is_compiling()
     if plain:

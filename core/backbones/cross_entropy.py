@@ -22,10 +22,7 @@ _CHUNK = 1 << 28  # bytes of scores that stand in memory at once
 def cross_entropy(logits: Tensor, labels: Tensor, *, ignore: int = -100) -> Tensor:
     """Return `Σ logsumexp(logits) - logits[label]` in nats, a scalar of at least float32.
 
-    Args:
-        logits: `(N, V)`.
-        labels: `(N,)` int64.
-        ignore: Label of rows that do not count.
+    Logits are `(N, V)`, labels `(N,)` int64; rows with the label `ignore` do not count.
     """
     wide = logits.float() if logits.dtype.itemsize < 4 else logits
     if type(wide) is Tensor and wide.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -36,13 +33,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, ignore: int = -100) -> Tens
 def linear_cross_entropy(x: Tensor, weight: Tensor, labels: Tensor, *, ignore: int = -100) -> Tensor:
     """Return `cross_entropy(x weightᵀ, labels)` without keeping the scores: gradients are made on the way.
 
-    It can be differentiated once. Where autograd is off only the loss is computed.
-
-    Args:
-        x: `(N, D)`.
-        weight: `(V, D)`.
-        labels: `(N,)` int64.
-        ignore: Label of rows that do not count.
+    For `x (N, D)` and `weight (V, D)`. It can be differentiated once; where autograd is off only the loss is
+    computed.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)

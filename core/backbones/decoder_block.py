@@ -25,16 +25,7 @@ __all__ = ["DecoderAttention", "DecoderBlock", "FeedForward", "SequenceBounds", 
 
 
 class DecoderBlock(nn.Module):
-    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
-
-    Args:
-        width: Features of a token.
-        heads: Query heads.
-        kv_heads: Key and value heads.
-        head_width: Features of a head.
-        ffn: Inner width of the gated linear unit.
-        eps: Of the norms.
-    """
+    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`; `eps` is that of the norms."""
 
     def __init__(
         self, width: int, *, heads: int, kv_heads: int, head_width: int, ffn: int, eps: float
@@ -102,7 +93,7 @@ class DecoderAttention(nn.Module):
             sin: As `cos`.
             mask: `(B, 1, S, T)` bool, True where a query may look; None is causal.
             packed: Where sequences begin, if the row holds several.
-            cache: Holds what came before, and is given the new keys and values.
+            cache: Holds what came before, and is given the new keys and values of `layer`.
             layer: Number of this layer in the cache.
         """
         query, key, value = self.project(x, cos, sin)
@@ -140,12 +131,7 @@ class DecoderAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """`down(silu(gate(x)) · up(x))`.
-
-    Args:
-        width: Features of a token.
-        ffn: Inner width.
-    """
+    """`down(silu(gate(x)) · up(x))` with `ffn` features between."""
 
     def __init__(self, width: int, ffn: int) -> None:
         super().__init__()
@@ -159,16 +145,10 @@ class FeedForward(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Return `softmax(q kᵀ / sqrt(D)) v`, causal where the last query is the last key.
+    """Return `softmax(q kᵀ / sqrt(D)) v`, `(B, H, S, D)`, causal where the last query is the last key.
 
-    Args:
-        query: `(B, H, S, D)`.
-        key: `(B, G, T, D)` with `G` dividing `H`, and `T >= S`.
-        value: As `key`.
-        mask: `(B or 1, 1, S, T)` bool, True where a query may look; it must be causal itself.
-
-    Returns:
-        `(B, H, S, D)`.
+    Keys and values are `(B, G, T, D)` with `G` dividing `H` and `T >= S`; the mask `(B or 1, 1, S, T)` bool
+    is True where a query may look, and must be causal itself.
     """
     count, total = query.shape[2], key.shape[2]
     causal = mask is None and count > 1

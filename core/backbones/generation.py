@@ -55,13 +55,10 @@ class Sampling:
     def probabilities(
         self, scores: Tensor, *, seen: Tensor | None = None, new: int = 0, allowed: Tensor | None = None
     ) -> Tensor:
-        """Return the probability of each token, `(B, V)` in float32.
+        """Return the probability of each token, `(B, V)` in float32, of scores `(B, V)` after guidance.
 
-        Args:
-            scores: `(B, V)`, after guidance.
-            seen: `(B, V)` bool, the tokens of each row's context; see `mark`.
-            new: New tokens so far.
-            allowed: `(V,)` or `(B, V)` bool, False for tokens that may not come; None allows all.
+        `seen` `(B, V)` marks the tokens of each row's context, `new` counts the new ones so far, and
+        `allowed` `(V,)` or `(B, V)` is False for tokens that may not come.
         """
         scores = scores.float()
         if seen is not None and self.repetition_penalty != 1.0:
@@ -179,12 +176,8 @@ class _Branch:
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Return `scale · (c - u) + u` of the log-probabilities of two branches (classifier-free guidance).
-
-    Args:
-        conditional: `(B, V)` scores.
-        unconditional: `(B, V)` scores.
-        scale: 1 gives the conditional log-probabilities.
+    """Return `scale · (c - u) + u` of the log-probabilities of two branches' scores `(B, V)` (classifier-free
+    guidance); 1 gives the conditional ones.
     """
     c, u = conditional.float().log_softmax(-1), unconditional.float().log_softmax(-1)
     return scale * (c - u) + u

@@ -18,9 +18,6 @@ def global_norm(gradients: Iterable[Tensor]) -> Tensor:
     Pieces that lie on several axes of a mesh are summed over exactly those axes; a gradient that all ranks
     hold whole counts once. torch's own `get_total_norm` refuses whole tensors beside pieces, and pieces on
     several meshes.
-
-    Args:
-        gradients: Whole tensors and DTensors, mixed as they come.
     """
     sums: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
     for gradient in gradients:

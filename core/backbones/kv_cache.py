@@ -28,15 +28,7 @@ class KVCache:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values of one layer and return all of it, as views.
-
-        Args:
-            layer: Its number.
-            key: `(B, H, S, D)`, rotated.
-            value: `(B, H, S, D)`.
-
-        Returns:
-            Keys and values `(B, H, length + S, D)`.
+        """Store new rotated keys and values `(B, H, S, D)` of one layer and return all of it, as views.
 
         Raises:
             UserError: If the capacity is exceeded.
@@ -59,10 +51,7 @@ class KVCache:
     def next_positions(self, mask: Tensor | None, *, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Note which of the next tokens are real and return their positions `(B, S)`; padding has 0.
 
-        Args:
-            mask: `(B, S)`, non-zero for real tokens; None means that all are.
-            shape: `(B, S)`.
-            device: Of the positions.
+        `mask` `(B, S)` is non-zero for real tokens; None means that all of `shape` are.
         """
         batch, count = shape
         if mask is None and self.valid is None:
@@ -71,10 +60,7 @@ class KVCache:
             self.valid = torch.zeros(batch, self.capacity, dtype=torch.bool, device=device)
             self.valid[:, : self.length] = True
         before = self.valid[:, : self.length].sum(1, keepdim=True)
-        real = (
-            torch.ones(shape, dtype=torch.bool, device=device)
-            if mask is None
-            else mask.to(device, torch.bool)
-        )
+        real = torch.ones(shape, device=device) if mask is None else mask
+        real = real.to(device, torch.bool)
         self.valid[:, self.length : self.length + count] = real
         return (before + real.cumsum(1) - 1).clamp_min(0)

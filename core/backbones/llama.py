@@ -150,10 +150,8 @@ class Llama(nn.Module):
         """Return how each module is cut over the ranks of a tensor-parallel group.
 
         Heads and the inner width are cut over the ranks, whose number must divide `kv_heads`; so is the
-        vocabulary of the embedding and of the head, unless they are tied: then both are replicated.
-
-        Args:
-            sequence: Whether norms and residuals are cut along the sequence.
+        vocabulary of the embedding and of the head, unless they are tied: then both are replicated. With
+        `sequence` norms and residuals are cut along the sequence.
         """
         return _tensor_parallel_plan(tied=self.settings["tied"], sequence=sequence)
 

@@ -58,12 +58,7 @@ def _apart(x: Tensor, grid: Sequence[int], patch: Sequence[int]) -> tuple[Tensor
 
 
 def unpatchify(tokens: Tensor, *, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """Return `(B, C, *axes)` of tokens `(B, L, prod(patch) * C)`, the inverse of `patchify`.
-
-    Args:
-        tokens: Row-major over the grid.
-        grid: Patches along each axis.
-        patch: Side of a patch along each axis.
+    """Return `(B, C, *axes)` of tokens `(B, L, prod(patch) * C)`, row-major: the inverse of `patchify`.
 
     Raises:
         ValueError: If the tokens do not make such a grid.

@@ -18,18 +18,10 @@ __all__ = ["grid_table", "resize_table", "sincos"]
 def sincos(
     positions: Tensor, width: int, *, base: float = 10000.0, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Return the code of each position, `sin(p w_k)` for all `k` and then `cos(p w_k)`.
+    """Return `sin(p w_k)` for all `k` and then `cos(p w_k)` of each position, `(*positions.shape, width)`.
 
-    `w_k = base ** (-k / (width / 2))` for `k = 0 .. width / 2 - 1`.
-
-    Args:
-        positions: Any shape.
-        width: Features, even.
-        base: Ratio of the largest to the smallest wavelength.
-        dtype: In which angles are computed; it is part of the code where positions are large.
-
-    Returns:
-        `(*positions.shape, width)` in `dtype`.
+    `w_k = base ** (-k / (width / 2))` for `k = 0 .. width / 2 - 1`. Angles are computed, and given, in
+    `dtype`, which is part of the code where positions are large.
 
     Raises:
         ValueError: If the width is odd.
@@ -45,10 +37,7 @@ def sincos(
 def grid_table(grid: Sequence[int], widths: Sequence[int], *, order: Sequence[int] | None = None) -> Tensor:
     """Return the codes of all places of a grid, `(prod(grid), sum(widths))` float64, row-major.
 
-    Args:
-        grid: Places along each axis, numbered from 0.
-        widths: Features of each axis's code.
-        order: Axes in the order of their parts within a row; by default as they stand.
+    Each axis has `widths` features; `order` names the axes in the order of their parts within a row.
     """
     axes = torch.meshgrid(*(torch.arange(n, device="cpu") for n in grid), indexing="ij")
     codes = [sincos(positions.flatten(), width) for positions, width in zip(axes, widths, strict=True)]
@@ -63,17 +52,11 @@ def resize_table(
     align_corners: bool = True,
     antialias: bool = False,
 ) -> Tensor:
-    """Return the rows of a position table on another grid, bicubic.
+    """Return the rows `(T * h * w, D)` of a position table, each of T frames row-major over `grid`, on the
+    grid `to`, bicubic.
 
-    Args:
-        table: `(T * h * w, D)`, each of T frames row-major over `grid`.
-        grid: Rows and columns of the table.
-        to: Rows and columns wanted.
-        align_corners: Whether the centres of the corner places, not their edges, stay where they are.
-        antialias: Whether a smaller grid averages over the places it leaves out.
-
-    Returns:
-        `(T * h' * w', D)`.
+    `align_corners` leaves the centres of the corner places, not their edges, where they are; with `antialias`
+    a smaller grid averages over the places it leaves out.
     """
     frames = table.reshape(-1, *grid, table.shape[-1]).movedim(-1, 1)  # T h w D -> T D h w
     resized = F.interpolate(frames, to, mode="bicubic", align_corners=align_corners, antialias=antialias)

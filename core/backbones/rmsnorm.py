@@ -12,13 +12,9 @@ __all__ = ["RMSNorm"]
 
 
 class RMSNorm(nn.Module):
-    """`y = weight · x / sqrt(mean(x²) + eps)` over the last dimension.
+    """`y = weight · x / sqrt(mean(x²) + eps)` over the last dimension, of size `width`.
 
     The statistics are computed in float32 and the quotient is cast back before it meets the weight.
-
-    Args:
-        width: Size of the last dimension.
-        eps: Added to the mean square.
     """
 
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:

@@ -72,15 +72,9 @@ class Rope(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the heads of `x` by their positions' angles.
+    """Turn the heads of `x` `(B, S, H, D)`, whose type stays, by their positions' angles.
 
-    Args:
-        x: `(B, S, H, D)`.
-        cos: `(B, S, D/2)`, or with one row for all samples.
-        sin: As `cos`.
-
-    Returns:
-        `(B, S, H, D)` in the type of `x`.
+    `cos` and `sin` are `(B, S, D/2)`, or have one row for all samples.
     """
     cos, sin = cos.to(x.dtype)[:, :, None], sin.to(x.dtype)[:, :, None]
     if type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -19,12 +19,7 @@ def size(network: type[Network], about: str, **defaults: Any) -> Callable[..., N
 
     Its signature, types and docstring are the network's, so that the command line parses, overrides and
     refuses as for the network itself, and a checkpoint records what was given. `chosen` of the function holds
-    the defaults that make the size.
-
-    Args:
-        network: The class.
-        about: What this size is: its number of parameters, the release.
-        **defaults: Arguments in place of the network's own defaults.
+    the defaults that make the size; `about` says what it is: its number of parameters, the release.
 
     Raises:
         TypeError: If the network has no such argument.

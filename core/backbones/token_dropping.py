@@ -73,15 +73,8 @@ def chosen(
 ) -> Tensor:
     """Return `(rows, kept)` int64, ascending random places of `tokens`, the same whenever they are asked for.
 
-    Args:
-        rows: Samples.
-        tokens: Places of a sample.
-        kept: How many are kept.
-        seed: The run's.
-        step: Update.
-        layer: Number of the block.
-        first: Number of the first sample in the batch of all processes, so that more processes draw the same.
-        turn: Number of the micro-batch.
+    `first` is the number of the first sample in the batch of all processes, so that more processes draw the
+    same; `turn` is that of the micro-batch.
     """
     drawn = (
         torch.randperm(tokens, generator=generator(seed, step, f"{layer} {turn} {first + row}", "tokens"))

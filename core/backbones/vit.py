@@ -71,12 +71,7 @@ class EncoderBlock(nn.Module):
 
 
 class EncoderAttention(nn.Module):
-    """Attention with one layer for queries, keys and values, in this order.
-
-    Args:
-        width: Features D of a token.
-        heads: Attention heads.
-    """
+    """Attention with one layer for queries, keys and values, in this order."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -99,12 +94,7 @@ class EncoderAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with an exact GELU between them.
-
-    Args:
-        width: Features in and out.
-        hidden: Features between.
-    """
+    """Two linear layers with an exact GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -122,12 +112,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor for each feature (Touvron et al. 2021, arXiv 2103.17239).
-
-    Args:
-        width: Features.
-        initial: First value of every factor.
-    """
+    """A learnt factor for each feature, `initial` at first (Touvron et al. 2021, arXiv 2103.17239)."""
 
     def __init__(self, width: int, initial: float) -> None:
         super().__init__()
@@ -175,14 +160,8 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | 
     backward pass. From some hundred keys on, with a mask, without oneDNN and on other devices the fused
     kernel is faster or as fast, and keeps none.
 
-    Args:
-        query: `(B, H, N, d)`.
-        key: `(B, H, M, d)`.
-        value: As `key`.
-        mask: Broadcastable to `(B, H, N, M)` bool, True where a query may look.
-
-    Returns:
-        `(B, H, N, d)`.
+    Queries are `(B, H, N, d)`, keys and values `(B, H, M, d)`; the mask, broadcastable to `(B, H, N, M)`
+    bool, is True where a query may look.
     """
     plain = (
         mask is None

@@ -77,16 +77,10 @@ class WindowPlan:
 def plan_windows(
     grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], *, device: torch.device
 ) -> WindowPlan:
-    """Return the plan for cutting `grid` into windows.
+    """Return the plan for cutting `grid` into windows, tokens and sides along each axis.
 
-    Each axis is padded at its end to a multiple of its window, then shifted cyclically towards its start,
-    then cut. The plan is remembered, so that a network asks for it in every forward pass.
-
-    Args:
-        grid: Tokens along each axis.
-        window: Side of the windows along each axis.
-        shift: From 0 to below the window, along each axis.
-        device: Where its tensors lie.
+    Each axis is padded at its end to a multiple of its window, then shifted cyclically towards its start, by
+    0 to below the window, then cut.
 
     Raises:
         ValueError: If the axes do not agree in number, or a side or shift is out of range.

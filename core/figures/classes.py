@@ -20,14 +20,7 @@ _SCORES = {"accuracy": "accuracy", "map_macro": "mean average precision (macro)"
 
 
 def bars_figure(values: Sequence[float], names: Sequence[str], *, what: str, title: str = "") -> Figure:
-    """Draw one bar for each class, the best at the top; a class that was never met has none.
-
-    Args:
-        values: Of each class, in [0, 1] or NaN.
-        names: Of the classes.
-        what: The score.
-        title: Above.
-    """
+    """Draw one bar for each class's score in [0, 1], the best at the top; NaN (never met) has none."""
     numbers = np.asarray(values, dtype=float)
     order, written = np.argsort(np.nan_to_num(numbers, nan=-1.0)), named(names)
     with style():
@@ -48,10 +41,7 @@ def bars_figure(values: Sequence[float], names: Sequence[str], *, what: str, tit
 def confusion_figure(counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str = "") -> Figure:
     """Draw what each class was taken for, as shares of its labels; classes that stand nowhere are left out.
 
-    Args:
-        counts: Rows are labels, columns predictions.
-        names: Of the classes.
-        title: Above.
+    Rows of `counts` are labels, columns predictions.
     """
     table = np.asarray(counts, dtype=float)
     present = (table.sum(0) + table.sum(1) > 0) | (table.sum() == 0)
@@ -86,10 +76,8 @@ def calibration_figure(
 ) -> Figure:
     """Draw how often predictions are right at each confidence; on the diagonal they keep their word.
 
-    Args:
-        rows: `probabilities` (calibrated or plain), `confidence`, `accuracy`, `share`.
-        errors: Expected calibration error of each kind.
-        title: Above.
+    `rows` have `probabilities` (calibrated or plain), `confidence`, `accuracy` and `share`; `errors` are the
+    expected calibration errors of each kind.
     """
     colours = {"calibrated": PALETTE[0], "plain": PALETTE[1]}
     with style():
@@ -115,12 +103,9 @@ def calibration_figure(
 
 
 def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) -> Figure:
-    """Draw a score against the share of the training labels, a line for each method and scaling.
+    """Draw `metric` against the share of the training labels, a line for each method and scaling.
 
-    Args:
-        rows: With `method`, `features`, `share`, `samples`, the metric, and its `_std` where seeds differ.
-        metric: Column that is drawn.
-        title: Above the panel.
+    `rows` have `method`, `features`, `share`, `samples`, the metric, and its `_std` where seeds differ.
     """
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -151,10 +136,7 @@ def share_figure(rows: Sequence[Mapping[str, Any]], *, metric: str, title: str) 
 def precision_figure(rows: Sequence[Mapping[str, Any]], *, scenes: int, title: str) -> Figure:
     """Draw each label's average precision beside its share of the scenes, which a guess would reach.
 
-    Args:
-        rows: With `class`, `samples`, `map`, one for each label; those without a scene are left out.
-        scenes: How many there are.
-        title: Above the panel.
+    `rows` have `class`, `samples` and `map`, one for each label; those without a scene are left out.
     """
     there = sorted((row for row in rows if row["samples"]), key=lambda row: row["map"])
     names = [

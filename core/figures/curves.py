@@ -41,11 +41,9 @@ def error_figure(
     errors: Mapping[str, ArrayLike],
     *,
     times: Sequence[float] | None = None,
-    time_unit: str = "",
     time_name: str = "time",
     metric: str = "relative L1",
     unit: str = "%",
-    logarithmic: bool = False,
     title: str = "",
 ) -> Figure:
     """Draw how the error grows along a rollout, a line a model; the first is the one looked at.
@@ -53,11 +51,9 @@ def error_figure(
     Args:
         errors: Model to `(K,)`; in a model's `(N, K)` the median is the line and the middle half a band.
         times: `(K,)` times of the steps; by default they are counted from 1.
-        time_unit: Unit of the times.
         time_name: What they are.
         metric: Name of the error.
         unit: Of the error.
-        logarithmic: Whether the error's axis is.
         title: Above the panel.
     """
     with style():
@@ -73,17 +69,13 @@ def error_figure(
                 axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
             strong = number == 0
             axis.plot(
-                where, line, color=colour, marker=_marker(number), markevery=1 + len(line) // 24,
-                linewidth=2.2 if strong else 1.4, zorder=5 if strong else 3,
+                where, line, color=colour, marker=MARKERS[number % len(MARKERS)],
+                markevery=1 + len(line) // 24, linewidth=2.2 if strong else 1.4, zorder=5 if strong else 3,
             )  # fmt: skip
             ends.append((float(line[-1]), model, colour, strong))
-        if logarithmic:
-            axis.set_yscale("log")
-        else:
-            axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=0)
         axis.margins(x=0.01)
-        name = "step" if times is None else time_name
-        axis.set_xlabel(f"{name} [{time_unit}]" if time_unit and times is not None else name)
+        axis.set_xlabel("step" if times is None else time_name)
         axis.set_ylabel(f"{metric} [{unit}]" if unit else metric)
         axis.set_title(title or f"{metric} along the rollout")
         _label_ends(axis, ends)
@@ -96,7 +88,6 @@ def efficiency_figure(
     metric: str = "relative_l1",
     unit: str = "",
     amount: str = "trajectories",
-    title: str = "",
 ) -> Figure:
     """Draw the error against the amount of training data, both logarithmic, a line a model.
 
@@ -106,7 +97,6 @@ def efficiency_figure(
         metric: Name of the error; `_` is written as a blank.
         unit: Of the error.
         amount: What the data are counted in.
-        title: Above the panel.
     """
     from matplotlib.ticker import (
         FixedLocator,
@@ -126,9 +116,8 @@ def efficiency_figure(
             colour, strong = line_colour(number), number == 0
             values = [value if np.isfinite(value) and value > 0 else np.nan for value in map(float, curve)]
             axis.plot(
-                counts, values, color=colour, marker=_marker(number), markersize=6,
-                linestyle=line_dash(number),
-                linewidth=2.4 if strong else 1.6, zorder=5 if strong else 3,
+                counts, values, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=6,
+                linestyle=line_dash(number), linewidth=2.4 if strong else 1.6, zorder=5 if strong else 3,
             )  # fmt: skip
             drawn = [value for value in values if value > 0]
             ends.append((drawn[-1] if drawn else np.nan, model, colour, strong))
@@ -153,7 +142,7 @@ def efficiency_figure(
         words = metric.replace("_", " ").replace(" l1", " L1").replace(" l2", " L2")
         axis.set_xlabel(f"training {amount}")
         axis.set_ylabel(f"{words} [{unit}]" if unit else words)
-        axis.set_title(title or f"Error against the number of training {amount}")
+        axis.set_title(f"Error against the number of training {amount}")
         _label_ends(axis, ends)
     return figure
 
@@ -165,9 +154,7 @@ def profile_figure(
     channels: Sequence[str] = ("u",),
     times: Sequence[float],
     units: Mapping[str, str] | None = None,
-    time_unit: str = "",
     shown: Sequence[str] | None = None,
-    x_label: str = "x",
     title: str = "",
 ) -> Figure:
     """Draw fields of one space axis at several times: a row a field, a column a time.
@@ -178,9 +165,7 @@ def profile_figure(
         channels: Names of the C fields.
         times: `(T,)`.
         units: Field or `x` to unit.
-        time_unit: Unit of the times.
         shown: Fields to draw; all by default.
-        x_label: Name of the axis.
         title: Above everything.
     """
     names = list(shown or channels)
@@ -209,9 +194,9 @@ def profile_figure(
                 if column:
                     axis.set_yticklabels([])
                 if row == 0:
-                    axis.set_title(f"t = {time:.3g}{' ' + time_unit if time_unit else ''}", fontsize=10)
+                    axis.set_title(f"t = {time:.3g}", fontsize=10)
                 if row == len(names) - 1:
-                    axis.set_xlabel(labelled(x_label, units))
+                    axis.set_xlabel(labelled("x", units))
             axes[row, 0].set_ylabel(labelled(name, units))
         shared_legend(figure, axes)
         heading(figure, title)
@@ -322,10 +307,6 @@ def as_array(data: Any) -> NDArray[np.float64]:
 def line_colour(number: int) -> str:
     """Return the colour of the line of that number."""
     return PALETTE[number % len(PALETTE)]
-
-
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
 
 
 def line_dash(number: int) -> Any:

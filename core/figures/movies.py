@@ -1,7 +1,4 @@
-"""Movies: a GIF that every browser shows, or an MP4 where one is asked for; and the frames of a rollout.
-
-A rollout shows truth, prediction and difference side by side, with the time of every frame.
-"""
+"""Movies: a GIF that every browser shows, or an MP4 where one is asked for; and the frames of a rollout."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
-from core.figures.curves import labelled, shown_times
-from core.figures.pictures import colour_scale, plane
+from core.figures.curves import as_array, labelled, shown_times
+from core.figures.pictures import colour_scale, gap_scale, plane
 from core.figures.style import figure_path
 from core.files import replacing
 
@@ -88,10 +85,9 @@ def rollout_frames(
     times: Sequence[float],
     name: str = "",
     unit: str = "1",
-    time_unit: str = "",
     side: int = 224,
 ) -> list[NDArray[np.uint8]]:
-    """Return pictures `(H, W, 3)` uint8 of one field at every time.
+    """Return pictures `(H, W, 3)` uint8 of one field at every time: truth, prediction and difference.
 
     Truth and prediction share the truth's colour scale; the difference has its own, symmetric about 0. Colour
     bars stand below. All scales hold for the whole movie.
@@ -102,7 +98,6 @@ def rollout_frames(
         times: `(T,)`.
         name: Of the field.
         unit: Of the field.
-        time_unit: Unit of the times.
         side: Pixels of the longer side of a panel.
     """
     true_frames = _panels(truth)
@@ -110,28 +105,16 @@ def rollout_frames(
         raise ValueError(f"there are {len(true_frames)} frames and {len(times)} times")
     scale = colour_scale(true_frames)
     word = labelled(name, {name: unit})
-    shown: list[tuple[str, NDArray[np.float64], dict[str, Any], str]] = [("truth", true_frames, scale, word)]
+    shown = [("truth", true_frames, _Paint(**scale))]
     if prediction is not None:
         frames = _panels(prediction)
         if frames.shape != true_frames.shape:
             raise ValueError(f"the prediction's frames are {frames.shape}, the truth's {true_frames.shape}")
         gap = frames - true_frames
-        finite = np.abs(gap[np.isfinite(gap)])
-        top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-        apart = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
-        shown += [("prediction", frames, scale, word), ("difference", gap, apart, word)]
-    kept = shown_times(len(times), _MOST)
-    paints = [_Paint(**how) for _, _, how, _ in shown]
+        shown += [("prediction", frames, _Paint(**scale)), ("difference", gap, _Paint(**gap_scale(gap)))]
     return [
-        _frame(
-            [
-                (head, paint, values[step], below)
-                for (head, values, _, below), paint in zip(shown, paints, strict=True)
-            ],
-            stamp=f"t = {times[step]:.3f}{' ' + time_unit if time_unit else ''}",
-            side=side,
-        )
-        for step in kept
+        _frame([(head, paint, values[step], word) for head, values, paint in shown], times[step], side=side)
+        for step in shown_times(len(times), _MOST)
     ]
 
 
@@ -159,10 +142,8 @@ def _gif(pictures: list[NDArray[np.uint8]], rate: float) -> bytes:
 def _smaller(pictures: list[NDArray[np.uint8]], factor: float) -> list[NDArray[np.uint8]]:
     from PIL import Image
 
-    height, width = (round(side * factor) for side in pictures[0].shape[:2])
-    return [
-        np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BOX)) for one in pictures
-    ]
+    size = tuple(round(side * factor) for side in pictures[0].shape[1::-1])
+    return [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX)) for one in pictures]
 
 
 def _mp4(path: Path, pictures: list[NDArray[np.uint8]], rate: float) -> None:
@@ -209,7 +190,7 @@ class _Paint:
 
 
 def _frame(
-    panels: Sequence[tuple[str, _Paint, NDArray[np.float64], str]], *, stamp: str, side: int
+    panels: Sequence[tuple[str, _Paint, NDArray[np.float64], str]], time: float, *, side: int
 ) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
@@ -220,7 +201,7 @@ def _frame(
     canvas = Image.new("RGB", (width, _HEAD + high + _FOOT), _WHITE)
     pen = ImageDraw.Draw(canvas)
     title, small = _font(14), _font(11)
-    pen.text((_EDGE, 7), stamp, fill=_INK, font=_font(16))
+    pen.text((_EDGE, 7), f"t = {time:.3f}", fill=_INK, font=_font(16))
     for place, (head, paint, values, below) in enumerate(panels):
         left = _EDGE + place * (wide + _EDGE)
         picture = Image.fromarray(np.ascontiguousarray(paint(values).transpose(1, 0, 2)[::-1]))
@@ -248,5 +229,4 @@ def _font(size: int) -> FreeTypeFont:
 
 def _panels(values: Any) -> NDArray[np.float64]:
     """Return `(T, X, Y)`."""
-    frames = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
-    return np.stack([plane(frame) for frame in frames])
+    return np.stack([plane(frame) for frame in as_array(values)])

@@ -83,13 +83,9 @@ def panels_figure(
 def class_legend(
     figure: Figure, names: Sequence[str], colours: Sequence[tuple[int, int, int]], *, unknown: str = "unknown"
 ) -> None:
-    """Set the colours of classes below everything, in as many columns as there is room for.
+    """Set the colours of classes, 0 to 255, below everything, in as many columns as there is room for.
 
-    Args:
-        figure: Its width is final.
-        names: Of the classes.
-        colours: Red, green and blue of each, 0 to 255.
-        unknown: Meaning of grey.
+    The figure's width is final; `unknown` is the meaning of grey.
     """
     from matplotlib.patches import Patch
 

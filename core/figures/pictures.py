@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.figures.curves import as_array, labelled, profile_figure, shown_times
+from core.figures.curves import as_array, heading, labelled, profile_figure, shown_times
 from core.figures.style import new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "colour_scale",
-    "gallery_figure",
-    "plane",
-    "rollout_figure",
-    "uncertainty_figure",
-]
+__all__ = ["colour_scale", "gallery_figure", "gap_scale", "plane", "rollout_figure", "uncertainty_figure"]
 
 SIGNED, POSITIVE, SPREAD = "RdBu_r", "viridis", "magma"
 
@@ -35,7 +29,6 @@ def rollout_figure(
     channels: Sequence[str],
     times: Sequence[float],
     units: Mapping[str, str] | None = None,
-    time_unit: str = "",
     shown: Sequence[str] | None = None,
     coordinates: Sequence[ArrayLike] | None = None,
     columns: int = 6,
@@ -53,7 +46,6 @@ def rollout_figure(
         channels: Names of the C fields.
         times: `(T,)` times of the frames.
         units: Field name to unit.
-        time_unit: Unit of the times.
         shown: Fields to draw; all by default.
         coordinates: Positions along the axes, for profiles.
         columns: Most frames side by side; first and last are always among them.
@@ -75,7 +67,6 @@ def rollout_figure(
             channels=channels,
             times=[times[k] for k in picked],
             units=units,
-            time_unit=time_unit,
             shown=names,
             title=title,
         )
@@ -99,23 +90,14 @@ def rollout_figure(
                 made[:, place],
                 times=[times[k] for k in picked],
                 label=labelled(name, units),
-                time_unit=time_unit,
             )
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+        heading(figure, title)
     return figure
 
 
-def gallery_figure(
-    fields: Sequence[tuple[str, ArrayLike]], *, columns: int = 6, title: str = "", note: str = ""
-) -> Figure:
-    """Draw fields of a corpus side by side, each with a colour scale of its own.
-
-    Args:
-        fields: Titles (two lines at most) and `(X, Y)` values.
-        columns: Fields side by side.
-        title: Above everything.
-        note: Below everything.
+def gallery_figure(fields: Sequence[tuple[str, ArrayLike]], *, columns: int = 6, title: str = "") -> Figure:
+    """Draw fields `(X, Y)` of a corpus side by side, each with its title (two lines at most) above it and a
+    colour scale of its own.
     """
     with style():
         columns = min(columns, len(fields))
@@ -131,10 +113,7 @@ def gallery_figure(
             axis.set_title(name, fontsize=8.5, fontweight="normal", pad=4)
         for axis in list(axes.flat)[len(fields) :]:
             axis.set_axis_off()
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
-        if note:
-            figure.supxlabel(note, fontsize=8.5, x=0.01, ha="left")
+        heading(figure, title)
     return figure
 
 
@@ -182,13 +161,12 @@ def uncertainty_figure(
             axis.set_title(head, fontsize=10)
         label = labelled(name, {name: unit})
         half = len(panels) - (1 if error is None else 2)
-        for first, end, words in ((0, half, label), (half, len(panels), label)):
+        for first, end in ((0, half), (half, len(panels))):
             bar = figure.colorbar(
                 pictures[first], ax=list(axes[0, first:end]), location="bottom", aspect=26, shrink=0.9
             )
-            _plain(bar, words)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
+            _plain(bar, label)
+        heading(figure, title)
     return figure
 
 
@@ -204,6 +182,13 @@ def colour_scale(values: ArrayLike) -> dict[str, Any]:
         top = max(abs(low), abs(high))
         return {"cmap": SIGNED, "vmin": -top, "vmax": top}
     return {"cmap": POSITIVE, "vmin": low, "vmax": high if high > low else low + 1.0}
+
+
+def gap_scale(gap: NDArray[np.float64]) -> dict[str, Any]:
+    """Return `cmap`, `vmin` and `vmax` of a difference: symmetric about 0."""
+    finite = np.abs(gap[np.isfinite(gap)])
+    top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    return {"cmap": SIGNED, "vmin": -top, "vmax": top}
 
 
 def plane(values: ArrayLike) -> NDArray[np.float64]:
@@ -222,13 +207,10 @@ def _block(
     *,
     times: Sequence[float],
     label: str,
-    time_unit: str,
 ) -> None:
     scale = colour_scale(truth)
     gap = prediction - truth
-    finite = np.abs(gap[np.isfinite(gap)])
-    top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    apart = {"cmap": SIGNED, "vmin": -top, "vmax": top}
+    apart = gap_scale(gap)
     for column, time in enumerate(times):
         pictures = [
             _picture(axis, values[column], **how)
@@ -236,7 +218,7 @@ def _block(
                 axes[:, column], (truth, prediction, gap), (scale, scale, apart), strict=True
             )
         ]
-        head = f"{'t = ' if column == 0 else ''}{time:.3g}{' ' + time_unit if time_unit else ''}"
+        head = f"{'t = ' if column == 0 else ''}{time:.3g}"
         if len(times) > 1 or time != 0:  # a steady problem has no time
             axes[0, column].set_title(head, fontsize=9, fontweight="normal", loc="center", pad=3)
         size = float(np.abs(truth[column]).sum()) or 1e-10
@@ -247,8 +229,7 @@ def _block(
         axis.set_ylabel(word, fontsize=9)
     shared = figure.colorbar(pictures[0], ax=list(axes[:2].flat), aspect=24, pad=0.01, fraction=0.05)
     _plain(shared, label)
-    own = figure.colorbar(pictures[2], ax=list(axes[2]), aspect=11, pad=0.01, fraction=0.05)
-    _plain(own, "")
+    _plain(figure.colorbar(pictures[2], ax=list(axes[2]), aspect=11, pad=0.01, fraction=0.05), "")
 
 
 def _picture(axis: Any, values: NDArray[np.float64], *, cmap: str, vmin: float, vmax: float) -> Any:

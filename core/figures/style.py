@@ -91,13 +91,8 @@ def new_figure(
 ) -> tuple[Figure, NDArray[Any]]:
     """Return a figure and its axes as an array `(rows, columns)`; call it, and draw, within `style()`.
 
-    Args:
-        rows: Rows of axes.
-        columns: Columns of axes.
-        width: Inches; 8 in at 160 dots per inch is 1280 pixels.
-        height: Inches; by default 3.2 for one row and 2.4 for each of several.
-        share_x: One x axis for all.
-        share_y: One y axis for all.
+    `height` is by default 3.2 in for one row and 2.4 in for each of several; 8 in at 160 dots per inch are
+    1280 pixels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

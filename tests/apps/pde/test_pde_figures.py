@@ -200,7 +200,7 @@ def test_lines_of_equal_ends_have_labels_that_do_not_overlap():
         ),
         (
             "gallery",
-            lambda r: fields.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3, note="n"),
+            lambda r: fields.gallery_figure([(f"{k}", r[k, 0]) for k in range(5)], columns=3),
         ),
         (
             "uncertainty",
