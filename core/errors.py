@@ -1,11 +1,11 @@
-"""The one exception for a user's mistake, and the suggestion that goes with it."""
+"""The one exception for a user's mistake, and what its sentences are made of."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["UserError", "did_you_mean"]
+__all__ = ["UserError", "did_you_mean", "listed"]
 
 
 class UserError(Exception):
@@ -20,3 +20,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the choice nearest to `word`, or an empty string if none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def listed(words: Sequence[str], most: int) -> str:
+    """Return the first `most` of the words between commas, and the number of the others."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -53,9 +53,7 @@ class Adaptation:
         """Freeze what stays frozen for the whole run and add what it adds; called once, with the weights in
         place and before a strategy wraps the network.
 
-        Args:
-            network: Whose weights are loaded.
-            fresh: Patterns of parameters that the weights did not bring and that begin anew.
+        `fresh` are patterns of parameters that the weights did not bring and that begin anew.
 
         Raises:
             UserError: If a pattern matches no parameter.

@@ -18,7 +18,7 @@ from core.adaptation.freezing import FrozenInEvaluation
 from core.backbones.adapters import LowRankUpdate, is_adapter, merge, reset_with_adapters
 from core.checkpoints.exchange import write_safetensors
 from core.checkpoints.sources import read_safetensors, read_weights
-from core.errors import UserError
+from core.errors import UserError, listed
 
 __all__ = ["SavedAdapter", "export_adapter", "kept_names", "load_adapter", "save_adapter"]
 
@@ -80,10 +80,7 @@ def save_adapter(
 ) -> Path:
     """Write what is trained in `network` as one `.safetensors` file, and return its path.
 
-    Args:
-        network: Adapted, or with some parameters frozen.
-        path: The file.
-        notes: Licences, sources and the like, which go into the file.
+    `notes` on licences, sources and the like go into the file.
 
     Raises:
         UserError: If everything or nothing is trained, or the disk is full.
@@ -92,11 +89,8 @@ def save_adapter(
 
 
 def export_adapter(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write what a run trained beside frozen weights from its checkpoint, and return the file's path.
-
-    Args:
-        source: The checkpoint, file or folder.
-        out: The `.safetensors` file; it must be missing.
+    """Write what a run trained beside frozen weights from its checkpoint, file or folder, to the `.safetensors`
+    file `out`, and return its path.
 
     Raises:
         UserError: If the checkpoint is missing or of a run that trained everything, or the file exists.
@@ -115,10 +109,7 @@ def export_adapter(source: str | os.PathLike[str], out: str | os.PathLike[str]) 
 def load_adapter(network: nn.Module, path: str | os.PathLike[str], *, check: bool = True) -> list[str]:
     """Put the adapter of a file on top of the weights of `network`, in place, and return the names it fills.
 
-    Args:
-        network: Not adapted yet, with the weights that the adapter was trained on.
-        path: The file.
-        check: Whether other weights are refused.
+    The network is not adapted yet; with `check` other weights than those it was trained on are refused.
 
     Raises:
         UserError: If the file is missing, damaged or no adapter, or fits another network or other weights.
@@ -207,8 +198,7 @@ def _refuse_misfits(
         if not fits:
             wrong.append(name)
     if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
-            f"{path} does not fit {kind}: {', '.join(wrong[:_SHOWN])}{more} are absent or of another size; "
+            f"{path} does not fit {kind}: {listed(wrong, _SHOWN)} are absent or of another size; "
             "load it on the network that it was trained on"
         )

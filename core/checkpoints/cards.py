@@ -155,9 +155,8 @@ def fetched_folder(card: WeightsCard) -> Path:
 def fetch_weights(card: WeightsCard, folder: str | os.PathLike[str] | None = None) -> Path:
     """Download the card's files from the hub, verify the hashes it knows, and return their folder.
 
-    Args:
-        card: What to fetch; a file that is there with the right hash is not fetched again.
-        folder: Where to put them; None puts them where `fetched_folder` looks.
+    A file that is there with the right hash is not fetched again; `folder` None is where `fetched_folder`
+    looks.
 
     Raises:
         UserError: If the files cannot be reached or do not have the card's hash.

@@ -80,13 +80,10 @@ def export_weights(
 def import_weights(
     source: str | os.PathLike[str], out: str | os.PathLike[str], *, system: str | None = None
 ) -> Path:
-    """Write the weights of `source` as one of our checkpoints, which a recipe's `weights` names, and
-    return its path.
+    """Write the weights of `source`, anything that `read_weights` takes, as one of our checkpoints, the
+    `.ckpt` file `out` that a recipe's `weights` names, and return its path.
 
-    Args:
-        source: A folder with `config.json` and `model.safetensors`, a file, a weights card or a hub id.
-        out: The `.ckpt` file to write.
-        system: The system's name, where the configuration does not tell.
+    `system` names the system where the configuration does not tell.
 
     Raises:
         UserError: If the source is not found, does not say which network it is, or does not fit it.
@@ -109,12 +106,9 @@ def write_own(
 ) -> Path:
     """Write the weights of `network` as one of our checkpoints, without an optimiser's state.
 
-    Args:
-        network: Whose state is written.
-        out: The `.ckpt` file.
-        described: `class_path` and `init_args` of the network; None describes it by its configuration.
-        record: What is known of it: licences, sources, recipe, and what it was averaged from.
-        source: Where it came from, if the record does not say.
+    `described` holds its `class_path` and `init_args`; None describes it by its configuration. `record` says
+    what is known of it (licences, sources, recipe, averaged checkpoints), `source` where it came from
+    otherwise.
     """
     module = home_of(network).__name__
     parts = module.split(".")

@@ -23,7 +23,6 @@ __all__ = [
     "FORMAT",
     "clean_leftovers",
     "damage",
-    "is_valid",
     "newest_valid",
     "ordered",
     "read_checkpoint",
@@ -43,11 +42,6 @@ def damage(path: Path_) -> str | None:
     A file without our trailer (another program's) is checked by the CRC-32 of every record of the archive.
     """
     return folder_damage(path) if Path(path).is_dir() else archive_damage(path)
-
-
-def is_valid(path: Path_) -> bool:
-    """Return whether the file or folder at `path` is whole: its checksums hold."""
-    return damage(path) is None
 
 
 def read_checkpoint(path: Path_, *, settings: str | None = None, optimizers: bool = True) -> dict[str, Any]:

@@ -133,12 +133,10 @@ def on_every_rank(call: Callable[[], Any], group: dist.ProcessGroup | None, *, a
 
 
 def consolidate(path: Path_, *, optimizers: bool = True) -> dict[str, Any]:
-    """Return the whole checkpoint of a folder in this process's memory, as a single file would hold it.
+    """Return the whole checkpoint of a folder, all of which is verified, as a single file would hold it.
 
-    Args:
-        path: The folder; all of it is verified.
-        optimizers: Whether what only training needs is read too, which is most of the bytes: the optimisers'
-            state, and raw weights beside averaged ones.
+    Without `optimizers` what only training needs is not read, which is most of the bytes: the optimisers'
+    state, and raw weights beside averaged ones.
 
     Raises:
         UserError: If it is damaged.

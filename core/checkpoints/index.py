@@ -46,9 +46,7 @@ _RECORDS = {kind for kind in _CLASSES.values() if dataclasses.is_dataclass(kind)
 def read_index(path: str | os.PathLike[str], *, files: Iterable[str] | None = None) -> Metadata:
     """Return the index at `path`; nothing that the file says is imported or called.
 
-    Args:
-        path: DCP's `.metadata`.
-        files: Names that its pieces may lie in; None takes the files of its folder.
+    Its pieces may lie in `files`, or by default in those of its folder.
 
     Raises:
         UserError: If it cannot be read, names anything but DCP's own classes, holds other things than

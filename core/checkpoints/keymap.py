@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError
+from core.errors import UserError, listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,11 +121,7 @@ class KeyMap:
         return named
 
     def described_by(self, config: Mapping[str, Any] | None) -> KeyMap:
-        """Return the table for a checkpoint whose configuration is known; a system may read more out of it.
-
-        Args:
-            config: What the checkpoint says of its network, or None.
-        """
+        """Return the table for a checkpoint that says `config` of its network; a system may add to it."""
         return self
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,7 +172,7 @@ def _renamed(
     names = {key: rename(key) for key in state}
     unknown = sorted(key for key, new in names.items() if new is None)
     if unknown:
-        raise UserError(f"The {where} holds {len(unknown)} unknown parameters: {_listed(unknown)}.")
+        raise UserError(f"The {where} holds {len(unknown)} unknown parameters: {listed(unknown, _SHOWN)}.")
     result: dict[str, Tensor] = {}
     for key, new in names.items():
         assert new is not None
@@ -184,11 +180,6 @@ def _renamed(
             raise UserError(f"Two parameters of the {where} would both be named '{new}' (one is '{key}').")
         result[new] = state[key]
     return result
-
-
-def _listed(words: list[str]) -> str:
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(words[:_SHOWN]) + more
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(\*?)\}")

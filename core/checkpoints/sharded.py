@@ -27,41 +27,15 @@ from torch.optim import Optimizer
 from core.checkpoints.archive import read_archive
 from core.checkpoints.folders import FolderReader, MemoryReader, on_every_rank, open_folder
 from core.checkpoints.optimizers import by_name, named_state, numbered_state, parameter_names
-from core.checkpoints.writing import clean_name, filled, split, write_folder_checkpoint
-from core.errors import UserError
+from core.checkpoints.writing import clean_name, filled, split
+from core.errors import UserError, listed
 
-__all__ = ["load_optimizers", "load_sharded", "named_state", "save_sharded"]
+__all__ = ["load_optimizers", "load_sharded", "named_state"]
 
 _SOURCE = "dfm:source"  # where a checkpoint that is being loaded keeps its reader, in memory alone
 _SHOWN = 3
 
 Path_ = str | os.PathLike[str]
-
-
-def save_sharded(
-    checkpoint: Mapping[str, Any],
-    path: Path_,
-    *,
-    group: dist.ProcessGroup | None = None,
-    mesh: Mapping[str, int] | None = None,
-    alone: bool = False,
-) -> Path:
-    """Write `checkpoint` as the folder `path`, whole or not at all; every rank of `group` calls it.
-
-    Args:
-        checkpoint: As Lightning makes it. DTensors are written shard by shard; other tensors, and all that
-            is not a tensor, must be equal on all ranks, and are written once.
-        path: The folder; an earlier checkpoint there, folder or file, is replaced in one step.
-        group: The processes that save; None is the default group, or this process where there is none.
-        mesh: Sizes of the mesh's axes, for the manifest.
-        alone: Whether this process writes by itself though there is a group.
-
-    Raises:
-        TypeError: If something in it is not plain (see `core.checkpoints.plain`).
-        UserError: If the disk is full or refuses, on every rank; `path` holds what it held before.
-    """
-    tensors, rest = split(checkpoint)
-    return write_folder_checkpoint(tensors, rest, Path(path), group=group, mesh=mesh, alone=alone)
 
 
 def load_sharded(path: Path_, *, model: nn.Module, group: dist.ProcessGroup | None = None) -> dict[str, Any]:
@@ -174,8 +148,7 @@ def _same_network(path: Path, reader: FolderReader | MemoryReader, live: Mapping
     wrong += [f"{name} is missing there" for name in here if name not in there]
     wrong += [f"{name} is unknown here" for name in there if name not in here]
     if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
-            f"checkpoint {path} belongs to another network than the recipe's: {', '.join(wrong[:_SHOWN])}"
-            f"{more}; give the recipe it was made with, or start a new run"
+            f"checkpoint {path} belongs to another network than the recipe's: {listed(wrong, _SHOWN)}; give "
+            "the recipe it was made with, or start a new run"
         )

@@ -56,12 +56,9 @@ def greedy_soup(
 ) -> tuple[dict[str, Tensor], list[int], float]:
     """Return the soup of those states that raise its score, their numbers, and the score.
 
-    The states are tried from the best down; one is kept if the mean with it scores strictly higher.
-
-    Args:
-        states: Weights with equal names and shapes.
-        scores: Each state's own held-out score; higher is better.
-        evaluate: Scores weights on the same held-out data, never the test data.
+    The states, of equal names and shapes, are tried from the one with the highest of `scores` down; one is
+    kept if the mean with it scores strictly higher. `evaluate` scores weights on the same held-out data,
+    never the test data.
     """
     order = sorted(range(len(states)), key=lambda number: -scores[number])
     kept = order[:1]
@@ -82,13 +79,9 @@ def greedy_soup(
 
 
 def average_checkpoints(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
-    """Write the uniform soup of several checkpoints of one network as one of our checkpoints.
-
-    It holds weights without an optimiser's state, and the provenance of them all.
-
-    Args:
-        sources: Two or more checkpoints, files or folders, or what else says which network it belongs to.
-        out: The `.ckpt` file to write.
+    """Write the uniform soup of several checkpoints of one network, or what else says which network it
+    belongs to, as the `.ckpt` file `out`: weights without an optimiser's state, and the provenance of them
+    all.
 
     Raises:
         UserError: If there are fewer than two, one is damaged, or they are of different networks.

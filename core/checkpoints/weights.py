@@ -20,7 +20,7 @@ from core.backbones.adapters import is_adapter, merged_state
 from core.checkpoints.keymap import KeyMap, computed_names
 from core.checkpoints.networks import home_of, instantiate, system_module
 from core.checkpoints.sources import Weights, read_weights
-from core.errors import UserError, did_you_mean
+from core.errors import UserError, did_you_mean, listed
 
 __all__ = ["WeightsReport", "load_weights", "network_from", "refuse_misfits", "refuse_non_finite"]
 
@@ -52,9 +52,9 @@ class WeightsReport:
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source} ({self.metadata.get('layout')} layout)"
         if self.initialised:
-            text += f"; initialised anew: {_listed(self.initialised)}"
+            text += f"; initialised anew: {listed(self.initialised, _SHOWN)}"
         if self.ignored:
-            text += f"; left out: {_listed(self.ignored)}"
+            text += f"; left out: {listed(self.ignored, _SHOWN)}"
         return text
 
 
@@ -214,7 +214,7 @@ def refuse_misfits(
         if there.shape != here.shape
     ]
     wrong = [
-        f"{len(names)} {what} ({_listed(names)})"
+        f"{len(names)} {what} ({listed(names, _SHOWN)})"
         for what, names in (
             ("missing there", sorted(missing)),
             ("unknown here", sorted(unknown)),
@@ -241,15 +241,10 @@ def refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, parame
                 bad.append(name)
     if bad:
         raise UserError(
-            f"weights {weights.source} hold values that are not finite in {_listed(sorted(bad))}; the run "
-            "that wrote them diverged: use an earlier checkpoint"
+            f"weights {weights.source} hold values that are not finite in {listed(sorted(bad), _SHOWN)}; the "
+            "run that wrote them diverged: use an earlier checkpoint"
         )
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(words[:_SHOWN]) + more

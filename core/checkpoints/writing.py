@@ -42,7 +42,20 @@ def write_folder_checkpoint(
     mesh: Mapping[str, int] | None = None,
     alone: bool = False,
 ) -> Path:
-    """Write what `split` returns as the folder `path`; see `core.checkpoints.sharded.save_sharded`."""
+    """Write what `split` returns as the folder `path`, whole or not at all; every rank of `group` calls it.
+
+    Args:
+        tensors: DTensors are written shard by shard; others must be equal on all ranks, and are written once.
+        rest: All that is not a tensor, equal on all ranks.
+        path: The folder; an earlier checkpoint there, folder or file, is replaced in one step.
+        group: The processes that save; None is the default group, or this process where there is none.
+        mesh: Sizes of the mesh's axes, for the manifest.
+        alone: Whether this process writes by itself though there is a group.
+
+    Raises:
+        TypeError: If something in it is not plain (see `core.checkpoints.plain`).
+        UserError: If the disk is full or refuses, on every rank; `path` holds what it held before.
+    """
     shared = dist.is_available() and dist.is_initialized() and not alone
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if shared else (0, 1)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -35,13 +35,10 @@ class _Objective(nn.Module):
         mask: Tensor | None = None,
         groups: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return the loss of `prediction` against `target`, both `(B, K, C, *space)`.
+        """Return the loss of `prediction` against `target`, both normalised `(B, K, C, *space)`.
 
-        Args:
-            prediction: Normalised fields.
-            target: Labels of the same shape.
-            mask: `(B, C)` or `(B, C, *space)` bool, True where a label does not count.
-            groups: Starts of the channel groups and, last, C; only group-wise losses look at them.
+        `mask` `(B, C)` or `(B, C, *space)` bool is True where a label does not count; `groups` holds the starts of
+        the channel groups and, last, C, which only group-wise losses look at.
 
         Raises:
             ValueError: If the shapes differ.

@@ -55,18 +55,12 @@ def random_masking(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Masking:
-    """Keep the `int(tokens * (1 - ratio))` tokens of each sample whose noise is smallest.
+    """Keep the `int(tokens * (1 - ratio))` tokens of each sample whose noise `(batch, tokens)` is smallest.
 
-    Args:
-        batch: Samples B.
-        tokens: Tokens L.
-        ratio: Share removed, in [0, 1).
-        noise: `(B, L)`; None draws it uniformly.
-        generator: Where noise is drawn from, on its own device; None is torch's own.
-        device: Where the result lies, if no noise is given.
+    Without noise it is drawn uniformly from `generator`, on its own device; the result lies on `device`.
 
     Raises:
-        ValueError: If the ratio is out of range, no token would stay, or the noise has another shape.
+        ValueError: If the ratio is not in [0, 1), no token would stay, or the noise has another shape.
     """
     if not 0.0 <= ratio < 1.0:
         raise ValueError(f"the mask ratio is {ratio}; it must lie in [0, 1)")
@@ -82,13 +76,10 @@ def random_masking(
 
 
 def masking(mask: Tensor, *, count_in_first: bool = False) -> Masking:
-    """Return the masking that removes just the tokens of `mask`.
+    """Return the masking that removes just the tokens of `mask` `(B, L)` bool.
 
-    Args:
-        mask: `(B, L)` bool, True where a token is to be removed.
-        count_in_first: Keep in every sample as many tokens as in the first, as the published program for
-            cloud gaps does: in samples with more to remove some of that stays visible, in those with less
-            some others vanish.
+    With `count_in_first` every sample keeps as many tokens as the first, as the published program for cloud gaps
+    does: in samples with more to remove some of that stays visible, in those with less some others vanish.
 
     Raises:
         ValueError: If no token would stay in a sample.
@@ -107,11 +98,9 @@ def masking(mask: Tensor, *, count_in_first: bool = False) -> Masking:
 
 
 def token_mask(pixels: Tensor, patch: Sequence[int]) -> Tensor:
-    """Return `(B, L)` bool: which tokens hold a marked pixel.
+    """Return `(B, L)` bool: which tokens hold a non-zero pixel of `(B, C, *axes)`, in any channel.
 
-    Args:
-        pixels: `(B, C, *axes)`, non-zero where marked; a mark in any channel counts.
-        patch: Side of a patch along each axis; axes that it does not divide lose their ends.
+    Axes that the patch does not divide lose their ends.
     """
     marked = pixels.ne(0).any(1, keepdim=True).to(torch.uint8)
     return cut(marked, patch).flatten(2).ne(0).any(-1)
@@ -123,12 +112,8 @@ def select(tokens: Tensor, masking: Masking) -> Tensor:
 
 
 def restore(kept: Tensor, masking: Masking, mask_token: Tensor) -> Tensor:
-    """Return `(B, L, D)`: kept tokens `(B, K, D)` at their places, `mask_token` at all others.
-
-    Args:
-        kept: In the order of `masking.keep`; padding is left out.
-        masking: Where they belong.
-        mask_token: Broadcastable to `(B, L, D)`.
+    """Return `(B, L, D)`: kept tokens `(B, K, D)` in the order of `masking.keep` at their places, `mask_token`
+    (broadcastable) at all others; padding is left out.
     """
     batch, tokens = masking.mask.shape
     places = masking.keep
@@ -145,16 +130,11 @@ def normalised_patches(target: Tensor, *, eps: float = 1e-6) -> Tensor:
 
 
 def masked_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_pix: bool = False) -> Tensor:
-    """Return the squared error of removed tokens: mean over a patch, then over all of the batch.
+    """Return the squared error of removed tokens, a scalar: mean over a patch, then over all of the batch; 0 where
+    nothing was removed.
 
-    Args:
-        prediction: `(B, L, P)`.
-        target: `(B, L, P)`, laid out in the same way.
-        mask: `(B, L)`, True where a token was removed; visible tokens carry no loss.
-        norm_pix: Whether the target is each patch's deviation from its own mean, in units of its own spread.
-
-    Returns:
-        A scalar; 0 where nothing was removed.
+    Prediction and target are `(B, L, P)`; with `norm_pix` the target is each patch's deviation from its own mean,
+    in units of its own spread. `mask` `(B, L)` is True where a token was removed.
     """
     if norm_pix:
         target = normalised_patches(target)

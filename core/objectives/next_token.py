@@ -16,11 +16,9 @@ def next_token(logits: Tensor, labels: Tensor, *, ignore: int = -100) -> tuple[T
     whoever knows it: a mean of means would weigh tokens of sparse rows more. A network that is given `labels`
     (`core.backbones.llama.Llama`) returns the same pair without keeping the logits.
 
-    Args:
-        logits: `(B, S, V)` in any floating type; the loss is computed in float32, or float64 where they are.
-        labels: `(B, S)` int64, already shifted: `labels[b, t]` is the token after `t`, so that a slice of a
-            sequence needs no neighbour. The last one of a sequence is `ignore`.
-        ignore: Label of positions that do not count.
+    Logits are `(B, S, V)` in any floating type; the loss is computed in float32, or float64 where they are.
+    Labels are `(B, S)` int64, already shifted: `labels[b, t]` is the token after `t`, so that a slice of a
+    sequence needs no neighbour. The last one of a sequence, and others that do not count, are `ignore`.
     """
     flat = labels.reshape(-1)
     total = cross_entropy(logits.reshape(flat.shape[0], -1), flat, ignore=ignore)

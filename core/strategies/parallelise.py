@@ -57,15 +57,11 @@ def blocks_of(network: nn.Module, why: str) -> list[nn.Module]:
 
 
 def cut_matrices(network: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> None:
-    """Cut the network's matrices over a tensor-parallel group, in place.
-
-    Args:
-        network: Has `tensor_parallel_plan(sequence)`.
-        mesh: One axis.
-        sequence: Whether norms and residuals are cut along the sequence.
+    """Cut the network's matrices over the one axis of a tensor-parallel mesh, in place; with `sequence` norms and
+    residuals are cut along the sequence.
 
     Raises:
-        UserError: If the network has no plan, or a size does not divide.
+        UserError: If the network has no `tensor_parallel_plan`, or a size does not divide.
     """
     from torch.distributed.tensor.parallel import parallelize_module
 
@@ -109,13 +105,9 @@ def cut_context(network: nn.Module, group: ProcessGroup) -> None:
 def checkpoint_blocks(blocks: Iterable[nn.Module], kind: Checkpointing) -> None:
     """Let every block keep less for the backward pass, in place (Chen et al. 2016, arXiv 1604.06174).
 
-    The forward method is replaced on the block itself, so that no name of a parameter changes.
-
-    Args:
-        blocks: The repeated layers of a network.
-        kind: `none` keeps everything; `full` keeps a block's inputs and computes the block again; `selective`
-            keeps the results of matrix products, convolutions and attention, which are dear to compute, and
-            computes the rest again.
+    The forward method is replaced on the block itself, so that no name of a parameter changes. `none` keeps
+    everything; `full` keeps a block's inputs and computes the block again; `selective` keeps the results of
+    matrix products, convolutions and attention, which are dear to compute, and computes the rest again.
     """
     if kind == "none":
         return

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from core.checkpoints import files
 from core.checkpoints.files import (
     clean_leftovers,
-    is_valid,
+    damage,
     newest_valid,
     read_checkpoint,
     write_checkpoint,
@@ -84,7 +84,7 @@ def test_any_flipped_bit_is_refused(tmp_path_factory, at):
     path = write_checkpoint(checkpoint(), tmp_path_factory.mktemp("bit") / "a.ckpt")
     flip_a_bit(path, at)
 
-    assert not is_valid(path)
+    assert damage(path) is not None
     with pytest.raises(UserError, match=r"a\.ckpt (fails its SHA-256 check|has a damaged)"):
         read_checkpoint(path)
 
@@ -105,7 +105,7 @@ def test_a_file_of_plain_torch_is_checked_by_its_records(tmp_path):
 
     flip_a_bit(path)
 
-    assert not is_valid(path)
+    assert damage(path) is not None
     with pytest.raises(UserError, match="is damaged"):
         read_checkpoint(path)
 
@@ -353,7 +353,7 @@ def test_lightning_saves_and_resumes_through_it(tmp_path):
     assert (tmp_path / "last.ckpt").is_symlink()
     assert not Path(os.readlink(tmp_path / "last.ckpt")).is_absolute()
     assert len([path for path in tmp_path.glob("step*.ckpt")]) == 2, "the third was removed through us"
-    assert all(is_valid(path) for path in tmp_path.glob("*.ckpt"))
+    assert all(damage(path) is None for path in tmp_path.glob("*.ckpt"))
     assert newest_valid(tmp_path) == (tmp_path / "last.ckpt").resolve()
     resumed = Task()
     again = trainer(4)

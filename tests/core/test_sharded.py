@@ -27,8 +27,9 @@ from core.checkpoints.folders import consolidate, outline
 from core.checkpoints.index import INDEX, read_index
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.manifest import file_hash, is_sharded, read_manifest, write_manifest
-from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
+from core.checkpoints.sharded import load_optimizers, load_sharded, named_state
 from core.errors import UserError
+from tests.helpers.sharded_saving import save_sharded
 
 ROOT = Path(__file__).parents[2]
 
@@ -319,7 +320,7 @@ def test_a_process_killed_while_it_saves_leaves_the_old_checkpoint_and_a_leftove
     path = save_sharded(checkpoint(), tmp_path / "last.ckpt")
     program = """
         import sys, torch
-        from core.checkpoints.sharded import save_sharded
+        from tests.helpers.sharded_saving import save_sharded
         parts = {f"network.{i}": torch.zeros(1_000_000) for i in range(80)}
         print("go", flush=True)
         save_sharded({"global_step": 3, "state_dict": parts}, sys.argv[1])

@@ -27,7 +27,8 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from core.checkpoints.io import SafeCheckpointIO
-from core.checkpoints.sharded import load_optimizers, load_sharded, named_state, save_sharded
+from core.checkpoints.sharded import load_optimizers, load_sharded, named_state
+from tests.helpers.sharded_saving import save_sharded
 
 LAYOUTS = {
     1: ["plain"],

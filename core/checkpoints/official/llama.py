@@ -94,12 +94,7 @@ def key_maps(network: Llama) -> tuple[KeyMap, ...]:
 
 
 def meta_key_map(*, heads: int, kv_heads: int) -> KeyMap:
-    """Return the table for Meta's files, whose queries and keys have their rotary pairs side by side.
-
-    Args:
-        heads: Query heads.
-        kv_heads: Key and value heads.
-    """
+    """Return the table for Meta's files, whose queries and keys have their rotary pairs side by side."""
     linear = {
         "attention.wq": "self_attn.q_proj",
         "attention.wk": "self_attn.k_proj",
@@ -141,13 +136,8 @@ def interleaved(weight: Tensor, heads: int) -> Tensor:
 
 
 def split_qkv(fused: Tensor, *, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the query, key and value weights of one fused matrix.
-
-    Args:
-        fused: `((heads + 2 · kv_heads) · D, width)`: for each key/value head the queries that it serves, then
-            the key, then the value (litgpt, NeMo).
-        heads: Query heads.
-        kv_heads: Key and value heads.
+    """Return the query, key and value weights of one fused matrix `((heads + 2 · kv_heads) · D, width)`: for
+    each key/value head the queries that it serves, then the key, then the value (litgpt, NeMo).
     """
     served = heads // kv_heads
     groups = fused.unflatten(0, (kv_heads, served + 2, -1))  # (G (n + 2) D) C -> G (n + 2) D C
