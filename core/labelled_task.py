@@ -398,9 +398,7 @@ class _Mean:
 def confusion_rows(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for each class: `label`, and how often it was `predicted <name>` of each class.
 
-    Args:
-        counts: Rows are labels, columns predictions.
-        names: Of the classes; of those that are alike, the later ones get a number.
+    Rows of `counts` are labels; of names that are alike the later ones get a number.
     """
     apart = unlike(names)
     return [

@@ -17,10 +17,7 @@ def text_table(
 ) -> str:
     """Return rows of cells as aligned columns: the first and those of words to the left, others to the right.
 
-    Args:
-        rows: Cells of equal number; None and NaN are shown as `-`.
-        head: A first line of headings.
-        number: Format of the cells that are floats.
+    None and NaN are shown as `-`, floats in the format `number`; `head` is a first line of headings.
     """
     lines = [[_cell(cell, number) for cell in row] for row in rows]
     columns = list(zip(*([list(head)] if head else []), *lines, strict=True))
@@ -33,11 +30,8 @@ def text_table(
 
 
 def write_table(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all: the columns in the order they are first met, numbers in full.
-
-    Args:
-        path: The file; its folder is made.
-        rows: One mapping of column to value per row; a missing value leaves an empty cell.
+    """Write rows as CSV, whole or not at all: the columns in the order they are first met, numbers in full,
+    an empty cell for a missing value.
     """
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -48,8 +48,8 @@ def neuron_environment(
 
 
 def cuda_environment(*, expandable_segments: bool = True, ranks: bool = False) -> dict[str, str]:
-    """Return the variables of a run on CUDA: the allocator grows its blocks with `expandable_segments`, so that
-    sizes that vary leave fewer gaps; of several processes (`ranks`) a failed one ends the others.
+    """Return the variables of a run on CUDA: the allocator grows its blocks with `expandable_segments`, so
+    that sizes that vary leave fewer gaps; of several processes (`ranks`) a failed one ends the others.
     """
     variables = {}
     # Under its older name the same is set for CUDA alone, and both together are refused.

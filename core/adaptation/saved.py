@@ -89,8 +89,8 @@ def save_adapter(
 
 
 def export_adapter(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write what a run trained beside frozen weights from its checkpoint, file or folder, to the `.safetensors`
-    file `out`, and return its path.
+    """Write what a run trained beside frozen weights from its checkpoint, file or folder, to the
+    `.safetensors` file `out`, and return its path.
 
     Raises:
         UserError: If the checkpoint is missing or of a run that trained everything, or the file exists.

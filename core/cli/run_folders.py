@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.files import is_valid, newest_valid
+from core.checkpoints.files import damage, newest_valid
 from core.checkpoints.manifest import is_sharded
 from core.cli.arguments import Request, asked, option
 from core.cli.recipes import example
@@ -39,7 +39,7 @@ def runs_of(domain: str, name: str, root: str | Path = "runs") -> list[Path]:
 def best_in(run: Path) -> Path | None:
     """Return a run's best checkpoint, or its newest valid one, or None."""
     best = run / "checkpoints" / "best.ckpt"
-    return best if best.exists() and is_valid(best) else _newest_in(run)
+    return best if best.exists() and damage(best) is None else _newest_in(run)
 
 
 def rendezvous_timeout(request: Request) -> float | None:

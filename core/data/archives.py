@@ -20,12 +20,10 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplem
 
 
 def extract_member(archive: str | os.PathLike[str], member: str, destination: str | os.PathLike[str]) -> Path:
-    """Write one member of an archive to a file, and return that.
+    """Write one member of a tar (plain, gz, bz2, xz) or zip archive to a file, whole or not at all, and
+    return that.
 
-    Args:
-        archive: Tar (plain, gz, bz2, xz) or zip.
-        member: The member's path, or the end of it ("weather.csv" finds "weather/weather.csv").
-        destination: The file to write, whole or not at all.
+    `member` is its path, or the end of it ("weather.csv" finds "weather/weather.csv").
 
     Raises:
         UserError: If the archive is missing, damaged or of another kind, or does not hold exactly one such

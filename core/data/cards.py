@@ -236,11 +236,9 @@ def read_head(path: Path) -> dict[str, Any]:
 def fetch(card: Card, folder: str | Path | None = None, *, progress: bool = True) -> list[Path]:
     """Download what is missing of a card's files, check every hash, and return their paths.
 
-    Args:
-        card: The data set; one without files has nothing to fetch.
-        folder: The data folder; None takes `DFM_DATA` or the cache. Files go into `<folder>/<card's name>`;
-            one that lies in the folder already, gzip-compressed or not, is used where it is.
-        progress: Draw bars on a terminal.
+    The data `folder` is by default `DFM_DATA` or the cache. Files go into `<folder>/<card's name>`; one that
+    lies in the folder already, gzip-compressed or not, is used where it is. `progress` draws bars on a
+    terminal.
 
     Raises:
         UserError: If a file cannot be had, or is not the right one.

@@ -10,12 +10,7 @@ __all__ = ["at_least", "one_of"]
 
 
 def at_least(least: float, *, room: str = "data", **values: float | None) -> None:
-    """Refuse a number below `least`; None is not checked.
-
-    Args:
-        least: The smallest number allowed.
-        room: What the options' names begin with.
-        **values: Option to value.
+    """Refuse an option of `room` below `least`; None is not checked.
 
     Raises:
         UserError: Naming the option and its value.

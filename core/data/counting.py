@@ -16,14 +16,9 @@ _PAUSE = 5.0  # seconds between two lines where there is no terminal
 def counted(
     label: str, total: int, *, done: int = 0, unit: str = "items", shown: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more are done; progress goes to stderr.
+    """Yield a function that is told how many more of `total` items are done; progress goes to stderr.
 
-    Args:
-        label: What is worked on.
-        total: How many there are in all.
-        done: How many were there before.
-        unit: What they are called.
-        shown: False draws nothing.
+    `done` were there before; where `shown` is False nothing is drawn.
     """
     if not shown or done >= total:
         yield lambda count: None

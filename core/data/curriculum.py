@@ -164,12 +164,7 @@ class Pace(Protocol):
 
 
 def consumed(pace: Pace, steps: int) -> float:
-    """Return the work of the first `steps` updates, in updates of full batches.
-
-    Args:
-        pace: What has `share(step)`, and `end`, a step from which on the share stays the same.
-        steps: Number of updates.
-    """
+    """Return the work of the first `steps` updates at a pace, in updates of full batches."""
     prefix = _prefix(pace)  # type: ignore[arg-type]
     if steps < len(prefix):
         return prefix[max(steps, 0)]

@@ -46,12 +46,8 @@ class Facts:
     def from_plain(cls, held: Mapping[str, Any], *, where: str = "the checkpoint") -> Self:
         """Return the facts that `plain` gave; fields that it lacks have their defaults.
 
-        Args:
-            held: Plain containers.
-            where: What holds them, for errors.
-
         Raises:
-            UserError: If a field is missing, unknown or of another type: naming it.
+            UserError: If a field is missing, unknown or of another type: naming it and `where` it stands.
         """
         from pydantic import ValidationError
 

@@ -169,12 +169,9 @@ class MultigridShapes(Callback):
     def reshaped(self, batch: Any, shape: Shape, draw: Sequence[float] = (0.5, 0.5)) -> Any:
         """Return a batch whose tensors `(..., H, W)` have `shape`'s share of the default's points and frames.
 
-        Masks and other whole numbers are cropped alike; resized, they take the value of the nearest point.
-
-        Args:
-            batch: A batch of named tensors.
-            shape: What to make of it; H and W are scaled by `shape.crop / grid.crop`.
-            draw: Where a crop lies, 0 to 1 for each axis.
+        H and W are scaled by `shape.crop / grid.crop`. Masks and other whole numbers are cropped alike;
+        resized, they take the value of the nearest point. `draw` says where a crop lies, 0 to 1 for each
+        axis.
 
         Raises:
             UserError: If the batch has no such tensor.

@@ -42,18 +42,11 @@ class Piece:
 
 
 def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]]:
-    """Put samples into as few rows of `capacity` tokens as first-fit-decreasing finds.
+    """Put samples of 1 to `capacity` tokens into as few rows as first-fit-decreasing finds; return for each
+    row its samples' numbers, the longest first.
 
     The longest go first, each into the first row with room. Samples of equal length change places with the
     seed; the number of rows and the room left in them depend on the lengths alone.
-
-    Args:
-        lengths: Tokens of each sample, at least 1 and at most `capacity`.
-        capacity: Tokens of a row.
-        seed: Decides which of equally long samples goes where.
-
-    Returns:
-        For each row its samples' numbers, the longest first.
 
     Raises:
         UserError: If a sample has no tokens or does not fit into a row.
@@ -97,18 +90,12 @@ def cut(lengths: Sequence[int], capacity: int) -> list[Piece]:
 
 
 def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
-    """Deal samples to ranks so that all have about the same work, and none more than its share of samples.
+    """Deal samples to ranks by their work and return each rank's samples' numbers: all have about the same
+    work, and none more than its share of samples.
 
     The dearest go first, each to the rank with the least work so far that has fewer than
     `ceil(samples / ranks)` samples; ties go to the lowest rank. Where the ranks divide the samples, all get
     equally many.
-
-    Args:
-        costs: Work of each sample.
-        ranks: Number of processes.
-
-    Returns:
-        For each rank its samples' numbers.
     """
     if ranks < 1:
         raise UserError(f"work is dealt to {ranks} ranks; there must be at least 1")

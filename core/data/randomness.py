@@ -21,14 +21,8 @@ def key(seed: int, epoch: int, index: int | str, purpose: str) -> int:
     """Return a number in [0, 2^63) that depends on all four arguments and on nothing else.
 
     BLAKE2b is used because Python's own `hash` is salted anew in every process, and because neighbouring
-    seeds and indices give unrelated numbers.
-
-    Args:
-        seed: The run's seed.
-        epoch: Epoch, or pass over a source.
-        index: Number of the sample in its data set, or a name.
-        purpose: What the randomness is for ("crop", "mask", …), so that two uses in one sample are
-            independent.
+    seeds and indices give unrelated numbers. `index` is a sample's number or name, `epoch` may be a pass over
+    a source, and `purpose` ("crop", "mask", …) makes two uses in one sample independent.
     """
     where = index if isinstance(index, str) else operator.index(index)
     text = repr((operator.index(seed), operator.index(epoch), where, purpose))
@@ -41,17 +35,11 @@ def generator(seed: int, epoch: int, index: int | str, purpose: str) -> torch.Ge
 
 
 def uniforms(keys: Tensor, count: int) -> Tensor:
-    """Return numbers in [0, 1) that depend on each key and the place in its row alone, on any device.
+    """Return numbers `(B, count)` float64 in [0, 1) that depend on each of the keys `(B,)` int64 and the
+    place in its row alone, on any device.
 
     They are those of SplitMix64 (Steele, Lea and Flood 2014, doi 10.1145/2714064.2660195) seeded with it:
     what a batch on an accelerator draws is then a function of its samples, without a generator for each.
-
-    Args:
-        keys: `(B,)` int64, such as those of `key`.
-        count: Numbers for each.
-
-    Returns:
-        `(B, count)` float64.
     """
     places = torch.arange(1, count + 1, device=keys.device)
     state = keys[:, None] + places * _STEP  # wraps around at 64 bits, as it is meant to
@@ -66,13 +54,7 @@ def draws(task: Any, batch: Any, purpose: str, *counts: int) -> tuple[Tensor, ..
     In training they depend on the data's seed, the epoch and a scene's name alone, so a resumed run draws
     what an unbroken one does, and so does any number of processes. In an evaluation they depend on the name
     alone. Windows of one scene (`data.repeats`) thus draw alike in an epoch. Batches without names draw from
-    torch's own stream in training, and by row otherwise.
-
-    Args:
-        task: A `LightningModule`, whose mode says whether this is training.
-        batch: With `image` `(B, ...)`, and perhaps `names`.
-        purpose: What the numbers are for.
-        counts: Numbers for each scene.
+    torch's own stream in training, and by row otherwise. `batch` has `image` `(B, ...)`, and perhaps `names`.
     """
     size, device = len(batch.image), batch.image.device
     names = getattr(batch, "names", ())

@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +42,11 @@ def settings_digest(settings: object, *, size: int = 6) -> str:
 
 
 def made_once(path: Path, holds: Callable[[], bool], write: Callable[[Path], None]) -> Path:
-    """Return a folder of generated data; it is written when it is not there.
+    """Return a folder of generated data; `write` makes it when `holds`, which refuses anything else there,
+    says that it is not there.
 
     It gets its name when all is written, so that a run that is killed leaves no half of one, and processes
     that ask for one folder at once wait for each other.
-
-    Args:
-        path: The folder.
-        holds: Says whether the data are there, and refuses anything else that is.
-        write: Makes them in a folder of another name.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -140,44 +137,31 @@ class Store:
                         **(attributes or {}),
                     },
                 )
-                group.create_array(
+                # not compressed: fields shrink by 2 to 30 % only, and are read a third slower
+                add = partial(group.create_array, compressors=None)
+                add(
                     "fields",
                     shape=(samples, *whole[1:]),
                     shards=whole,
                     chunks=inner,
                     dtype="float32",
                     fill_value=float("nan"),
-                    compressors=None,  # fields shrink by 2 to 30 % only, and are read a third slower
                     dimension_names=["sample", "time", "channel", *axes],
                     attributes={"long_name": "fields at the snapshots; NaN where a sample is not complete"},
                 )
-                group.create_array(
+                add(
                     "complete",
                     shape=(samples,),
                     chunks=(_FLAGS,),
                     dtype="bool",
                     fill_value=False,
-                    compressors=None,
                     dimension_names=["sample"],
                     attributes={"long_name": "whether the sample is there"},
                 )
                 for name, values in zip(("time", *axes), (frames, *points), strict=True):
-                    array = group.create_array(
-                        name,
-                        shape=values.shape,
-                        dtype="float64",
-                        compressors=None,
-                        dimension_names=[name],
-                        attributes={"units": known.get(name, "1")},
-                    )
-                    array[:] = values
-                names = group.create_array(
-                    "channel",
-                    shape=(len(channels),),
-                    dtype=str,
-                    compressors=None,
-                    dimension_names=["channel"],
-                )
+                    unit: dict[str, Any] = {"units": known.get(name, "1")}
+                    add(name, data=values, dimension_names=[name], attributes=unit)
+                names = add("channel", shape=(len(channels),), dtype=str, dimension_names=["channel"])
                 names[:] = np.array(list(channels), dtype=object)
                 consolidate(temporary)
         except OSError as error:
@@ -247,11 +231,8 @@ class Store:
         consolidate(self.path)
 
     def write(self, samples: Sequence[int], values: ArrayLike) -> None:
-        """Write whole samples, then say that they are complete.
-
-        Args:
-            samples: Their numbers.
-            values: `(len(samples), T, C, *space)`.
+        """Write whole samples by their numbers, `(len(samples), T, C, *space)`, then say that they are
+        complete.
 
         Raises:
             ValueError: If the values do not have that shape.

@@ -82,13 +82,10 @@ def each_input(
     on_error: str = "skip",
     what: tuple[str, str] = ("input", "done"),
 ) -> JobReport:
-    """Do the same with many inputs.
+    """Do the same with many inputs: `work` is given each and where its result goes.
 
-    Args:
-        outs: Where the result goes, and the input.
-        work: Is given the input and where the result goes.
-        on_error: `skip` tells on stderr which input fails and goes on; `stop` raises.
-        what: What inputs are called, and what is done to them.
+    With `on_error` `skip` stderr says which input fails and work goes on; `stop` raises. `what` is what
+    inputs are called, and what is done to them.
 
     Raises:
         UserError: With `stop`, what the input that fails raises.
@@ -146,10 +143,7 @@ class Job:
         return Path(self.target).expanduser()
 
     def outs(self, suffixes: Sequence[str]) -> dict[Path, Path]:
-        """Return where each result goes, and its input.
-
-        Args:
-            suffixes: Of results; the first is that of files in a folder.
+        """Return where each result goes, and its input; files in a folder have the first of the `suffixes`.
 
         Raises:
             UserError: If a file is given for several inputs, has another suffix, or is an input itself.

@@ -51,13 +51,10 @@ def check_replaceable(path: str | os.PathLike[str], command: str) -> Path:
 
 @contextmanager
 def output(path: str | os.PathLike[str], command: str) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends well, marked as made by `command`.
+    """Yield a temporary path that becomes `path` when the block ends well, marked as made by `command`,
+    written as a user types it (`dfm pde predict`).
 
     A block that writes the mark into the file itself leaves nothing beside it.
-
-    Args:
-        path: A file, of any format.
-        command: As a user types it, as in `dfm pde predict`.
 
     Raises:
         UserError: If what lies there is no former output of `command`.

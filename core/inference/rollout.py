@@ -22,14 +22,10 @@ def is_timed(network: nn.Module) -> bool:
 
 
 def direct(network: nn.Module, history: Tensor, times: Tensor, *, parameters: Tensor | None = None) -> Tensor:
-    """Return `(B, K, C', *space)`, each frame by one call from `history (B, T, C, *space)` with its own lead
-    time.
+    """Return `(B, K, C', *space)`, each frame by one call from `history (B, T, C, *space)`, normalised, with
+    its own one of the lead times `(B, K)`.
 
-    Args:
-        network: One that is `timed`.
-        history: Normalised input frames.
-        times: `(B, K)` lead times.
-        parameters: `(B, P)` numbers of the equation, given to a network with `takes_parameters`.
+    `parameters` `(B, P)` of the equation are given to a network with `takes_parameters`.
     """
     frames = [_call(network, history, times[:, k], parameters)[:, -1:] for k in range(times.shape[1])]
     return torch.cat(frames, dim=1)

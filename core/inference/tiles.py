@@ -76,10 +76,8 @@ def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
 def starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
     """Return where the tiles along one axis begin: 0, one stride apart, the last flush with the end.
 
-    Args:
-        length: Elements along the axis, at least 1.
-        tile: Elements of a tile; a tile longer than the axis stands alone at 0.
-        overlap: Elements that neighbours share at least, from 0 to `tile - 1`.
+    A tile longer than the axis stands alone at 0; neighbours share at least `overlap` elements, 0 to `tile -
+    1`.
 
     Raises:
         UserError: If a number is out of its range.
@@ -122,12 +120,7 @@ def ramps(length: int, tile: int, overlap: int) -> list[NDArray[np.float64]]:
 
 
 def tiles(shape: Sequence[int], tile: int | Sequence[int], overlap: int | Sequence[int]) -> Iterator[Tile]:
-    """Yield the tiles that cover an array, the last axis fastest.
-
-    Args:
-        shape: Of the array, at least 1 along each axis.
-        tile: Size of a tile, for all axes or each.
-        overlap: Elements that neighbours share at least, for all axes or each.
+    """Yield the tiles that cover an array, the last axis fastest; neighbours share at least `overlap`.
 
     Raises:
         UserError: If a size is out of its range.
@@ -222,17 +215,10 @@ def blended(
     overlap: int | Sequence[int],
     axes: int = 2,
 ) -> NDArray[np.float32]:
-    """Map an array in memory tile by tile.
+    """Map an array `(C, ...)` in memory tile by tile, to `(K, ...)` float32.
 
-    Args:
-        array: `(C, ...)` with `axes` axes behind the first, of any size.
-        function: Maps one tile `(C, *tile)` to `(K, *tile)`; a tile that is longer than an axis is mirrored.
-        tile: Size of a tile, for all axes or each.
-        overlap: Elements that neighbours share at least, for all axes or each.
-        axes: How many axes are tiled: 1 for series, 2 for images, 3 for volumes.
-
-    Returns:
-        `(K, ...)`, float32.
+    `axes` axes behind the first are tiled, of any size: 1 for series, 2 for images, 3 for volumes. The
+    function maps one tile `(C, *tile)` to `(K, *tile)`; a tile that is longer than an axis is mirrored.
     """
     if array.ndim != axes + 1:
         raise ValueError(f"the array has {array.ndim} axes; one of channels and {axes} tiled ones are needed")
@@ -275,7 +261,7 @@ def sliding(
     most: int = 16,
     axes: int = 2,
 ) -> Tensor:
-    """Return the mean of what windows of images or volumes give for each element.
+    """Return the mean of what windows of images or volumes give for each element, `(B, K, *shape)` float32.
 
     Args:
         network: Maps `x` `(N, C, …, *window)`, and what else is in `inputs`, to `(N, K, *window)`.
@@ -284,9 +270,6 @@ def sliding(
         stride: Step between windows.
         most: Windows in a call.
         axes: How many of the last axes are tiled.
-
-    Returns:
-        `(B, K, *shape)` float32.
     """
     x = inputs["x"]
     shape = x.shape[-axes:]

@@ -18,10 +18,7 @@ class ClassBaselines:
     The second is the maximum-likelihood classifier with one covariance for all classes. It knows nothing of
     a point's surroundings: what a network gains beyond it is context.
 
-    Args:
-        samples: Features `(F, N)` and known classes `(N,)` of training points.
-        classes: How many there are.
-        names: What tables call the two.
+    `samples` are features `(F, N)` and known classes `(N,)` of training points; tables call the two `names`.
 
     Raises:
         ValueError: If there is no point.

@@ -217,13 +217,7 @@ class Calibration(Metric):
             self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, hits: Tensor, known: Tensor) -> None:
-        """Count predictions.
-
-        Args:
-            confidence: Probability of what was predicted, any shape.
-            hits: Whether it was right.
-            known: Whether anyone knows.
-        """
+        """Count predictions of any shape: each one's probability, whether it is right and is known."""
         sure, known = confidence.flatten().double(), known.flatten().double()
         places = (sure * self.bins).long().clamp(0, self.bins - 1)
         self.seen.index_add_(0, places, known)

@@ -224,23 +224,13 @@ def context_conformal(
     channels: Sequence[str],
     levels: Sequence[float] = GRID,
 ) -> Conformal | None:
-    """Return offsets from a series' own history, for a forecaster without validation residuals.
+    """Return offsets from a series' own history `(T, C)`, NaN where missing, for a forecaster without
+    validation residuals; None where the history is too short.
 
-    They come from the model's forecasts from earlier ends of the history. Without such windows the
-    differences between values one season apart stand in: those of step h are the differences times the root
-    of the seasons that h spans, as for a seasonal naive forecast.
-
-    Args:
-        history: `(T, C)` in scaled units, NaN where missing.
-        windows: Ends of the history that were forecast from.
-        forecasts: `(len(windows.ends), windows.steps, C)`, or None where there are no ends.
-        horizon: Steps of the forecast that is to come.
-        season: Steps per season.
-        channels: Names of the C channels.
-        levels: Levels to keep.
-
-    Returns:
-        None where the history is too short for either.
+    They come from the model's forecasts `(len(windows.ends), windows.steps, C)` from earlier ends of the
+    history, all in scaled units. Without such windows the differences between values one season apart stand
+    in: those of step h are the differences times the root of the seasons that h spans, as for a seasonal
+    naive forecast.
     """
     if windows.ends and forecasts is not None:
         truth = np.stack([history[end : end + windows.steps] for end in windows.ends])

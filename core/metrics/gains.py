@@ -10,11 +10,7 @@ from typing import Literal
 
 from core.errors import UserError
 
-__all__ = [
-    "Gain",
-    "accuracy_gain",
-    "efficiency_gain",
-]
+__all__ = ["Gain", "accuracy_gain", "efficiency_gain"]
 
 
 @dataclass(frozen=True)

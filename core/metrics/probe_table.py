@@ -168,14 +168,10 @@ class ProbeTable:
         seeds: Sequence[int],
         **protocol: Any,
     ) -> None:
-        """Fit and score all probes.
+        """Fit probes on `train` and score them on `scored`.
 
-        Args:
-            train: Rows that probes are fitted on.
-            scored: Rows that they are scored on.
-            shares: Parts of the training rows, ascending.
-            seeds: Of the draws of parts below 1.
-            protocol: See `probe`.
+        `shares` are parts of the training rows, ascending, `seeds` those of the draws of parts below 1; for
+        the `protocol` see `probe`.
         """
         self._check(train, scored, shares, k=protocol["k"], methods=protocol["methods"])
         scores: dict[tuple[str, str, float], list[dict[str, float]]] = {}

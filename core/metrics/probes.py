@@ -68,13 +68,7 @@ def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
     Products of matrices choose candidates; their distances are then computed without cancellation, all in
     float64. Of equally distant rows the earlier is the nearer.
 
-    Args:
-        train: `(N, D)`.
-        test: `(M, D)`.
-        k: At most N.
-
-    Returns:
-        `(M, k)` int64.
+    Train is `(N, D)`, test `(M, D)`, the result `(M, k)` int64.
 
     Raises:
         UserError: If widths differ, `k` does not fit, or a feature is not finite.
@@ -102,14 +96,8 @@ def nearest(train: Tensor, test: Tensor, *, k: int = 5) -> Tensor:
 
 
 def vote(neighbours: Tensor, labels: Tensor) -> Tensor:
-    """Return the class that most neighbours have, the smallest one of a tie.
-
-    Args:
-        neighbours: `(M, k)` rows of `labels`.
-        labels: `(N,)` int64, any numbers.
-
-    Returns:
-        `(M,)` int64.
+    """Return the class `(M,)` int64 that most neighbours `(M, k)`, rows of `labels` `(N,)` int64, have, the
+    smallest one of a tie.
     """
     classes, numbers = labels.unique(return_inverse=True)
     votes = F.one_hot(numbers[neighbours], len(classes)).sum(1)  # M k C -> M C
@@ -118,14 +106,8 @@ def vote(neighbours: Tensor, labels: Tensor) -> Tensor:
 
 
 def vote_labels(neighbours: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each label's share among the neighbours, and whether most of them have it.
-
-    Args:
-        neighbours: `(M, k)` rows of `labels`.
-        labels: `(N, L)`, 0 or 1.
-
-    Returns:
-        Scores `(M, L)` float32, and `(M, L)` int64: a tie is 0.
+    """Return each label's share `(M, L)` float32 among the neighbours `(M, k)`, rows of `labels` `(N, L)` of
+    0 and 1, and whether most of them have it, `(M, L)` int64: a tie is 0.
     """
     count = labels.long()[neighbours].sum(1)  # M k L -> M L
     return count / neighbours.shape[1], (2 * count > neighbours.shape[1]).long()
@@ -221,9 +203,7 @@ def fit_linear(
 def class_scores(predicted: Tensor, true: Tensor) -> dict[str, float]:
     """Return `accuracy`, and `precision`, `recall` and `f1`, each `_micro`, `_macro` and `_weighted`.
 
-    Args:
-        predicted: `(M,)` int64 classes.
-        true: `(M,)` int64; macro averages are over all classes that stand in either.
+    Both are `(M,)` int64 classes; macro averages are over all that stand in either.
     """
     classes = torch.cat([predicted, true]).unique()
     guess, truth = predicted[:, None] == classes, true[:, None] == classes
@@ -234,10 +214,7 @@ def label_scores(scores: Tensor, predicted: Tensor, true: Tensor) -> dict[str, f
     """Return `map`, `precision`, `recall` and `f1`, each `_micro`, `_macro` and `_weighted`, and
     `subset_accuracy`, the share of rows whose labels are all right.
 
-    Args:
-        scores: `(M, L)`, larger for likelier labels.
-        predicted: `(M, L)` of 0 and 1.
-        true: `(M, L)` of 0 and 1.
+    Scores are `(M, L)`, larger for likelier labels, the others `(M, L)` of 0 and 1.
     """
     precision, support = average_precision(scores, true), true.sum(0).double().cpu()
     return {

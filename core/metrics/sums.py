@@ -22,14 +22,10 @@ def processes() -> int:
 
 
 def summed(sums: Mapping[str, Tensor], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Return each tensor added up over all processes; call it on every rank, with the same names and shapes.
+    """Return each float64 tensor added up over all processes, where it was; call it on every rank, with the
+    same names and shapes.
 
-    Args:
-        sums: Name to float64 sums of this process.
-        device: Where the process group communicates; on one without float64 the sums travel in float32.
-
-    Returns:
-        Float64 tensors, each where it was.
+    The process group communicates on `device`; on one without float64 the sums travel in float32.
     """
     if processes() == 1:
         return dict(sums)
@@ -43,10 +39,8 @@ def summed(sums: Mapping[str, Tensor], device: torch.device | str = "cpu") -> di
 
 
 def gathered(value: Value) -> list[Value]:
-    """Return the value of every process in the order of ranks; call it on every rank.
-
-    Args:
-        value: What pickles, with tensors on the CPU.
+    """Return the value, which pickles with tensors on the CPU, of every process in the order of ranks; call
+    it on every rank.
     """
     if processes() == 1:
         return [value]

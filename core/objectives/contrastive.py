@@ -84,8 +84,8 @@ def soft_contrastive(
 def label_similarity(labels: Tensor, others: Tensor | None = None, *, own: Tensor | None = None) -> Tensor:
     """Return the cosine of every two multi-hot labels, `(N, K)` and `(M, K)` to `(N, M)` in float32.
 
-    An empty label is like no other. None compares labels with themselves. `own` `(N,)` is the column that belongs
-    to each row and is 1 whatever the labels; None is the diagonal.
+    An empty label is like no other. None compares labels with themselves. `own` `(N,)` is the column that
+    belongs to each row and is 1 whatever the labels; None is the diagonal.
     """
     similarity = _cosines(labels, labels if others is None else others).clamp(max=1.0)
     at = torch.arange(len(labels), device=labels.device)

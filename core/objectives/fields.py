@@ -37,8 +37,8 @@ class _Objective(nn.Module):
     ) -> Tensor:
         """Return the loss of `prediction` against `target`, both normalised `(B, K, C, *space)`.
 
-        `mask` `(B, C)` or `(B, C, *space)` bool is True where a label does not count; `groups` holds the starts of
-        the channel groups and, last, C, which only group-wise losses look at.
+        `mask` `(B, C)` or `(B, C, *space)` bool is True where a label does not count; `groups` holds the
+        starts of the channel groups and, last, C, which only group-wise losses look at.
 
         Raises:
             ValueError: If the shapes differ.

@@ -78,8 +78,9 @@ def random_masking(
 def masking(mask: Tensor, *, count_in_first: bool = False) -> Masking:
     """Return the masking that removes just the tokens of `mask` `(B, L)` bool.
 
-    With `count_in_first` every sample keeps as many tokens as the first, as the published program for cloud gaps
-    does: in samples with more to remove some of that stays visible, in those with less some others vanish.
+    With `count_in_first` every sample keeps as many tokens as the first, as the published program for cloud
+    gaps does: in samples with more to remove some of that stays visible, in those with less some others
+    vanish.
 
     Raises:
         ValueError: If no token would stay in a sample.
@@ -112,8 +113,8 @@ def select(tokens: Tensor, masking: Masking) -> Tensor:
 
 
 def restore(kept: Tensor, masking: Masking, mask_token: Tensor) -> Tensor:
-    """Return `(B, L, D)`: kept tokens `(B, K, D)` in the order of `masking.keep` at their places, `mask_token`
-    (broadcastable) at all others; padding is left out.
+    """Return `(B, L, D)`: kept tokens `(B, K, D)` in the order of `masking.keep` at their places,
+    `mask_token` (broadcastable) at all others; padding is left out.
     """
     batch, tokens = masking.mask.shape
     places = masking.keep
@@ -130,11 +131,11 @@ def normalised_patches(target: Tensor, *, eps: float = 1e-6) -> Tensor:
 
 
 def masked_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_pix: bool = False) -> Tensor:
-    """Return the squared error of removed tokens, a scalar: mean over a patch, then over all of the batch; 0 where
-    nothing was removed.
+    """Return the squared error of removed tokens, a scalar: mean over a patch, then over all of the batch; 0
+    where nothing was removed.
 
-    Prediction and target are `(B, L, P)`; with `norm_pix` the target is each patch's deviation from its own mean,
-    in units of its own spread. `mask` `(B, L)` is True where a token was removed.
+    Prediction and target are `(B, L, P)`; with `norm_pix` the target is each patch's deviation from its own
+    mean, in units of its own spread. `mask` `(B, L)` is True where a token was removed.
     """
     if norm_pix:
         target = normalised_patches(target)

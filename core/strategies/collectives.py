@@ -18,9 +18,9 @@ def weighted(mean: Tensor, count: Tensor | float, strategy: Any) -> tuple[Tensor
     """Return `mean` times `count * ranks / sum of counts`, and that sum.
 
     Gradients are averaged over ranks, so the mean of these over the ranks is the mean over everything that
-    all of them hold. `mean` is this rank's loss over `count` values, of any finite value where that is zero; no
-    gradient flows through the count. A `Mesh` sums over its data and context ranks, any other strategy over all
-    ranks; with one process the loss comes back as it is.
+    all of them hold. `mean` is this rank's loss over `count` values, of any finite value where that is zero;
+    no gradient flows through the count. A `Mesh` sums over its data and context ranks, any other strategy
+    over all ranks; with one process the loss comes back as it is.
     """
     if not isinstance(count, Tensor):  # filled there: a copy from the host would wait for the device
         count = torch.full((), float(count), device=mean.device)
@@ -48,8 +48,8 @@ def averaged(scalars: Mapping[str, Tensor], strategy: Any) -> dict[str, Tensor]:
 
 
 def gathered(rows: Tensor, strategy: Any, *, even: bool = False) -> tuple[Tensor, int]:
-    """Return the rows `(B, ...)` of all processes in their order, without gradients, and the index of this one's
-    first; where B is not known to be the same everywhere (`even`), the host waits for the numbers.
+    """Return the rows `(B, ...)` of all processes in their order, without gradients, and the index of this
+    one's first; where B is not known to be the same everywhere (`even`), the host waits for the numbers.
     """
     group = _group(strategy)
     if group is None:

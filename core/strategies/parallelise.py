@@ -57,8 +57,8 @@ def blocks_of(network: nn.Module, why: str) -> list[nn.Module]:
 
 
 def cut_matrices(network: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> None:
-    """Cut the network's matrices over the one axis of a tensor-parallel mesh, in place; with `sequence` norms and
-    residuals are cut along the sequence.
+    """Cut the network's matrices over the one axis of a tensor-parallel mesh, in place; with `sequence` norms
+    and residuals are cut along the sequence.
 
     Raises:
         UserError: If the network has no `tensor_parallel_plan`, or a size does not divide.
