@@ -19,6 +19,9 @@ number of training trajectories.
 INHERITED = ("frames", "inputs", "outputs")
 """Values of the data that a recipe takes over from its parent's run, because the network is bound to them."""
 
+FORMER = ("root",)
+"""Options of the data that older checkpoints hold; where they say nothing they are passed over."""
+
 GENERATE = "apps.pde.simulation.command:main"
 """What `dfm data generate pde/<family>` runs."""
 

@@ -4,6 +4,7 @@ learning.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -211,6 +212,8 @@ class Operator(Task):
         for name, rows in evaluation.tables().items():
             self.write_table(name, rows)
         self.say(evaluation.text())
+        if not all(isfinite(row["relative_l1"]) for row in own):
+            self.say("a score of '-' is no number: a rollout diverged, or values are too large for float32")
         if self._uncertainty is not None:
             self._uncertainty.gather()
             rows = self._uncertainty.results()

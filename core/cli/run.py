@@ -227,6 +227,9 @@ def _words(request: Request, stored: dict[str, Any] | None) -> tuple[list[str], 
         if not config:
             raise UserError(f"{request.ckpt_path} holds no config, so it needs a recipe beside it (--config)")
         config = merged(config, {"model": {"init_args": {"weights": None}}})
+        for name in getattr(import_module(f"apps.{request.domain}"), "FORMER", ()):
+            if _value(config, ["data", "init_args", name]) is None:
+                config.get("data", {}).get("init_args", {}).pop(name, None)
         temporary = _temporary(config if request.verb == "fit" else _without_training(config))
         files = [str(temporary)]
     words = [word for path in files for word in ("--config", path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,10 @@ def error_figure(
         for number, (model, values) in enumerate(errors.items()):
             data = np.atleast_2d(as_array(values))
             where = np.arange(1, data.shape[1] + 1) if times is None else np.asarray(times, dtype=float)
-            line, colour = np.nanmedian(data, axis=0), line_colour(number)
+            colour = line_colour(number)
+            with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # where all diverged
+                line, low, high = np.nanpercentile(data, [50, 25, 75], axis=0)
             if len(data) > 1:
-                low, high = np.nanpercentile(data, [25, 75], axis=0)
                 axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
             strong = number == 0
             axis.plot(

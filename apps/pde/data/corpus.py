@@ -128,7 +128,7 @@ def build(settings: FieldSettings) -> Corpus:
                 "one of them out"
             )
     readers = list(dict.fromkeys(part.reader for cut in cuts for part in cut.values()))
-    _check_units(readers)
+    _check_units(readers, settings.trained)
     for source, part in zip(sources, train, strict=True):
         if source.own:
             notes += _silent_choices(settings, part, windows)
@@ -177,9 +177,12 @@ def _cut(
     return cut
 
 
-def _check_units(readers: Sequence[ChannelReader]) -> None:
-    """Refuse sources that have times or a field in different units."""
+def _check_units(readers: Sequence[ChannelReader], trained: FieldFacts | None) -> None:
+    """Refuse sources that have times or a field in different units, or in others than a checkpoint's data."""
     stated: dict[str, tuple[str, str]] = {}
+    for facts in () if trained is None else trained.datasets:
+        said = {name: (unit, facts.path) for name, unit in facts.units.items() if unit not in ("", "1")}
+        stated = said | stated
     for reader in readers:
         source = reader.source
         fields = {one.channel.name: one.channel.source or "" for one in (*reader.inputs, *reader.labels)}

@@ -438,6 +438,15 @@ def test_sources_in_other_units_are_refused(tmp_path):
         Fields(mixture=SourceMixture(sources=[{"path": path} for path in paths])).setup("fit")
 
 
+def test_a_test_on_other_units_than_the_checkpoints_is_refused(tmp_path):
+    trained = Fields(path=own_flow(tmp_path / "a.nc"))
+    other = Fields(path=own_flow(tmp_path / "b.nc", unit="km/h"))
+    other.use_statistics(trained.facts)
+
+    with pytest.raises(UserError, match=r"b.nc has u in km/h, .*a.nc in m/s"):
+        other.setup("test")
+
+
 def test_short_trajectories_are_validated_as_far_as_they_go(tmp_path, capsys):
     windows = Histories(horizon=1, val_horizon=10)
     data = Fields(path=own_flow(tmp_path / "own.nc"), frames=2, windows=windows, val_trajectories=1)

@@ -15,6 +15,7 @@ from in_process import dfm
 
 from apps.pde.predict.initial import initial_states
 from apps.pde.predict.model import Surrogate
+from core.checkpoints.files import read_checkpoint
 from core.errors import UserError
 
 xarray = pytest.importorskip("xarray")
@@ -405,3 +406,13 @@ def test_initial_states_in_other_units_than_the_training_data_are_refused(
     initial_states(labelled(tmp_path / "same.nc"), surrogate, dataset=facts.name)
     with pytest.raises(UserError, match=sentence):
         initial_states(labelled(tmp_path / "other.nc", **units), surrogate, dataset=facts.name)
+
+
+def test_a_checkpoint_with_a_former_option_that_says_nothing_is_tested(flow: Fitted, tmp_path: Path) -> None:
+    held = read_checkpoint(flow.checkpoint)
+    held["domainfm"]["config"]["data"]["init_args"]["root"] = None
+    torch.save(held, tmp_path / "former.ckpt")
+
+    code, out, err = dfm("pde", "test", "--ckpt_path", tmp_path / "former.ckpt")
+
+    assert code == 0, out + err
