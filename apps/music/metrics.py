@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apps.music.batch import IGNORE, TokenBatch
-from apps.music.data.corpus import Stream
 from apps.music.data.module import Tokens
 from core.data.packing import PackedBatch
 
@@ -105,7 +104,7 @@ def baseline_rows(data: Tokens) -> list[dict[str, Any]]:
     source = data.source
     size, tokens = 0.0, float(len(test) - 1)
     if source.tokenizer is not None:
-        size = float(source.tokenizer.lengths[np.minimum(test[1:], source.vocabulary - 1)].sum())
+        size = float(source.tokenizer.lengths[test[1:]].sum())
     bits: Mapping[str, float] = ngrams(train, test, vocabulary=source.vocabulary)
     if source.tokenizer is not None:
         decode = source.tokenizer.decode
@@ -190,8 +189,7 @@ def compressors(train: bytes, test: bytes) -> Mapping[str, float]:
 
 def _tokens(data: Tokens, part: int, *, last: int | None = None) -> np.ndarray:
     """Return the first tokens of a part, or its last ones; a mapped corpus may be larger than the memory."""
-    corpus = data.corpus
-    stream = Stream(corpus, corpus.sequences_of(data.parts[part]))
+    stream = data.corpus.stream(data.parts[part], data.source.vocabulary)
     first = 0 if last is None else max(stream.total - last, 0)
     return stream.read(np.arange(first, min(stream.total, first + (last or _MOST))))
 

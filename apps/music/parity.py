@@ -25,7 +25,7 @@ def _container(case: Case) -> Mapping[str, Any]:
     length = int(case.head["sequence_length"])
     order = inputs["document_index"]
     index = megatron_order.sample_index(corpus.lengths, order, length)
-    stream = Stream(corpus, order)
+    stream = Stream(corpus, order, 1 << 31)
     places = np.arange(len(index) - 1)[:, None] * length + np.arange(length + 1)
     drawn = int(case.tensors["output/blend_dataset_index"].shape[0])
     chosen, sample = megatron_order.blend(inputs["blend_weights"].tolist(), drawn)

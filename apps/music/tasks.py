@@ -144,7 +144,8 @@ class LanguageModelling(Task):
     def on_validation_epoch_start(self) -> None:
         """Begin the sums anew."""
         data: Tokens = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._scores = TokenScores(data.context, None if self._tokenizer is None else self._tokenizer.lengths)
+        tokenizer = data.source.tokenizer  # that of the data knows how long its unknown pieces were
+        self._scores = TokenScores(data.context, None if tokenizer is None else tokenizer.lengths)
 
     def validation_step(self, batch: TokenBatch | PackedBatch, batch_idx: int) -> None:
         """Add the losses of one batch."""

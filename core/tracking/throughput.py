@@ -69,6 +69,7 @@ class Throughput(Callback):
         self.samples_seen = 0
         self._steps: deque[_Step] = deque(maxlen=window)
         self._norms: list[Tensor] = []
+        self._largest = 0.0  # norm since the last log step, of the steps before a resume
         self._asked_task = False
         self._whole: nn.Module | None = None
         self._warm = False
@@ -79,22 +80,25 @@ class Throughput(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the network's shape before a strategy takes it apart: FLOPs are counted of the whole."""
+        self._norms.clear()
+        self._largest = 0.0
         network = getattr(pl_module, "network", None)
         if stage == "fit" and trainer.world_size > 1 and isinstance(network, nn.Module):
             self._whole = skeleton(network)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the samples seen."""
-        return {"samples_seen": self.samples_seen}
+        """Return the samples seen, and the largest norm since the last log step."""
+        norms = torch.stack(self._norms).float().tolist() if self._norms else []
+        return {"samples_seen": self.samples_seen, "grad_norm_max": max([self._largest, *norms])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting from the checkpoint's samples."""
+        """Go on counting from the checkpoint's samples, and go on looking for the largest norm."""
         self.samples_seen = int(state_dict["samples_seen"])
+        self._largest = float(state_dict.get("grad_norm_max", 0.0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew: the first step of a process is not counted."""
         self._steps.clear()
-        self._norms.clear()
         self._forget_clock()
         self._warm = False
         self._known_peak = self.peak or _peak(pl_module.device, str(trainer.precision))
@@ -162,8 +166,9 @@ class Throughput(Callback):
         values |= learning_rates(trainer)
         if self._norms:
             norms = torch.stack(self._norms).float().tolist()
-            values |= {"grad_norm": norms[-1], "grad_norm_max": max(norms)}
+            values |= {"grad_norm": norms[-1], "grad_norm_max": max([self._largest, *norms])}
             self._norms.clear()
+            self._largest = 0.0
         return values
 
     def _flops(self, pl_module: LightningModule) -> float | None:

@@ -160,17 +160,21 @@ def test_accumulated_batches_count_as_one_step(tmp_path):
 
 def test_resumed_run_has_each_step_once_and_the_same_numbers(tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    trainer(unbroken, Throughput(), max_epochs=2).fit(Tiny(), loader(), loader())
+    every = {"log_every_n_steps": 5}  # the checkpoint of step 8 lies between two log steps
+    trainer(unbroken, Throughput(), max_epochs=2, **every).fit(Tiny(), loader(), loader())
 
-    keep = ModelCheckpoint(broken, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    keep = ModelCheckpoint(broken, every_n_train_steps=8, save_top_k=-1, filename="{step}")
     parts = (Throughput(), RunRecord(broken, Tracking(report=False)), keep)
-    trainer(broken, *parts, max_steps=7, enable_checkpointing=True).fit(Tiny(), loader(), loader())
+    trainer(broken, *parts, max_steps=11, enable_checkpointing=True, **every).fit(Tiny(), loader(), loader())
     parts = (Throughput(), RunRecord(broken, Tracking(report=False)))
-    trainer(broken, *parts, max_epochs=2).fit(Tiny(), loader(), loader(), ckpt_path=broken / "step=4.ckpt")
+    trainer(broken, *parts, max_epochs=2, **every).fit(
+        Tiny(), loader(), loader(), ckpt_path=broken / "step=8.ckpt"
+    )
 
     def record(folder):
         rows = read_metrics(folder)
-        return [(row["step"], row.get("throughput/samples"), row.get("lr/decay")) for row in rows]
+        names = ("step", "throughput/samples", "lr/decay", "grad_norm_max")
+        return [tuple(row.get(name) for name in names) for row in rows]
 
     assert record(broken) == record(unbroken)
 

@@ -50,6 +50,10 @@ class TokenCorpus:
         before = np.cumsum(counts) - counts
         return np.repeat(self.borders[documents] - before, counts) + np.arange(int(counts.sum()))
 
+    def stream(self, documents: np.ndarray, vocabulary: int) -> Stream:
+        """Return documents laid one behind another, in their order."""
+        return Stream(self, self.sequences_of(documents), vocabulary)
+
 
 def corpus_of(documents: Iterable[np.ndarray], *, name: str, vocabulary: int) -> TokenCorpus:
     """Join documents, each a single sequence of ids `(N,)`, in memory.
@@ -72,9 +76,11 @@ class Stream:
     Args:
         corpus: The tokens.
         order: Numbers of the sequences.
+        vocabulary: Ids must lie below it.
     """
 
-    def __init__(self, corpus: TokenCorpus, order: np.ndarray) -> None:
+    def __init__(self, corpus: TokenCorpus, order: np.ndarray, vocabulary: int) -> None:
+        self.name, self.order, self.vocabulary = corpus.name, order, vocabulary
         lengths = corpus.lengths[order]
         self.tokens = corpus.tokens
         self.ends = np.cumsum(lengths)
@@ -82,9 +88,26 @@ class Stream:
         self.total = int(self.ends[-1]) if len(order) else 0
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        """Return the tokens at places of the stream, of any shape, as int64."""
+        """Return the tokens at places of the stream, of any shape, as int64.
+
+        Raises:
+            UserError: Naming the first id that is none of the vocabulary, and its sequence.
+        """
         item = np.searchsorted(self.ends, places, side="right")
-        return np.asarray(self.tokens[places + self.shifts[item]]).astype(np.int64)
+        ids = np.asarray(self.tokens[places + self.shifts[item]]).astype(np.int64)
+        wrong = (ids < 0) | (ids >= self.vocabulary)
+        if wrong.any():
+            worst = ids[wrong][0]
+            cause = (
+                "write it with a type that holds all ids and without padding"
+                if worst < 0
+                else ("name the tokeniser it was made with (data.tokenizer)")
+            )
+            raise UserError(
+                f"{self.name} holds the id {worst} in sequence {self.order[item[wrong][0]]}, counted from 0, "
+                f"and the vocabulary has the ids 0 to {self.vocabulary - 1}; {cause}"
+            )
+        return ids
 
 
 def split_documents(

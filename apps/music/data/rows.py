@@ -14,7 +14,6 @@ from apps.music.batch import IGNORE, TokenBatch
 from apps.music.data import megatron_order
 from apps.music.data.corpus import Stream, TokenCorpus
 from core.data.randomness import generator
-from core.errors import UserError
 
 __all__ = ["Chunks", "Documents", "PublishedChunks", "Rows"]
 
@@ -46,7 +45,7 @@ class _RowSet(Dataset):
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> TokenBatch:
         """Return the rows at `(epoch, index)` as one batch."""
-        tokens = _checked(self.tokens(pairs), self.rows.vocabulary, self.corpus.name)
+        tokens = self.tokens(pairs)
         ids, labels = torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy())
         positions = torch.arange(ids.shape[1]).expand(ids.shape).contiguous()
         return TokenBatch(ids.clamp(min=0), labels.masked_fill(labels < 0, IGNORE), positions)
@@ -93,7 +92,7 @@ class Chunks(_RowSet):
             if self.shuffle:
                 random = generator(self.rows.seed, epoch, 0, "documents")
                 documents = documents[torch.randperm(len(documents), generator=random).numpy()]
-            self._laid = (epoch, Stream(self.corpus, self.corpus.sequences_of(documents)))
+            self._laid = (epoch, self.corpus.stream(documents, self.rows.vocabulary))
         return self._laid[1]
 
     def tokens(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -140,7 +139,7 @@ class PublishedChunks(_RowSet):
             order, self.places = megatron_order.orders(
                 corpus.lengths, items, **size, seed=rows.seed, documents=shuffle
             )
-            self.stream = Stream(corpus, order)
+            self.stream = Stream(corpus, order, rows.vocabulary)
 
     def tokens(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the tokens of rows."""
@@ -171,20 +170,5 @@ class Documents(Dataset):
 
     def __getitem__(self, pair: tuple[int, int]) -> Tensor:
         """Return the ids `(L,)` of the document at `(epoch, index)`."""
-        stream = Stream(self.corpus, self.corpus.sequences_of(self.documents[pair[1] : pair[1] + 1]))
-        ids = stream.read(np.arange(stream.total))
-        return torch.from_numpy(_checked(ids, self.vocabulary, self.corpus.name))
-
-
-def _checked(rows: np.ndarray, vocabulary: int, name: str) -> np.ndarray:
-    """Return rows whose ids lie in the vocabulary; -1 marks places beyond the end.
-
-    Raises:
-        UserError: Naming the first id that does not.
-    """
-    if rows.size and int(rows.max()) >= vocabulary:
-        raise UserError(
-            f"{name} holds the id {int(rows.max())} and the vocabulary has {vocabulary}; "
-            "name the tokeniser it was made with (data.tokenizer)"
-        )
-    return rows
+        stream = self.corpus.stream(self.documents[pair[1] : pair[1] + 1], self.vocabulary)
+        return torch.from_numpy(stream.read(np.arange(stream.total)))

@@ -114,6 +114,7 @@ def note_tokenizer(path: str | Path, tokenizer: Tokenizer) -> Path:
     stem = paths_of(path)[0].with_suffix("")
     note = {"tokenizer": tokenizer.name, "vocabulary": tokenizer.vocabulary, "sha256": None}
     if isinstance(tokenizer, SentencePiece):
+        note["unknown"] = tokenizer.unknown.tolist()
         model = stem.with_name(stem.name + ".model")
         with replacing(model) as temporary:
             temporary.write_bytes(tokenizer.model)
@@ -143,6 +144,8 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
     if digest is not None and tokenizer.fingerprint != digest:
         model = stem.with_name(name)
         raise UserError(f"{model} is not the tokeniser that {file.name} names; put that one back")
+    if isinstance(tokenizer, SentencePiece):
+        tokenizer.unknown += np.asarray(note.get("unknown", (0, 0)), dtype=np.int64)
     return tokenizer
 
 

@@ -18,7 +18,7 @@ import torch
 from apps.music.batch import TokenizerState
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Bytes", "SentencePiece", "Tokenizer", "from_state", "open_tokenizer"]
+__all__ = ["Bytes", "SentencePiece", "Tokenizer", "from_state", "open_tokenizer", "well_formed"]
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space inside a piece
 
@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
 
     @property
     def lengths(self) -> np.ndarray:
-        """UTF-8 bytes that each id stands for `(vocabulary,)`, int32; 0 for special tokens."""
+        """UTF-8 bytes that each id stands for `(vocabulary,)`; 0 for special tokens."""
         ...
 
     def state(self) -> TokenizerState:
@@ -68,7 +68,7 @@ class Bytes:
 
     def encode(self, text: str) -> np.ndarray:
         """Return the bytes `(N,)` of a text as int64."""
-        return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int64)
+        return np.frombuffer(well_formed(text).encode(), dtype=np.uint8).astype(np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text; bytes that are no UTF-8 become the replacement character."""
@@ -113,6 +113,7 @@ class SentencePiece:
                 f"{name} is no SentencePiece model; give the .model file of the tokeniser"
             ) from error
         self.vocabulary = int(self._pieces.GetPieceSize())
+        self.unknown = np.zeros(2, dtype=np.int64)  # pieces and bytes of the texts encoded so far
         self.end = int(self._pieces.eos_id())
         first = int(self._pieces.bos_id())
         self.begin = None if first < 0 else first
@@ -133,7 +134,15 @@ class SentencePiece:
 
     def encode(self, text: str) -> np.ndarray:
         """Return the pieces `(N,)` of a text as int64."""
-        return np.asarray(self._pieces.EncodeAsIds(text), dtype=np.int64)
+        text, unknown = well_formed(text), self._pieces.unk_id()
+        ids = np.asarray(self._pieces.EncodeAsIds(text), dtype=np.int64)
+        if (ids == unknown).any():
+            pieces = zip(
+                self._pieces.EncodeAsPieces(text), ids, strict=True
+            )  # an unknown one as it was spelt
+            sizes = [len(piece.replace(_SPACE, " ").encode()) for piece, id_ in pieces if id_ == unknown]
+            self.unknown += len(sizes), sum(sizes)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of pieces; ids without a piece and control pieces give nothing."""
@@ -142,8 +151,16 @@ class SentencePiece:
         ]
         return str(self._pieces.DecodeIds(pieces))
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
+        """UTF-8 bytes of each piece; an unknown one stands for as many as it did on average in the texts
+        encoded so far.
+        """
+        unknown, count = self._pieces.unk_id(), max(self.unknown[0], 1)
+        return np.where(np.arange(self.vocabulary) == unknown, self.unknown[1] / count, self._sizes)
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
         """UTF-8 bytes of each piece; a byte piece is one, a control or unused piece none."""
         sizes = np.zeros(self.vocabulary, dtype=np.int32)
         for piece in range(self.vocabulary):
@@ -158,6 +175,11 @@ class SentencePiece:
         return TokenizerState(
             "sentencepiece", self.name, torch.from_numpy(np.frombuffer(self.model, np.uint8).copy())
         )
+
+
+def well_formed(text: str) -> str:
+    """Return a text in which no half of a character (a lone surrogate) is left: each becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def open_tokenizer(name: str) -> Tokenizer:

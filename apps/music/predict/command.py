@@ -37,11 +37,16 @@ def main(argv: Sequence[str]) -> int:
     from core.inference.outputs import check_replaceable
 
     check_replaceable(out, _COMMAND)
-    prompts = [options.prompt] if options.path is None else _read_prompts(Path(options.path), options.field)
+    from apps.music.data.tokenizers import well_formed
     from apps.music.predict.model import Writer
     from core.accelerators.choice import usable
     from core.backbones.generation import Sampling
 
+    prompts = (
+        [well_formed(options.prompt)]
+        if options.path is None
+        else _read_prompts(Path(options.path), options.field)
+    )
     writer = Writer.from_checkpoint(
         options.ckpt_path, tokenizer=options.tokenizer, device=usable(options.device)
     )
@@ -64,7 +69,9 @@ def _read_prompts(file: Path, field: str) -> list[str]:
         prompts = list(documents(file, field=field))
     else:
         try:
-            prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            # "\n" alone, which text mode makes of "\r\n" too: U+2028, U+0085 and form feeds belong to a line
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+            prompts = [line for line in lines if line.strip()]
         except UnicodeDecodeError as error:
             raise UserError(f"{file} is no UTF-8 text (byte {error.start}); convert it") from error
     if not prompts:

@@ -65,11 +65,19 @@ def test_documents_change_places_from_epoch_to_epoch_and_come_back_the_same():
     assert torch.equal(mixed.ids, torch.stack([second.ids[2], first.ids[2]]))
 
 
-def test_an_id_outside_the_vocabulary_is_named():
-    data = Chunks(counting_corpus([20]), np.arange(1), Rows(4, 10))
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("id_", "hint"), [(12, "data.tokenizer"), (-7, "padding"), (-100, "padding"), (-1, "padding")]
+)
+def test_an_id_outside_the_vocabulary_is_named_with_its_sequence(packed, id_, hint):
+    corpus = corpus_of([np.arange(6), np.array([1, 2, id_, 3, 4, 5])], name="ids", vocabulary=1 << 17)
+    data = Chunks(corpus, np.arange(2), Rows(4, 10), tail=True)
+    if packed:
+        data = Packed(Documents(corpus, np.arange(2), vocabulary=10), [6, 6], capacity=12, seed=0)
 
-    with pytest.raises(UserError, match="holds the id 12 and the vocabulary has 10"):
-        data.__getitems__([(0, 2)])
+    with pytest.raises(UserError, match=f"holds the id {id_} in sequence 1, .* the ids 0 to 9; .*{hint}"):
+        for index in range(len(data)):
+            data[0, index] if packed else data.__getitems__([(0, index)])
 
 
 @settings(max_examples=50, deadline=None)

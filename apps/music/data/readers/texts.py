@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from apps.music.data.tokenizers import well_formed
 from core.errors import UserError, did_you_mean
 
 __all__ = ["SUFFIXES", "documents", "files_of"]
@@ -54,7 +56,7 @@ def documents(path: str | Path, *, field: str = "text", limit: int | None = None
 
 def _whole(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file} is no UTF-8 text (byte {error.start}); convert it, or leave it out"
@@ -62,6 +64,7 @@ def _whole(file: Path) -> str:
 
 
 def _lines(file: Path, field: str) -> Iterator[str]:
+    broken = False
     with file.open("rb") as lines:
         for line_number, line in enumerate(lines, 1):
             if not line.strip():
@@ -70,11 +73,24 @@ def _lines(file: Path, field: str) -> Iterator[str]:
                 entry = json.loads(line)
             except ValueError as error:
                 raise UserError(f"{file}, line {line_number}, is no JSON; write one object a line") from error
-            if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
-                names = [str(name) for name in entry] if isinstance(entry, dict) else []
+            names = [str(name) for name in entry] if isinstance(entry, dict) else []
+            if field in names and not isinstance(entry[field], str):
+                raise UserError(
+                    f"{file}, line {line_number}: '{field}' is {json.dumps(entry[field])[:40]} and no text; "
+                    "mend or remove that line"
+                )
+            if field not in names:
                 raise UserError(
                     f"{file}, line {line_number}, has no text under '{field}' "
                     f"({', '.join(names[:8]) or 'no entries'}){did_you_mean(field, names)}; name it with "
                     "--data.field"
                 )
-            yield entry[field]
+            text = well_formed(entry[field])
+            if text != entry[field] and not broken:
+                broken = True
+                print(
+                    f"data: {file}, line {line_number}: half of a character (a lone surrogate) is read as "
+                    "\N{REPLACEMENT CHARACTER}, here and wherever else in this file",
+                    file=sys.stderr,
+                )
+            yield text
