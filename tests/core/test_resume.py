@@ -80,6 +80,13 @@ def test_chain_of_signals_equals_unbroken_run(tiny, unbroken, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+def test_signals_within_validations_leave_at_once_and_equal_unbroken_run(tiny, unbroken, tmp_path, name):
+    steps = {"accumulate": [4, 8], "validation in mid-epoch": [3, 6, 10], "validation by steps": [5, 10, 20]}
+    chain(tiny, tmp_path, steps.get(name, [7, 14]), "SIGHUP", validation=True, **OPTIONS[name])
+    assert_same(tmp_path, unbroken(**OPTIONS[name]))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_chain_of_kills_equals_unbroken_run(tiny, unbroken, tmp_path, name):
     # Struck at the start of micro-batch k: the newest checkpoint is of step k; 7 and 14 begin an epoch.
     chain(tiny, tmp_path, [4, 7, 10, 14, 20], "kill", every=1, **OPTIONS[name])

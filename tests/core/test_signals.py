@@ -47,7 +47,7 @@ def assert_same_weights_and_moments(folder: Path, reference: Path) -> None:
     assert ends[0]["global_step"] == ends[1]["global_step"]
 
 
-@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_at_an_odd_micro_batch_leaves_after_a_checkpoint_that_resumes_exactly(
     tiny, tmp_path, how, code
 ):
@@ -60,6 +60,17 @@ def test_a_signal_at_an_odd_micro_batch_leaves_after_a_checkpoint_that_resumes_e
     tiny.run(tmp_path / "run", resume=True, accumulate_grad_batches=2)
     tiny.run(tmp_path / "unbroken", accumulate_grad_batches=2)
     assert_same_weights_and_moments(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_a_run_whose_terminal_is_closed_leaves_after_a_checkpoint(tmp_path):
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, str(SCRIPT), str(tmp_path / "run"), "--at", "2", "--how", "SIGHUP"]
+    process = subprocess.Popen(words, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)
+    assert process.wait(timeout=120) == 129
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
 
 
 @pytest.mark.slow
@@ -85,13 +96,20 @@ def test_a_signal_from_outside_stops_a_running_process(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--until_epoch", "1"]])
-def test_two_ranks_leave_at_the_same_step_when_one_is_hit_and_resume_exactly(tmp_path, more):
+@pytest.mark.parametrize(
+    ("more", "strike", "step"),
+    [
+        ([], ["--at", "1"], 2),
+        (["--until_epoch", "1"], ["--at", "1"], 2),
+        ([], ["--at", "3", "--validation"], 3),
+    ],
+)
+def test_two_ranks_leave_at_the_same_step_when_one_is_hit_and_resume_exactly(tmp_path, more, strike, step):
     many = ["--devices", "2", *more]
-    code, said = finish(tmp_path / "run", *many, "--at", "1", "--rank", "1")
+    code, said = finish(tmp_path / "run", *many, *strike, "--rank", "1")
     assert code in (143, 1), said
     stopped = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert stopped["global_step"] == 2
+    assert stopped["global_step"] == step
     assert len(stopped["callbacks"]["RandomState"]["ranks"]) == 2
     assert finish(tmp_path / "run", *many, "--ckpt_path", "last")[0] == 0
     assert finish(tmp_path / "unbroken", *many)[0] == 0
@@ -119,9 +137,15 @@ def test_handlers_are_given_back(tiny, tmp_path):
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+def test_a_second_ctrl_c_leaves_at_once_unless_it_is_the_same_one(tmp_path, monkeypatch):
     stop = StopGracefully(tmp_path)
+    for _ in range(3):  # tenths of a second apart
+        stop._on_signal(signal.SIGINT, None)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3)
+    stop._saving = True
     stop._on_signal(signal.SIGINT, None)
+    stop._saving = False
     with pytest.raises(SystemExit) as leaving:
         stop._on_signal(signal.SIGINT, None)
     assert leaving.value.code == 130

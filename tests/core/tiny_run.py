@@ -151,14 +151,21 @@ class TinyTask(pl.LightningModule):
 
 
 class Strike(Callback):
-    """End the run at the start of a micro-batch, counted over all epochs: by a signal, or like kill -9."""
+    """End the run at the start of a micro-batch, counted over all epochs, or in the validation after so many
+    steps: by a signal, or like kill -9.
+    """
 
-    def __init__(self, at: int | None, how: str, rank: int = 0) -> None:
-        self.at, self.how, self.rank = at, how, rank
+    def __init__(self, at: int | None, how: str, rank: int = 0, *, validation: bool = False) -> None:
+        self.at, self.how, self.rank, self.validation = at, how, rank, validation
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if self.validation and trainer.global_step == self.at and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), getattr(signal, self.how))
+            self.at = None
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         done = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
-        if done != self.at or trainer.global_rank != self.rank:
+        if self.validation or done != self.at or trainer.global_rank != self.rank:
             return
         if self.how == "kill":
             raise Killed
@@ -172,6 +179,7 @@ def run(
     at: int | None = None,
     how: str = "SIGTERM",
     rank: int = 0,
+    validation: bool = False,
     resume: bool | str = False,
     every: int | None = None,
     ema: bool = False,
@@ -208,7 +216,7 @@ def run(
                 RandomState(),
                 IsolateValidation(),
                 NonFiniteGuard(folder, skip=skip, deferred=deferred, every=100),
-                Strike(at, how, rank),
+                Strike(at, how, rank, validation=validation),
                 *([EMAWeightAveraging(decay=0.9)] if ema else []),
                 *([RestoreBest()] if best else []),
                 *checkpoint_callbacks(checkpoints, every_n_steps=every, monitor=monitor),
@@ -233,6 +241,7 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--validation", action="store_true")
     parser.add_argument("--until_epoch", type=int)
     parser.add_argument("--bad", type=int, nargs="*", default=[])
     parser.add_argument("--deferred", action="store_true", default=None)
@@ -248,6 +257,7 @@ if __name__ == "__main__":
         at=words.at,
         how=words.how,
         rank=words.rank,
+        validation=words.validation,
         resume=words.ckpt_path is not None,
         every=words.every,
         bad=tuple(words.bad),
