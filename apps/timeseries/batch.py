@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from apps.timeseries.data import frequency as rates
@@ -52,6 +53,18 @@ class SeriesBatch(Batch):
         From an empty context nothing can be forecast, so an error there says nothing of the forecaster.
         """
         return self.future_observed & self.past_observed.any(1, keepdim=True)
+
+    @property
+    def spread(self) -> Tensor:
+        """Deviation of each channel's observed context `(B, 1, C)`, the unit of quantile offsets.
+
+        A constant context says nothing of its series' spread; there it is 1, the external scaler's unit.
+        """
+        count = self.past_observed.sum(1, keepdim=True).clamp(min=1)
+        centred = self.past_values - self.past_values.sum(1, keepdim=True) / count  # missing ones are 0
+        square = centred.square().masked_fill(~self.past_observed, 0.0).sum(1, keepdim=True)
+        variance = square / count
+        return torch.where(variance > 1e-10, (variance + 1e-5).sqrt(), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

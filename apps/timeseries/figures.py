@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from apps.timeseries.data.store import Track
-    from core.metrics.conformal import Conformal
 
 __all__ = [
     "ForecastPanel",
@@ -65,17 +64,13 @@ def window_panel(
     prediction: Tensor,
     truth: Tensor,
     baselines: Mapping[str, Tensor],
-    conformal: Conformal | None,
+    offsets: Mapping[float, Tensor],
 ) -> ForecastPanel:
     """Return the panel of a window's first target in the data's own units, with its stamps."""
 
     def raw(values: Tensor) -> np.ndarray:
         return track.scalers[0].invert(values.detach().double().cpu().numpy())
 
-    quantiles: dict[float, np.ndarray] = {}
-    if conformal is not None:
-        offsets = conformal.at((0.1, 0.9), horizon=len(prediction), channels=[name])[..., 0]
-        quantiles = {q: raw(prediction.cpu() + row) for q, row in zip((0.1, 0.9), offsets, strict=True)}
     stamps = track.stamps(start, len(past) + len(prediction))
     label = track.channel or ("" if name == "value" else name)
     others = "" if track.channel or len(track.scalers) == 1 else f", first of {len(track.scalers)} channels"
@@ -86,7 +81,7 @@ def window_panel(
         past_times=None if stamps is None else stamps[: len(past)].to_numpy(),
         times=None if stamps is None else stamps[len(past) :].to_numpy(),
         truth=raw(truth),
-        quantiles=quantiles,
+        quantiles={level: raw(prediction + offsets[level]) for level in (0.1, 0.9) if level in offsets},
         baselines={key: raw(values) for key, values in baselines.items()},
     )
 

@@ -76,10 +76,12 @@ def generate(seed: int, index: int, length: int = 1024) -> SyntheticSeries:
     noise = _noise(rng, length) * rng.choice([0.02, 0.1, 0.3])
     if rng.random() < 0.2:
         noise = noise * (1 + np.abs(season))
-    shape = trend + season + smooth + noise + _shifts(rng, length) + _events(rng, length)
+    shape = trend + season + smooth + noise
+    shape = shape + _bounded(_shifts(rng, length) + _events(rng, length), shape)
     kind = rng.choice(["sum", "product", "intermittent"], p=[0.7, 0.22, 0.08])
     if kind == "product":
-        shape = np.exp(np.clip(0.5 * shape, -6, 6))
+        shape = np.exp(0.5 * shape / max(1.0, np.ptp(shape) / 8))
+        shape = np.median(shape) + _bounded(shape - np.median(shape), shape)
     elif kind == "intermittent":
         shape = np.where(
             rng.random(length) < rng.uniform(0.05, 0.4), np.exp(0.5 * np.clip(shape, -6, 6)), 0.0
@@ -96,6 +98,12 @@ def frames(count: int, *, seed: int, length: int = 1024) -> Iterator[tuple[str, 
         frame = pd.DataFrame({"value": made.values})
         frame.attrs["frequency"] = made.frequency
         yield f"synthetic/{index}", frame
+
+
+def _bounded(rare: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Return what is rare, cut where a single point would rule a mean over the usual series."""
+    limit = 10 * np.abs(usual - np.median(usual)).mean()
+    return np.clip(rare, -limit, limit)
 
 
 def _seasons(

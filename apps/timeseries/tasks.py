@@ -13,7 +13,7 @@ from apps.timeseries.metrics.evaluation import DECILES, ForecastEvaluation, Unit
 from apps.timeseries.metrics.opponents import Opponent, opponents
 from core.errors import UserError
 from core.figures.curves import error_figure
-from core.metrics.conformal import Conformal, Residuals
+from core.metrics.conformal import Residuals
 from core.task import Task
 
 __all__ = ["Forecasting"]
@@ -24,14 +24,17 @@ class Forecasting(Task):
 
     Losses are in the units of the external scaler (each series' training rows have mean 0 and deviation 1),
     as in the field's benchmarks. After each validation the residuals of its windows give conformal quantiles,
-    which travel in the normaliser; `test` scores the network and the baselines on the same windows and writes
-    `results.csv`, `by_step.csv` and `by_channel.csv`.
+    which travel in the normaliser, and `val_bounded_mae`, the mean absolute error in units of each context's
+    spread with no point counted above 5, chooses the best epoch: one wild value rules every other mean.
+    `test` scores the network and the baselines on the same windows and writes `results.csv`, `by_step.csv`
+    and `by_channel.csv`.
 
     Args:
         network: Maps `SeriesBatch` fields to an output with `prediction (B, H, C')` and `loss`.
         baselines: Whether `test` scores the baselines too.
         trained_baselines: Whether those that are fitted on the training rows (DLinear, ridge) are among them.
         examples: Forecasts drawn in the figure of `test`.
+        monitor: The metric that chooses the best epoch.
         task: See `core.task.Task`.
     """
 
@@ -44,9 +47,10 @@ class Forecasting(Task):
         baselines: bool = True,
         trained_baselines: bool = True,
         examples: int = 3,
+        monitor: str = "val_bounded_mae",
         **task: Any,
     ) -> None:
-        super().__init__(network, **task)
+        super().__init__(network, monitor=monitor, **task)
         self.baselines, self.trained_baselines, self.examples = baselines, trained_baselines, examples
         self._residuals = Residuals()
         self._evaluation: ForecastEvaluation | None = None
@@ -117,19 +121,22 @@ class Forecasting(Task):
         prediction = output.prediction[..., : self._targets]
         target, observed = self._labels(batch, prediction)
         error = (prediction - target).masked_fill(~observed, 0.0)
+        spread = batch.spread[..., : self._targets]
         count = observed.sum().clamp(min=1)
         scalars = {
             "val_loss": output.loss,
             "val_mse": error.square().sum() / count,
             "val_mae": error.abs().sum() / count,
+            "val_bounded_mae": (error / spread).abs().clamp(max=_BOUND).sum() / count,
         }
         self.log_scalars(scalars, batch_size=len(batch), prog_bar=False, sync_dist=True)
-        self._residuals.update(prediction, target, observed)
+        self._residuals.update(prediction / spread, target / spread, observed)
 
     def on_validation_epoch_end(self) -> None:
         """Keep the quantiles of the residuals, per step of the horizon, where prediction finds them."""
         if len(self._residuals) and self.normaliser.known and not self.trainer.sanity_checking:
-            self.normaliser.learn(conformal=self._residuals.conformal(channels=self.facts.targets))
+            residuals = self._residuals.conformal(channels=self.facts.targets, by_window=True)
+            self.normaliser.learn(conformal=residuals)
         self._residuals.reset()
 
     def on_test_start(self) -> None:
@@ -144,8 +151,8 @@ class Forecasting(Task):
             windows=sum(len(loader.dataset) for loader in loaders),
         )
         self._opponents, self._drawn, self._shown, self._offsets = [], [], set(), None
-        conformal = self._conformal
-        if conformal is not None:
+        conformal = self.normaliser.facts.conformal if self.normaliser.known else None
+        if conformal is not None and conformal.by_window:
             self._offsets = conformal.at(DECILES, horizon=facts.horizon, channels=facts.targets)
         if self.baselines:
             self._opponents = opponents(
@@ -165,7 +172,9 @@ class Forecasting(Task):
         target, observed = self._labels(batch, prediction)
         past = batch.past_values[..., : self._targets]
         seen = batch.past_observed[..., : self._targets]
-        offsets = self._offsets
+        offsets = None
+        if self._offsets is not None:  # B Q H C
+            offsets = self._offsets.to(prediction.device) * batch.spread[:, None, :, : self._targets]
         evaluation.update(self.title, prediction, target, observed, batch.series, offsets=offsets)
         for baseline in self._opponents:
             first = evaluation.late(baseline.last_windows, size=len(batch))
@@ -177,11 +186,12 @@ class Forecasting(Task):
                 evaluation.update(baseline.name, guess, *label)
                 continue
             note = f"last {baseline.last_windows} windows"
-            evaluation.update(f"{self.title} ({note})", prediction[first:], *label, offsets=offsets)
+            late = None if offsets is None else offsets[first:]
+            evaluation.update(f"{self.title} ({note})", prediction[first:], *label, offsets=late)
             guess = baseline.predict(past[first:], seen[first:], batch.series[first:])
             evaluation.update(f"{baseline.name} ({note})", guess, *label)
         evaluation.advance(len(batch))
-        self._keep_examples(batch, prediction, target, past, seen)
+        self._keep_examples(batch, prediction, target, past, seen, offsets)
 
     def on_test_epoch_end(self) -> None:
         """Write the tables and figures, and log the network's own scores."""
@@ -215,10 +225,6 @@ class Forecasting(Task):
         """What tables call the network."""
         return str(self.record.get("system") or type(self.network).__name__).upper()
 
-    @property
-    def _conformal(self) -> Conformal | None:
-        return self.normaliser.facts.conformal if self.normaliser.known else None
-
     def _inputs(self, batch: SeriesBatch, *, labels: bool) -> dict[str, Tensor | None]:
         known = labels or bool(getattr(self.network, "exogenous", ()))
         return {
@@ -235,7 +241,13 @@ class Forecasting(Task):
         return batch.future_values[:, :steps, :channels], batch.countable[:, :steps, :channels]
 
     def _keep_examples(
-        self, batch: SeriesBatch, prediction: Tensor, target: Tensor, past: Tensor, seen: Tensor
+        self,
+        batch: SeriesBatch,
+        prediction: Tensor,
+        target: Tensor,
+        past: Tensor,
+        seen: Tensor,
+        offsets: Tensor | None,
     ) -> None:
         """Keep windows for the figure: the first of each series, until there are enough."""
         tracks = self.trainer.datamodule.tracks  # type: ignore[attr-defined]
@@ -259,9 +271,10 @@ class Forecasting(Task):
                 prediction=prediction[row, :, 0],
                 truth=target[row, :, 0],
                 baselines=guesses,
-                conformal=self._conformal,
+                offsets={} if offsets is None else dict(zip(DECILES, offsets[row, :, :, 0], strict=True)),
             )
             self._drawn.append(panel)
 
 
+_BOUND = 5.0  # spreads of its context that an error counts at most in val_bounded_mae
 _LOGGED = ("MSE", "MAE", "MASE", "sMAPE", "WQL")

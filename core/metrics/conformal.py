@@ -1,9 +1,10 @@
 """Split conformal prediction intervals for point forecasters (Vovk et al. 2005; Lei et al. 2018).
 
 Residuals `truth - forecast` on windows that training never saw give, for each step of the horizon and each
-channel, the offsets to add to a new point forecast. All is in the externally scaled units of a series (its
-own mean 0, scale 1), so that offsets learnt on one series serve another of any magnitude. Kept as plain
-tensors, inside the facts.
+channel, the offsets to add to a new point forecast. Those that must serve other series are in units of each
+window's own spread (locally weighted, Lei et al. 2018, section 5.2), so that a series of any magnitude, and
+one whose history says nothing of its present, gets bands of its own size. Kept as plain tensors, inside the
+facts.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Conformal:
         source: What the residuals come from, as the output says it: `validation`, `context backtest`, ….
         symmetric: Whether the offsets were made from absolute residuals.
         levels: Probability levels of the offsets, ascending.
+        by_window: Whether each is to be multiplied by the spread of the window that is forecast from.
     """
 
     offsets: Tensor
@@ -43,6 +45,7 @@ class Conformal:
     source: str
     symmetric: bool = False
     levels: tuple[float, ...] = GRID
+    by_window: bool = False
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
 
@@ -55,6 +58,7 @@ class Conformal:
         source: str = "validation",
         symmetric: bool = False,
         levels: Sequence[float] = GRID,
+        by_window: bool = False,
     ) -> Conformal:
         """Make offsets from residuals `(N, H, C)`, NaN where the truth is missing.
 
@@ -73,7 +77,8 @@ class Conformal:
             raise ValueError(f"{len(channels)} channel names for {residuals.shape[2]} channels of residuals")
         offsets = conformal_quantiles(residuals, levels, symmetric=symmetric)
         fewest = int(torch.isfinite(residuals).sum(0).min())
-        return cls(offsets.float(), fewest, tuple(channels or ("*",)), source, symmetric, tuple(levels))
+        names = tuple(channels or ("*",))
+        return cls(offsets.float(), fewest, names, source, symmetric, tuple(levels), by_window)
 
     def at(self, levels: Sequence[float], *, horizon: int, channels: Sequence[str]) -> Tensor:
         """Return offsets `(len(levels), horizon, len(channels))`.
@@ -94,10 +99,13 @@ class Conformal:
         growth = (torch.arange(stored + 1, horizon + 1) / stored).sqrt()
         return torch.cat([out, out[:, -1:] * growth[None, :, None]], 1)
 
-    def described(self, horizon: int) -> str:
-        """Return the source in words, saying so where steps beyond the stored horizon are extrapolated."""
-        stored = self.offsets.shape[1]
-        return self.source if horizon <= stored else f"{self.source}, extrapolated beyond step {stored}"
+    def described(self, horizon: int, levels: Sequence[float] = ()) -> str:
+        """Return the source in words, saying so where steps or levels lie beyond what the residuals tell."""
+        stored, words = self.offsets.shape[1], self.source
+        least = max(self.levels[0], 1 / (self.windows + 1))  # so many residuals say nothing further out
+        if any(min(level, 1 - level) < least - 1e-9 for level in levels):
+            words += f", levels below {least:.3g} and above {1 - least:.3g} as these"
+        return words if horizon <= stored else f"{words}, extrapolated beyond step {stored}"
 
     def _row(self, level: float) -> int:
         """Return the row of a level: its own, else the next one outwards, else the outermost."""
@@ -156,12 +164,10 @@ class Residuals:
             raise ValueError("no residual was collected")
         return torch.cat(self._kept)
 
-    def conformal(
-        self, *, channels: Sequence[str] | None = None, source: str = "validation", symmetric: bool = False
-    ) -> Conformal:
+    def conformal(self, *, channels: Sequence[str] | None = None, by_window: bool = False) -> Conformal:
         """Return the offsets of the collected residuals; more than 64 channels are pooled, to stay small."""
         named = channels if channels is not None and len(channels) <= 64 else None
-        return Conformal.from_residuals(self.tensor(), channels=named, source=source, symmetric=symmetric)
+        return Conformal.from_residuals(self.tensor(), channels=named, by_window=by_window)
 
 
 def conformal_quantiles(residuals: Tensor, levels: Sequence[float], *, symmetric: bool = False) -> Tensor:
@@ -219,6 +225,7 @@ def context_conformal(
     windows: ContextWindows,
     forecasts: np.ndarray | None,
     *,
+    widths: np.ndarray | None = None,
     horizon: int,
     season: int = 1,
     channels: Sequence[str],
@@ -228,13 +235,13 @@ def context_conformal(
     validation residuals; None where the history is too short.
 
     They come from the model's forecasts `(len(windows.ends), windows.steps, C)` from earlier ends of the
-    history, all in scaled units. Without such windows the differences between values one season apart stand
-    in: those of step h are the differences times the root of the seasons that h spans, as for a seasonal
-    naive forecast.
+    history, all in scaled units, the residuals of each end divided by its `widths` `(len(windows.ends), 1,
+    C)`. Without such windows the differences between values one season apart stand in: those of step h are
+    the differences times the root of the seasons that h spans, as for a seasonal naive forecast.
     """
     if windows.ends and forecasts is not None:
         truth = np.stack([history[end : end + windows.steps] for end in windows.ends])
-        residuals = torch.from_numpy(truth - forecasts)
+        residuals = torch.from_numpy((truth - forecasts) / (1.0 if widths is None else widths))
         if bool(torch.isfinite(residuals).any(0).all()):
             source = f"backtest of the model on {len(windows.ends)} windows of the history"
             return Conformal.from_residuals(residuals, channels=channels, source=source, levels=levels)

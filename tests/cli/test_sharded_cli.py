@@ -60,7 +60,7 @@ def test_inspect_says_what_a_folder_is_without_reading_its_shards(dfm, folder):
     assert facts["verified"] == "SHA-256 of 3 files in manifest.json"
     assert facts["written by"] == "1 process"
     assert facts["recipe"] == "ttm-demo"
-    assert facts["metric"].startswith("val_loss ")
+    assert facts["metric"].startswith("val_bounded_mae ")
     state = read_checkpoint(folder / "best.ckpt")["state_dict"]
     assert {f"network.{name}" for name in facts["keys"]} == {k for k in state if k.startswith("network.")}
 

@@ -22,7 +22,7 @@ from apps.timeseries.data.readers.series import (
     Unreadable,
     read_source,
 )
-from apps.timeseries.data.scaling import ChannelScaler, fit_scaler
+from apps.timeseries.data.scaling import ChannelScaler, fit_recent, fit_scaler, without_outliers
 from apps.timeseries.data.settings import SeriesSettings, Split
 from apps.timeseries.data.store import SeriesSet, SeriesStore, Track
 from core.data.checks import one_of
@@ -61,8 +61,11 @@ class Layout:
         ahead: For forecasts: rows kept free after each series' end for its known future, and a whole context
             of padding before its beginning; labels are then no known future.
         future: A file or frame of known future.
-        trained: Facts of a checkpoint: scalers of known series are used instead of their own, words of
-            categories and, for a forecast, the number of channels must be its own.
+        trained: Facts of a checkpoint: scalers of series that it knows, and whose values they fit, are used
+            instead of their own, words of categories and, for a forecast, the number of channels must be its
+            own.
+        by_context: Scale a history without training rows by its last `context` rows, for a network that
+            scales each window anyway: what lies before cannot drown them.
     """
 
     context: int
@@ -71,6 +74,7 @@ class Layout:
     ahead: int = 0
     future: str | Path | pd.DataFrame | None = None
     trained: SeriesFacts | None = None
+    by_context: bool = False
 
     @property
     def statistics(self) -> Mapping[str, Mapping[str, ChannelScaler]]:
@@ -293,20 +297,42 @@ class _Builder:
         if copy.factor > 1:
             values = downsample(values[first:end], copy.factor, layout.windows.resolution_how)
             first, end = 0, len(values)
-        known = layout.statistics.get(copy.id, {}).get(name) if copy.factor == 1 else None
-        scaler = known or fit_scaler(values[first:end], "none" if coded else layout.windows.scaler)
-        if (
-            known is None
-            and trained
-            and scaler.scale == 1.0
-            and not coded
-            and layout.windows.scaler != "none"
-        ):
-            self._note_constant(values[first:end], name, copy.id)
+        scaler = ChannelScaler() if coded else self._scaler(values[first:end], copy, name, trained=trained)
+        wild = 0
         for begin in range(0, len(values), 1 << 18):  # float64 in pieces: no second copy of a long channel
-            into[begin : begin + (1 << 18)] = scaler.apply(values[begin : begin + (1 << 18)])
+            with np.errstate(over="ignore"):
+                piece = scaler.apply(values[begin : begin + (1 << 18)])
+            beyond = np.abs(piece) > 1e30
+            if beyond.any():  # their squares are no float32
+                wild += int(beyond.sum())
+                piece[beyond] = np.nan
+            into[begin : begin + (1 << 18)] = piece
+        if wild:
+            self.report.notes.append(
+                f"{wild} values of '{name}' of '{copy.id}' lie 1e30 deviations off or more; taken as gaps"
+            )
         copy.scalers.append(scaler)
-        self.missing = self.missing or bool(np.isnan(values).any())
+        self.missing = self.missing or wild > 0 or bool(np.isnan(values).any())
+        return scaler
+
+    def _scaler(self, values: np.ndarray, copy: _Copy, name: str, *, trained: bool) -> ChannelScaler:
+        layout, kind = self.layout, self.layout.windows.scaler
+        if layout.by_context and not trained:
+            return fit_recent(values, layout.context)
+        stored = layout.statistics.get(copy.id, {}).get(name) if copy.factor == 1 else None
+        if stored is not None:
+            if kind == "none" or stored.fits(values):
+                return stored
+            self.report.notes.append(
+                f"'{name}' of '{copy.id}' lies far from what training stored under that name, as other data"
+                " or another unit do; its statistics are computed anew"
+            )
+        if layout.ahead and not trained and kind == "standard":
+            usual = without_outliers(values)
+            return fit_recent(usual, max(1, len(usual)))
+        scaler = fit_scaler(values, kind)
+        if trained and scaler.scale == 1.0 and kind != "none":
+            self._note_constant(values, name, copy.id)
         return scaler
 
     def _note_constant(self, train: np.ndarray, name: str, identity: str) -> None:

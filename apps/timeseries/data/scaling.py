@@ -8,7 +8,7 @@ import numpy as np
 
 from core.data.checks import one_of
 
-__all__ = ["SCALERS", "ChannelScaler", "fit_scaler"]
+__all__ = ["SCALERS", "ChannelScaler", "fit_recent", "fit_scaler", "without_outliers"]
 
 SCALERS = ("standard", "minmax", "power", "none")
 
@@ -31,12 +31,25 @@ class ChannelScaler:
         """Return scaled values (float64)."""
         if self.power is not None:
             values = _power(values, self.power)
+        if self.scale > 1e300:  # the difference would leave float64's range
+            return values / self.scale - self.mean / self.scale
         return (values - self.mean) / self.scale
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Return values in the data's own units."""
         raw = values * self.scale + self.mean
         return raw if self.power is None else _unpower(raw, self.power)
+
+    def fits(self, values: np.ndarray) -> bool:
+        """Say whether values may be what this was fitted on: scaled, they lie about 0 with a spread about 1.
+
+        Any other unit differs by more than these generous bounds; so do most other series.
+        """
+        observed = values[np.isfinite(values)]
+        if not len(observed):
+            return True
+        low, middle, high = np.percentile(self.apply(observed), (25, 50, 75))
+        return bool(abs(middle) < 10 and (low == high or 0.05 < high - low < 10))
 
 
 def fit_scaler(values: np.ndarray, kind: str = "standard") -> ChannelScaler:
@@ -56,6 +69,10 @@ def fit_scaler(values: np.ndarray, kind: str = "standard") -> ChannelScaler:
     low, high = float(observed.min()), float(observed.max())
     if low == high:
         return ChannelScaler(low)
+    size = max(abs(low), abs(high))
+    if not 1e-100 < size < 1e100:  # squares and powers would leave float64's range
+        unit = fit_scaler(observed / size)
+        return ChannelScaler(unit.mean * size, unit.scale * size)
     if kind == "minmax":
         return ChannelScaler(low, high - low)
     if kind == "power":
@@ -68,6 +85,30 @@ def fit_scaler(values: np.ndarray, kind: str = "standard") -> ChannelScaler:
         piece = observed[first : first + (1 << 18)] - mean
         total += float(piece @ piece)
     return ChannelScaler(mean, float(np.sqrt(total / len(observed))) or 1.0)
+
+
+def fit_recent(values: np.ndarray, rows: int) -> ChannelScaler:
+    """Return the standard scaler of the last rows of a history, which alone decide a forecast from them.
+
+    A constant end takes the deviation of the usual values before it; a constant history a millionth of its
+    level, in whatever unit.
+    """
+    recent = values[-rows:][np.isfinite(values[-rows:])]
+    if not len(recent) or recent.min() < recent.max():
+        return fit_scaler(recent)
+    usual = without_outliers(values)
+    deviation = fit_scaler(usual).scale if usual.min() < usual.max() else 1e-6 * abs(float(recent[0])) or 1e-6
+    return ChannelScaler(float(recent[0]), deviation)
+
+
+def without_outliers(values: np.ndarray) -> np.ndarray:
+    """Return the observed values within 20 interquartile ranges of the median; all where that range is 0."""
+    observed = values[np.isfinite(values)]
+    if not len(observed):
+        return observed
+    low, middle, high = np.percentile(observed, (25, 50, 75))
+    reach = 20 * (high - low)
+    return observed[np.abs(observed - middle) <= reach] if reach > 0 else observed
 
 
 def _fit_exponent(observed: np.ndarray) -> float:

@@ -167,11 +167,13 @@ class History:
         store: Holds it.
         numbers: Its tracks.
         tracks: The same, themselves.
+        live: Numbers of the targets that can be forecast; None is all.
     """
 
     store: SeriesStore
     numbers: list[int]
     tracks: list[Track]
+    live: tuple[int, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -181,12 +183,13 @@ class History:
     @property
     def targets(self) -> list[str]:
         """Names of the channels that are forecast."""
-        return list(self.tracks[0].roles.targets)
+        names = self.tracks[0].roles.targets
+        return list(names) if self.live is None else [names[i] for i in self.live]
 
     @property
     def width(self) -> int:
-        """Number of targets in each track."""
-        return len(self.targets) // len(self.numbers)
+        """Number of targets in each track, live or not."""
+        return len(self.tracks[0].roles.targets) // len(self.numbers)
 
     @property
     def season(self) -> int:
@@ -199,11 +202,16 @@ class History:
     def scaled(self, first: int = 0, end: int | None = None) -> np.ndarray:
         """Return rows of the targets `(T, targets)` in scaled units, float64, NaN where missing."""
         parts = [self.store.series(number)[first:end, : self.width] for number in self.numbers]
-        return torch.cat(parts, 1).double().numpy()
+        return self.chosen(torch.cat(parts, 1).double().numpy())
+
+    def chosen(self, values: np.ndarray) -> np.ndarray:
+        """Return the live targets of `(..., all targets)`."""
+        return values if self.live is None else values[..., list(self.live)]
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Return scaled targets `(..., targets)` in the series' own units."""
         scalers = [scaler for track in self.tracks for scaler in track.scalers[: self.width]]
+        scalers = scalers if self.live is None else [scalers[i] for i in self.live]
         return np.stack([scalers[i].invert(values[..., i]) for i in range(values.shape[-1])], -1)
 
 

@@ -209,14 +209,14 @@ class ForecastEvaluation:
             target: Labels of the same shape.
             observed: Where they were measured.
             series: `(B,)`, rows of the series table.
-            offsets: `(Q, H, C)`, what the quantiles add to the prediction, in scaled units.
+            offsets: `(Q, H, C)` or `(B, Q, H, C)`, what the quantiles add to the prediction, in scaled units.
             seasonal: `(B, C)` seasonal errors of each window; by default its series'.
         """
         point = self.units.raw(prediction[:, None], series)  # B Q H C, with one level
         if offsets is None:
             quantiles = point.expand(-1, len(self.scores.levels), -1, -1)
         else:
-            banded = prediction[:, None].double() + offsets.to(prediction.device)[None]
+            banded = prediction[:, None].double() + offsets.to(prediction.device)
             quantiles = self.units.raw(banded, series)
         if seasonal is None:
             seasonal = self.units.seasonal.to(prediction.device)[series]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,11 +136,12 @@ def backtest(
     skipped = list(series.report.unreadable)
     for history in series.histories():
         case = _Case(history, history.scaled(), ends_of(len(history)), steps, context)
-        reason = case.refusal(forecaster.minimum_history)
-        if reason:
-            skipped.append(Unreadable(history.id, reason))
-        else:
-            cases.append(case)
+        reasons = case.refusals(forecaster.minimum_history)
+        skipped.extend(Unreadable(history.id, reason) for reason in reasons.values())
+        live = tuple(i for i in range(len(history.targets)) if case.ends and i not in reasons)
+        if live:
+            history = replace(history, live=live)
+            cases.append(replace(case, history=history, scaled=history.scaled()))
     if not cases:
         raise UserError(f"no series can be backtested at horizon {steps}: {skipped[-1].reason}")
     trained = [(0, 0)] * len(series.tracks)
@@ -153,7 +154,11 @@ def backtest(
     asked = [(case.history, end) for case in cases for end in case.ends]
     predictions = iter(forecaster.predict_from(asked, horizon=steps))
     bands = forecaster.offsets(
-        [case.history for case in cases], [(0, case.ends[0]) for case in cases], levels=levels, horizon=steps
+        [case.history for case in cases],
+        [(0, case.ends[0]) for case in cases],
+        [case.ends for case in cases],
+        levels=levels,
+        horizon=steps,
     )
     scores: dict[tuple[str, str], ForecastScores] = {}
     for case, (offsets, _) in zip(cases, bands, strict=True):
@@ -178,22 +183,23 @@ class _Case:
     steps: int
     context: int
 
-    def refusal(self, minimum: int) -> str:
-        """Return why the series cannot be backtested, empty where it can."""
+    def refusals(self, minimum: int) -> dict[int, str]:
+        """Return the targets that cannot be backtested, by number, and why."""
         rows, name = len(self.scaled), f"series '{self.history.id}'"
         if not self.ends:
             needed = max(minimum, min(self.context, rows // 2)) + self.steps
-            return f"{name} has {rows} rows, a backtest needs {needed}"
-        poor = np.isfinite(self.scaled[: self.ends[0]]).sum(0) < minimum
-        if poor.any():
-            column = self.history.targets[int(poor.argmax())]
-            return f"{name} has too few values of '{column}' before its first origin"
-        return ""
+            return {0: f"{name} has {rows} rows, a backtest needs {needed}"}
+        seen = np.isfinite(self.scaled[: self.ends[0]]).sum(0)
+        return {
+            number: f"{name} has too few values of '{column}' before its first origin"
+            for number, column in enumerate(self.history.targets)
+            if seen[number] < minimum
+        }
 
     def score(
         self, scores: Sequence[ForecastScores], name: str, prediction: np.ndarray, offsets: np.ndarray
     ) -> None:
-        """Add forecasts `(N, H, C)`, with offsets of quantiles `(Q, H, C)`, to the scores of each channel.
+        """Add forecasts `(N, H, C)`, with offsets of quantiles `(N or 1, Q, H, C)`, to each channel's scores.
 
         A truth whose context shows no value to start from does not count.
         """
@@ -201,7 +207,7 @@ class _Case:
         blind = [~np.isfinite(self.scaled[max(0, e - self.context) : e]).any(0) for e in self.ends]
         target = np.where(np.stack(blind)[:, None], np.nan, target)
         offsets = np.nan_to_num(offsets)  # without quantiles every level is the point forecast
-        quantiles = history.invert(prediction[:, None] + offsets[None])  # N Q H C
+        quantiles = history.invert(prediction[:, None] + offsets)  # N Q H C
         point, truth = history.invert(prediction), history.invert(target)
         past = torch.from_numpy(np.ascontiguousarray(history.invert(self.scaled).T))
         seasonal = torch.stack([seasonal_error(past[:, :e], season=history.season) for e in self.ends])
@@ -227,7 +233,7 @@ class _Case:
             )
             past, observed = (t[..., : history.width] for t in (batch.past_values, batch.past_observed))
             forecasts.append(rival.predict(past.double(), observed, batch.series))
-        return torch.cat(forecasts, 2).double().numpy()
+        return history.chosen(torch.cat(forecasts, 2).double().numpy())
 
     def guessed_offsets(self, rival: Opponent, levels: Sequence[float]) -> np.ndarray:
         """Return a baseline's conformal offsets from up to 50 windows before the first origin, else 0."""
@@ -238,8 +244,8 @@ class _Case:
             residuals = torch.from_numpy(self._truth(ends) - self.guess(rival, ends))
             if bool(torch.isfinite(residuals).any()):
                 conformal = Conformal.from_residuals(residuals, channels=targets)
-                return conformal.at(levels, horizon=self.steps, channels=targets).double().numpy()
-        return np.zeros((len(levels), self.steps, len(targets)))
+                return conformal.at(levels, horizon=self.steps, channels=targets).double().numpy()[None]
+        return np.zeros((1, len(levels), self.steps, len(targets)))
 
     def _truth(self, ends: Sequence[int]) -> np.ndarray:
         return np.stack([self.scaled[end : end + self.steps] for end in ends])

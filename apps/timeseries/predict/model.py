@@ -72,7 +72,10 @@ class Forecaster(Predictor[SeriesFacts]):
         self.context, self.horizon = int(context), int(horizon)
         self.minimum_history = max(1, minimum_history)
         self.mixes_channels = mixes_channels(network) and not (known and known.univariate)
-        self.conformal = known.conformal if known else None
+        own_scale = getattr(network, "settings", {}).get("scaling") == "std"
+        self.by_context = own_scale and not self.mixes_channels and not (known and known.scaler == "power")
+        conformal = known.conformal if known else None
+        self.conformal = conformal if conformal and conformal.by_window else None
 
     def forecast(
         self,
@@ -114,6 +117,7 @@ class Forecaster(Predictor[SeriesFacts]):
         )
         return result.frame(wide=wide)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is no number is left out with a reason
     def run(
         self,
         source: Tables,
@@ -136,23 +140,34 @@ class Forecaster(Predictor[SeriesFacts]):
         usable: list[History] = []
         skipped = list(series.report.unreadable)
         for history in series.histories():
-            reason = self._refusal(history, steps)
-            if reason:
-                skipped.append(Unreadable(history.id, reason))
-            else:
-                usable.append(history)
+            dead = self._dead(history)
+            live = tuple(i for i in range(len(history.targets)) if i not in dead)
+            reasons = list(dead.values()) if live else list(dead.values())[:1]
+            lacking = self._lacking(history, steps) if live else ""
+            skipped.extend(Unreadable(history.id, reason) for reason in ([lacking] if lacking else reasons))
+            if live and not lacking:
+                usable.append(replace(history, live=live) if dead else history)
         if not usable:
             raise UserError(f"none of the {len(skipped)} series can be forecast: {skipped[0].reason}")
         points = self.predict_from([(history, len(history)) for history in usable], horizon=steps)
         # the context and the windows that quantiles come from lie at the end
         tail = self.context + 16 * steps
         ends = [(max(0, len(history) - tail), len(history)) for history in usable]
-        bands = self.offsets(usable, ends, levels=levels, horizon=steps)
-        forecasts = [
-            self._described(history, point, *band)
-            for history, point, band in zip(usable, points, bands, strict=True)
-        ]
-        notes = list(series.report.notes)
+        lasts = [[len(history)] for history in usable]
+        bands = self.offsets(usable, ends, lasts, levels=levels, horizon=steps)
+        forecasts = []
+        for history, point, (offsets, source) in zip(usable, points, bands, strict=True):
+            forecast = self._described(history, point, offsets[0], source)
+            if np.isfinite(forecast.point).all() and not (
+                self.by_context and np.isinf(forecast.quantiles).any()
+            ):
+                forecasts.append(forecast)
+            else:
+                reason = f"the forecast of series '{history.id}' is no finite number; give it in another unit"
+                skipped.append(Unreadable(history.id, reason))
+        if not forecasts:
+            raise UserError(skipped[-1].reason)
+        notes = [*series.report.notes, *(note for history in usable for note in self._outliers(history))]
         if steps > self.horizon:
             notes.append(
                 f"horizon {steps} is rolled in chunks of {self.horizon}, what the network forecasts at once"
@@ -176,8 +191,9 @@ class Forecaster(Predictor[SeriesFacts]):
     ) -> SeriesSet:
         """Return the series of a source as training would read and scale them.
 
-        Statistics are the stored ones of a series whose id and channel are known, else those of its own
-        training rows as `split` gives them, else of its whole history.
+        Statistics are those of the training rows as `split` gives them; without any, of the context that is
+        forecast from where the network scales each window anyway, else of the whole history but its outliers.
+        Stored ones go before the last, for a series whose id and channel are known and whose values they fit.
 
         Args:
             source: As for `forecast`.
@@ -198,6 +214,7 @@ class Forecaster(Predictor[SeriesFacts]):
             scaler=known.scaler if known else "standard", univariate=not self.mixes_channels
         )
         layout = Layout(self.context, ahead, windows, ahead=ahead, future=known_future, trained=known)
+        layout = replace(layout, by_context=self.by_context)
         tables = SeriesSource.of(source, roles, frequency=frequency)
         return build([SplitSource("", tables, split or (lambda part: Split((0, 0), (0, 0), (0, 0))))], layout)
 
@@ -224,7 +241,7 @@ class Forecaster(Predictor[SeriesFacts]):
             parts.append(forecast.float().cpu())
         rows_of = iter(torch.cat(parts).double().numpy())
         return [
-            np.concatenate([next(rows_of)[:, : history.width] for _ in history.numbers], 1)
+            history.chosen(np.concatenate([next(rows_of)[:, : history.width] for _ in history.numbers], 1))
             for history, _ in asked
         ]
 
@@ -232,14 +249,16 @@ class Forecaster(Predictor[SeriesFacts]):
         self,
         histories: Sequence[History],
         rows: Sequence[tuple[int, int]],
+        ends: Sequence[Sequence[int]],
         *,
         levels: Sequence[float],
         horizon: int,
     ) -> list[tuple[np.ndarray, str]]:
-        """Return each series' quantile offsets `(levels, horizon, targets)`, scaled, and their source.
+        """Return each series' quantile offsets `(ends, levels, horizon, targets)`, scaled, and their source.
 
-        They come from the validation residuals of the checkpoint; without any, from forecasts of the ends of
-        each history's `rows`; NaN where it is too short for those too.
+        They come from the validation residuals of the checkpoint, times the spread of the context before each
+        of a series' `ends`; without any, from forecasts of the ends of each history's `rows`, alike for all
+        (`ends` is 1 then); NaN where it is too short for those too.
         """
         windows = [ContextWindows([], horizon)] * len(rows)
         if self.conformal is None:
@@ -252,37 +271,74 @@ class Forecaster(Predictor[SeriesFacts]):
             for i in chosen:
                 forecasts[i] = np.stack([next(predictions) for _ in windows[i].ends])
         bands = []
-        for history, part, ends, forecast in zip(histories, rows, windows, forecasts, strict=True):
-            targets = history.targets
+        for history, part, asked_ends, tested, forecast in zip(
+            histories, rows, ends, windows, forecasts, strict=True
+        ):
+            targets, widths = history.targets, None
+            if forecast is not None:
+                spread = self._spread(history, [part[0] + end for end in (*tested.ends, part[1] - part[0])])[
+                    :, 0
+                ]
+                # a context far wider than the last, as one with an outlier, says little of the errors to come
+                widths = np.where(spread[:-1] > 10 * spread[-1], spread[:-1] / spread[-1], 1.0)
             conformal = self.conformal or context_conformal(
                 history.scaled(*part),
-                ends,
+                tested,
                 forecast,
+                widths=widths,
                 horizon=horizon,
                 season=history.season,
                 channels=targets,
                 levels=sorted({*levels, 0.5}),
             )
             if conformal is None:
-                bands.append((np.full((len(levels), horizon, len(targets)), np.nan), _UNKNOWN))
+                bands.append((np.full((1, len(levels), horizon, len(targets)), np.nan), _UNKNOWN))
                 continue
             offsets = conformal.at(levels, horizon=horizon, channels=targets)
-            bands.append((offsets.double().numpy(), conformal.described(horizon)))
+            spread = self._spread(history, asked_ends) if conformal.by_window else 1.0
+            bands.append((offsets.double().numpy()[None] * spread, conformal.described(horizon, levels)))
         return bands
 
     # helpers
 
-    def _refusal(self, history: History, steps: int) -> str:
-        """Return why a series cannot be forecast, empty where it can."""
-        seen = np.isfinite(history.scaled())
-        for name, rows in zip(history.targets, seen.T, strict=True):
+    def _spread(self, history: History, ends: Sequence[int]) -> np.ndarray:
+        """Return the spread of the context before each end, `(ends, 1, 1, targets)`."""
+        starts, missing = np.array(ends) - self.context, self.facts.missing if self.facts else "mask"
+        size = {"context": self.context, "horizon": 0, "missing": missing}
+        batches = [history.store.batch(np.full(len(ends), n), starts, **size) for n in history.numbers]
+        spread = torch.cat([batch.spread[..., : history.width] for batch in batches], 2)
+        return history.chosen(spread.double().numpy())[:, None]
+
+    def _dead(self, history: History) -> dict[int, str]:
+        """Return the targets that cannot be forecast, by number, and why."""
+        dead, observed, series = {}, np.isfinite(history.scaled()), f"series '{history.id}'"
+        for number, (name, rows) in enumerate(zip(history.targets, observed.T, strict=True)):
             if rows.sum() < self.minimum_history:
-                return (
-                    f"series '{history.id}' has {rows.sum()} observed values in '{name}',"
-                    f" at least {self.minimum_history} are needed"
+                least = f"at least {self.minimum_history} are needed"
+                dead[number] = f"{series} has {rows.sum()} observed values in '{name}', {least}"
+            elif not rows[-self.context :].any():
+                dead[number] = f"{series} has no value of '{name}' in its last {self.context} rows"
+        return dead
+
+    def _outliers(self, history: History) -> list[str]:
+        """Return a note for each target whose context holds a value that rules its scale."""
+        first = max(0, len(history) - self.context)
+        notes = []
+        for name, values in zip(history.targets, history.invert(history.scaled(first)).T, strict=True):
+            low, middle, high = np.nanpercentile(values, (25, 50, 75))
+            distance = np.nan_to_num(np.abs(values - middle))
+            others = distance[(distance > 0) & (distance < distance.max())]  # where most values are equal
+            usual = high - low if high > low else np.median(others) if len(others) else 0.0
+            if distance.max() > 100 * usual and (usual or (distance > 0).sum() == 1):
+                row = int(distance.argmax())
+                notes.append(
+                    f"row {first + row + 1} of '{history.id}' holds {values[row]:g} in '{name}', which rules"
+                    " the scale of all that is forecast from; leave the cell empty if it is an error"
                 )
-            if not rows[-self.context :].any():
-                return f"series '{history.id}' has no value of '{name}' in its last {self.context} rows"
+        return notes
+
+    def _lacking(self, history: History, steps: int) -> str:
+        """Return what a series' known future lacks, empty where nothing does."""
         exogenous = self.facts.exogenous if self.mixes_channels and self.facts else ()
         if exogenous:
             after = history.store.rows(np.array(history.numbers), np.array([len(history)]), steps)
@@ -303,7 +359,7 @@ class Forecaster(Predictor[SeriesFacts]):
         first = max(0, len(history) - max(3 * steps, 48))
         return SeriesForecast(
             id=history.id,
-            roles=track.roles,
+            roles=replace(track.roles, targets=tuple(history.targets)),
             times=rates.future_times(track.end, track.frequency, steps) if dated else None,
             point=history.invert(point),
             quantiles=history.invert(point[None] + offsets),

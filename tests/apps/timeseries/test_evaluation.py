@@ -128,3 +128,23 @@ def test_a_step_costs_three_times_the_products_of_every_channel() -> None:
 
     # The first layer has no gradient of its input to compute, so a little less than three times.
     assert 2.7 * forward < task.flops_per_sample() <= 3 * forward
+
+
+def test_one_wild_label_does_not_rule_what_chooses_the_best_epoch() -> None:
+    scores = {}
+    for wild in (0.0, 1e6):
+        values = np.sin(np.arange(300.0))
+        values[230] += wild
+        data = Series.from_frame(table(y=values), context=24, horizon=6)
+        torch.manual_seed(0)
+        task = Forecasting(
+            TTM(context=24, horizon=6, patch=8, width=16, decoder=DecoderSettings(width=8), levels=1)
+        )
+        trainer = Trainer(
+            logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False
+        )
+        trainer.validate(task, data, verbose=False)
+        scores[wild] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert task.monitor == "val_bounded_mae"
+    assert scores[1e6]["val_mae"] > 1e4 * scores[0.0]["val_mae"]
+    assert scores[1e6]["val_bounded_mae"] < scores[0.0]["val_bounded_mae"] + 5

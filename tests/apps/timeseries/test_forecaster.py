@@ -15,7 +15,7 @@ import torch
 
 from apps.timeseries.batch import SeriesBatch, SeriesFacts
 from apps.timeseries.data.readers.columns import Roles
-from apps.timeseries.data.scaling import ChannelScaler
+from apps.timeseries.data.scaling import ChannelScaler, fit_scaler
 from apps.timeseries.metrics.evaluation import METRICS
 from apps.timeseries.models.mixer.settings import DecoderSettings, ForecastMixing
 from apps.timeseries.models.ttm import TTM
@@ -90,7 +90,7 @@ def checkpoint(network: TTM, tmp_path_factory: pytest.TempPathFactory) -> Path:
         horizon=24,
         roles=Roles.of(time="date", ids="id", targets="y"),
         series={"known": {"y": ChannelScaler(100.0, 5.0)}},
-        conformal=Conformal.from_residuals(residuals, channels=("y",)),
+        conformal=Conformal.from_residuals(residuals, channels=("y",), by_window=True),
     )
     decoder = {
         "class_path": "apps.timeseries.models.mixer.settings.DecoderSettings",
@@ -306,11 +306,136 @@ def test_a_checkpoint_gives_the_same_forecast_as_its_network(checkpoint: Path, n
     assert set(theirs["quantiles_from"]) == {"backtest of the model on 20 windows of the history"}
 
 
-def test_statistics_are_stored_ones_for_a_known_id_and_new_ones_for_another(checkpoint: Path) -> None:
+def test_a_network_that_scales_its_windows_needs_no_statistics_of_a_name(checkpoint: Path) -> None:
     forecaster = Forecaster.from_checkpoint(checkpoint)
     statistics = forecaster.read(frame(names=("known", "new"))).statistics
-    assert statistics["known"]["y"] == ChannelScaler(100.0, 5.0)
-    assert statistics["new"]["y"].mean == pytest.approx(np.mean(daily(300)))
+    assert statistics["known"]["y"] == statistics["new"]["y"] == fit_scaler(daily(300)[-96:])
+
+
+def test_statistics_of_a_name_are_used_where_they_fit_the_data_only() -> None:
+    stored = {"known": {"y": ChannelScaler(11.0, 2.0)}, "other": {"y": ChannelScaler(0.011, 0.002)}}
+    facts = SeriesFacts(context=48, horizon=24, univariate=True, series=stored)
+    series = Forecaster(Shift(48, 24), facts).read(frame(names=("known", "other", "new")))
+    assert series.statistics["known"]["y"] == ChannelScaler(11.0, 2.0)
+    assert series.statistics["other"]["y"] == series.statistics["new"]["y"] == fit_scaler(daily(300))
+    assert [note for note in series.report.notes if "'other' lies far from what training stored" in note]
+
+
+def waves(*, at: int | None = None, value: float = 1e6, size: float = 1.0, level: float = 0.0) -> np.ndarray:
+    """Return 400 hours of a clean daily cycle, with one wild value in row `at`."""
+    values = daily(400, level=level, size=size)
+    if at is not None:
+        values[at] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [999999.0, -1e6, 1e30, 1e160, 1e305])
+@pytest.mark.parametrize("residuals", [True, False])
+def test_what_lies_before_the_context_does_not_change_a_forecast(
+    checkpoint: Path, network: TTM, value: float, residuals: bool
+) -> None:
+    forecaster = Forecaster.from_checkpoint(checkpoint) if residuals else Forecaster(network)
+    clean = forecaster.forecast(frame(400, y=waves()))
+    wild = forecaster.forecast(frame(400, y=waves(at=100, value=value)))
+    assert wild["prediction"].to_numpy() == pytest.approx(clean["prediction"].to_numpy(), abs=1e-6)
+    assert (wild["0.9"] - wild["0.1"]).mean() == pytest.approx((clean["0.9"] - clean["0.1"]).mean(), rel=1)
+
+
+def test_a_ramp_before_the_context_does_not_widen_the_bands(checkpoint: Path) -> None:
+    ramp = np.concatenate([np.linspace(0, 1e6, 200), 1e6 + waves()[200:]])
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=ramp))
+    plain = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=waves()))
+    assert made["prediction"].to_numpy() == pytest.approx(1e6 + plain["prediction"].to_numpy(), abs=0.01)
+    assert made["0.9"].to_numpy() == pytest.approx(1e6 + plain["0.9"].to_numpy(), abs=0.01)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e-30, 1e-6, 1e6, 1e30, 1e160, 1e300])
+def test_a_forecast_is_the_same_in_any_unit(checkpoint: Path, size: float) -> None:
+    forecaster = Forecaster.from_checkpoint(checkpoint)
+    plain, scaled = (forecaster.forecast(frame(400, y=waves(size=unit))) for unit in (1.0, size))
+    for column in ("prediction", "0.1", "0.9"):
+        assert scaled[column].to_numpy() / size == pytest.approx(plain[column].to_numpy(), rel=1e-3, abs=1e-3)
+
+
+def test_a_forecast_beyond_all_numbers_is_left_out_with_a_reason() -> None:
+    class Grow(Shift):
+        def forward(self, past_values: torch.Tensor, **_: object) -> torch.Tensor:
+            return 4 * past_values[:, -self.horizon :]
+
+    table = frame(names=("good", "huge"))
+    table.loc[300:, "y"] = 1.7e308 * np.sign(np.sin(np.arange(300)))
+    made = Forecaster(Grow(48, 24)).forecast(table)
+    assert np.isfinite(made[["prediction", "0.1", "0.9"]].to_numpy()).all()
+    assert set(made["id"]) == {"good"}
+    assert "'huge' is no finite number; give it in another unit" in str(made.attrs["not_forecast"])
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -5.0, 2e-6, 3e6, 1e200])
+@pytest.mark.parametrize("residuals", [True, False])
+def test_a_constant_series_gets_a_tiny_relative_band(
+    checkpoint: Path, network: TTM, value: float, residuals: bool
+) -> None:
+    forecaster = Forecaster.from_checkpoint(checkpoint) if residuals else Forecaster(network)
+    made = forecaster.forecast(frame(y=np.full(300, value)))
+    assert made["prediction"].to_numpy() == pytest.approx(value, rel=1e-6, abs=1e-7)
+    assert ((made["0.9"] - made["0.1"]) <= 1e-5 * (abs(value) or 1.0)).all()
+
+
+@pytest.mark.parametrize("observed", [1, 96])
+def test_a_constant_context_of_a_varying_series_has_bands_of_the_series_size(
+    checkpoint: Path, observed: int
+) -> None:
+    values = waves(level=10.0)
+    values[-96:] = np.nan
+    values[-observed:] = 10.0
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=values))
+    assert made["prediction"].to_numpy() == pytest.approx(10.0, abs=0.01)
+    assert 0.3 < (made["0.9"] - made["0.1"]).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ((0.1, 0.9), "validation"),
+        ((0.001, 0.5), "validation, levels below 0.01 and above 0.99 as these"),
+        ((0.9999,), "validation, levels below 0.01 and above 0.99 as these"),
+    ],
+)
+def test_levels_beyond_what_the_residuals_tell_are_said(
+    checkpoint: Path, levels: tuple[float, ...], said: str
+) -> None:
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(), quantiles=levels)
+    assert set(made["quantiles_from"]) == {said}
+
+
+def test_an_outlier_within_the_context_is_named(checkpoint: Path) -> None:
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=waves(at=350)))
+    assert "row 351 of 'a' holds 1e+06 in 'y', which rules the scale" in str(made.attrs["notes"])
+    spike = np.where(np.arange(400) == 390, 1e5, 0.0)
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=spike))
+    assert "row 391 of 'a' holds 100000 in 'y', which rules the scale" in str(made.attrs["notes"])
+    bursts = np.where(np.arange(400) % 17 == 0, 3.0, 0.0)
+    made = Forecaster.from_checkpoint(checkpoint).forecast(frame(400, y=bursts))
+    assert "rules the scale" not in str(made.attrs["notes"])
+
+
+@pytest.mark.parametrize("dead", ["died", "began", "empty"])
+def test_a_dead_channel_does_not_stop_the_others(shift: Forecaster, dead: str) -> None:
+    rows = {"died": slice(0, 200), "began": slice(296, 300), "empty": slice(0, 0)}[dead]
+    lost = np.full(300, np.nan)
+    lost[rows] = 1.0
+    table = frame(y=daily(300), lost=lost, z=2 * daily(300))
+    made = shift.forecast(table)
+    alone = shift.forecast(table.drop(columns="lost"))
+    assert "'lost'" in str(made.attrs)
+    pd.testing.assert_frame_equal(made, alone)
+
+
+def test_a_channel_that_began_too_late_does_not_stop_a_backtest_of_the_others(shift: Forecaster) -> None:
+    late = np.where(np.arange(300) < 280, np.nan, 1.0)
+    scores = backtest(shift, frame(y=daily(300), late=late), origins=3, baselines="naive")
+    assert scores.by_channel().index.get_level_values("channel").unique().tolist() == ["y"]
+    assert "too few values of 'late'" in scores.skipped[0].reason
 
 
 def test_quantiles_beyond_the_stored_horizon_say_so(checkpoint: Path) -> None:

@@ -224,10 +224,10 @@ def test_prediction_takes_the_last_context_of_every_series(tmp_path: Path) -> No
 
 def test_a_checkpoints_statistics_are_used_for_known_series(tmp_path: Path) -> None:
     data = Series(path=saved(tmp_path, table()), context=16, horizon=4)
-    known = {"y": ChannelScaler(1.0, 3.0), "x": ChannelScaler(2.0, 4.0)}
+    known = {"y": ChannelScaler(1.0, 3.0), "x": ChannelScaler(60.0, 30.0)}
     data.use_statistics(SeriesFacts(context=16, horizon=4, series={"my": known}))
     assert data.facts.series["my"] == known
-    assert data.store.series(0)[5, 1] == pytest.approx((5.0 - 2.0) / 4.0)
+    assert data.store.series(0)[5, 1] == pytest.approx((5.0 - 60.0) / 30.0)
 
 
 def test_univariate_windows_are_single_channels(root: str) -> None:

@@ -50,3 +50,10 @@ def test_they_are_a_source_of_training_windows() -> None:
     assert len(data.tracks) == 12
     assert data.train_set()[0, 0].past_values.shape == (1, 64, 1)
     assert len(data.train_set()) == 12 * (210 - 79)
+
+
+def test_no_single_point_rules_a_mean_over_a_series() -> None:
+    for index in range(300):
+        values = generate(42, index).values
+        train = values[:716]
+        assert np.abs(values[716:] - train.mean()).max() < 30 * train.std()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apps.timeseries.data import scaling
 from apps.timeseries.data.build import downsample
 from apps.timeseries.data.readers.columns import Roles
-from apps.timeseries.data.scaling import ChannelScaler, fit_scaler
+from apps.timeseries.data.scaling import ChannelScaler, fit_recent, fit_scaler
 from apps.timeseries.data.settings import Split, few_shot_rows, split_rows
 from apps.timeseries.data.store import SeriesStore, SeriesWindows, Track, gather, impute
 from core.errors import UserError
@@ -122,6 +122,33 @@ def test_standard_scaling_uses_the_population_deviation_and_leaves_gaps_out() ->
     assert fit_scaler(np.array([1.0, np.nan, 3.0])) == ChannelScaler(2.0, 1.0)
     assert fit_scaler(np.full(5, 0.1)) == ChannelScaler(0.1, 1.0)
     assert fit_scaler(np.full(5, np.nan)) == ChannelScaler(0.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["standard", "minmax", "power"])
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e160, 1e308])
+def test_sizes_whose_squares_are_no_numbers_are_scaled_all_the_same(kind: str, size: float) -> None:
+    raw = size * np.array([-1.0, 1.0, 0.5, -0.5, 1.5])
+    scaler = fit_scaler(raw, kind)
+    scaled = scaler.apply(raw)
+    assert abs(scaled.mean()) < 1e-3
+    assert scaled.std() == pytest.approx(1.0, rel=1e-3)
+    assert scaler.invert(scaled) / size == pytest.approx(raw / size, rel=1e-3)
+
+
+def test_the_end_of_a_history_alone_decides_its_recent_scale() -> None:
+    waves = np.sin(np.arange(400.0))
+    assert fit_recent(np.concatenate([[1e200], waves]), 400) == fit_scaler(waves)
+    assert fit_recent(np.concatenate([waves, np.full(50, 7.0)]), 50).mean == 7.0
+    assert 0.5 < fit_recent(np.concatenate([waves, [1e9], np.full(50, 7.0)]), 50).scale < 5
+    assert fit_recent(np.full(9, 3e6), 5) == ChannelScaler(3e6, 3.0)
+    assert fit_recent(np.zeros(9), 5) == ChannelScaler(0.0, 1e-6)
+    assert fit_recent(np.full(9, np.nan), 5) == ChannelScaler()
+
+
+@pytest.mark.parametrize(("unit", "fits"), [(1.0, True), (1.8, True), (100.0, False), (0.001, False)])
+def test_a_scaler_tells_other_units_from_its_own(unit: float, fits: bool) -> None:
+    raw = 3 + np.sin(np.arange(400.0))
+    assert fit_scaler(raw).fits(unit * raw) is fits
 
 
 def test_power_scaling_agrees_with_scikit_learn() -> None:
