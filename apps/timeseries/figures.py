@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ForecastPanel",
     "comparison_figure",
+    "drawn_times",
     "forecast_figure",
     "window_panel",
 ]
@@ -71,15 +72,15 @@ def window_panel(
     def raw(values: Tensor) -> np.ndarray:
         return track.scalers[0].invert(values.detach().double().cpu().numpy())
 
-    stamps = track.stamps(start, len(past) + len(prediction))
+    stamps = drawn_times(track.stamps(start, len(past) + len(prediction)))
     label = track.channel or ("" if name == "value" else name)
     others = "" if track.channel or len(track.scalers) == 1 else f", first of {len(track.scalers)} channels"
     return ForecastPanel(
         title=f"{track.id}: {label}{others}" if label or others else track.id,
         past=raw(past),
         prediction=raw(prediction),
-        past_times=None if stamps is None else stamps[: len(past)].to_numpy(),
-        times=None if stamps is None else stamps[len(past) :].to_numpy(),
+        past_times=None if stamps is None else stamps[: len(past)],
+        times=None if stamps is None else stamps[len(past) :],
         truth=raw(truth),
         quantiles={level: raw(prediction + offsets[level]) for level in (0.1, 0.9) if level in offsets},
         baselines={key: raw(values) for key, values in baselines.items()},
@@ -164,6 +165,12 @@ def comparison_figure(
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
     return figure
+
+
+def drawn_times(stamps: pd.Index | None) -> np.ndarray | None:
+    """Return stamps for an axis, on their zone's clock; None for counts, which are drawn as steps."""
+    dates = stamps.to_timestamp() if hasattr(stamps, "to_timestamp") else stamps
+    return dates.tz_localize(None).to_numpy() if hasattr(dates, "tz_localize") else None
 
 
 def _draw_forecast(axis: Axes, panel: ForecastPanel) -> None:

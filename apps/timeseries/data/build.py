@@ -203,7 +203,7 @@ class _Builder:
             return
         self.roles = self.roles or roles
         if layout.future is not None and self.future is None:
-            self.future = KnownFuture(layout.future, roles)
+            self.future = KnownFuture(layout.future, roles, file.style)
         file = file.readable(names, self.report)
         series = [copies for part in file.parts if (copies := self._copies(part, source, file.name))]
         if not series:
@@ -347,7 +347,6 @@ class _Builder:
         part, split = copy.part, copy.split
         if copy.factor > 1:
             split = Split((0, copy.rows), (copy.rows, copy.rows), (copy.rows, copy.rows))
-        dated = part.times is not None and copy.factor == 1
         self.tracks.append(
             Track(
                 id=copy.id,
@@ -357,8 +356,7 @@ class _Builder:
                 split=split,
                 scalers=tuple(copy.scalers if channel is None else copy.scalers[place : place + 1]),
                 roles=roles,
-                start=part.times[0] if dated else None,  # type: ignore[index]
-                end=part.times[-1] if dated else None,  # type: ignore[index]
+                clock=part.clock if copy.factor == 1 else None,
                 factor=copy.factor,
             )
         )

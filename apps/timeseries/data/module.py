@@ -41,7 +41,8 @@ class Series(DataModule):
         mix: Several cards or paths at once.
         context: Rows the network sees.
         horizon: Rows it forecasts.
-        time: Column of time stamps, or the columns year, month, day, … that make one.
+        time: Column of time stamps, or several that make one: date and time of day (or hour), or year,
+            month (quarter, week), day, hour.
         ids: Columns that tell series apart.
         targets: Columns to forecast; without them every other numeric column.
         observable: Covariates known in the future.
@@ -49,7 +50,7 @@ class Series(DataModule):
         conditional: Covariates known in the past only.
         categorical: Changing categories.
         static_categorical: Categories of a whole series.
-        frequency: Sampling rate as pandas writes it; inferred if left out.
+        frequency: Sampling rate as pandas writes it (`h-7B`: 7 hours a business day); inferred if left out.
         split: Training, validation and test rows.
         windows: How windows are cut.
         loading: Batch sizes, workers and seed, as for `core.data.module.DataModule`; the seed also draws

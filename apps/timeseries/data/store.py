@@ -18,6 +18,7 @@ from apps.timeseries.batch import SeriesBatch
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Report
+from apps.timeseries.data.readers.stamps import Clock
 from apps.timeseries.data.scaling import ChannelScaler
 from apps.timeseries.data.settings import Split
 from core.data.mixtures import Mixture
@@ -130,8 +131,7 @@ class Track:
         split: Rows of train, validation and test.
         scalers: Of its channels.
         roles: Of its table's columns.
-        start: Stamp of its first row, or None.
-        end: Stamp of its last row, or None.
+        clock: Its stamps, or None.
         factor: Rows of the original that one row stands for (diverse-resolution sampling).
     """
 
@@ -142,16 +142,12 @@ class Track:
     split: Split
     scalers: tuple[ChannelScaler, ...]
     roles: Roles
-    start: pd.Timestamp | None = None
-    end: pd.Timestamp | None = None
+    clock: Clock | None = None
     factor: int = 1
 
-    def stamps(self, first: int, count: int) -> pd.DatetimeIndex | None:
-        """Return the stamps of `count` rows from row `first`, which may lie inside the padding."""
-        if self.start is None or not self.frequency:
-            return None
-        begin = self.start + first * pd.tseries.frequencies.to_offset(self.frequency)
-        return pd.date_range(begin, periods=count, freq=self.frequency)
+    def stamps(self, first: int, count: int) -> pd.Index | None:
+        """Return the stamps of `count` rows from row `first`, as its table writes them, or None."""
+        return self.clock.stamps(first, count) if self.clock else None
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Return `(..., C)` scaled values in the data's own units; only the first channels may be given."""

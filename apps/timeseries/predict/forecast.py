@@ -24,7 +24,7 @@ class SeriesForecast:
     Args:
         id: Name of the series.
         roles: Of its table's columns.
-        times: Stamps of the steps, or None where the series has none.
+        times: Stamps of the steps as the table writes its own, or None where the series has none.
         point: `(H, targets)`.
         quantiles: `(levels, H, targets)`.
         source: What the quantiles come from.
@@ -34,12 +34,12 @@ class SeriesForecast:
 
     id: str
     roles: Roles
-    times: pd.DatetimeIndex | None
+    times: pd.Index | None
     point: np.ndarray
     quantiles: np.ndarray
     source: str
     past: np.ndarray
-    past_times: pd.DatetimeIndex | None
+    past_times: pd.Index | None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -109,9 +109,12 @@ class Forecast:
         ]
 
 
-def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> pd.Series:
     """Join a column of all parts; a part that lacks it (wide, with other targets) holds NaN there."""
+    import pandas as pd
+
     lengths = [len(next(iter(part.values()))) for part in parts]
-    return np.concatenate(
-        [part.get(name, np.full(n, np.nan)) for part, n in zip(parts, lengths, strict=True)]
-    )
+    values = [part.get(name, np.full(n, np.nan)) for part, n in zip(parts, lengths, strict=True)]
+    column = pd.Series(np.concatenate(values))
+    stamped = column.dtype == object and not isinstance(column.iloc[0], str)
+    return column.infer_objects() if stamped else column  # stamps with a zone, periods

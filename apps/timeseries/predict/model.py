@@ -355,12 +355,11 @@ class Forecaster(Predictor[SeriesFacts]):
     ) -> SeriesForecast:
         """Return a forecast in the series' own units, with its stamps and the end of its history."""
         track, steps = history.tracks[0], len(point)
-        dated = track.end is not None and track.frequency
         first = max(0, len(history) - max(3 * steps, 48))
         return SeriesForecast(
             id=history.id,
             roles=replace(track.roles, targets=tuple(history.targets)),
-            times=rates.future_times(track.end, track.frequency, steps) if dated else None,
+            times=track.stamps(len(history), steps),
             point=history.invert(point),
             quantiles=history.invert(point[None] + offsets),
             source=source,

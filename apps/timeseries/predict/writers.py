@@ -99,15 +99,15 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
 
 def draw(forecast: Forecast, *, panels: int = 4) -> Figure:
     """Draw the first series and channels: three horizons of history, forecast, outer and inner band."""
-    from apps.timeseries.figures import ForecastPanel, forecast_figure
+    from apps.timeseries.figures import ForecastPanel, drawn_times, forecast_figure
 
     channels = [(one, number) for one in forecast.series for number in range(len(one.targets))]
     drawn = [
         ForecastPanel(
             title=one.targets[n] if len(forecast.series) == 1 else f"{one.id} · {one.targets[n]}",
             past=one.past[:, n],
-            past_times=None if one.times is None or one.past_times is None else np.asarray(one.past_times),
-            times=None if one.times is None else np.asarray(one.times),
+            past_times=drawn_times(one.past_times),
+            times=drawn_times(one.times),
             prediction=one.point[:, n],
             quantiles={
                 level: one.quantiles[row, :, n]

@@ -80,7 +80,7 @@ def test_the_first_test_item_of_etth1_has_the_recorded_values(root: str) -> None
     future = [0.3513, 0.6995, 0.4639, 0.5533, -0.3964, 0.2468, -0.8623]
     torch.testing.assert_close(batch.past_values[0, 0], torch.tensor(past), atol=6e-5, rtol=0)
     torch.testing.assert_close(batch.future_values[0, 0], torch.tensor(future), atol=6e-5, rtol=0)
-    last = data.tracks[0].start + pd.Timedelta(hours=int(batch.start[0]) + 511)
+    last = data.tracks[0].stamps(int(batch.start[0]) + 511, 1)[0]
     assert last == pd.Timestamp("2017-10-23 23:00")
     assert batch.freq_token.tolist() == [7]
     facts = data.facts

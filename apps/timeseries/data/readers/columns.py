@@ -1,27 +1,20 @@
-"""Columns of a table: what each is for (time, ids, targets, covariates, …), and the time of its rows.
-
-Stamps are dates however written, seconds since 1970, or columns year, month, day, hour.
-"""
+"""Columns of a table: what each is for (time, ids, targets, covariates, …)."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
 
-import numpy as np
-import pandas as pd
-
-from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.tables import Table
 from core.errors import UserError, did_you_mean
 
-__all__ = ["TIME_NAMES", "Roles", "infer_roles", "numbers_are_stamps", "read_stamps"]
+__all__ = ["COUNT_NAMES", "DAY_PARTS", "TIME_NAMES", "Roles", "infer_roles"]
 
 TIME_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp")
 """Usual names of the column of time stamps, in small letters."""
+
+COUNT_NAMES = ("t", "step", "period", "month", "week", "quarter", "day", "elapsed", "epoch", "seconds")
+"""Names of columns that count the time where nothing else tells it."""
 
 _ID_NAMES = ("item_id", "unique_id", "series_id", "ts_id", "id", "series")
 _ID_LIKE = (
@@ -29,7 +22,13 @@ _ID_LIKE = (
     r"site|location|region|country|state|city|customer|user|account|symbol|ticker|zone|building)s?"
     r"([ _-]?(id|nr|no))?"
 )
-_COMPOSED = ("year", "month", "day", "hour", "minute", "second")
+DAY_PARTS = ("hour", "minute", "second")
+"""Names of columns of numbers that make a time beside one of dates."""
+
+_COMPOSED = ("year", "quarter", "month", "week", "day", *DAY_PARTS)
+
+
+_TIMES = ("time", "date", "clock")
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,9 @@ def infer_roles(
     """Return the complete roles of a table and what was decided for the user.
 
     Args:
-        kinds: Column name to kind: `"number"`, `"time"` (stamps or text that reads as stamps), `"text"`,
-            `"counter"` (whole numbers rising by one) or `"empty"`, in the order of the file.
+        kinds: Column name to kind: `"number"`, `"time"` (stamps or text that reads as stamps), `"date"`
+            (stamps at midnight), `"clock"` (times of day), `"text"`, `"counter"` (whole numbers rising by
+            one) or `"empty"`, in the order of the file.
         stated: What the user named.
         source: What messages call the table.
         distinct: Whether no two rows agree in some columns; stamps that stand twice ask for ids.
@@ -118,11 +118,12 @@ def infer_roles(
     targets = stated.targets
     if not targets:
         rest = [name for name in kinds if name not in named]
-        counters = [name for name in rest if kinds[name] == "counter" and _is_row_number(name)]
+        times = [name for name in rest if kinds[name] in _TIMES and time]
+        counters = [name for name in rest if _is_row_number(name, kinds[name])]
         targets = tuple(
             name for name in rest if kinds[name] in ("number", "counter") and name not in counters
         )
-        text = [name for name in rest if kinds[name] in ("text", "time")]
+        text = [name for name in rest if kinds[name] == "text" or (kinds[name] in _TIMES and not time)]
         if not targets:
             words = f"; column '{text[0]}' of {source} holds text" if text else ""
             raise UserError(
@@ -130,6 +131,8 @@ def infer_roles(
             )
         for name in counters:
             notes.append(f"{source}: '{name}' only counts the rows and is left out")
+        if times:
+            notes.append(f"{source}: {_listed(times)} left out, for times are not forecast")
         empty = [name for name in rest if kinds[name] == "empty"]
         if empty:
             notes.append(f"{source}: {_listed(empty)} empty and left out")
@@ -160,7 +163,7 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
             seen[name] = field.name
             if field.name in ("targets", "observable", "control", "conditional") and kinds[name] in (
                 "text",
-                "time",
+                *_TIMES,
             ):
                 raise UserError(
                     f"column '{name}' of {source}, named in {field.name}, holds text, not numbers; name "
@@ -170,18 +173,19 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
 
 def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
     free = {name.lower(): name for name in kinds if name not in named}
-    for name in TIME_NAMES:
-        if name in free and kinds[free[name]] == "time":
-            return (free[name],)
-    for name, kind in kinds.items():
-        if kind == "time" and name not in named:
-            return (name,)
-    parts = [free[part] for part in _COMPOSED if part in free and kinds[free[part]] in ("number", "counter")]
-    if len(parts) >= 3 and "year" in free:
-        return tuple(parts)
-    if "year" in free and kinds[free["year"]] in ("number", "counter"):
-        return (free["year"], free["month"]) if "month" in free else (free["year"],)
-    return ()
+    stamps = [name for name in free.values() if kinds[name] in ("time", "date")]
+    stamps.sort(
+        key=lambda name: TIME_NAMES.index(name.lower()) if name.lower() in TIME_NAMES else len(TIME_NAMES)
+    )
+    numbers = [part for part in _COMPOSED if part in free and kinds[free[part]] in ("number", "counter")]
+    parts = tuple(free[part] for part in numbers)
+    if stamps and kinds[stamps[0]] == "date":  # a time of day in another column completes it
+        clocks = [name for name in free.values() if kinds[name] == "clock"]
+        rest = clocks[:1] or ([free[p] for p in numbers if p in DAY_PARTS] if "hour" in numbers else [])
+        return (stamps[0], *rest)
+    if stamps:
+        return (stamps[0],)
+    return parts if "year" in numbers else ()
 
 
 def _infer_ids(
@@ -195,12 +199,10 @@ def _infer_ids(
     return next((names for names in choices if names and apart(names)), ())
 
 
-def _is_row_number(name: str) -> bool:
-    return bool(
-        re.fullmatch(
-            r"(?i)(unnamed: ?\d+|no\.?|index|row|rownum|nr|#|time|t|step|level_0|__index_level_\d+__|)", name
-        )
-    )
+def _is_row_number(name: str, kind: str) -> bool:
+    if re.fullmatch(r"(?i)unnamed: ?\d+|level_0|__index_level_\d+__", name):  # pandas wrote its index
+        return kind in ("counter", "number")
+    return kind == "counter" and bool(re.fullmatch(r"(?i)(no\.?|index|row|rownum|nr|#|time|t|step|)", name))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -210,117 +212,3 @@ def _listed(names: Sequence[str]) -> str:
 def _some(names: Sequence[str], limit: int = 8) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def read_stamps(table: Table, roles: Roles) -> pd.DatetimeIndex:
-    """Return the time of every row, in microseconds and without a time zone (UTC where there was one).
-
-    Raises:
-        UserError: For the first row whose time is missing or cannot be read.
-    """
-    if len(roles.time) > 1 or _whole_years(table, roles.time[0]):
-        return _composed(table, roles.time)
-    name = roles.time[0]
-    column = table.column(name)
-    missing = np.flatnonzero(column.isna().to_numpy())
-    if len(missing):
-        raise UserError(
-            f"{table.where(int(missing[0]))} has no time stamp in column '{name}'; delete or complete it"
-        )
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return _from_epoch(table, name, column)
-    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
-        column = _parse(table, name, column)
-    index = pd.DatetimeIndex(column)
-    if index.tz is not None:
-        index = index.tz_convert("UTC").tz_localize(None)
-    return rates.in_microseconds(index)
-
-
-def _parse(table: Table, name: str, column: pd.Series) -> pd.Series:
-    text = column.astype(str).str.strip()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of slow parsing where pandas knows no single format
-        for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}, {"utc": True}):
-            try:
-                return pd.to_datetime(text, **options)
-            except (ValueError, TypeError, OverflowError):
-                continue
-    single = pd.to_datetime(text, errors="coerce", format="mixed")
-    bad = np.flatnonzero(single.isna().to_numpy())
-    if not len(bad):
-        return single
-    raise UserError(
-        f"{table.where(int(bad[0]))}, column '{name}' holds '{text.iloc[bad[0]]}', which is not a time stamp"
-    )
-
-
-def numbers_are_stamps(values: np.ndarray) -> bool:
-    """Return whether numbers read as dates (20240131) or as time since 1970 in s, ms, us or ns."""
-    return _days(values) is not None or _unit(values) is not None
-
-
-def _days(values: np.ndarray) -> pd.DatetimeIndex | None:
-    if not (len(values) and np.min(values) >= 1800_01_01 and np.max(values) <= 2200_12_31):
-        return None
-    try:
-        return pd.DatetimeIndex(pd.to_datetime(values.astype(np.int64).astype(str), format="%Y%m%d"))
-    except ValueError:
-        return None
-
-
-def _unit(values: np.ndarray) -> Literal["s", "ms", "us", "ns"] | None:
-    size = float(np.abs(values).max()) if len(values) else 0.0
-    units: tuple[tuple[float, Literal["s", "ms", "us", "ns"]], ...]
-    units = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
-    return next((unit for limit, unit in units if 1e8 <= size < limit), None)
-
-
-def _from_epoch(table: Table, name: str, column: pd.Series) -> pd.DatetimeIndex:
-    values = column.to_numpy(dtype=np.float64)
-    days = _days(values)
-    if days is not None:
-        table.notes.append(f"{table.name}: '{name}' is read as year, month and day in one number")
-        return rates.in_microseconds(days)
-    unit = _unit(values)
-    if unit is None:
-        raise UserError(
-            f"column '{name}' of {table.name}, named as time, holds numbers up to {np.abs(values).max():g}, "
-            "which are neither dates nor seconds since 1970; leave time out if the rows are equally spaced"
-        )
-    table.notes.append(f"{table.name}: '{name}' is read as {unit} since 1970")
-    return rates.in_microseconds(pd.DatetimeIndex(pd.to_datetime(column, unit=unit)))
-
-
-def _whole_years(table: Table, name: str) -> bool:
-    if table.kinds[name] not in ("number", "counter"):
-        return False
-    values = table.numbers(name)
-    return bool(
-        np.nanmin(values) >= 1000 and np.nanmax(values) <= 2500 and (values == np.round(values)).all()
-    )
-
-
-def _composed(table: Table, names: Sequence[str]) -> pd.DatetimeIndex:
-    lower = [name.lower() for name in names]
-    if len(names) == 1:
-        lower = ["year"]
-    units = ["year", "month", "day", "hour", "minute", "second"]
-    wrong = [name for name, low in zip(names, lower, strict=True) if low not in units]
-    if wrong or "year" not in lower:
-        raise UserError(
-            f"time names {len(names)} columns of {table.name}; several must be called {', '.join(units)}"
-            + (f", not '{wrong[0]}'" if wrong else "")
-        )
-    parts = {low: table.numbers(name) for name, low in zip(names, lower, strict=True)}
-    empty = next(((n, int(np.isnan(v).argmax())) for n, v in parts.items() if np.isnan(v).any()), None)
-    if empty:
-        raise UserError(f"{table.where(empty[1])} has no {empty[0]}; delete the row or complete its time")
-    for unit in ("month", "day"):
-        parts.setdefault(unit, np.ones(table.rows))
-    try:
-        return pd.DatetimeIndex(pd.to_datetime(pd.DataFrame(parts))).as_unit("us")
-    except ValueError as error:
-        found = pd.to_datetime(pd.DataFrame(parts), errors="coerce")
-        row = int(found.isna().to_numpy().argmax())
-        raise UserError(f"{table.where(row)}: {', '.join(names)} are no date") from error

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.columns import Roles, read_stamps
+from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, series_rows, tables_of
+from apps.timeseries.data.readers.stamps import read_stamps
 from apps.timeseries.data.readers.tables import Table, open_table
 from core.errors import UserError
 
@@ -22,12 +22,13 @@ class KnownFuture:
     Args:
         source: A file or a frame.
         roles: Of the series' columns.
+        style: How the series' table writes its time.
 
     Raises:
         UserError: If the table has none of the known channels, or lacks the columns of time or id.
     """
 
-    def __init__(self, source: str | Path | pd.DataFrame, roles: Roles) -> None:
+    def __init__(self, source: str | Path | pd.DataFrame, roles: Roles, style: str = "") -> None:
         table = next(t if isinstance(t, Table) else open_table(t) for _, t in tables_of(source))
         channels = roles.observable + roles.control
         known = [name for name in channels if name in table.kinds]
@@ -41,7 +42,9 @@ class KnownFuture:
             )
         stated = Roles(time=roles.time, ids=roles.ids, targets=tuple(known))
         groups, ids = series_rows(table, stated)
-        self.name, self._times = table.name, read_stamps(table, stated) if roles.time else None
+        self.name, self._times = table.name, None
+        if roles.time:
+            self._times = read_stamps(table, stated, style=style)
         self._columns = {name: table.numbers(name) for name in known}
         self._rows = {key: np.arange(table.rows)[rows] for key, rows in zip(ids, groups, strict=True)}
 
@@ -60,11 +63,10 @@ class KnownFuture:
         if rows is None:
             return None
         steps = np.arange(len(rows))
-        if self._times is not None and series.times is not None and series.frequency:
-            end = series.times[-1]
-            wanted = rates.future_times(end, series.frequency, horizon)
-            steps = wanted.as_unit("us").get_indexer(self._times[rows])
+        if self._times is not None and series.clock is not None:
+            steps = series.clock.positions(self._times, rows, series.length, horizon)
             if not (steps >= 0).any():
+                end = series.clock.stamps(series.length - 1, 1)[0]
                 raise UserError(
                     f"{self.name} has no row for the {horizon} steps of series '{series.id}' after {end}"
                 )

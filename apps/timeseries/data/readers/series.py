@@ -14,13 +14,8 @@ import numpy as np
 import pandas as pd
 
 from apps.timeseries.data import frequency as rates
-from apps.timeseries.data.readers.columns import (
-    TIME_NAMES,
-    Roles,
-    infer_roles,
-    numbers_are_stamps,
-    read_stamps,
-)
+from apps.timeseries.data.readers.columns import Roles, infer_roles
+from apps.timeseries.data.readers.stamps import Clock, Stamps, read_stamps, reads_as_time, style_of
 from apps.timeseries.data.readers.tables import SUFFIXES, Table, bare_name, open_table, unreadable_rows
 from core.errors import UserError
 
@@ -75,6 +70,7 @@ class SeriesSource:
         quiet: Do not say which roles were inferred: the table is not the user's.
         lenient: List a table that cannot be used (one of a folder's) instead of raising its error.
         prefix: Whether the tables' labels go before their series' ids.
+        styles: How the tables write their time, where that can be read in two ways: the first that shows it.
     """
 
     tables: Iterable[tuple[str, Table | Path]]
@@ -84,6 +80,7 @@ class SeriesSource:
     quiet: bool = False
     lenient: bool = False
     prefix: bool = False
+    styles: list[str] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -92,7 +89,7 @@ class SeriesSource:
         """Return the source of a user's files or frames; `name` is the id of the single series of a frame."""
         source = source if isinstance(source, (str, Path)) else frames_of(source)
         several = Path(source).is_dir() if isinstance(source, (str, Path)) else isinstance(source, dict)
-        tables = tables_of(source, name=name)
+        tables = list(tables_of(source, name=name))
         return SeriesSource(tables, roles or Roles(), frequency, lenient=several, prefix=several)
 
 
@@ -109,6 +106,7 @@ class Part:
         frequency: Present pandas alias (`"h"`, `"15min"`); empty if unknown.
         static: Static categorical columns of the series.
         notes: What was mended.
+        clock: The grid and how the table writes its stamps, or None without one.
     """
 
     id: str
@@ -119,6 +117,7 @@ class Part:
     frequency: str
     static: dict[str, str]
     notes: list[str]
+    clock: Clock | None
 
     def fill(self, column: np.ndarray) -> np.ndarray:
         """Return the series' values `(length,)` of a column: in order of time, NaN at missing stamps."""
@@ -139,12 +138,14 @@ class SeriesFile:
         roles: The complete roles.
         parts: Its series.
         table: The table.
+        style: How it writes its time.
     """
 
     name: str
     roles: Roles
     parts: list[Part]
     table: Table
+    style: str = ""
 
     def readable(self, names: Sequence[str], report: Report) -> SeriesFile:
         """Return the file without the series that hold words or infinity in a column, which are reported.
@@ -337,14 +338,16 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
         table.notes.append(f"{table.name} holds one series a row, named in its first column")
     kinds = dict(table.kinds)
     for column, kind in kinds.items():
-        numeric = kind in ("number", "counter") and column.lower() in TIME_NAMES
-        if numeric and column not in source.roles.channels and numbers_are_stamps(table.numbers(column)):
+        free = kind in ("number", "counter") and column not in source.roles.channels + source.roles.ids
+        if free and source.stamps and reads_as_time(table, column):
             kinds[column] = "time"
     roles, notes = infer_roles(kinds, source.roles, source=table.name, distinct=table.distinct)
     frequency = source.frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None
-    times = read_stamps(table, roles) if roles.time and source.stamps else None
-    if times is None and source.stamps:
+    stamps = None
+    if roles.time and source.stamps:
+        stamps = read_stamps(table, roles, style=_style(source, table, roles))
+    elif source.stamps:
         notes.append(f"{table.name} has no column of time stamps; rows are taken as equally spaced")
     groups, ids = series_rows(table, roles)
     static = {name: table.words(name) for name in roles.static_categorical}
@@ -353,7 +356,7 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
     for identity, rows in zip(ids, groups, strict=True):
         name = f"{label}/{identity}" if source.prefix and identity else identity or label
         try:
-            part = _part(table, name, rows, times, frequency)
+            part = _part(table, name, rows, stamps, frequency)
         except UserError as error:
             bad.append(Unreadable(name, str(error)))
             if len(ids) == 1:
@@ -368,7 +371,31 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
     report.unreadable.extend(bad)
     if not source.quiet:
         report.notes += [*table.notes, *notes, *(note for part in parts[:3] for note in part.notes)]
-    return SeriesFile(table.name, roles, parts, table)
+    return SeriesFile(table.name, roles, parts, table, stamps.style if stamps else "")
+
+
+def _style(source: SeriesSource, table: Table, roles: Roles) -> str:
+    """Return how the tables of a source write their time, "" where each tells it by itself.
+
+    A folder's dates have one order of day and month: the one that any of its files proves.
+    """
+    if source.styles:
+        return source.styles[0]
+    style = style_of(table, roles, proof=True)
+    if not style and (style := style_of(table, roles)):
+        others = source.tables[1:] if isinstance(source.tables, list) else []
+        style = next((proof for _, other in others if (proof := _proof(source, other))), style)
+    source.styles.extend([style] if style else [])
+    return style
+
+
+def _proof(source: SeriesSource, opened: Table | Path) -> str:
+    try:
+        table = opened if isinstance(opened, Table) else open_table(opened)
+        roles, _ = infer_roles(table.kinds, source.roles, source=table.name)
+        return style_of(table, roles, proof=True)
+    except UserError:
+        return ""
 
 
 def series_rows(table: Table, roles: Roles) -> tuple[list[np.ndarray | slice], list[str]]:
@@ -413,14 +440,14 @@ def _part(
     table: Table,
     identity: str,
     rows: np.ndarray | slice,
-    times: pd.DatetimeIndex | None,
+    written: Stamps | None,
     frequency: str | None,
 ) -> Part:
     count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-    if times is None:
-        return Part(identity, rows, None, count, None, frequency or "", {}, [])
+    if written is None:
+        return Part(identity, rows, None, count, None, frequency or "", {}, [], None)
     notes: list[str] = []
-    stamps = times[rows]
+    stamps = written.times[rows]
     least, again = rates.smallest_step(stamps.asi8)
     if least < 0:
         order = np.argsort(stamps.asi8, kind="stable")
@@ -437,16 +464,22 @@ def _part(
             f"the time stamp {stamps[again]} of series '{identity}' stands twice: "
             f"{table.where(int(lines[again]))} and {table.where(int(lines[again + 1]))}{hint}"
         )
-    grid_rate = rates.anchored(frequency, stamps) if frequency else rates.infer(stamps)
+    written = written.of(rows)
+    grid_rate = frequency or rates.infer(stamps)
+    if written.zone and not (grid_rate and 0 < rates.hours_in(grid_rate) < 24):
+        local = written.on_clock()  # days and months are those of the zone's own clock
+        if rate := frequency or rates.infer(local.times):
+            written, stamps, grid_rate = local, local.times, rate
+    grid_rate = rates.anchored(frequency, stamps) if frequency else grid_rate
     if grid_rate is None:
         if count < 3:
-            return Part(identity, rows, None, count, stamps, "", {}, notes)
+            return Part(identity, rows, None, count, stamps, "", {}, notes, None)
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
             f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); resample it, or state frequency"
         )
     try:
-        positions, length = rates.grid(stamps, grid_rate)
+        grid, positions, length = rates.Grid.of(stamps, grid_rate)
     except ValueError as error:
         line = int(np.arange(table.rows)[rows][error.args[0]])
         raise UserError(
@@ -463,13 +496,10 @@ def _part(
             f"{table.name}: {length - count} stamps missing in '{identity}' at frequency '{grid_rate}' "
             "are gaps"
         )
-        stamps = _grid_times(stamps, grid_rate, length)
-    return Part(identity, rows, positions, length, stamps, grid_rate, {}, notes)
-
-
-def _grid_times(times: pd.DatetimeIndex, frequency: str, length: int) -> pd.DatetimeIndex:
-    rest = rates.future_times(times[0], frequency, length - 1)
-    return pd.DatetimeIndex(np.concatenate([times[:1].to_numpy(), rest.to_numpy()])).as_unit("us")
+        stamps = grid.stamps(0, length)
+    rate = "" if written.nameless else grid_rate
+    clock = Clock(grid, replace(written, times=stamps[:0], offsets=None))
+    return Part(identity, rows, positions, length, stamps, rate, {}, notes, clock)
 
 
 def _constant(table: Table, column: pd.Series, rows: np.ndarray | slice, name: str, identity: str) -> str:

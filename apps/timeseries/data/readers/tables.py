@@ -24,6 +24,8 @@ _SEPARATORS = ",;\t|"
 _SAMPLE = 200
 _BLANKS = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
 _GROUPED = rf"\d,\d|\d\.\d+[.,]\d|{_BLANKS}"
+_CLOCK = r"(?i)\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?( ?(Z|[+-]\d{2}:?\d{2}))?"
+_WEEK_OR_QUARTER = r"\d{4}-?W\d{2}(-?\d)?|\d{4}[- ]?[QM]\d{1,2}|Q[1-4][-/ ]\d{4}|-?\d+ days?.*"
 
 
 class Table:
@@ -32,7 +34,7 @@ class Table:
     Attributes:
         name: What messages call it: the file's name, or "the DataFrame".
         rows: Number of rows.
-        kinds: Column name to `"number"`, `"time"`, `"text"`, `"counter"` or `"empty"`.
+        kinds: Column name to `"number"`, `"time"`, `"date"`, `"clock"`, `"text"`, `"counter"` or `"empty"`.
         notes: What was decided while opening it.
         frequency: Sampling rate, where whoever made the table knows it (a DataFrame's `attrs["frequency"]`).
     """
@@ -64,6 +66,10 @@ class Table:
     def distinct(self, names: Sequence[str]) -> bool:
         """Return whether no two rows agree in these columns."""
         return not pd.DataFrame({name: self.column(name).array for name in names}).duplicated().any()
+
+    def head(self, name: str) -> pd.Series:
+        """Return the first rows of a column."""
+        return self.column(name).iloc[:_SAMPLE]
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column as float64, NaN where a cell is empty.
@@ -154,9 +160,7 @@ class _ParquetTable(Table):
         self._first_line = None
         self.kinds = {}
         for field in self._file.schema_arrow:
-            if pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
-                self.kinds[field.name] = "time"
-            elif pa.types.is_floating(field.type) or pa.types.is_boolean(field.type):
+            if pa.types.is_floating(field.type) or pa.types.is_boolean(field.type):
                 self.kinds[field.name] = "number"
             elif pa.types.is_nested(field.type):
                 raise UserError(
@@ -164,7 +168,7 @@ class _ParquetTable(Table):
                     "and column"
                 )
             else:  # whole numbers may count the rows, text may be stamps: a sample tells
-                self.kinds[field.name] = kind_of(self._head(field.name), total=self.rows)
+                self.kinds[field.name] = kind_of(self.head(field.name), total=self.rows)
 
     def column(self, name: str) -> pd.Series:
         """Return a column as pandas holds it."""
@@ -194,7 +198,8 @@ class _ParquetTable(Table):
             done += len(piece)
         return values
 
-    def _head(self, name: str) -> pd.Series:
+    def head(self, name: str) -> pd.Series:
+        """Return the first rows of a column."""
         for batch in self._file.iter_batches(batch_size=_SAMPLE, columns=[name]):
             return batch.column(0).to_pandas()
         return pd.Series([], dtype=float)
@@ -262,8 +267,11 @@ def as_numbers(column: pd.Series, decimal: str = ".") -> pd.Series:
 
 
 def kind_of(column: pd.Series, *, total: int | None = None, decimal: str = ".") -> str:
-    """Return what a column holds: `"number"`, `"counter"`, `"time"`, `"text"` or `"empty"`."""
+    """Return what a column holds: a kind of `Table.kinds`."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        head = column.iloc[:_SAMPLE].dropna()
+        return "date" if len(head) and (head.dt.normalize() == head).all() else "time"
+    if isinstance(column.dtype, pd.PeriodDtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
         return "time"
     if pd.api.types.is_bool_dtype(column.dtype):
         return "number"
@@ -280,16 +288,23 @@ def kind_of(column: pd.Series, *, total: int | None = None, decimal: str = ".") 
         return "empty"
     if as_numbers(filled, decimal).notna().mean() > 0.5:
         return "number"  # a column of numbers with a stray word: reading it names the cell
-    return "time" if _reads_as_stamps(filled) else "text"
+    return _kind_of_words([str(value).strip() for value in filled.iloc[:5]])
 
 
-def _reads_as_stamps(sample: pd.Series) -> bool:
-    words = [str(value) for value in sample.iloc[:5]]
-    if not all(re.search(r"\d{1,4}[-/.:]\d|\d{4}Q[1-4]|\d{8}", word) for word in words):
-        return False
+def _kind_of_words(words: list[str]) -> str:
+    if all(re.fullmatch(_CLOCK, word) for word in words):
+        return "clock"
+    if all(re.fullmatch(_WEEK_OR_QUARTER, word) for word in words):
+        return "time"
+    dated = [re.fullmatch(r"[A-Z][a-z]{2}[- ](\d{4}|\d{2})|(.*\d[-/.:]\d.*|.*\d{8}.*)", w) for w in words]
+    if not all(dated):
+        return "text"
     # one wrong stamp among the first does not make the column text: reading it names the line
-    read = pd.to_datetime(pd.Series(words), format="mixed", errors="coerce", utc=True)
-    return bool(read.notna().mean() > 0.5)
+    midnight = [re.sub(r"([T ])24:00", r"\g<1>00:00", word) for word in words]
+    read = pd.to_datetime(pd.Series(midnight), format="mixed", errors="coerce", utc=True)
+    if read.notna().mean() <= 0.5:
+        return "text"
+    return "time" if any(re.search(r"\d:\d|T\d", word) for word in words) else "date"
 
 
 @dataclass(frozen=True)
@@ -452,9 +467,7 @@ def _index_columns(frame: pd.DataFrame) -> dict[Any, pd.Series]:
     index, columns = frame.index, {}
     for level in range(index.nlevels):
         values = index.get_level_values(level)
-        if isinstance(values, pd.PeriodIndex):
-            values = values.to_timestamp()
-        stamps = isinstance(values, pd.DatetimeIndex)
+        stamps = isinstance(values, (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex))
         spoken = index.nlevels > 1 or stamps or not pd.api.types.is_numeric_dtype(values.dtype)
         if values.name is None and not spoken:
             continue
