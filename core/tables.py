@@ -9,7 +9,7 @@ from typing import Any
 
 from core.files import replacing
 
-__all__ = ["text_table", "write_table"]
+__all__ = ["harmless", "text_table", "write_table"]
 
 
 def text_table(
@@ -36,9 +36,23 @@ def write_table(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]])
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(harmless, columns))
+        writer.writerows([harmless(row.get(name, "")) for name in columns] for row in rows)
+
+
+def harmless(cell: Any) -> Any:
+    """Return a cell of a CSV that no spreadsheet runs: words that begin like a formula get a `'` before them.
+
+    Numbers, also those in words, stay as they are.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _cell(cell: Any, number: str) -> str:

@@ -27,7 +27,7 @@ from core.figures.curves import (
 )
 from core.figures.movies import rollout_frames
 from core.figures.pictures import rollout_figure, uncertainty_figure
-from core.figures.style import NEUTRAL, PALETTE, new_figure, style
+from core.figures.style import NEUTRAL, PALETTE, new_figure, style, write_powers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,6 +165,7 @@ def spectra_figure(
                 _guide(axis, k, energy, slope)
             axis.set_title(f"t = {times[step]:.3g}{' ' + time_unit if time_unit else ''}")
             axis.set_xlabel("wave number")
+            write_powers(axis.xaxis, axis.yaxis)
         axes[0, 0].set_ylabel(f"{name} per wave number")
         axes[0, 0].set_ylim(lowest, 10 * highest)
         handles, names = axes[0, 0].get_legend_handles_labels()
@@ -389,5 +390,5 @@ def _guide(axis: Axes, k: NDArray[np.float64], energy: NDArray[np.float64], slop
     middle = len(part) // 2
     axis.annotate(
         f"$k^{{{power}}}$", (part[middle], level * part[middle] ** slope), xytext=(3, 3),
-        textcoords="offset points", color=NEUTRAL, fontsize=9,
+        textcoords="offset points", color=NEUTRAL, fontsize=9, parse_math=True,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.figures.style import PALETTE, new_figure, style
+from core.figures.style import PALETTE, new_figure, style, write_powers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -244,7 +244,7 @@ def band_figure(
             )  # fmt: skip
             axis.set_title(str(panel["title"]), fontsize=10)
             axis.set_ylabel("" if panel.get("unit", "1") in ("", "1") else f"[{panel['unit']}]", fontsize=9)
-            axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+            axis.ticklabel_format(axis="y", scilimits=(-3, 4))
             axis.margins(x=0)
         empty = list(axes.flat)[len(panels) :]
         for axis in empty:
@@ -265,6 +265,7 @@ def learning_rate_figure(rates: ArrayLike, losses: ArrayLike, chosen: float | No
         axis = axes[0, 0]
         axis.plot(rates, losses, color=PALETTE[0])
         axis.set_xscale("log")
+        write_powers(axis.xaxis)
         finite = losses[np.isfinite(losses)]
         if len(finite):
             # a search ends where the loss explodes: the valley, not the explosion, is what is looked at

@@ -21,8 +21,8 @@ def shortened(text: str, most: int = 40) -> str:
 
 
 def named(names: Sequence[str], most: int = 28) -> list[str]:
-    """Return names to hand to matplotlib: shortened, no two alike, their dollar signs drawn as such."""
-    return [_plain(name) for name in unlike([shortened(name, most) for name in names])]
+    """Return names to hand to matplotlib: shortened, no two alike."""
+    return unlike([shortened(name, most) for name in names])
 
 
 def unlike(names: Sequence[str]) -> list[str]:
@@ -72,7 +72,7 @@ def wrapped(figure: Figure, text: str, *, inches: float, size: float, bold: bool
                 word = word[cut:]
             line = word
         lines.append(line)
-    return "\n".join(_plain(line) for line in lines)
+    return "\n".join(lines)
 
 
 def headline(figure: Figure, text: str) -> None:
@@ -80,7 +80,3 @@ def headline(figure: Figure, text: str) -> None:
     inches = 0.96 * float(figure.get_figwidth()) - 0.1
     broken = wrapped(figure, text, inches=inches, size=_TITLE, bold=True)
     figure.suptitle(broken, x=0.02, ha="left", fontsize=_TITLE, fontweight="bold")
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")

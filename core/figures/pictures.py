@@ -248,7 +248,7 @@ def _plain(bar: Any, label: str) -> None:
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2)
     bar.locator = MaxNLocator(nbins=5)
-    form = ScalarFormatter(useMathText=True)
+    form = ScalarFormatter()
     form.set_powerlimits((-2, 3))
     bar.formatter = form
     bar.update_ticks()

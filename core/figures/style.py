@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 from core.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["NEUTRAL", "PALETTE", "figure_path", "new_figure", "save_figure", "style"]
+__all__ = ["NEUTRAL", "PALETTE", "figure_path", "new_figure", "save_figure", "style", "write_powers"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#5B6770")
 """Told apart by every kind of colour vision (Okabe and Ito 2008, less the yellow that vanishes on white)."""
@@ -53,6 +54,7 @@ def _settings() -> dict[str, Any]:
         "grid.linewidth": 0.6,
         "image.cmap": "viridis",
         "text.color": ink,
+        "text.parse_math": False,  # a name with dollar signs is drawn as it stands
         "xtick.color": ink,
         "ytick.color": ink,
         "xtick.labelsize": 9,
@@ -101,6 +103,21 @@ def new_figure(
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
     return figure, axes
+
+
+def write_powers(*axes: Axis) -> None:
+    """Label logarithmic axes `10⁻³`: as text, since figures draw no formulas."""
+    from matplotlib.ticker import LogFormatterSciNotation
+
+    class Powers(LogFormatterSciNotation):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            base, _, power = super().__call__(x, pos).replace(r"\times", "×").partition("^")
+            small = str.maketrans("−-0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "{}$")
+            return re.sub(r"\$?\\mathdefault|[{}$]", "", base) + power.translate(small)
+
+    for axis in axes:
+        axis.set_major_formatter(Powers())
+        axis.set_minor_formatter(Powers(labelOnlyBase=False))
 
 
 def save_figure(figure: Figure, folder: str | os.PathLike[str], name: str, step: int) -> Path:

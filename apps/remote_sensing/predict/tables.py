@@ -15,6 +15,7 @@ from apps.remote_sensing.predict.geotiff import unwritable, writing
 from apps.remote_sensing.predict.mapping import SceneMap
 from core.errors import UserError
 from core.files import remove, replacing
+from core.tables import harmless
 
 if TYPE_CHECKING:
     from apps.remote_sensing.predict.fitting import Found
@@ -95,7 +96,7 @@ class CsvTable(_Table):
     @contextmanager
     def _opened(self, path: Path) -> Iterator[None]:
         with open(path, "w", newline="", encoding="utf-8") as self._file:
-            csv.writer(self._file).writerow(self.columns)
+            csv.writer(self._file).writerow(map(harmless, self.columns))
             yield
 
     @contextmanager
@@ -130,7 +131,7 @@ class CsvTable(_Table):
         for row, exact in zip(shown, rows, strict=True):
             for column in (5, 6):  # degrees, to 0.1 m
                 row[column] = None if exact[column] is None else f"{exact[column]:.6f}"
-        csv.writer(self._file).writerows(shown)
+        csv.writer(self._file).writerows([harmless(cell) for cell in row] for row in shown)
 
 
 class ParquetTable(_Table):

@@ -66,9 +66,9 @@ class Forecast:
     def frame(self, *, wide: bool = False) -> pd.DataFrame:
         """Return a row per series, channel and step; with `wide` a row per series and step.
 
-        Columns: the id (by its own name, else `id`), the time (else `step`), `target`, `prediction`, one
-            per quantile level such as `0.1`, and `quantiles_from`. Wide: `<target>_prediction`,
-            `<target>_prediction_q0.1`, …. `.attrs` holds `not_forecast` and `notes`.
+        Columns: the id (by its own name, else `id`, else `series`), the time (else `step`), `target`,
+            `prediction`, one per quantile level such as `0.1`, and `quantiles_from`. Wide:
+            `<target>_prediction`, `<target>_prediction_q0.1`, …. `.attrs` holds `not_forecast` and `notes`.
         """
         import pandas as pd
 
@@ -83,12 +83,20 @@ class Forecast:
         """Return the columns of one series, in parts that stand below each other."""
         roles, horizon = one.roles, len(one.point)
         dated = all(other.times is not None for other in self.series)
-        key = roles.ids[0] if len(roles.ids) == 1 else "id"
-        when = (roles.time[0] if len(roles.time) == 1 else "time") if dated else "step"
+        levels = list(enumerate(f"{level:g}" for level in self.levels))
+        ours = {"target", "prediction", "quantiles_from", *(name for _, name in levels)}
+        if wide:
+            suffixes = ("", *(f"_q{name}" for _, name in levels))
+            ours = {
+                "quantiles_from",
+                *(f"{t}_prediction{suffix}" for t in one.targets for suffix in suffixes),
+            }
+        # a name of the user's that is one of ours as well gives way
+        when = _free((*roles.time, "time") if len(roles.time) == 1 else ("time",), ours) if dated else "step"
+        key = _free((*roles.ids, "id") if len(roles.ids) == 1 else ("id",), {*ours, when})
         clock: Any = one.times if dated else np.arange(1, horizon + 1)
         shared = {key: np.full(horizon, one.id, dtype=object), when: np.asarray(clock)}
         source = {"quantiles_from": np.full(horizon, one.source, dtype=object)}
-        levels = list(enumerate(f"{level:g}" for level in self.levels))
         if wide:
             columns: dict[str, Any] = {}
             for number, target in enumerate(one.targets):
@@ -107,6 +115,10 @@ class Forecast:
             }
             for number, target in enumerate(one.targets)
         ]
+
+
+def _free(names: Sequence[str], taken: set[str]) -> str:
+    return next(name for name in (*names, "series", "series_id", "time_stamp") if name not in taken)
 
 
 def _column(name: str, parts: Sequence[Mapping[str, Any]]) -> pd.Series:

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.inference.outputs import MARK, output
+from core.tables import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,8 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
                 plain.to_parquet(temporary, index=False)
             else:
                 compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+                words = frame.select_dtypes(exclude=["number", "datetime"]).map(harmless)
+                frame = frame.assign(**words).rename(columns=harmless)
                 frame.to_csv(temporary, index=False, compression=compression, lineterminator="\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error

@@ -100,7 +100,7 @@ def test_no_class_takes_a_column_of_the_confusion_table() -> None:
 def test_names_stay_apart_when_they_are_shortened() -> None:
     assert len(set(named(LONG))) == 30
     assert unlike(["a", "a", "a"]) == ["a", "a (2)", "a (3)"]
-    assert named(ODD)[1] == r"b \$\q\$ c"
+    assert named(ODD)[1] == ODD[1]
 
 
 def test_classes_have_colours_of_custom_and_none_twice() -> None:
@@ -185,9 +185,9 @@ def test_scenes_of_several_labels_stand_side_by_side_with_their_labels_below(tmp
     ("target", "label", "prediction", "said"),
     [
         ("multilabel", torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0.1, 0.2, 0.9, 0.1, 0.1]),
-         "b \\$\\q\\$ c, label\npredicted label"),
+         "b $\\q$ c, label\npredicted label"),
         ("multilabel", torch.zeros(5).long(), torch.zeros(5), "none\npredicted none"),
-        ("classification", torch.tensor(1), torch.eye(5)[3], "b \\$\\q\\$ c\npredicted label (2) (100 %)"),
+        ("classification", torch.tensor(1), torch.eye(5)[3], "b $\\q$ c\npredicted label (2) (100 %)"),
         ("classification", torch.tensor(-1), torch.eye(5)[0], "unknown\npredicted dry (100 %)"),
         ("regression", torch.tensor(2.5), torch.tensor(3.0), "2.5, predicted 3"),
         ("regression", torch.tensor(float("nan")), torch.tensor(3.0), "unknown, predicted 3"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from apps.timeseries.figures import (
     ForecastPanel,
@@ -70,6 +71,23 @@ def test_the_learning_rate_search_marks_the_chosen_rate(tmp_path: Path) -> None:
     figure = learning_rate_figure(rates, 1 + (np.log10(rates) + 2) ** 2, 1e-3)
     assert any("chosen: 0.001" in text.get_text() for text in figure.axes[0].texts)
     save_figure(figure, tmp_path, "rates", 0)
+
+
+@pytest.mark.parametrize("name", [r"$\frac{", "a_b$c", r"\alpha$x$", r"5 \$"])
+def test_names_are_drawn_as_they_stand(tmp_path: Path, name: str) -> None:
+    steps = np.arange(1.0, 25)
+    figures = [
+        forecast_figure([panel(name)], title=name, note=name),
+        comparison_figure(pd.DataFrame({"MSE": [0.8]}, index=[name]), title=name),
+        error_figure({name: 10.0**steps}, metric=name),
+        learning_rate_figure(10.0**-steps, steps),
+    ]
+    for number, figure in enumerate(figures):
+        save_figure(figure, tmp_path, "named", number)
+        assert not any(text.get_parse_math() for text in figure.findobj(Text))
+        assert any(name in text.get_text() for text in figure.findobj(Text)) or figure is figures[-1]
+    powers = [label.get_text() for label in figures[-1].axes[0].get_xticklabels()]
+    assert "10⁻³" in powers
 
 
 def test_no_figure_needs_pyplot() -> None:

@@ -542,3 +542,36 @@ def test_the_summary_counts_and_names_what_was_left_out(shift: Forecaster) -> No
     lines = summary(replace(result, notes=[]))
     assert lines[0].startswith("1 series forecast, 24 steps each; quantiles from: backtest of the model")
     assert "1 not forecast:" in lines
+
+
+@pytest.mark.parametrize(
+    ("renamed", "columns"),
+    [
+        ({"id": "target"}, ["id", "date"]),
+        ({"id": "prediction"}, ["id", "date"]),
+        ({"id": "0.1"}, ["id", "date"]),
+        ({"date": "id", "id": "unique_id"}, ["unique_id", "id"]),
+        ({"date": "target"}, ["id", "time"]),
+        ({"date": "quantiles_from", "id": "target"}, ["id", "time"]),
+    ],
+)
+def test_no_column_of_the_table_is_overwritten(shift: Forecaster, renamed: dict, columns: list[str]) -> None:
+    names = {"id": "id", "date": "date"} | renamed
+    table = frame(names=("oxygen", "nitrogen")).rename(columns=renamed)
+    forecast = shift.forecast(table, ids=names["id"], time=names["date"], targets="y", horizon=2)
+    assert list(forecast)[:4] == [*columns, "target", "prediction"]
+    assert forecast[columns[0]].tolist() == ["oxygen"] * 2 + ["nitrogen"] * 2
+    assert (forecast["target"] == "y").all()
+
+
+def test_a_single_series_with_a_time_called_id_keeps_its_name(shift: Forecaster) -> None:
+    forecast = shift.forecast(frame().drop(columns="id").rename(columns={"date": "id"}), horizon=2)
+    assert list(forecast)[:3] == ["series", "id", "target"]
+
+
+def test_a_forecast_holds_no_formulas(shift: Forecaster, tmp_path: Path) -> None:
+    forecast = shift.forecast(frame(names=("=1+1", "-7")).rename(columns={"y": "@y"}), horizon=1, wide=True)
+    write_forecast(forecast, tmp_path / "x.csv")
+    head, *rows = (tmp_path / "x.csv").read_text().splitlines()
+    assert head.startswith("id,date,'@y_prediction,")
+    assert [row.split(",")[0] for row in rows] == ["'=1+1", "-7"]
