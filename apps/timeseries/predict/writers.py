@@ -92,7 +92,7 @@ def write_forecast(frame: pd.DataFrame, out: str | Path) -> Path:
                 plain.to_parquet(temporary, index=False)
             else:
                 compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-                words = frame.select_dtypes(exclude=["number", "datetime"]).map(harmless)
+                words = frame.select_dtypes(exclude=["number", "datetime", "datetimetz"]).map(harmless)
                 frame = frame.assign(**words).rename(columns=harmless)
                 frame.to_csv(temporary, index=False, compression=compression, lineterminator="\n")
     except OSError as error:

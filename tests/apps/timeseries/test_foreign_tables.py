@@ -151,6 +151,14 @@ def test_a_column_of_stores_tells_series_apart(tmp_path: Path, stores: tuple) ->
     assert any("told apart by 'store'" in note for note in collection.notes)
 
 
+@pytest.mark.parametrize("first", [5, "row-"])
+def test_a_column_that_numbers_the_rows_is_no_id(first: Any) -> None:
+    frame = pd.DataFrame({"id": [first * (n + 1) for n in range(12)], "ds": DAYS, "y": VALUES})
+    collection = read_collection(frame)
+    assert collection.series[0].channels == ["y"]
+    assert any("'id' only counts the rows" in note for note in collection.notes)
+
+
 def test_two_columns_tell_series_apart_where_one_does_not() -> None:
     parts = [long(1).assign(unique_id=i, region=r) for i in "ab" for r in "NS"]
     frame = pd.concat(parts).rename(columns={"unique_id": "product"})

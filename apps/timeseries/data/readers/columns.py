@@ -83,7 +83,7 @@ def infer_roles(
     stated: Roles,
     *,
     source: str,
-    distinct: Callable[[Sequence[str]], bool] = lambda _: True,
+    distinct: Callable[[Sequence[str]], bool] = lambda _: False,
 ) -> tuple[Roles, list[str]]:
     """Return the complete roles of a table and what was decided for the user.
 
@@ -105,11 +105,13 @@ def infer_roles(
     if time and not stated.time:
         notes.append(f"{source}: time is {', '.join(repr(name) for name in time)}")
     named.update(time)
-    ids = stated.ids
+    ids, counters = stated.ids, []
     if not ids:
         # a frame in the long layout: a column with one of the usual names
         usual = [name for name in kinds if name.lower() in _ID_NAMES and name not in named]
-        ids = tuple(name for name in usual if kinds[name] in ("text", "number", "time"))[:1]
+        usual = [name for name in usual if kinds[name] in ("text", "number", *_TIMES)]
+        counters = [name for name in usual if distinct([name])]  # each row has its own: no series
+        ids = tuple(name for name in usual if name not in counters)[:1]
         if time and not ids and not distinct(time):
             ids = _infer_ids(kinds, named, lambda names: distinct([*time, *names]))
         if ids:
@@ -119,11 +121,12 @@ def infer_roles(
     if not targets:
         rest = [name for name in kinds if name not in named]
         times = [name for name in rest if kinds[name] in _TIMES and time]
-        counters = [name for name in rest if _is_row_number(name, kinds[name])]
+        counters = [name for name in rest if name in counters or _is_row_number(name, kinds[name])]
         targets = tuple(
             name for name in rest if kinds[name] in ("number", "counter") and name not in counters
         )
         text = [name for name in rest if kinds[name] == "text" or (kinds[name] in _TIMES and not time)]
+        text = [name for name in text if name not in counters]
         if not targets:
             words = f"; column '{text[0]}' of {source} holds text" if text else ""
             raise UserError(
