@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from core.data.download import data_folder, download, sha256_of
+from core.data.download import data_folder, download, extract_member, sha256_of
 from core.errors import UserError, did_you_mean
 from core.files import cards_folder
 
@@ -283,8 +283,6 @@ def verify(card: Card, folder: str | Path | None = None) -> list[FileState]:
 def _fetch_member(
     card: Card, file: CardFile, target: Path, scratch: Path, archives: dict[str, Path], progress: bool
 ) -> None:
-    from core.data.archives import extract_member
-
     assert file.member is not None
     reasons = []
     for url in file.urls:

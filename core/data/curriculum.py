@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -25,7 +25,6 @@ __all__ = [
     "FixedDiscrete",
     "FixedLinear",
     "FixedRoot",
-    "Pace",
     "SequenceCurriculum",
     "consumed",
     "shortened",
@@ -150,20 +149,7 @@ class FixedDiscrete(Curriculum):
         return self.difficulties[sum(step > last for last in self.until)]
 
 
-class Pace(Protocol):
-    """Share of a full batch that each update processes; curricula and token dropping are such."""
-
-    @property
-    def end(self) -> int:
-        """A step from which on the share stays the same."""
-        ...
-
-    def share(self, step: int) -> float:
-        """Return the part of a full batch that update `step` processes, above 0 to 1."""
-        ...
-
-
-def consumed(pace: Pace, steps: int) -> float:
+def consumed(pace: Curriculum, steps: int) -> float:
     """Return the work of the first `steps` updates at a pace, in updates of full batches."""
     prefix = _prefix(pace)  # type: ignore[arg-type]
     if steps < len(prefix):

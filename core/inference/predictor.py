@@ -68,21 +68,7 @@ class Predictor(Generic[Kind]):
             list(names) if len(names) == len(members) else [f"member {n + 1}" for n in range(len(members))]
         )
         self.records = list(records) or [{} for _ in members]
-
-    @property
-    def network(self) -> nn.Module:
-        """The first member."""
-        return self.networks[0]
-
-    @property
-    def facts(self) -> Kind:
-        """The first member's facts."""
-        return self.all_facts[0]
-
-    @property
-    def name(self) -> str:
-        """What messages call the first member."""
-        return self.names[0]
+        self.network, self.facts, self.name = self.networks[0], self.all_facts[0], self.names[0]
 
     @property
     def licences(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core.data.curriculum import Pace, consumed
+from core.data.curriculum import Curriculum, consumed
 from core.data.multigrid import Multigrid
 from core.optim.durations import Duration, Share, check_length, steps_of, warm
 from core.optim.schedules import Schedule
@@ -45,7 +45,7 @@ class CountedByTokens(Schedule):
     """
 
     schedule: Schedule
-    pace: Pace
+    pace: Curriculum
 
     def factor(self, step: int, total: float) -> float:
         """Return the rate of update `step` relative to the peak."""

@@ -54,7 +54,7 @@ class GradientAveraging:
         if not self.enabled:
             return
         for bucket in self._buckets[self._sent :]:
-            self._send(bucket)
+            bucket.send(self.group, self._size)
         self._sent = 0
         for bucket in self._buckets:
             bucket.receive()
@@ -64,11 +64,8 @@ class GradientAveraging:
             return
         self._of[id(parameter)].arrived.add(id(parameter))
         while self._sent < len(self._buckets) and self._buckets[self._sent].complete:
-            self._send(self._buckets[self._sent])
+            self._buckets[self._sent].send(self.group, self._size)
             self._sent += 1
-
-    def _send(self, bucket: _Bucket) -> None:
-        bucket.send(self.group, self._size)
 
 
 @dataclass(eq=False)

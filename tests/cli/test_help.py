@@ -154,7 +154,7 @@ def test_the_newest_run_of_a_domain_is_meant_without_a_recipe(tmp_path, monkeypa
         (folder / "config.yaml").touch()
         (folder / "checkpoints/best.ckpt").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folders, "is_valid", lambda path: True)
+    monkeypatch.setattr(run_folders, "damage", lambda path: None)
     (tmp_path / "my.csv").touch()
     parser = predict_parser("timeseries", None, data="a file", out="a file", default_out="out.csv")
 

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from core.data.archives import extract_member
+from core.data.download import extract_member
 from core.errors import UserError
 
 

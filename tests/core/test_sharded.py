@@ -23,8 +23,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, StorageM
 import core.checkpoints.io as saving
 import core.files
 from core.checkpoints.files import clean_leftovers, damage, newest_valid, read_checkpoint, write_checkpoint
-from core.checkpoints.folders import consolidate, outline
-from core.checkpoints.index import INDEX, read_index
+from core.checkpoints.folders import INDEX, consolidate, outline, read_index
 from core.checkpoints.io import SafeCheckpointIO
 from core.checkpoints.manifest import file_hash, is_sharded, read_manifest, write_manifest
 from core.checkpoints.sharded import load_optimizers, load_sharded, named_state
