@@ -22,7 +22,7 @@ from apps.timeseries.data.readers.series import (
     Unreadable,
     read_source,
 )
-from apps.timeseries.data.scaling import ChannelScaler, fit_recent, fit_scaler, without_outliers
+from apps.timeseries.data.scaling import ChannelScaler, fit_recent, fit_scaler, ruling_row, without_outliers
 from apps.timeseries.data.settings import SeriesSettings, Split
 from apps.timeseries.data.store import SeriesSet, SeriesStore, Track
 from core.data.checks import one_of
@@ -147,6 +147,7 @@ class _Builder:
         self.roles: Roles | None = None
         self.future: KnownFuture | None = None
         self.missing = layout.ahead > 0
+        self.users = False  # whether the table that is read is the user's own
         self.names: set[str] = set()
         self.categories: dict[str, list[str]] = {n: list(words) for n, words in layout.categories.items()}
 
@@ -181,6 +182,7 @@ class _Builder:
         return torch.tensor([name not in hidden for name in roles.channels] if hidden else [True] * channels)
 
     def _add(self, number: int, source: SplitSource, file: SeriesFile) -> None:
+        self.users = not source.tables.quiet
         layout, roles = self.layout, file.roles
         names = roles.channels
         expected = layout.trained.channels if layout.trained and layout.ahead else ()
@@ -333,6 +335,12 @@ class _Builder:
         scaler = fit_scaler(values, kind)
         if trained and scaler.scale == 1.0 and kind != "none":
             self._note_constant(values, name, copy.id)
+        row = ruling_row(values) if trained and copy.factor == 1 and self.users else None
+        if row is not None:
+            self.report.notes.append(
+                f"a training row of '{copy.id}' holds {values[row]:g} in '{name}', which rules its scale;"
+                " leave the cell empty if it is an error"
+            )
         return scaler
 
     def _note_constant(self, train: np.ndarray, name: str, identity: str) -> None:

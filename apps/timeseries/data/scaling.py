@@ -8,7 +8,7 @@ import numpy as np
 
 from core.data.checks import one_of
 
-__all__ = ["SCALERS", "ChannelScaler", "fit_recent", "fit_scaler", "without_outliers"]
+__all__ = ["SCALERS", "ChannelScaler", "fit_recent", "fit_scaler", "ruling_row", "without_outliers"]
 
 SCALERS = ("standard", "minmax", "power", "none")
 
@@ -36,9 +36,16 @@ class ChannelScaler:
         return (values - self.mean) / self.scale
 
     def invert(self, values: np.ndarray) -> np.ndarray:
-        """Return values in the data's own units."""
+        """Return values in the data's own units; what is 0 within float32 is 0, as metrics divide by it."""
         raw = values * self.scale + self.mean
-        return raw if self.power is None else _unpower(raw, self.power)
+        if self.power is not None:
+            return _unpower(raw, self.power)
+        return np.where(np.abs(raw) < self.resolution, 0.0, raw)
+
+    @property
+    def resolution(self) -> float:
+        """Size below which values that were scaled in float32 say nothing."""
+        return 2e-7 * (abs(self.mean) + self.scale)
 
     def fits(self, values: np.ndarray) -> bool:
         """Say whether values may be what this was fitted on: scaled, they lie about 0 with a spread about 1.
@@ -99,6 +106,19 @@ def fit_recent(values: np.ndarray, rows: int) -> ChannelScaler:
     usual = without_outliers(values)
     deviation = fit_scaler(usual).scale if usual.min() < usual.max() else 1e-6 * abs(float(recent[0])) or 1e-6
     return ChannelScaler(float(recent[0]), deviation)
+
+
+def ruling_row(values: np.ndarray) -> int | None:
+    """Return the row of a value so far from all others that it rules their scale, where there is one."""
+    observed = values[np.isfinite(values)]
+    if not len(observed):
+        return None
+    low, middle, high = np.percentile(observed, (25, 50, 75))
+    distance = np.nan_to_num(np.abs(values - middle))
+    others = distance[(distance > 0) & (distance < distance.max())]  # where most values are equal
+    usual = high - low if high > low else np.median(others) if len(others) else 0.0
+    rules = distance.max() > 100 * usual and (usual or (distance > 0).sum() == 1)
+    return int(distance.argmax()) if rules else None
 
 
 def without_outliers(values: np.ndarray) -> np.ndarray:

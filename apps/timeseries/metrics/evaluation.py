@@ -147,18 +147,19 @@ class Units:
     def __init__(self, series: SeriesSet, targets: int) -> None:
         self._tracks = series.tracks
         scalers = [track.scalers[:targets] for track in series.tracks]
-        self._mean, self._scale = (
+        self._tables = [
             torch.tensor([[getattr(one, name) for one in row] for row in scalers], dtype=torch.float64)
-            for name in ("mean", "scale")
-        )
+            for name in ("mean", "scale", "resolution")
+        ]
         self._powered = any(one.power is not None for row in scalers for one in row)
         seasonal = [_seasonal_errors(series, number, row) for number, row in enumerate(scalers)]
         self.seasonal = torch.tensor(seasonal, dtype=torch.float64)
 
     def raw(self, values: Tensor, series: Tensor) -> Tensor:
         """Return scaled values `(B, Q, H, C)` of the given series `(B,)` in the data's own units, float64."""
-        mean, scale = (table.to(values.device)[series][:, None, None] for table in (self._mean, self._scale))
+        mean, scale, resolution = (table.to(values.device)[series][:, None, None] for table in self._tables)
         raw = values.double() * scale + mean
+        raw = raw.masked_fill(raw.abs() < resolution, 0.0)
         for number in series.unique().tolist() if self._powered else ():
             rows = series == number
             block = self._tracks[number].invert(values[rows].double().cpu().numpy())

@@ -16,6 +16,7 @@ from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.build import Layout, SplitSource, build
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.series import Part, SeriesSource, Tables, Unreadable
+from apps.timeseries.data.scaling import ruling_row
 from apps.timeseries.data.settings import SeriesSettings, Split
 from apps.timeseries.data.store import History, SeriesSet
 from apps.timeseries.metrics.evaluation import DECILES
@@ -325,12 +326,8 @@ class Forecaster(Predictor[SeriesFacts]):
         first = max(0, len(history) - self.context)
         notes = []
         for name, values in zip(history.targets, history.invert(history.scaled(first)).T, strict=True):
-            low, middle, high = np.nanpercentile(values, (25, 50, 75))
-            distance = np.nan_to_num(np.abs(values - middle))
-            others = distance[(distance > 0) & (distance < distance.max())]  # where most values are equal
-            usual = high - low if high > low else np.median(others) if len(others) else 0.0
-            if distance.max() > 100 * usual and (usual or (distance > 0).sum() == 1):
-                row = int(distance.argmax())
+            row = ruling_row(values)
+            if row is not None:
                 notes.append(
                     f"row {first + row + 1} of '{history.id}' holds {values[row]:g} in '{name}', which rules"
                     " the scale of all that is forecast from; leave the cell empty if it is an error"

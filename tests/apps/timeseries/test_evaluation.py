@@ -130,6 +130,23 @@ def test_a_step_costs_three_times_the_products_of_every_channel() -> None:
     assert 2.7 * forward < task.flops_per_sample() <= 3 * forward
 
 
+def test_labels_that_are_zero_in_float32_divide_nothing() -> None:
+    values = np.where(np.arange(300) < 200, np.arange(300) % 17 == 0, 0).astype(float) * 3
+    data = Series.from_frame(table(y=values), context=24, horizon=6)
+    found, _ = evaluated(data)
+    (row,) = found.scores.results()
+    assert not row.get("ND", np.nan) < np.inf
+    scaler = data.facts.series["series"]["y"]
+    assert (scaler.invert(scaler.apply(np.zeros(3)).astype(np.float32)) == 0).all()
+
+
+def test_an_outlier_in_the_training_rows_is_named() -> None:
+    values = np.sin(np.arange(300.0))
+    values[100] = 999999
+    data = Series.from_frame(table(y=values), context=24, horizon=6)
+    assert "holds 999999 in 'y', which rules its scale" in str(data.built.report.notes)
+
+
 def test_one_wild_label_does_not_rule_what_chooses_the_best_epoch() -> None:
     scores = {}
     for wild in (0.0, 1e6):
