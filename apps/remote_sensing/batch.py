@@ -57,6 +57,7 @@ class SceneFacts(Facts):
         nodata: Number that stands for no measurement in files that do not say it, or None.
         fill: What pixels without data become.
         fill_before: Whether that is before the normalisation.
+        stored: Whether numbers were taken as stored, whatever scale and offset the files name.
         resize: Side to which windows are resized, or None.
         window: Side of the training windows in pixels of the files, or None where nobody knows.
         order: Date and band of each date and band where a reader mixes them up on purpose, else None.
@@ -78,6 +79,7 @@ class SceneFacts(Facts):
     classes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     nodata: float | None = None
+    stored: bool = False
     fill: float = 0.0
     fill_before: bool = False
     resize: int | None = None

@@ -132,6 +132,7 @@ class Scenes(DataModule):
             window=self._side,
             order=self._order,
             nodata=source.default_nodata if source.nodata is None else source.nodata,
+            stored=source.stored,
             class_counts=self._counted.classes if self._counted else (),
             sources=(source.name,),
             licences=(source.licence,) if source.licence else (),
@@ -248,6 +249,8 @@ class Scenes(DataModule):
         names = [source.bands[band] for band in bands]
         scale, self._constants = self._numbers(names)
         scenes = self._first()
+        if note := source.note(scenes[0]):
+            _say([note])
         mean, std = self._spread(scenes[0], names)
         self._order = scenes[0].mixed(bands, len(source.bands))
         self._side = self.crop or self.tiles.side or max(source.size(scenes[0]))

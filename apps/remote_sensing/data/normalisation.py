@@ -17,7 +17,8 @@ _OTHERS = (
     100.0  # times smaller or larger than any ground is: bytes, per cent and 10,000ths lie closer together
 )
 _LEAST, _MOST = 64, 2**18  # pixels of a band that tell anything, and that are looked at
-_OPTICAL = frozenset(NAMES) - set(SENSORS["sentinel1"].values())
+_RADAR = frozenset(SENSORS["sentinel1"].values())
+_OPTICAL = frozenset(NAMES) - _RADAR
 
 
 class Normalisation:
@@ -74,7 +75,23 @@ class Normalisation:
         """Refuse stored numbers that cannot be in the units of the normalisation; see `check_units`."""
         if self.plain:
             return True  # as they are: whoever is given them knows what they should be
+        self._check_decibels(images, bands, what=what)
         return check_units(images, self.offset.abs() + 1 / self.factor, bands, what=what, advice=advice)
+
+    def _check_decibels(self, images: Tensor, bands: Sequence[str], *, what: str) -> None:
+        """Refuse backscatter in decibels, which is mostly negative, for linear one, and the reverse."""
+        rows = [row for row, band in enumerate(bands) if band in _RADAR]
+        seen = images[:, rows].flatten()
+        seen = seen[seen.isfinite() & (seen != 0)][:_MOST]
+        if len(seen) < _LEAST:
+            return
+        usual, negative = bool((self.offset[rows] < 0).all()), float((seen < 0).float().mean())
+        if (negative < 0.01) if usual else (negative > 0.5):
+            has, wants = ("linear", "decibels") if usual else ("in decibels", "linear numbers")
+            raise UserError(
+                f"{what} hold radar backscatter that is {has}, and the normalisation is of {wants}; convert "
+                "it (decibels are 10 log10 of the linear power)"
+            )
 
 
 def check_units(images: Tensor, level: Tensor, bands: Sequence[str], *, what: str, advice: str) -> bool:

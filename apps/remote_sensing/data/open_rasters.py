@@ -14,10 +14,11 @@ import resource
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from core.errors import UserError
 
@@ -31,6 +32,8 @@ _SMALL = 64 * 2**20
 _HANDLE = 2**17  # bytes of an open raster apart from its buffer
 _INSIDE = re.compile(r"(zip|tar)://(?P<archive>[^!]+)!/?(?P<file>.+)")
 _GDAL = re.compile(r"/vsi(zip|tar)/(?P<archive>/[^{}]+?\.(?:zip|tar|tgz|tar\.gz|kmz))/(?P<file>.+)", re.I)
+
+_PART = re.compile(r"(netcdf|hdf5|gpkg|zarr|sentinel2_\w+):.+", re.I)
 
 _State = tuple[int, int, int]
 
@@ -164,7 +167,49 @@ def open_raster(path: str) -> DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         geotiff = {"driver": "GTiff"} if path.lower().endswith((".tif", ".tiff")) else {}
-        return rasterio.open(path, **geotiff)
+        raster = rasterio.open(path, **geotiff)
+        if raster.count or raster.driver not in ("netCDF", "HDF5"):
+            return raster
+        with raster:
+            return _joined(raster.subdatasets) or rasterio.open(path)
+
+
+def _joined(parts: Sequence[str]) -> DatasetReader | None:
+    """Return the variables of a file as bands that are named after them; None if they are not on one grid.
+
+    Of variables of several dates, one date's follow another's. Smaller ones, such as edges of pixels, are not
+    among them.
+    """
+    import rasterio
+    from rasterio.dtypes import _gdal_typename
+
+    with ExitStack() as stack:
+        variables = [stack.enter_context(rasterio.open(part)) for part in parts]
+        largest = max((one.width * one.height for one in variables), default=0)
+        variables = [one for one in variables if one.width * one.height == largest]
+        if len({(one.shape, one.transform, one.count) for one in variables}) != 1:
+            return None
+        first = variables[0]
+        root = Element("VRTDataset", rasterXSize=str(first.width), rasterYSize=str(first.height))
+        SubElement(root, "SRS").text = first.crs.to_wkt() if first.crs else ""
+        SubElement(root, "GeoTransform").text = ",".join(map(repr, first.transform.to_gdal()))
+        for number in range(1, first.count + 1):
+            for one in variables:
+                band = SubElement(root, "VRTRasterBand", dataType=_gdal_typename(one.dtypes[number - 1]))
+                name = one.tags(number).get("NETCDF_VARNAME") or one.name.rsplit("/", 1)[-1]
+                tags = {
+                    "Description": name,
+                    "Scale": one.scales[number - 1],
+                    "Offset": one.offsets[number - 1],
+                }
+                if one.nodatavals[number - 1] is not None:
+                    tags["NoDataValue"] = one.nodatavals[number - 1]
+                for tag, value in tags.items():
+                    SubElement(band, tag).text = str(value)
+                source = SubElement(band, "SimpleSource")
+                SubElement(source, "SourceFilename", relativeToVRT="0").text = one.name
+                SubElement(source, "SourceBand").text = str(number)
+        return rasterio.open(tostring(root, encoding="unicode"))
 
 
 def _state(path: str) -> _State:
@@ -201,7 +246,7 @@ def as_path(word: str) -> Path:
 
     Args:
         word: A file or folder, `zip://ARCHIVE!FILE`, an address such as `https://…`, or a name of GDAL's such
-            as `/vsizip/ARCHIVE/FILE`.
+            as `/vsizip/ARCHIVE/FILE` or `NETCDF:"FILE":VARIABLE`.
     """
     for known in (_INSIDE, _GDAL):
         if found := known.fullmatch(word):
@@ -213,10 +258,11 @@ def as_path(word: str) -> Path:
 
 def as_text(path: str | os.PathLike[str]) -> str:
     """Return what GDAL is given for a scene: paths have no double slashes, which addresses need."""
-    return re.sub(r"(^|/)([a-z][a-z0-9+]+):/(?=[^/])", r"\1\2://", os.fspath(path))
+    text = re.sub(r'":/(?=[^/])', '"://', os.fspath(path))  # of a variable of HDF5
+    return re.sub(r"(^|/)([a-z][a-z0-9+]+):/(?=[^/])", r"\1\2://", text)
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
     """Return whether a scene is none of this disk's files."""
     text = as_text(path)
-    return text.startswith("/vsi") or "://" in text
+    return text.startswith("/vsi") or "://" in text or bool(_PART.fullmatch(text))

@@ -15,8 +15,8 @@ from apps.remote_sensing.data.open_rasters import as_text, opened
 from core.errors import UserError
 
 __all__ = [
-    "Header", "Nodata", "Stack", "Window", "check_grid", "read_header", "read_label", "read_stack",
-    "read_window",
+    "Header", "Nodata", "Stack", "Window", "check_grid", "check_image", "read_header", "read_label",
+    "read_stack", "read_window",
 ]  # fmt: skip
 
 Window = tuple[int, int, int, int]
@@ -41,6 +41,8 @@ class Header:
             once`, for `each`, or not at all.
         alpha: Whether GDAL calls the last band alpha and nobody gave it another name.
         stamp: Its TIFFTAG_DATETIME, empty if there is none.
+        palette: Whether its numbers are those of a palette's colours.
+        lossy: Whether it is compressed so that numbers change.
     """
 
     height: int
@@ -55,6 +57,8 @@ class Header:
     mask: str = ""
     alpha: bool = False
     stamp: str = ""
+    palette: bool = False
+    lossy: bool = False
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -92,6 +96,7 @@ def read_header(path: Path) -> Header:
         if not raster.count:
             raise UserError(
                 f"{as_text(path)} holds several rasters and no bands of its own; give one of them"
+                + (f", such as {raster.subdatasets[0]}" if raster.subdatasets else "")
             )
         if any("complex" in str(dtype) for dtype in raster.dtypes):
             raise UserError(
@@ -105,13 +110,22 @@ def read_header(path: Path) -> Header:
             nodata=tuple(raster.nodatavals),
             crs=raster.crs.to_string() if raster.crs else "",
             transform=tuple(raster.transform)[:6],
-            names=tuple(name or "" for name in raster.descriptions),
+            names=tuple(
+                name or raster.tags(number).get("NETCDF_VARNAME", "")
+                for number, name in enumerate(raster.descriptions, 1)
+            ),
             dtypes=tuple(str(dtype) for dtype in raster.dtypes),
             tags=tuple(zip(raster.scales, raster.offsets, strict=True)),
-            mask="at once" if flags == {"per_dataset"} else "" if flags else "each",
+            mask="each"
+            if not flags
+            else "at once"
+            if "per_dataset" in flags and "alpha" not in flags
+            else "",
             alpha=raster.colorinterp[-1].name == "alpha"
             and (raster.descriptions[-1] or "alpha").lower() == "alpha",
             stamp=raster.tags().get("TIFFTAG_DATETIME", ""),
+            palette=raster.colorinterp[0].name == "palette",
+            lossy="jpeg" in (raster.driver.lower(), str(raster.profile.get("compress")).lower()),
         )
 
 
@@ -276,13 +290,24 @@ def read_stack(
 
 
 def read_label(path: Path, header: Header, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return a window of a label raster's first band, `(rows, columns)`, and what its mask calls measured.
+    """Return a window of a label raster, `(rows, columns)`, and what its mask or alpha band calls measured.
 
     Raises:
-        UserError: If the file cannot be read.
+        UserError: If the file cannot be read, has several bands, or numbers that its compression changed.
     """
+    alpha = header.alpha and header.count == 2
+    if header.count > 1 + alpha:
+        raise UserError(
+            f"{path} has {header.count} bands, such as colours or one a class, and a label has one; write "
+            "the numbers of the classes, or those to be learnt, into a single band"
+        )
+    if header.lossy:
+        raise UserError(
+            f"{path} is compressed as JPEG, which changes numbers; write labels anew without loss "
+            "(COMPRESS=DEFLATE)"
+        )
     values = read_window(path, [1], window)[0]
-    seen = _seen(path, header, [1], window, None, alpha=False)
+    seen = _seen(path, header, [1], window, None, alpha=alpha)
     return _meant(values[None], header.tags[:1])[0], None if seen is None else seen[0]
 
 
@@ -304,15 +329,20 @@ def _unmeasured(
     gone = None if np.issubdtype(part.dtype, np.integer) else ~np.isfinite(part)
     dark = all(one == 0 for one in nodata)  # one band alone may then be 0
     if not dark and any(one is not None for one in nodata):
-        alike = len(set(nodata)) == 1
-        marks = (
-            nodata[0]
-            if alike
-            else np.array([np.nan if one is None else one for one in nodata])[:, None, None]
-        )
-        same = part == marks  # nowhere for NaN
+        same: Any
+        if len(set(nodata)) == 1:
+            same = _alike(part, nodata[0])
+        else:
+            same = np.stack([_alike(band, mark) for band, mark in zip(part, nodata, strict=True)])
         gone = same if gone is None else gone | same
     return gone if gone is not None and gone.any() else None, part == 0 if dark else None
+
+
+def _alike(part: NDArray[Any], mark: float | None) -> Any:
+    """Return where numbers are a mark; in floats to six digits, as many as tags are often written with."""
+    if mark is None or np.issubdtype(part.dtype, np.integer) or not np.isfinite(mark):
+        return part == mark  # nowhere for None and NaN
+    return np.isclose(part, np.float64(mark), rtol=2e-6, atol=0)
 
 
 def _seen(
@@ -340,6 +370,19 @@ def _meant(part: NDArray[Any], tags: Sequence[tuple[float, float]]) -> NDArray[A
         return part
     scale, offset = (np.array(column)[:, None, None] for column in zip(*tags, strict=True))
     return (part * scale + offset).astype(np.float32)
+
+
+def check_image(path: Path, header: Header) -> None:
+    """Refuse an image whose numbers are no measurements.
+
+    Raises:
+        UserError: With what to do.
+    """
+    if header.palette:
+        raise UserError(
+            f"{as_text(path)} holds numbers of a palette's colours and no measurements; write the colours "
+            "as bands (gdal_translate -expand rgb)"
+        )
 
 
 def check_grid(

@@ -194,6 +194,8 @@ class GrowingMap:
                     made, like, self._facts, names=("class",) if classes else settings.names, classes=classes,
                     colours=settings.colours,
                 )  # fmt: skip
+                if settings.tags:
+                    made.scales, made.offsets = zip(*settings.tags, strict=True)
             with open(self.part, "r+b") as file:
                 # GDAL leaves holes and is silent where it cannot extend a file: known now, not after hours
                 if os.fstat(file.fileno()).st_size < size:

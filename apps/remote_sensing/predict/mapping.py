@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,7 @@ def map_scene(
         UserError: If the scene cannot be read or holds no data, lacks a band, or the map cannot be written.
     """
     with open_scene(scene, settings) as source:
+        settings = replace(settings, tags=source.tags if settings.keep else None)
         facts = settings.facts() | source.facts()
         target = MapPair(out, uncertainty, like=source.dataset, settings=settings, facts=facts)
         if target.finished(overwrite=overwrite):
@@ -200,6 +201,9 @@ def _finished(
     for first in range(0, count, _ROWS):
         part = slice(first, min(first + _ROWS, count))
         scores = rows[:, part]
+        if settings.tags and not settings.stored:  # as the scene's files store such numbers
+            scale, offset = np.array(settings.tags).T[:, :, None, None]
+            scores = (scores - offset) / scale
         finite = np.isfinite(scores)
         good = valid[part] & (finite.any(axis=0) if apart else finite.all(axis=0))
         values[:, part] = _encoded(scores, settings)

@@ -143,6 +143,7 @@ class _Maps(_Run):
             fill=math.nan,
             nodata=options.map_nodata,
             missing=options.nodata,
+            stored=model.facts.stored,
             colours=self._colours() if kind == "classes" else None,
         )
 
@@ -264,6 +265,7 @@ class _Features(_Run):
             overlap=0,
             batch_size=options.batch_size,
             missing=options.nodata,
+            stored=model.facts.stored,
             fill=math.nan,
         )
 

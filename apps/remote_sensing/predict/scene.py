@@ -18,7 +18,16 @@ from torch import Tensor
 from apps.remote_sensing.data.bands import band_numbers
 from apps.remote_sensing.data.dates_and_locations import degrees
 from apps.remote_sensing.data.open_rasters import as_path, as_text, is_address, memory, open_raster, quick
-from apps.remote_sensing.data.raster import Header, Nodata, Stack, Window, check_grid, read_header, read_stack
+from apps.remote_sensing.data.raster import (
+    Header,
+    Nodata,
+    Stack,
+    Window,
+    check_grid,
+    check_image,
+    read_header,
+    read_stack,
+)
 from apps.remote_sensing.predict.settings import MapSettings
 from core.data.counting import counted
 from core.errors import UserError
@@ -38,12 +47,16 @@ class SceneTiles:
     Attributes:
         shape: Rows and columns.
         numbers: Of the bands that are read of each file, in their order.
+        tags: Scale and offset of each of them, None where no file names any.
     """
 
     def __init__(self, files: Sequence[Path], settings: MapSettings, dataset: Any) -> None:
         self.path, self.dataset, self._files = as_text(files[0]), dataset, list(files)
         self._headers = {file: scene_header(file) for file in files}
         first, frames = self._headers[files[0]], settings.dates
+        self._nodata = Nodata(settings.missing)
+        for file in files:
+            check_image(file, self._headers[file])
         if frames % len(files):
             raise UserError(f"{len(files)} files are given for {frames} dates; give one for each")
         for file in files[1:]:
@@ -60,6 +73,14 @@ class SceneTiles:
                 sensor=settings.sensor, dates=inside,
             )  # fmt: skip
             self._layers += [(number, band) for band in bands]
+        tags, kinds = self._stored_as(settings)
+        self.tags = tags if any(tag != (1.0, 0.0) for tag in tags) else None
+        if settings.keep and len(kinds) > 1:
+            raise UserError(
+                f"{self.path} and its other dates hold numbers that one filled scene cannot hold: "
+                f"{' and '.join(sorted(kinds))}; write them alike"
+            )
+        self._stored = settings.stored
         self.shape, self.numbers = (first.height, first.width), [band for _, band in self._layers]
         fill = settings.fill
         values = (fill,) * len(self.numbers) if isinstance(fill, int | float) else tuple(fill)
@@ -69,7 +90,6 @@ class SceneTiles:
             )
         self._fill = np.asarray(values, dtype=np.float32).reshape(frames, -1, 1, 1)
         self._size, self._frames, self._any = settings.tile_size, frames, settings.needs == "any"
-        self._nodata = Nodata(settings.missing)
         self._gaps: Path | None = as_path(settings.gaps) if settings.gaps else None
         bands_of_gaps = 0 if self._gaps is None else self._checked_gaps(self._gaps)
         _check_room(settings, len(self.numbers) + bands_of_gaps)
@@ -131,10 +151,21 @@ class SceneTiles:
             seen &= ~self._hidden(window, shape=size)
         return stack.image.astype(np.float32), seen
 
-    def _stack(self, window: Window, **how: Any) -> Stack:
+    def _stored_as(self, settings: MapSettings) -> tuple[tuple[tuple[float, float], ...], set[str]]:
+        """Return scale and offset of each band that is read, and their kinds of number."""
+        owners = [(self._headers[self._files[number]], band) for number, band in self._layers]
+        kinds = {
+            header.dtypes[band - 1]
+            + ("" if settings.gaps else f" with {self._nodata.of(header, band)} for no data")
+            for header, band in owners
+        }
+        return tuple(header.tags[band - 1] for header, band in owners), kinds
+
+    def _stack(self, window: Window, *, stored: bool = False, shape: tuple[int, int] | None = None) -> Stack:
         return read_stack(
             self._files, self._layers, self._frames, window, header=self._headers.__getitem__,
-            nodata=self._nodata, size=self.shape, alpha=self._alpha, resampling="nearest", **how,
+            nodata=self._nodata, size=self.shape, alpha=self._alpha, resampling="nearest", shape=shape,
+            stored=stored or self._stored,
         )  # fmt: skip
 
     def _checked_gaps(self, gaps: Path) -> int:

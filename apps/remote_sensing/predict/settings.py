@@ -27,11 +27,13 @@ class MapSettings:
         bands: Bands the model takes, by name or number from 1, in its order; None takes the file's.
         band_names: Names of the file's bands in their order; None takes the file's own descriptions.
         sensor: Whose numbers the names are (`B8A`): `sentinel2`, `landsat` or `sentinel1`.
-        missing: Number of the files that stands for no data, beside what they say themselves.
+        missing: Number of the files that stands for no data, in place of what they say themselves.
+        stored: Whether numbers are taken as stored, whatever scale and offset the files name.
         dates: Dates in the model's input, the bands of one after those of another; in one file, or one file
             for each. `bands` and `band_names` are of one date.
         needs: Whether a pixel is mapped that has data at `all` dates, or at `any`.
         keep: Whether pixels with data keep the files' own numbers: the scores are the bands themselves.
+        tags: Scale and offset of each band of a map that keeps the files' numbers, as they name them.
         gaps: A mask on the scene's grid, not zero where the scene is hidden; its bands come last.
         tile: Pixels of a tile, the model's input: height and width, or one number.
         overlap: Pixels that neighbouring tiles share at least.
@@ -53,9 +55,11 @@ class MapSettings:
     band_names: tuple[str, ...] | None = None
     sensor: str | None = None
     missing: float | None = None
+    stored: bool = False
     dates: int = 1
     needs: Literal["all", "any"] = "all"
     keep: bool = False
+    tags: tuple[tuple[float, float], ...] | None = None
     gaps: str | None = None
     tile: int | tuple[int, int] = 512
     overlap: int | tuple[int, int] = 64

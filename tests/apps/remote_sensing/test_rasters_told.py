@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
+import xarray as xr
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.data.dates_and_locations import degrees
-from apps.remote_sensing.data.raster import check_grid, read_header
+from apps.remote_sensing.data.module import Scenes
+from apps.remote_sensing.data.normalisation import Normalisation
+from apps.remote_sensing.data.open_rasters import as_path, is_address
+from apps.remote_sensing.data.raster import check_grid, read_header, read_window
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.readers.source import Source, whole
+from apps.remote_sensing.predict.mapping import map_scene
 from apps.remote_sensing.predict.scene import open_scene
 from apps.remote_sensing.predict.settings import MapSettings
 from core.errors import UserError
@@ -139,3 +145,158 @@ def test_labels_that_are_no_class_numbers_are_refused(
 def test_longitudes_are_between_minus_and_plus_180() -> None:
     ((latitude, longitude),) = degrees("EPSG:4326", [350.0], [10.0])  # type: ignore[misc]
     assert (latitude, longitude) == pytest.approx((10, -10))
+
+
+def palette(path: Path) -> None:
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0), 1: (255, 0, 0)})
+
+
+@pytest.mark.parametrize(
+    ("bands", "more", "sentence"),
+    [
+        (2, {}, "has 2 bands, such as colours or one a class"),
+        (3, {"photometric": "RGB"}, "has 3 bands"),
+        (1, {"compress": "JPEG"}, "compressed as JPEG, which changes numbers"),
+    ],
+)
+def test_labels_of_several_bands_or_of_changed_numbers_are_refused(
+    tmp_path: Path, bands: int, more: dict[str, Any], sentence: str
+) -> None:
+    write(tmp_path / "images" / "a.tif", np.ones((2, 16, 16), np.int16))
+    write(tmp_path / "labels" / "a.tif", np.ones((bands, 16, 16), np.uint8), **more)
+    reader = folder(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        reader.read(reader.scenes("train")[0], [0, 1], whole)
+
+
+def test_labels_with_a_palette_or_alpha_are_class_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.tif", np.ones((2, 16, 16), np.int16))
+    palette(write(tmp_path / "labels" / "a.tif", np.ones((1, 16, 16), np.uint8)))
+    reader = folder(tmp_path)
+    assert (reader.read(reader.scenes("train")[0], [0, 1], whole).label == 1).all()
+    shown = np.ones((2, 16, 16), np.uint8)
+    shown[1, 0] = 0
+    write(tmp_path / "labels" / "a.tif", shown, alpha="yes")
+    label = folder(tmp_path).read(reader.scenes("train")[0], [0, 1], whole).label
+    assert label is not None and (label[0] == -1).all() and (label[1:] == 1).all()
+
+
+def test_labels_without_any_place_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "images" / "a.tif", np.ones((2, 16, 16), np.int16))
+    write(tmp_path / "labels" / "a.tif", np.ones((1, 16, 16), np.uint8), crs=None, transform=None)
+    Scenes(folder(tmp_path), normalise="none").setup()
+    assert "a.tif does not say where it lies; labels are taken to cover" in capsys.readouterr().err
+
+
+def test_images_of_palettes_are_refused(tmp_path: Path) -> None:
+    image = write(tmp_path / "images" / "a.tif", np.ones((1, 16, 16), np.uint8))
+    palette(image)
+    reader = GeoTiffFolder(str(tmp_path), bands=["red"], labels=None, fractions=(1, 0, 0))
+    with pytest.raises(UserError, match="numbers of a palette's colours and no measurements"):
+        reader.read(reader.scenes("train")[0], [0], whole)
+
+
+def test_numbers_without_data_hold_to_six_digits_and_in_float32(tmp_path: Path) -> None:
+    numbers = np.ones((2, 8, 8), np.float32)
+    numbers[0, 0], numbers[1, 0], numbers[0, 1] = -999.9, -3.4028235e38, np.nan
+    bands = ""
+    for number, nodata in enumerate(("-999.9", "-3.40282e+38")):
+        write(tmp_path / f"band_{number}.tif", numbers[number : number + 1])
+        bands += (
+            f'<VRTRasterBand dataType="Float32" band="{number + 1}"><NoDataValue>{nodata}</NoDataValue>'
+            f'<SimpleSource><SourceFilename relativeToVRT="1">../band_{number}.tif</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    image = tmp_path / "images" / "a.vrt"
+    image.parent.mkdir()
+    image.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>{bands}</VRTDataset>')
+    for seen in both_ways(tmp_path, image):
+        assert np.isnan(seen[:, :2]).all() and (seen[:, 2:] == 1).all()
+
+
+def test_several_numbers_without_data_of_all_bands_together_are_read(tmp_path: Path) -> None:
+    numbers = np.ones((2, 8, 8), np.int16)
+    numbers[0, :2], numbers[1, 0] = 7, 9
+    image = write(tmp_path / "images" / "a.tif", numbers)
+    with rasterio.open(image, "r+") as file:
+        file.update_tags(NODATA_VALUES="7 9")
+    for seen in both_ways(tmp_path, image):
+        assert np.isnan(seen[:, 0]).all() and np.isfinite(seen[:, 1:]).all()
+
+
+@pytest.mark.parametrize("ending", ["nc", "h5"])
+def test_variables_of_a_file_are_bands_of_their_names(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images" / f"a.{ending}"
+    axes = {"y": np.arange(8)[::-1] * 30.0, "x": np.arange(8) * 30.0}
+    parts = {"nir_narrow": (["y", "x"], np.full((8, 8), 5, np.int16))}
+    parts |= {"red": (["y", "x"], np.full((8, 8), 3, np.int16)), "edges": ("e", np.zeros(3))}
+    written = xr.Dataset(parts, axes)
+    if ending == "h5":
+        written = written.drop_vars("edges")
+    written.to_netcdf(image, engine="h5netcdf")
+    trained, predicted = both_ways(tmp_path, image)
+    assert (trained[0] == 3).all() and (trained[1] == 5).all()
+    assert (predicted == trained[[1, 0]]).all()  # in the order of the file, as no bands are named
+    part = as_path(f'NETCDF:"{image}":red')
+    assert is_address(part) and read_header(part).names == ("red",)
+    assert (read_window(part, [1], (0, 0, 2, 2)) == 3).all()
+
+
+def test_dates_of_a_stack_hold_their_bands_by_name(tmp_path: Path) -> None:
+    image = write(
+        tmp_path / "images" / "a.tif", np.arange(4, dtype=np.int16)[:, None, None].repeat(8, 1).repeat(8, 2)
+    )
+    with rasterio.open(image, "r+") as file:
+        file.descriptions = ("nir_narrow", "red", "nir_narrow", "red")
+    reader = folder(tmp_path, labels=None, frames=2)
+    assert reader.read(reader.scenes("train")[0], [0, 1], whole).image[..., 0, 0].tolist() == [[1, 0], [3, 2]]
+
+
+def test_published_means_are_of_stored_numbers(tmp_path: Path) -> None:
+    image = write(tmp_path / "images" / "a.tif", np.full((2, 8, 8), 500, np.int16))
+    with rasterio.open(image, "r+") as file:
+        file.scales = (1e-4, 1e-4)
+    reader = folder(tmp_path, labels=None)
+    reader.mean = reader.std = dict.fromkeys(PAIR, 500.0)
+    assert (reader.read(reader.scenes("train")[0], [0, 1], whole).image == 500).all()
+    assert Scenes(reader).facts.stored
+    how = MapSettings(names=("a",), tile=8, overlap=0, stored=True)
+    with open_scene(image, how) as scene:
+        assert (scene.read(Tile((0, 0), (8, 8), (np.ones(8), np.ones(8))))[0] == 500).all()
+
+
+def test_filled_scenes_are_stored_as_their_file_stores_them(tmp_path: Path) -> None:
+    files = []
+    for name, rows in (("a", 8), ("b", 0)):
+        stored = np.full((1, 16, 16), 500, np.int16)
+        stored[:, :rows] = -1
+        files.append(write(tmp_path / f"{name}.tif", stored, nodata=-1))
+        with rasterio.open(files[-1], "r+") as file:
+            file.scales, file.offsets = (1e-3,), (-0.1,)
+    how = MapSettings(
+        names=PAIR, kind="scores", keep=True, dates=2, needs="any", tile=16, overlap=0, dtype="int16",
+        nodata=-1, fill=np.nan,
+    )  # fmt: skip
+    made = map_scene(files, tmp_path / "map.tif", lambda tiles: torch.nan_to_num(tiles, nan=0.25), how)
+    with rasterio.open(made.path) as file:
+        assert file.scales == (1e-3, 1e-3) and file.offsets == (-0.1, -0.1)
+        filled = file.read()
+    assert (filled[0, :8] == 350).all() and (filled[0, 8:] == 500).all() and (filled[1] == 500).all()
+
+
+def test_dates_of_other_kinds_of_numbers_are_not_filled_together(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{kind}.tif", np.ones((1, 16, 16), kind)) for kind in ("int16", "float32")]
+    how = MapSettings(names=PAIR, kind="scores", keep=True, dates=2, needs="any", tile=16, overlap=0)
+    with pytest.raises(UserError, match="one filled scene cannot hold: float32 with None"):
+        map_scene(files, tmp_path / "map.tif", lambda tiles: tiles, how)
+
+
+@pytest.mark.parametrize(("usual", "seen", "word"), [(-12.0, 0.05, "linear"), (0.05, -12.0, "in decibels")])
+def test_backscatter_in_the_other_unit_is_refused(usual: float, seen: float, word: str) -> None:
+    ours = Normalisation(torch.full((2, 1), usual), torch.ones(2, 1), scale=1, fill=0, fill_before=False)
+    images = torch.full((1, 2, 1, 16, 16), usual)
+    assert ours.check(images, ["vv", "vh"], what="scenes", advice="")
+    with pytest.raises(UserError, match=f"hold radar backscatter that is {word}"):
+        ours.check(torch.full_like(images, seen), ["vv", "vh"], what="scenes", advice="")

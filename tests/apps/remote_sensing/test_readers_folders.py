@@ -276,3 +276,40 @@ def test_scenes_that_cannot_be_used_are_skipped_and_named_when_asked(
     assert sorted(batch.names) == ["s0", "s1", "s3", "s4", "s5"]
     assert len(data.skipped) == 1
     assert "s2.tif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "a.b",
+        "a.b_S2.tif",
+        "a.b_S2",
+        "images/a.b_S2.tif",
+        "images\\a.b_S2.tif",
+        "a.b_label.tif",
+        "a.b_label,1",
+    ],
+)
+def test_a_list_names_scenes_or_their_files(tmp_path: Path, listed: str) -> None:
+    for name in ("a.b", "c.d"):
+        for folder, ending in (("images", "S2"), ("labels", "label")):
+            path = tmp_path / folder / f"{name}_{ending}.tif"
+            path.parent.mkdir(exist_ok=True)
+            with rasterio.open(path, "w", driver="GTiff", count=1, height=4, width=4, dtype="uint8") as file:
+                file.write(np.ones((1, 4, 4), np.uint8))
+    (tmp_path / "train.txt").write_text(f"{listed}\nc.d\n")
+    options: dict[str, Any] = {"bands": ["red"], "classes": ["x", "y"], "splits": {"train": "train.txt"}}
+    reader = GeoTiffFolder(str(tmp_path), images="images/*_S2.tif", labels="labels/*_label.tif", **options)
+    assert [scene.name for scene in reader.scenes("train")] == ["a.b", "c.d"]
+
+
+def test_a_list_of_whole_names_takes_stems(tmp_path: Path) -> None:
+    for ending in ("tif", "vrt"):
+        (tmp_path / f"b.{ending}").touch()
+    (tmp_path / "a.tif").touch()
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    reader = GeoTiffFolder(
+        str(tmp_path), images="?.*", labels=None, bands=["red"], splits={"train": "train.txt"}
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"names 'b', which may be b_tif or b_vrt"):
+        reader.scenes("train")

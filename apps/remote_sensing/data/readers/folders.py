@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class GeoTiffFolder(Source):
         target: `segmentation`, `regression` or `none`.
         frames: Dates stacked in a file, one date's bands after another's.
         later: Patterns of the files of later dates, one each, where dates are files of their own.
-        splits: Split to a file of names, one a line.
+        splits: Split to a file of names, one a line, of the scenes or of files.
         fractions: Shares of training, validation and test scenes, without `splits` and `{split}`.
         label_offset: Added to the classes in the files; -1 where they begin at 1 and 0 means unknown.
         label_nodata: Value of labels that means unknown; None takes each file's own.
@@ -126,7 +126,7 @@ class GeoTiffFolder(Source):
         if not images and "{split}" not in self.images:
             raise self._without_images()
         later = [(pattern, self._found(pattern.replace("{split}", folder))) for pattern in self.later]
-        names = self._split(split, sorted(images))
+        names = self._split(split, sorted(images), (images, labels))
         if self.refused is not None and self._crs is None and not self.mixed_crs:
             self._crs = self._most_frequent(list(images.values()))
         found = []
@@ -195,24 +195,32 @@ class GeoTiffFolder(Source):
             found[name] = path
         return found
 
-    def _split(self, split: str, names: list[str]) -> list[str]:
+    def _split(self, split: str, names: Sequence[str], files: Sequence[Mapping[str, Path]] = ()) -> list[str]:
+        """Return the names of a split; a list may name scenes, or `files` of theirs."""
         if split in self.split_files:
-            wanted = [Path(name).name for name in read_names(self.path / self.split_files[split])]
-            known = set(names) | {Path(name).stem for name in names}
-            picked = [name if name in known else Path(name).stem for name in wanted]
-            for name in picked:
-                if name not in known:
+            named: dict[str, set[str]] = {}  # scenes by what a list may call them
+            for name in names:
+                for word in (name, *(found[name].name for found in files if name in found)):
+                    named.setdefault(word, set()).add(name)
+                    named.setdefault(Path(word).stem, set()).add(name)
+            picked = []
+            for line in read_names(self.path / self.split_files[split]):
+                word = PureWindowsPath(line).name
+                scenes = {word} if word in names else named.get(word) or named.get(Path(word).stem, set())
+                if len(scenes) != 1:
+                    why = f"may be {' or '.join(sorted(scenes))}" if scenes else "has no image"
                     raise UserError(
-                        f"{self.path / self.split_files[split]} names '{name}', which has no image in "
+                        f"{self.path / self.split_files[split]} names '{word}', which {why} in "
                         f"{self.path / self.images}; correct the list or add the file"
                     )
+                picked += scenes
             return picked
         if split == "predict":
-            return self._split("test", names) if "test" in self.split_files else names
+            return self._split("test", names, files) if "test" in self.split_files else list(names)
         if self.split_files:
             return []
         if "{split}" in self.images:
-            return names
+            return list(names)
         return drawn_share(names, split, fractions=self.fractions, seed=self.seed)
 
     def _scene(self, name: str, images: tuple[Path, ...], label: Path | None) -> Scene:
@@ -266,7 +274,12 @@ class GeoTiffFolder(Source):
                 f"{image} has {measured} bands, and {count} bands are named for each of {self.stacked} "
                 "dates in a file; correct data.source.bands or data.source.frames"
             )
-        return self._order(image, names) if self.stacked == 1 else range(measured)
+        step = measured // self.stacked
+        per_date = [names[first : first + step] for first in range(0, measured, step)]
+        if all(names) and any(date != per_date[0] for date in per_date):
+            return range(measured)  # names that tell dates apart are none of bands
+        order = self._order(image, per_date[0])
+        return [first + band for first in range(0, measured, step) for band in order]
 
     def _order(self, path: Path, names: Sequence[str]) -> list[int]:
         """Return where the bands stand in a file, by its own names where it has any."""

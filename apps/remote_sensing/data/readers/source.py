@@ -18,6 +18,7 @@ from apps.remote_sensing.data.raster import (
     Nodata,
     Window,
     check_grid,
+    check_image,
     read_header,
     read_label,
     read_stack,
@@ -267,6 +268,7 @@ class Source:
             size=size,
             alpha=[number for number in range(len(scene.files)) if self._shows(scene, number)],
             resampling=self.resampling,
+            stored=self.stored,
         )
         return Pixels(stack.image, stack.valid, self.label(scene, window))
 
@@ -307,6 +309,22 @@ class Source:
         marks[list(numbers)] = 1
         return marks
 
+    @property
+    def stored(self) -> bool:
+        """Whether numbers are taken as stored, whatever scale files name: published means are of those."""
+        return bool(self.mean)
+
+    def note(self, scene: Scene) -> str | None:
+        """Return what is assumed of a scene that its files do not say, None where nothing is."""
+        first = self.header(scene.files[0]) if scene.files else None
+        if not isinstance(scene.label, Path) or self.target not in ("segmentation", "regression"):
+            return None
+        if first is None or not first.located or self.header(scene.label).located:
+            return None
+        return (
+            f"{scene.label} does not say where it lies; labels are taken to cover the pixels of their images"
+        )
+
     def _shows(self, scene: Scene, number: int) -> bool:
         """Return whether the last band of a file says which pixels are shown."""
         header = self.header(scene.files[number])
@@ -325,8 +343,8 @@ class Source:
                 raise UserError(
                     f"{path} has the class {high if high > last else low}, but classes are 0 to {last} "
                     f"({', '.join(self.classes[:3])}{', …' if last > 2 else ''}) and {IGNORE} "
-                    "for unknown; name all "
-                    "classes or correct the labels"
+                    "for unknown; name all classes, correct the labels, or where it means unknown give "
+                    "data.source.label_nodata of a GeoTiffFolder"
                 )
         return labels
 
@@ -335,6 +353,8 @@ class Source:
         if known in self._agreed:
             return
         first = scene.files[0]
+        for path in scene.files:
+            check_image(path, self.header(path))
         for path in scene.files[1:]:
             check_grid(first, self.header(first), path, self.header(path), same_size=False)
         if isinstance(scene.label, Path) and self.target in ("segmentation", "regression"):
