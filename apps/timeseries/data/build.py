@@ -152,6 +152,8 @@ class _Builder:
         self.categories: dict[str, list[str]] = {n: list(words) for n, words in layout.categories.items()}
 
     def run(self, sources: Sequence[SplitSource]) -> SeriesSet:
+        if self.univariate and self.layout.future is not None:
+            self.report.notes.append("the network takes each channel by itself: known_future is not used")
         for number, source in enumerate(sources):
             read_source(source.tables, lambda file, n=number, s=source: self._add(n, s, file), self.report)
         if not self.tracks or self.roles is None:
@@ -204,8 +206,9 @@ class _Builder:
             self.report.unreadable.extend(left_out)
             return
         self.roles = self.roles or roles
-        if layout.future is not None and self.future is None:
+        if layout.future is not None and self.future is None and not self.univariate:
             self.future = KnownFuture(layout.future, roles, file.style)
+            self.report.notes += self.future.notes
         file = file.readable(names, self.report)
         series = [copies for part in file.parts if (copies := self._copies(part, source, file.name))]
         if not series:
@@ -249,8 +252,8 @@ class _Builder:
             except UserError as error:
                 self.report.unreadable.append(Unreadable(part.id, str(error)))
                 return []
-            known = min((np.isfinite(values).sum() for values in (future or {}).values()), default=0)
-            if 0 < known < layout.ahead:
+            known = min(np.isfinite(values).sum() for values in future.values())
+            if known < layout.ahead:
                 self.report.notes.append(
                     f"the known future of '{part.id}' has {known} of {layout.ahead} steps"
                 )

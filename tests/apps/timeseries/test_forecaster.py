@@ -237,10 +237,53 @@ def test_a_known_future_that_lacks_a_series_or_steps_is_said() -> None:
     future = pd.DataFrame({"id": "a", "date": stamps, "x": np.arange(10.0)})
     made = forecaster.forecast(table, known_future=future.head(7), ids="id")
     assert set(made["id"]) == {"a"}
-    assert "needs the known future of x" in made.attrs["not_forecast"][0]["reason"]
+    assert (
+        "has no row of series 'b', written so; it has rows of 'a'" in made.attrs["not_forecast"][0]["reason"]
+    )
     assert "the known future of 'a' has 7 of 10 steps" in made.attrs["notes"]
     with pytest.raises(UserError, match="two rows for one step of series 'a'"):
         forecaster.forecast(table, known_future=pd.concat([future, future.tail(1)]), ids="id")
+
+
+def test_known_futures_are_refused_or_said_series_by_series(tmp_path: Path) -> None:
+    roles = Roles.of(targets="y", observable=["x", "z"])
+    forecaster = Forecaster(FollowCovariate(), SeriesFacts(context=48, horizon=10, roles=roles))
+    table = frame(names=("1", "2", "3", "4"), y=daily(300), x=daily(300), z=daily(300))
+    stamps = pd.date_range("2024-01-13 12:00", periods=10, freq="h")
+    rows = {"date": stamps, "x": np.arange(10.0)}
+    parts = [pd.DataFrame({"id": name, **rows}) for name in ("1", "2.0", "3", "4")]
+    parts[2] = pd.concat([parts[2], parts[2].tail(1)])
+    parts[3] = parts[3].astype({"x": object}).replace({"x": {4.0: "warm"}})
+    pd.concat(parts).to_csv(tmp_path / "known.csv", index=False)
+    made = forecaster.forecast(table, known_future=tmp_path / "known.csv", ids="id")
+    reasons = {one["id"]: one["reason"] for one in made.attrs["not_forecast"]}
+    assert set(made["id"]) == {"1"}
+    assert "has rows of '1', '2.0', '3', '4'" in reasons["2"]
+    assert "two rows for one step of series '3'" in reasons["3"]
+    assert "line 37 of known.csv, column 'x' holds 'warm'" in reasons["4"]
+    assert "known.csv has no column 'z': its future is taken as unknown" in made.attrs["notes"]
+
+
+def test_a_folder_has_a_folder_of_known_futures(tmp_path: Path) -> None:
+    forecaster = Forecaster(
+        FollowCovariate(), SeriesFacts(context=48, horizon=10, roles=Roles.of(targets="y", observable="x"))
+    )
+    stamps = pd.date_range("2024-01-13 12:00", periods=10, freq="h")
+    for folder in ("past", "future"):
+        (tmp_path / folder).mkdir()
+    for level, name in enumerate("ab"):
+        table = frame(y=daily(300), x=daily(300)).drop(columns="id")
+        table.to_csv(tmp_path / "past" / f"{name}.csv", index=False)
+        pd.DataFrame({"date": stamps, "x": 10.0 * level}).to_csv(
+            tmp_path / "future" / f"{name}.csv", index=False
+        )
+    made = forecaster.forecast(tmp_path / "past", known_future=tmp_path / "future")
+    assert made.groupby("id")["prediction"].mean().to_dict() == pytest.approx({"a": 0.0, "b": 10.0}, abs=1e-4)
+
+
+def test_a_network_of_single_channels_says_that_it_uses_no_known_future(shift: Forecaster) -> None:
+    made = shift.forecast(frame(), known_future=frame(2), horizon=2)
+    assert "known_future is not used" in str(made.attrs["notes"])
 
 
 def test_a_ttm_with_exogenous_channels_reads_the_known_future_of_them() -> None:
