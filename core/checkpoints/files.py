@@ -115,7 +115,7 @@ def newest_valid(folder: Path_, *, report: Callable[[str], None] = print) -> Pat
 
 def ordered(folder: Path_) -> list[Path]:
     """Return the checkpoints of `folder`, newest first, each once, links resolved, dangling ones left out."""
-    files = {path.resolve() for path in Path(folder).glob("*.ckpt")}
+    files = {Path(os.path.realpath(path)) for path in Path(folder).glob("*.ckpt")}
     return sorted((path for path in files if path.exists()), key=_age, reverse=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give the runs folder, or train something first")
     paths = sorted(path for path in folder.rglob("*.ckpt") if not path.is_symlink())
-    links = {path: path.resolve() for path in folder.rglob("*.ckpt") if path.is_symlink()}
+    links = {path: os.path.realpath(path) for path in folder.rglob("*.ckpt") if path.is_symlink()}
     if not paths:
         print(f"no checkpoints under {folder}")
         return 0
@@ -68,7 +69,7 @@ def _list(options: argparse.Namespace) -> int:
     rows = []
     for path in paths:
         wrong = damage(path)
-        names = [link.stem for link, target in links.items() if target == path.resolve()]
+        names = [link.stem for link, target in links.items() if target == os.path.realpath(path)]
         shown = str(path.relative_to(folder)) + (f" ({', '.join(names)})" if names else "")
         content: Mapping[str, Any] = {}
         if wrong is None:

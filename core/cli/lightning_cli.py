@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
@@ -96,10 +99,10 @@ def parse(request: Request, words: list[str]) -> DomainCLI:
     Raises:
         UserError: For a mistake in them or in what they build.
     """
-    set_loader("yaml", yaml_value, (yaml.YAMLError,))
     _check_trust(request, words)
     try:
-        cli = DomainCLI(request, words)
+        with _parsing():
+            cli = DomainCLI(request, words)
     except (argparse.ArgumentError, ValueError) as error:
         mistake = explain(error, _trainer_options)
         if mistake is None:
@@ -117,7 +120,20 @@ def _check_trust(request: Request, words: list[str]) -> None:
     for number, file in enumerate(files):
         check(read_yaml(file), where=str(file) if number else source)
     check_options([word for word in words if Path(word) not in files])
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Set jsonargparse up for a run; parsers of the user's own in this process keep its defaults."""
+    before = dict(parsing_settings)
+    set_loader("yaml", yaml_value, (yaml.YAMLError,))
     set_parsing_settings(**parser_settings())
+    try:
+        yield
+    finally:
+        set_loader("yaml", _YAML, (yaml.YAMLError,))
+        parsing_settings.clear()
+        parsing_settings.update(before)
 
 
 def yaml_value(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from core.cli.arguments import SPECIAL_CHECKPOINTS, Request
@@ -85,7 +86,7 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
     source = Path(options.path).expanduser()
     if not source.exists():
         raise UserError(f"--data.path {options.path} does not exist; give {data}")
-    if Path(options.out).expanduser().resolve() == source.resolve():
+    if os.path.realpath(Path(options.out).expanduser()) == os.path.realpath(source):
         raise UserError(f"--out {options.out} is the file of the data; choose another name")
 
 

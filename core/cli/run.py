@@ -33,11 +33,13 @@ from core.cli.run_folders import (
     lock_folder,
     new_folder,
     note_end,
+    release_folder,
     rendezvous_timeout,
 )
 from core.data.normaliser import stored_facts
+from core.environment import variables_kept
 from core.errors import UserError
-from core.strategies.launch import rank_info, variables_kept
+from core.strategies.launch import RANK_VARIABLES, rank_info
 from core.strategies.processes import RunProcesses
 from core.task import Task
 from core.tracking.loggers import finish
@@ -62,7 +64,7 @@ def run(request: Request) -> int:
     code = 1
     try:
         processes.gather()
-        with variables_kept():
+        with variables_kept(RANK_VARIABLES):
             code = _run(request, processes)
     except KeyboardInterrupt:
         code = 130
@@ -106,6 +108,8 @@ def _run(request: Request, processes: RunProcesses) -> int:
         if mistake and processes.first and fresh and _is_bare(folder):
             shutil.rmtree(folder, ignore_errors=True)  # nothing came of it, and `last` must not find it
         raise
+    finally:
+        release_folder(folder)
 
 
 def _is_bare(folder: Path) -> bool:

@@ -22,12 +22,12 @@ from core.strategies.processes import RunProcesses
 
 __all__ = [
     "INHERITED", "best_in", "checkpoint_and_folder", "checkpoint_in", "locate", "lock_folder", "new_folder",
-    "note_end", "rendezvous_timeout", "runs_of",
+    "note_end", "release_folder", "rendezvous_timeout", "runs_of",
 ]  # fmt: skip
 
 INHERITED = "DFM_RUN_FOLDER"  # the folder's name, for the processes that Lightning starts
 _NOTE, _LOCK = "job.json", "run.lock"
-_locks: list[int] = []
+_locks: dict[str, int] = {}  # handles of the folders that this process trains in
 
 
 def runs_of(domain: str, name: str, root: str | Path = "runs") -> list[Path]:
@@ -111,11 +111,14 @@ def new_folder(
 
 
 def lock_folder(folder: Path) -> None:
-    """Keep every other process from training in a folder, as long as this process lives.
+    """Keep every other run out of a folder until `release_folder`, or as long as this process lives.
 
     Raises:
         UserError: If another one does already; it names host and process.
     """
+    name = os.path.realpath(folder)
+    if name in _locks:  # the kernel tells processes apart, not the runs of one
+        raise UserError(f"{folder} is being written by another run of this process; wait for its end")
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -133,15 +136,19 @@ def lock_folder(folder: Path) -> None:
         return
     os.truncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    _locks.append(handle)
+    _locks[name] = handle
+
+
+def release_folder(folder: Path) -> None:
+    """Let other runs train in a folder again."""
+    handle = _locks.pop(os.path.realpath(folder), None)
+    if handle is not None:
+        (folder / _LOCK).unlink(missing_ok=True)
+        os.close(handle)
 
 
 def note_end(folder: Path, processes: RunProcesses) -> None:
     """Note that a job's run came to its end; the same name given to torchrun again then starts a new one."""
-    for handle in _locks:
-        (folder / _LOCK).unlink(missing_ok=True)
-        os.close(handle)
-    _locks.clear()
     note = _read_note(folder)
     if processes.first and note:
         _write_note(folder, {**note, "finished": True})
@@ -248,7 +255,7 @@ def _newest_in(run: Path) -> Path | None:
 
 def _run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if it lies in one."""
-    run = checkpoint.resolve().parent.parent
+    run = Path(os.path.realpath(checkpoint)).parent.parent
     return run if (run / "config.yaml").exists() else None
 
 

@@ -18,8 +18,19 @@ def open_hdf5(path: str) -> Any:
     """Open an HDF5 or netCDF-4 file for reading; where it cannot be locked (network storage), without a lock.
 
     Raises:
-        UserError: If another program is writing it, or it is damaged, cut off or no HDF5 file.
+        UserError: If another program is writing it, it is damaged, cut off or no HDF5 file, or it takes its
+            values from other files.
     """
+    file = _opened(path)
+    try:
+        _check_enclosed(file, os.path.realpath(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _opened(path: str) -> Any:
     import h5py
 
     try:
@@ -46,9 +57,39 @@ def open_hdf5(path: str) -> Any:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Say whether a file begins as HDF5 and netCDF-4 files do; MATLAB's have a block of theirs before it."""
+    """Say whether a file is of HDF5 or netCDF-4, also behind a block of another content, as in MATLAB's."""
     with open(path, "rb") as file:
-        return b"\x89HDF\r\n\x1a\n" in (file.read(8), file.read(512)[-8:])
+        for start in (0, *(512 << power for power in range(12))):
+            file.seek(start)
+            if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+    return False
+
+
+def _check_enclosed(file: Any, path: str) -> None:
+    """Refuse links, external storage and virtual data sets that lead to other files.
+
+    A file from a stranger would have the suite read, and show in a figure, what he does not own.
+    """
+    import h5py
+
+    links: list[tuple[str, Any]] = []
+    file.visititems_links(lambda name, link: links.append((name, link)))
+    for name, link in links:
+        if isinstance(link, h5py.ExternalLink):
+            others = [("an external link", link.filename)]
+        elif isinstance(link, h5py.HardLink) and isinstance(item := file[name], h5py.Dataset):
+            others = [("external storage", other) for other, *_ in item.external or ()]
+            if item.is_virtual:
+                others += [("a virtual data set", source.file_name) for source in item.virtual_sources()]
+        else:
+            continue
+        for kind, other in others:
+            if other != "." and os.path.realpath(os.path.join(os.path.dirname(path), other)) != path:
+                raise UserError(
+                    f"{path} takes '{name}' from another file by {kind} ({other}), which is not followed; "
+                    "write the values themselves into one file"
+                )
 
 
 class OpenFiles:

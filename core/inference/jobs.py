@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,9 +171,9 @@ class Job:
         Raises:
             UserError: With the name.
         """
-        files = {file.resolve() for file in self.files}
+        files = {os.path.realpath(file) for file in self.files}
         for out in outs:
-            if out.resolve() in files:
+            if os.path.realpath(out) in files:
                 raise UserError(f"--out {out} is a {self.what[0]} itself; choose another name or folder")
 
     def run(self, outs: Mapping[Path, Path], work: Callable[[Sequence[Path], Path], Result]) -> int:

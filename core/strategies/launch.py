@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,17 +11,18 @@ from core.errors import UserError, did_you_mean
 
 __all__ = [
     "CHILDREN",
+    "RANK_VARIABLES",
     "Launch",
     "RankInfo",
     "SchedulerJob",
     "devices_and_strategy",
     "job_info",
     "rank_info",
-    "variables_kept",
 ]
 
 CHILDREN = "DFM_PROCESSES"  # set for the processes that a first one started: how many each machine has
-_RANK_VARIABLES = (
+# Lightning sets them in the first process, and a second run there would take them for its rank.
+RANK_VARIABLES = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
 _PREEMPTION = ("USR1", "TERM")
@@ -150,23 +150,6 @@ def devices_and_strategy(arguments: Mapping[str, Any], info: RankInfo | None) ->
     if filled.get("strategy") in (None, "auto"):
         filled["strategy"] = "ddp"
     return filled
-
-
-@contextmanager
-def variables_kept() -> Iterator[None]:
-    """Take away, at the end, what Lightning's launcher sets in the first process.
-
-    A second run there would take it for its rank.
-    """
-    before = {name: os.environ.get(name) for name in _RANK_VARIABLES}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _torchrun(variables: Mapping[str, str]) -> RankInfo:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from core.environment import variables_kept
 from core.errors import UserError
 from core.files import replacing
 from core.tracking.metrics_csv import FolderLogger
@@ -224,16 +225,9 @@ def _environment(folder: Path) -> Iterator[None]:
 
     An empty WANDB_MODE, which wandb refuses, is taken away; what the user set himself stays.
     """
-    before = {name: os.environ.get(name) for name in [*_FOLDERS, "WANDB_MODE"]}
-    for name, below in _FOLDERS.items():
-        os.environ.setdefault(name, str(folder / "wandb" / below))
-    if before["WANDB_MODE"] == "":
-        del os.environ["WANDB_MODE"]
-    try:
+    with variables_kept([*_FOLDERS, "WANDB_MODE"]):
+        for name, below in _FOLDERS.items():
+            os.environ.setdefault(name, str(folder / "wandb" / below))
+        if os.environ.get("WANDB_MODE") == "":
+            del os.environ["WANDB_MODE"]
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

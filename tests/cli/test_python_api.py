@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonargparse
 import pytest
 from in_process import restored
+from jsonargparse._common import parsing_settings
 
 import domainfm
 from core.errors import UserError
@@ -37,11 +39,14 @@ def test_a_recipe_is_fitted_and_its_checkpoint_forecasts(small, tmp_path) -> Non
     pd = pytest.importorskip("pandas")
     options = {"runs": str(tmp_path / "runs"), "about.test_after_fit": False}
 
+    jsonargparse.set_parsing_settings(import_path_allowlist=["mine"])  # a parser of the user's own
+    before = dict(parsing_settings)
     with restored():
         run = domainfm.fit("timeseries", "ttm/demo", options, hardware=[str(small)])
     frame = pd.DataFrame({"date": pd.date_range("2001", periods=60, freq="MS"), "value": range(60)})
     forecast = domainfm.load(run.best, device="cpu").forecast(frame, horizon=3)
 
+    assert parsing_settings == before
     assert run.folder.parent == tmp_path / "runs" / "timeseries" / "ttm-demo"
     assert (run.folder / "metrics.csv").is_file() and len(forecast) == 3
     assert isinstance(domainfm.load(run.best, device="cpu"), domainfm.Forecaster)

@@ -17,6 +17,8 @@ import yaml
 
 from core.checkpoints.files import read_checkpoint
 from core.cli.predict import check_options, predict_parser
+from core.cli.run_folders import lock_folder, release_folder
+from core.errors import UserError
 
 
 def same(one, other) -> bool:
@@ -369,6 +371,17 @@ def test_a_folder_that_another_process_writes_is_refused_with_its_host_and_proce
 
     assert refused.code == 2
     assert f"is being written by process {holder.pid} on {socket.gethostname()}; wait" in refused.err
+
+
+def test_a_folder_that_a_run_of_this_process_writes_is_refused_until_that_ends(tmp_path):
+    lock_folder(tmp_path)
+    with pytest.raises(UserError, match="another run of this process"):
+        lock_folder(tmp_path / ".")
+
+    release_folder(tmp_path)
+    lock_folder(tmp_path)
+    release_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_folder_stands_for_its_best_checkpoint(dfm, trained, table, tmp_path):

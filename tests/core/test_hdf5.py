@@ -69,6 +69,39 @@ def test_what_is_no_hdf5_file_is_one_sentence(tmp_path):
         open_hdf5(str(tmp_path / "none.h5"))
 
 
+@pytest.mark.parametrize("kind", ["an external link", "external storage", "a virtual data set"])
+def test_values_of_other_files_are_not_read(tmp_path, files, kind):
+    path = tmp_path / "stranger.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("deep/er")
+        if kind == "an external link":
+            group["u"] = h5py.ExternalLink("0.h5", "number")
+        elif kind == "external storage":
+            group.create_dataset("u", (2,), dtype="u1", external=[(files[0], 0, 2)])
+        else:
+            layout = h5py.VirtualLayout((1,), "i8")
+            layout[0] = h5py.VirtualSource("0.h5", "number", ())
+            group.create_virtual_dataset("u", layout)
+
+    with pytest.raises(UserError, match=rf"takes 'deep/er/u' from another file by {kind} \(.*0\.h5\)"):
+        open_hdf5(str(path))
+
+
+def test_links_and_views_within_a_file_are_followed_round_circles_too(tmp_path):
+    path = tmp_path / "own.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:  # as MATLAB's files begin
+        file["a"] = [1.0, 2.0]
+        layout = h5py.VirtualLayout((2,), "f8")
+        layout[:] = h5py.VirtualSource(".", "a", (2,))
+        file.create_virtual_dataset("view", layout)
+        file["soft"], file["circle"], file["none"] = (h5py.SoftLink(to) for to in ("/a", "/", "/missing"))
+        group = file.create_group("g")
+        group["again"] = group
+
+    assert is_hdf5(path)
+    assert open_hdf5(str(path))["view"][:].tolist() == [1.0, 2.0]
+
+
 def test_a_file_that_a_program_writes_is_held_not_damaged(files):
     with open(files[0]) as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)

@@ -138,7 +138,7 @@ def noted_tokenizer(path: str | Path) -> Tokenizer | None:
     try:
         note = json.loads(file.read_text(encoding="utf-8"))
         name, digest = str(note["tokenizer"]), note["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is damaged; remove it and name the tokeniser with data.tokenizer") from error
     tokenizer = open_tokenizer(name if name == "bytes" else str(stem.with_name(name)))
     if digest is not None and tokenizer.fingerprint != digest:

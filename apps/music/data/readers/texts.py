@@ -71,7 +71,7 @@ def _lines(file: Path, field: str) -> Iterator[str]:
                 continue
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{file}, line {line_number}, is no JSON; write one object a line") from error
             names = [str(name) for name in entry] if isinstance(entry, dict) else []
             if field in names and not isinstance(entry[field], str):
