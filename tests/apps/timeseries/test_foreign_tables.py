@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from series_tables import read_collection, read_series
 
@@ -78,6 +80,9 @@ def test_categories_are_words_whatever_gaps_a_column_has(tmp_path: Path) -> None
         ("tag,wert", lambda d, v, n: f'{d},"{v:.2f}"'.replace(".", ","), "wert"),
         ("tag;wert, neu", lambda d, v, n: f"{d};{v:.2f}".replace(".", ","), "wert, neu"),
         ("# made by hand\n# with care, twice\nday,y", lambda d, v, n: f"{d},{v}", "y"),
+        ("sep=;\nday;y", lambda d, v, n: f"{d};{v}", "y"),
+        ("+++123456789...\nday,y", lambda d, v, n: f"{d},{v}", "y"),
+        ('day,"y\n(kW)"', lambda d, v, n: f"{d},{v}", "y (kW)"),
         ("#day,y", lambda d, v, n: f"{d},{v}", "y"),
         ("Station: 12\nUnit: kW\n\nday,y,z", lambda d, v, n: f"{d},{v},1", "y"),
         ("day,y", lambda d, v, n: f"{d},{v},", "y"),
@@ -120,6 +125,48 @@ def test_marked_encodings_are_read_and_others_refused(tmp_path: Path, encoding: 
             read_series(path)
         return
     assert read_series(path)[0].channels == ["größe"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (lambda d, v, n: f"{d},{v},1{',' * (n == 0)}", "more cells than its header"),
+        (lambda d, v, n: f"{d},{v},1{',7' * (n == 5)}", r"line 7 of my\.csv has 4 cells"),
+        (lambda d, v, n: f"{'day' if n == 5 else d},{v},1", r"line 7 of my\.csv, column 'day' holds 'day'"),
+        (lambda d, v, n: f"{d},{v if n != 5 else '-'},1", r"line 7 of my\.csv, column 'y' holds '-'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_by_their_line(tmp_path: Path, line: Callable, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_series(text(tmp_path, "day,y,z", line))
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    columns = pa.table([pa.array(DAYS), pa.array(VALUES), pa.array(VALUES)], names=["ds", "y", "y"])
+    pq.write_table(columns, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="two columns called 'y'"):
+        read_series(tmp_path / "x.parquet")
+
+
+def test_complex_numbers_are_no_targets() -> None:
+    collection = read_collection(FRAME.assign(z=VALUES + 1j))
+    assert collection.series[0].channels == ["y"]
+    assert any("'z' is left out" in note for note in collection.notes)
+
+
+def test_columns_called_by_dates_make_one_series_a_row(tmp_path: Path) -> None:
+    days = list(DAYS.strftime("%Y-%m-%d"))
+    rows = [[1.0, town, *(VALUES * scale)] for scale, town in ((1, "Berlin"), (2, "Paris"))]
+    pd.DataFrame(rows, columns=["SizeRank", "town", *days]).to_csv(tmp_path / "my.csv", index=False)
+    collection = read_collection(tmp_path / "my.csv")
+    assert {one.id: one.values[1, 0] for one in collection.series} == {"Berlin": 20.25, "Paris": 40.5}
+    assert collection.series[0].times[-1] == DAYS[-1]
+    assert any("'SizeRank' are left out" in note for note in collection.notes)
+
+
+def test_interleaved_series_without_stamps_are_told_apart_by_their_names() -> None:
+    frame = pd.DataFrame({"items": ["a", "b"] * 12, "values": np.arange(24.0)})
+    assert {one.id: one.values[1, 0] for one in read_series(frame)} == {"a": 2.0, "b": 3.0}
 
 
 def test_a_row_of_totals_is_refused_by_its_line(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def infer_roles(
         ids = tuple(name for name in usual if name not in counters)[:1]
         if time and not ids and not distinct(time):
             ids = _infer_ids(kinds, named, lambda names: distinct([*time, *names]))
+        elif not time and not ids:
+            words = [n for n in kinds if kinds[n] == "text" and n not in named and re.fullmatch(_ID_LIKE, n)]
+            ids = tuple(name for name in words if not distinct([name]))[:1]
         if ids:
             notes.append(f"{source}: series are told apart by {_some(ids)}")
     named.update(ids)

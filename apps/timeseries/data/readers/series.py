@@ -16,7 +16,14 @@ import pandas as pd
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.readers.columns import Roles, infer_roles
 from apps.timeseries.data.readers.stamps import Clock, Stamps, read_stamps, reads_as_time, style_of
-from apps.timeseries.data.readers.tables import SUFFIXES, Table, bare_name, open_table, unreadable_rows
+from apps.timeseries.data.readers.tables import (
+    SUFFIXES,
+    Table,
+    bare_name,
+    is_date,
+    open_table,
+    unreadable_rows,
+)
 from core.errors import UserError
 
 __all__ = [
@@ -336,6 +343,9 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
     ):
         table = open_table(read_rows(table), name=table.name)
         table.notes.append(f"{table.name} holds one series a row, named in its first column")
+    dates = [name for name in names if is_date(name)]
+    if len(dates) > 2 and not source.roles.channels:
+        table = _from_dated_columns(table, dates, source.roles.ids)
     kinds = dict(table.kinds)
     for column, kind in kinds.items():
         free = kind in ("number", "counter") and column not in source.roles.channels + source.roles.ids
@@ -372,6 +382,20 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
     if not source.quiet:
         report.notes += [*table.notes, *notes, *(note for part in parts[:3] for note in part.notes)]
     return SeriesFile(table.name, roles, parts, table, stamps.style if stamps else "")
+
+
+def _from_dated_columns(table: Table, dates: list[str], ids: Sequence[str]) -> Table:
+    """Return a table of one series a row, whose columns are called by their dates, in the long layout."""
+    rest = [name for name in table.kinds if name not in dates]
+    ids = ids or [name for name in rest if table.kinds[name] not in ("number", "counter", "empty")]
+    frame = pd.DataFrame(
+        {name: table.words(name) for name in ids} | {name: table.cells(name) for name in dates}
+    )
+    long = open_table(frame.melt(list(ids), var_name="time", value_name="value"), name=table.name)
+    left = [name for name in rest if name not in ids]
+    long.notes = [*table.notes, f"{table.name} holds one series a row; its columns are called by their dates"]
+    long.notes += [f"{table.name}: columns {', '.join(map(repr, left))} are left out"] * bool(left)
+    return long
 
 
 def _style(source: SeriesSource, table: Table, roles: Roles) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from core.errors import UserError, did_you_mean
 
-__all__ = ["SUFFIXES", "Table", "bare_name", "open_table"]
+__all__ = ["SUFFIXES", "Table", "bare_name", "is_date", "open_table"]
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".pq")
 _SEPARATORS = ",;\t|"
@@ -158,6 +158,10 @@ class _ParquetTable(Table):
             ) from error
         self.name, self.rows, self.notes = path.name, self._file.metadata.num_rows, []
         self._first_line = None
+        names = self._file.schema_arrow.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{path.name} has two columns called '{twice}'; rename one of them")
         self.kinds = {}
         for field in self._file.schema_arrow:
             if pa.types.is_floating(field.type) or pa.types.is_boolean(field.type):
@@ -279,6 +283,8 @@ def kind_of(column: pd.Series, *, total: int | None = None, decimal: str = ".") 
         head = column.iloc[: 1 << 16].to_numpy(dtype=np.float64, na_value=np.nan)
         counts = len(head) > 1 and head[0] in (0, 1) and bool((np.diff(head) == 1).all())
         return "counter" if counts else "number"
+    if pd.api.types.is_complex_dtype(column.dtype):
+        return "text"  # no real number: it needs a part or a size to be chosen
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "empty" if total is None and bool(column.isna().all()) else "number"
     filled = column.iloc[:_SAMPLE].dropna()
@@ -374,7 +380,7 @@ def _look_at_csv(path: Path) -> _CsvLayout:
         raise UserError(f"{path.name} is empty; give a file with a header and at least one row")
     separator, rows = max(zip(_SEPARATORS, layouts, strict=True), key=lambda pair: _regularity(pair[1]))
     head = _header(rows)
-    skip, names = rows[head]
+    skip, names = rows[head][0], [re.sub(r"\s*\n\s*", " ", name) for name in rows[head][1]]
     cells = [cell for _, row in rows[head + 1 :] for cell in row]
     if _looks_like_data(names):
         raise UserError(
@@ -416,8 +422,8 @@ def _regularity(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, int, int]:
 
 def _header(rows: Sequence[tuple[int, list[str]]]) -> int:
     """Return the number of the row with the columns' names: below comments and lines of another width."""
-    comments = next((n for n, (_, row) in enumerate(rows) if not row[0].startswith("#")), 0)
-    if comments and _looks_like_data(rows[comments][1]):
+    comments = next((n for n, (_, row) in enumerate(rows) if not row[0].startswith(("#", "sep="))), 0)
+    if comments and _looks_like_data(rows[comments][1]) and rows[comments - 1][1][0].startswith("#"):
         return comments - 1
     usual = Counter(len(row) for _, row in rows[comments:]).most_common(1)[0][0]
     first = next(n for n, (_, row) in enumerate(rows) if n >= comments and len(row) == usual)
@@ -440,8 +446,12 @@ def _looks_like_data(head: Sequence[str]) -> bool:
 
 def _is_data(cell: str) -> bool:
     """Return whether a cell is a number or a date, which no column is called."""
-    number, stamp = r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?"
-    return bool(re.fullmatch(f"{number}|{stamp}", cell))
+    return is_date(cell) or bool(re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", cell))
+
+
+def is_date(cell: str) -> bool:
+    """Return whether words read as a date, with or without a time of day."""
+    return bool(re.fullmatch(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|(1[89]|20)\d\d-[01]\d", cell))
 
 
 def _word(value: Any) -> str:
