@@ -44,11 +44,8 @@ class DecoderBlock(nn.Module):
 
 @dataclass(frozen=True)
 class SequenceBounds:
-    """Sequences that stand one after the other in one row.
-
-    Args:
-        cu_seqlens: `(sequences + 1,)` int32, where each begins, and the end of the last.
-        max_seqlen: Length of the longest.
+    """Sequences that stand one after the other in one row: `cu_seqlens` `(sequences + 1,)` int32 says where
+    each begins, and the end of the last; `max_seqlen` is the length of the longest.
     """
 
     cu_seqlens: Tensor
@@ -56,13 +53,8 @@ class SequenceBounds:
 
 
 class DecoderAttention(nn.Module):
-    """Multi-head attention without biases; each key/value head serves a run of consecutive query heads.
-
-    Args:
-        width: Features of a token.
-        heads: Query heads.
-        kv_heads: Key and value heads; must divide `heads`.
-        head_width: Features of a head.
+    """Multi-head attention without biases; each of the `kv_heads`, which must divide `heads`, serves a run of
+    consecutive query heads of `head_width` features.
     """
 
     def __init__(self, width: int, *, heads: int, kv_heads: int, head_width: int) -> None:

@@ -11,12 +11,9 @@ __all__ = ["KVCache"]
 
 
 class KVCache:
-    """Rotated keys and values of every layer.
+    """Rotated keys and values of every layer, of at most `capacity` tokens.
 
     Each layer's memory is made at its first `append`, with that layer's own number of heads.
-
-    Args:
-        capacity: Most tokens that it can hold.
     """
 
     def __init__(self, capacity: int) -> None:

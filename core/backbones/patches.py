@@ -76,15 +76,11 @@ def unpatchify(tokens: Tensor, *, grid: Sequence[int], patch: Sequence[int]) -> 
 
 
 class PatchEmbed(nn.Module):
-    """A linear map from each patch to a token, the same as a convolution whose stride is its kernel.
+    """A linear map from each patch of `channels` C to a token of `width` D, the same as a convolution whose
+    stride is its kernel, `patch` along each of one to three axes.
 
     The parameters are those of the convolution, `proj.weight` `(D, C, *patch)` and `proj.bias`, so that
     official checkpoints fit. It is computed as one matrix product, which also serves a part of the patches.
-
-    Args:
-        channels: Channels C of the input.
-        width: Features D of a token.
-        patch: Side of a patch along each of one to three axes.
     """
 
     def __init__(self, channels: int, width: int, *, patch: Sequence[int]) -> None:

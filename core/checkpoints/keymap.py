@@ -28,11 +28,7 @@ class Rename:
 
     A template is a whole dotted name; `{i}` stands for one part of it, `{rest*}` for one or more parts. Both
     templates must hold the same placeholders. A rule whose two sides are equal declares a name that both
-    layouts share.
-
-    Args:
-        official: Template of the official name (or of what the rules before this one made of it).
-        ours: Template of our name.
+    layouts share. `official` is also the template of what the rules before this one made of a name.
 
     Raises:
         ValueError: If a placeholder stands on one side only.

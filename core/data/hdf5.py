@@ -93,13 +93,11 @@ def _check_enclosed(file: Any, path: str) -> None:
 
 
 class OpenFiles:
-    """Files that each process opens for itself on its first read; the longest unused are closed.
+    """Files that each process opens for itself on its first read; beyond `most` the longest unused are
+    closed.
 
-    A forked process must not read through what its parent opened, and a pickled one holds nothing open.
-
-    Args:
-        opener: Opens a path; a function of a module, so that it can be pickled.
-        most: Files held open at once.
+    A forked process must not read through what its parent opened, and a pickled one holds nothing open. The
+    `opener` is a function of a module, so that it can be pickled.
     """
 
     def __init__(self, opener: Callable[[str], Any] = open_hdf5, *, most: int = 32) -> None:

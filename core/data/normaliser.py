@@ -21,14 +21,10 @@ Kind = TypeVar("Kind", bound=Facts)
 
 
 class Normaliser(nn.Module, Generic[Kind]):
-    """Holds the facts of a task's data beside its network, outside every key map.
+    """Holds the facts, of the domain's `kind`, of a task's data beside its network, outside every key map.
 
     They travel as the module's extra state in plain containers, not as buffers, so that neither a cast of the
     network to bfloat16 nor a new number of series touches them.
-
-    Args:
-        kind: The domain's facts.
-        facts: The facts, where they are known already.
     """
 
     def __init__(self, kind: type[Kind], facts: Kind | None = None) -> None:

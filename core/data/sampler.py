@@ -109,10 +109,7 @@ class ResumableSampler(Sampler[tuple[int, int]]):
 class EvaluationShare(Sampler[tuple[int, int]]):
     """Yield `(0, index)` of one rank's contiguous part of a data set: every sample once, none twice.
 
-    Args:
-        length: Number of samples of the data set.
-        rank: This process's place among the data-parallel ones.
-        world: Number of data-parallel processes.
+    `rank` is this process's place among the `world` data-parallel ones.
     """
 
     def __init__(self, length: int, *, rank: int = 0, world: int = 1) -> None:

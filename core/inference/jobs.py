@@ -39,12 +39,9 @@ class Result(Protocol):
 
 @dataclass(frozen=True)
 class JobReport:
-    """What became of many inputs.
+    """What became of many inputs: results, and each input without one with the sentence that says why.
 
-    Args:
-        done: The results.
-        failed: Each input without one, and the sentence that says why.
-        what: What inputs are called, and what is done to them.
+    `what` is what inputs are called, and what is done to them.
     """
 
     done: tuple[Result, ...]

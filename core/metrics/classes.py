@@ -31,14 +31,11 @@ __all__ = ["Calibration", "ClassScores", "LabelScores", "NumberScores", "Tempera
 
 
 class ClassScores(Metric):
-    """Scores of classes, of pixels or of scenes, from one matrix of counts.
+    """Scores of named classes, of pixels or of scenes, from one matrix of counts.
 
     `accuracy` is over all pixels (aAcc), `mean_accuracy` over classes (mAcc), `iou` TP / (TP + FP + FN) over
     classes (mIoU), `f1` over classes, `kappa` Cohen's. Means leave out classes that stand neither in the
     labels nor in the predictions, and `mean_accuracy` those without a label.
-
-    Args:
-        classes: Names.
     """
 
     full_state_update = False
@@ -93,11 +90,7 @@ class ClassScores(Metric):
 
 
 class LabelScores(Metric):
-    """Scores of several labels a scene: mean average precision, F1 at one half, and exact matches.
-
-    Args:
-        classes: Names.
-    """
+    """Scores of several labels a scene: mean average precision, F1 at one half, and exact matches."""
 
     full_state_update = False
     held: Tensor
@@ -198,11 +191,9 @@ class NumberScores(Metric):
 class Calibration(Metric):
     """Expected calibration error, and what it is made of: sure predictions should be right more often.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3: the mean over bins of confidence of the gap between their
-    share of hits and their confidence. Bins are counted as they come, whatever the number of pixels.
-
-    Args:
-        bins: Of equal width over [0, 1].
+    Guo et al. 2017 (arXiv 1706.04599), equation 3: the mean over bins of equal width in [0, 1] of the gap
+    between their share of hits and their confidence. Bins are counted as they come, whatever the number of
+    pixels.
     """
 
     full_state_update = False

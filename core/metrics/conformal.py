@@ -119,12 +119,9 @@ class Conformal:
 class Residuals:
     """Collects residuals of an evaluation batch by batch, thinned evenly so that memory stays bounded.
 
-    Every `stride`-th window is kept; when `limit` values are exceeded, every second kept window is dropped
-    and the stride doubles: the result depends on the order of the windows, which an evaluation fixes, and on
-    nothing else.
-
-    Args:
-        limit: Values kept at most (windows times steps times channels).
+    Every `stride`-th window is kept; when `limit` values (windows times steps times channels) are exceeded,
+    every second kept window is dropped and the stride doubles: the result depends on the order of the
+    windows, which an evaluation fixes, and on nothing else.
     """
 
     def __init__(self, *, limit: int = 8_000_000) -> None:

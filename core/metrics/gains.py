@@ -17,9 +17,7 @@ __all__ = ["Gain", "accuracy_gain", "efficiency_gain"]
 class Gain:
     """A ratio read off a scaling curve; `float(gain)` is its value.
 
-    Args:
-        value: The ratio.
-        bound: `exact` within the curve; `at_least` or `at_most` where the curve ends before.
+    Its bound is `exact` within the curve; `at_least` or `at_most` where the curve ends before.
     """
 
     value: float

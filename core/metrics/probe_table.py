@@ -31,12 +31,7 @@ METHODS = ("knn", "linear")
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features of one split.
-
-    Args:
-        features: `(N, D)`.
-        labels: `(N,)` int64 classes, or `(N, L)` multi-hot.
-    """
+    """Features `(N, D)` of one split, and labels: `(N,)` int64 classes, or `(N, L)` multi-hot."""
 
     features: Tensor
     labels: Tensor

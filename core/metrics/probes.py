@@ -37,11 +37,8 @@ _CHUNK = 1 << 22  # numbers in the largest intermediate result
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and spread of the features that a probe was fitted on.
-
-    Args:
-        mean: `(D,)` float64.
-        std: `(D,)` float64, of the population; 1 where a feature is constant.
+    """Mean and spread of the population, `(D,)` float64, of the features that a probe was fitted on; the
+    spread is 1 where a feature is constant.
     """
 
     mean: Tensor

@@ -112,14 +112,7 @@ class LRFinder:
 
 @dataclass(frozen=True)
 class LRFinderResult:
-    """The curve of a sweep and what it suggests.
-
-    Args:
-        rate: The suggested learning rate.
-        index: Its position in `rates`.
-        rates: Rate of each batch.
-        losses: Smoothed loss of each batch.
-    """
+    """Rates and smoothed losses of a sweep, batch by batch, and the rate that it suggests with its index.""""""
 
     rate: float
     index: int

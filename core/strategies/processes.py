@@ -55,9 +55,7 @@ def slurm_as_it_is() -> SLURMEnvironment:
 class RunProcesses:
     """The processes of a run, seen from one of them; a process alone does nothing of it.
 
-    Args:
-        info: This process; None if it is alone, or will start the others.
-        timeout: Seconds to wait for the others; None takes half an hour.
+    `info` is None if it is alone, or will start the others; `timeout` None waits half an hour for them.
     """
 
     def __init__(self, info: RankInfo | None, *, timeout: float | None = None) -> None:
