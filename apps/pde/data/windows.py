@@ -143,11 +143,7 @@ def _fitting(steps: int, frames: int, horizon: int, strides: Sequence[int]) -> l
 
 
 def pairs(
-    max_steps: int,
-    *,
-    step: int = 1,
-    lead_steps: Sequence[int] | None = None,
-    fix_input_to: int | None = None,
+    max_steps: int, *, step: int = 1, lead_steps: Sequence[int] | None = None, fix_input_to: int | None = None
 ) -> list[tuple[int, int]]:
     """Return the pairs (input, label) of Poseidon's all-to-all training, by input, then by label.
 

@@ -230,13 +230,7 @@ class GPhyT(nn.Module):
 
 
 def _check_settings(
-    grid: list[int],
-    patch: list[int],
-    *,
-    width: int,
-    heads: int,
-    positions: str,
-    derivatives: int | None,
+    grid: list[int], patch: list[int], *, width: int, heads: int, positions: str, derivatives: int | None
 ) -> None:
     if len(grid) != 2 or len(patch) != 3:
         raise UserError(

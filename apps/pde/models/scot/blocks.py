@@ -77,14 +77,7 @@ class WindowAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        *,
-        heads: int,
-        window: int,
-        shift: int = 0,
-        bias: bool = True,
-        dropout: float = 0.0,
+        self, width: int, *, heads: int, window: int, shift: int = 0, bias: bool = True, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.heads, self.window, self.shift = heads, window, shift

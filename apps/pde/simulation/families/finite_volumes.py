@@ -107,10 +107,7 @@ def _bent(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:
 
 def _draw_shear(generator: torch.Generator, parameters: Numbers) -> dict[str, Tensor]:
     modes = int(parameters["modes"])
-    return {
-        "amplitude": uniform(generator, 2, modes),
-        "phase": uniform(generator, 2, modes),
-    }
+    return {"amplitude": uniform(generator, 2, modes), "phase": uniform(generator, 2, modes)}
 
 
 def _shear(drawn: Drawn, x: Tensor, y: Tensor, parameters: Numbers) -> Tensor:

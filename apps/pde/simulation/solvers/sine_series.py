@@ -13,14 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = [
-    "sine_matrix",
-    "solve_allen_cahn",
-    "solve_darcy",
-    "solve_heat",
-    "solve_helmholtz",
-    "solve_poisson",
-]
+__all__ = ["sine_matrix", "solve_allen_cahn", "solve_darcy", "solve_heat", "solve_helmholtz", "solve_poisson"]
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
