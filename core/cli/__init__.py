@@ -156,10 +156,10 @@ def _help(domains: Sequence[str]) -> str:
         "",
         "examples:",
         "  dfm timeseries fit --config ttm/demo",
-        "  dfm timeseries test --ckpt_path BEST.ckpt --data.path my.csv",
-        "  dfm timeseries predict --ckpt_path BEST.ckpt --data.path my.csv --data.horizon 96 --out out.csv",
+        "  dfm timeseries test --ckpt_path best --data.path my.csv",
+        "  dfm timeseries predict --ckpt_path best --data.path my.csv --data.horizon 96 --out out.csv",
         "  dfm data generate pde/ns_sines --samples 64 --out flows.zarr",
-        "  dfm pde predict --ckpt_path BEST.ckpt --data.path initial.nc --out trajectory.nc",
+        "  dfm pde predict --ckpt_path best --data.path initial.nc --out trajectory.nc",
         "",
         "`dfm <domain> fit --config RECIPE --help` shows a recipe's options; see `dfm completion` too.",
     ]

@@ -10,7 +10,7 @@ from core.cli.arguments import SPECIAL_CHECKPOINTS, Request
 from core.cli.parser import Parser
 from core.errors import UserError
 
-__all__ = ["check_options", "predict_parser"]
+__all__ = ["check_options", "predict_parser", "settle_checkpoint"]
 
 
 def predict_parser(
@@ -72,13 +72,7 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
     Raises:
         UserError: Naming the option.
     """
-    several = isinstance(options.ckpt_path, list)
-    checkpoints = options.ckpt_path if several else [options.ckpt_path]
-    for path in checkpoints:
-        if path.endswith(".ckpt") and not Path(path).exists():
-            raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
-    checkpoints = [_best_of_run(path, options.domain) for path in checkpoints]
-    options.ckpt_path = checkpoints if several else checkpoints[0]
+    settle_checkpoint(options)
     if getattr(options, "batch_size", 1) < 1:
         raise UserError(f"--batch_size is {options.batch_size}; it must be at least 1")
     if options.path is None:
@@ -88,6 +82,21 @@ def check_options(options: argparse.Namespace, *, data: str) -> None:
         raise UserError(f"--data.path {options.path} does not exist; give {data}")
     if os.path.realpath(Path(options.out).expanduser()) == os.path.realpath(source):
         raise UserError(f"--out {options.out} is the file of the data; choose another name")
+
+
+def settle_checkpoint(options: argparse.Namespace) -> None:
+    """Put the file in the place of `best`, `last` or a run folder in `--ckpt_path`.
+
+    Raises:
+        UserError: If there is none.
+    """
+    several = isinstance(options.ckpt_path, list)
+    checkpoints = options.ckpt_path if several else [options.ckpt_path]
+    for path in checkpoints:
+        if path.endswith(".ckpt") and not Path(path).exists():
+            raise UserError(f"checkpoint {path} does not exist; `dfm checkpoint list` shows what there is")
+    checkpoints = [_best_of_run(path, options.domain) for path in checkpoints]
+    options.ckpt_path = checkpoints if several else checkpoints[0]
 
 
 def _best_of_run(path: str, domain: str) -> str:

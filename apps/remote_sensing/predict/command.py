@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apps.remote_sensing.data.open_rasters import as_path, is_address
 from core.cli.parser import Parser
-from core.cli.predict import predict_parser
+from core.cli.predict import predict_parser, settle_checkpoint
 from core.errors import UserError, did_you_mean
 from core.inference.jobs import ON_ERROR, Job
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     add("--restart", action="store_true", help="drop what a killed run left of a map")
     options = parser.parse_args(list(argv))
     job = _job(options)
+    settle_checkpoint(options)
     from apps.remote_sensing.predict.run import predict
 
     return predict(job, options)
@@ -64,6 +65,8 @@ def embed(argv: Sequence[str]) -> int:
         raise UserError("give either --ckpt_path RUN.ckpt or --weights CARD|FILE")
     images = _form(options) == "geotiff"
     job = _job(options)
+    if options.ckpt_path is not None:
+        settle_checkpoint(options)
     from apps.remote_sensing.predict.run import embed
 
     return embed(job, options, images=images)
