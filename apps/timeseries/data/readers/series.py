@@ -15,7 +15,7 @@ import pandas as pd
 
 from apps.timeseries.data import frequency as rates
 from apps.timeseries.data.readers.columns import Roles, infer_roles
-from apps.timeseries.data.readers.stamps import Clock, Stamps, read_stamps, reads_as_time, style_of
+from apps.timeseries.data.readers.stamps import Clock, Stamps, kind_of_numbers, read_stamps, style_of
 from apps.timeseries.data.readers.tables import (
     SUFFIXES,
     Table,
@@ -349,8 +349,8 @@ def _open(source: SeriesSource, label: str, opened: Table | Path, report: Report
     kinds = dict(table.kinds)
     for column, kind in kinds.items():
         free = kind in ("number", "counter") and column not in source.roles.channels + source.roles.ids
-        if free and source.stamps and reads_as_time(table, column):
-            kinds[column] = "time"
+        if free and source.stamps:
+            kinds[column] = kind_of_numbers(table, column) or kind
     roles, notes = infer_roles(kinds, source.roles, source=table.name, distinct=table.distinct)
     frequency = source.frequency or table.frequency
     frequency = rates.canonical(frequency) if frequency else None

@@ -16,7 +16,7 @@ from apps.timeseries.data.readers.columns import COUNT_NAMES, DAY_PARTS, TIME_NA
 from apps.timeseries.data.readers.tables import Table
 from core.errors import UserError
 
-__all__ = ["Clock", "Stamps", "read_stamps", "reads_as_time", "style_of"]
+__all__ = ["Clock", "Stamps", "kind_of_numbers", "read_stamps", "style_of"]
 
 _EPOCH = pd.Timestamp(0).as_unit("us")
 _FIELDS = {
@@ -29,6 +29,7 @@ _TEXTS = (
 )  # fmt: skip
 _NUMBERS = {"%Y%m%d": 8, "%Y%m": 6, "%G%V": 6, "%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14, "%Y": 4}
 _EPOCHS = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}  # the smallest number of each unit, up to the next's
+_LIMIT = 9e12  # a count in microseconds of 64 bits
 _DATE = r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)(.*)"
 _OFFSET = r"\s*(?:Z|UTC|[+-]\d{2}:?\d{2})$"
 
@@ -88,10 +89,9 @@ class Stamps:
             return times - _EPOCH
         if self.style in ("number", *_EPOCHS):
             unit = np.timedelta64(1, "s" if self.style == "number" else self.style)
-            numbers = np.asarray(times - _EPOCH) / unit
-            return pd.Index(
-                numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else numbers.round(9)
-            )
+            away = np.asarray(times - _EPOCH)
+            whole = (away % unit == np.timedelta64(0)).all()
+            return pd.Index(away // unit if whole else (away / unit).round(9))
         if self.style.startswith("period "):
             return times.to_period(self.style[7:])
         if "%" in self.style:
@@ -149,7 +149,7 @@ def read_stamps(table: Table, roles: Roles, *, style: str = "") -> Stamps:
         )
     kind = column.dtype
     if isinstance(kind, pd.PeriodDtype):
-        return Stamps(_plain(column.dt.to_timestamp()), f"period {kind.freq.freqstr}")
+        return Stamps(_plain(column.dt.to_timestamp()), f"period {kind.name[7:-1]}")
     if pd.api.types.is_timedelta64_dtype(kind):
         return Stamps(_plain(_EPOCH + column), "duration")
     if pd.api.types.is_numeric_dtype(kind):
@@ -177,25 +177,35 @@ def style_of(table: Table, roles: Roles, *, proof: bool = False) -> str:
     return _certain(text) if proof else _order(text, "")
 
 
-def reads_as_time(table: Table, name: str) -> bool:
-    """Return whether a column of numbers tells the time: dates such as 202401, or since 1970, or a count."""
+def kind_of_numbers(table: Table, name: str) -> str:
+    """Return `"time"` for numbers that are dates such as 202401, seconds since 1970 or a count.
+
+    Beside a column of dates, numbers such as 1330 in a column called time are a `"clock"`. Empty for others.
+    """
     others = [kind for other, kind in table.kinds.items() if other != name and kind in ("time", "date")]
     alone = not others and "year" not in map(str.lower, table.kinds)
+    if name.lower() == "year":
+        return ""
     named = name.lower() in TIME_NAMES or (alone and name.lower() in COUNT_NAMES)
     if not named and not _styles(pd.to_numeric(table.head(name), errors="coerce").to_numpy(np.float64)):
-        return False
-    values = table.numbers(name)
+        return ""
+    column = table.column(name)  # float64 has no room for nanoseconds since 1970
+    values = column.to_numpy() if column.dtype.kind in "iu" else table.numbers(name)
     if len(values) < 2 or not np.isfinite(values).all():
-        return False
+        return ""
+    if name.lower() == "time" and "date" in others and values.min() >= 0 and values.max() <= 2400:
+        return "clock" if (values % 100 < 60).all() and (values == np.rint(values)).all() else ""
     unique = np.unique(values)
-    styles = [style for style in _styles(values) if style != "%Y"]
-    if not named:
-        return len(unique) > 7 and any(rates.infer(_dated(unique, style)) for style in styles)
     steps = np.diff(values)
     likely = np.isclose(steps, np.median(steps[steps > 0])) if (steps > 0).any() else np.array([False])
     runs = likely.sum() > 0.9 * (steps > 0).sum() and (steps < 0).sum() < len(steps) / 3
-    regular = alone and name.lower() in TIME_NAMES and rates.infer(_numbered(unique)) is not None
-    return bool(styles or runs or regular or (steps > 0).all())
+    styles = [style for style in _styles(values) if style != "%Y" or (runs and values.min() >= 1800)]
+    if not named:
+        regular = len(unique) > 7 and any(rates.infer(_dated(unique, style)) for style in styles)
+    else:
+        counted = alone and name.lower() in TIME_NAMES and np.abs(values).max() < _LIMIT
+        regular = bool(styles or runs or (steps > 0).all()) or (counted and rates.infer(_numbered(unique)))
+    return "time" if regular else ""
 
 
 def _plain(column: pd.Series | pd.DatetimeIndex) -> pd.DatetimeIndex:
@@ -265,9 +275,10 @@ def _from_numbers(table: Table, name: str, column: pd.Series, style: str) -> Sta
     elif styles == ["%Y"] and not re.search("(?i)year|yyyy|jahr|^an", name) and values.min() < 1800:
         styles = []  # a count
     if not styles or styles == ["number"]:
-        limit = 9e12  # microseconds in 64 bits
-        if not np.isfinite(values).all() or np.abs(values).max() > limit:
-            raise UserError(f"column '{name}' of {table.name}, named as time, holds numbers beyond {limit:g}")
+        if not np.isfinite(values).all() or np.abs(values).max() > _LIMIT:
+            raise UserError(
+                f"column '{name}' of {table.name}, named as time, holds numbers beyond {_LIMIT:g}"
+            )
         table.notes.append(f"{table.name}: '{name}' counts time in a unit that is not known")
         return Stamps(_numbered(values), "number")
     words = f"{styles[0]} since 1970" if styles[0] in _EPOCHS else f"{_named(styles[0])} in one number"

@@ -24,6 +24,7 @@ _SEPARATORS = ",;\t|"
 _SAMPLE = 200
 _BLANKS = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
 _GROUPED = rf"\d,\d|\d\.\d+[.,]\d|{_BLANKS}"
+_MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
 _CLOCK = r"(?i)\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?( ?(Z|[+-]\d{2}:?\d{2}))?"
 _WEEK_OR_QUARTER = r"\d{4}-?W\d{2}(-?\d)?|\d{4}[- ]?[QM]\d{1,2}|Q[1-4][-/ ]\d{4}|-?\d+ days?.*"
 
@@ -302,8 +303,7 @@ def _kind_of_words(words: list[str]) -> str:
         return "clock"
     if all(re.fullmatch(_WEEK_OR_QUARTER, word) for word in words):
         return "time"
-    dated = [re.fullmatch(r"[A-Z][a-z]{2}[- ](\d{4}|\d{2})|(.*\d[-/.:]\d.*|.*\d{8}.*)", w) for w in words]
-    if not all(dated):
+    if not all(re.search(rf"\d[-/.:]\d|\d{{8}}|{_MONTH}\W+\d|\d\W?{_MONTH}", word) for word in words):
         return "text"
     # one wrong stamp among the first does not make the column text: reading it names the line
     midnight = [re.sub(r"([T ])24:00", r"\g<1>00:00", word) for word in words]
