@@ -112,7 +112,7 @@ class LRFinder:
 
 @dataclass(frozen=True)
 class LRFinderResult:
-    """Rates and smoothed losses of a sweep, batch by batch, and the rate that it suggests with its index.""""""
+    """Rates and smoothed losses of a sweep, batch by batch, and the rate that it suggests with its index."""
 
     rate: float
     index: int
