@@ -92,6 +92,8 @@ AXES = {
     "201401": (dates("2014-01-01", "MS", "%Y%m").astype(int), "MS", "201901"),
     "201901 to 202009": (weeks("%G%V").astype(int), "W-MON", "202010"),
     "weeks": (weeks("%G-W%V"), "W-MON", "2020-W10"),
+    "weeks of one digit": ([f"2024-W{n}" for n in range(1, 53)] + [f"2025-W{n}" for n in range(1, 9)],
+                           "W-MON", "2025-W09"),
     "weeks with a day": (dates("2024-01-01", "D", "%G-W%V-%u"), "D", "2024-W09-5"),
     "quarters": ([f"{q.year}Q{q.quarter}" for q in pd.period_range("2005Q1", periods=ROWS, freq="Q")],
                  "QS-JAN", "2020Q1"),
@@ -203,6 +205,9 @@ def test_hours_up_to_24_and_weeks_and_quarters_of_years_are_read() -> None:
     assert (series.frequency, series.times[-1]) == ("W-MON", pd.Timestamp("2020-02-24"))
     (series,) = read_series(frame(year=np.repeat(np.arange(2000, 2010), 4), quarter=[1, 2, 3, 4] * 10))
     assert series.frequency == "QS-JAN"
+    names = pd.date_range("2000-01-01", periods=ROWS, freq="MS").strftime("%B")
+    (series,) = read_series(frame(Year=np.repeat(np.arange(2000, 2005), 12), Month=names))
+    assert (series.frequency, series.times[-1]) == ("MS", pd.Timestamp("2004-12-01"))
 
 
 def test_an_hour_beside_full_stamps_is_no_time_and_further_times_are_left_out() -> None:

@@ -89,8 +89,8 @@ def infer_roles(
 
     Args:
         kinds: Column name to kind: `"number"`, `"time"` (stamps or text that reads as stamps), `"date"`
-            (stamps at midnight), `"clock"` (times of day), `"text"`, `"counter"` (whole numbers rising by
-            one) or `"empty"`, in the order of the file.
+            (stamps at midnight), `"clock"` (times of day), `"month"` (names of months), `"text"`,
+            `"counter"` (whole numbers rising by one) or `"empty"`, in the order of the file.
         stated: What the user named.
         source: What messages call the table.
         distinct: Whether no two rows agree in some columns; stamps that stand twice ask for ids.
@@ -128,7 +128,9 @@ def infer_roles(
         targets = tuple(
             name for name in rest if kinds[name] in ("number", "counter") and name not in counters
         )
-        text = [name for name in rest if kinds[name] == "text" or (kinds[name] in _TIMES and not time)]
+        text = [
+            name for name in rest if kinds[name] in ("text", "month") or (kinds[name] in _TIMES and not time)
+        ]
         text = [name for name in text if name not in counters]
         if not targets:
             words = f"; column '{text[0]}' of {source} holds text" if text else ""
@@ -169,6 +171,7 @@ def _check(kinds: Mapping[str, str], stated: Roles, source: str) -> None:
             seen[name] = field.name
             if field.name in ("targets", "observable", "control", "conditional") and kinds[name] in (
                 "text",
+                "month",
                 *_TIMES,
             ):
                 raise UserError(
@@ -183,7 +186,8 @@ def _infer_time(kinds: Mapping[str, str], named: set[str]) -> tuple[str, ...]:
     stamps.sort(
         key=lambda name: TIME_NAMES.index(name.lower()) if name.lower() in TIME_NAMES else len(TIME_NAMES)
     )
-    numbers = [part for part in _COMPOSED if part in free and kinds[free[part]] in ("number", "counter")]
+    parts = ("number", "counter", "month")
+    numbers = [part for part in _COMPOSED if part in free and kinds[free[part]] in parts]
     parts = tuple(free[part] for part in numbers)
     if stamps and kinds[stamps[0]] == "date":  # a time of day in another column completes it
         clocks = [name for name in free.values() if kinds[name] == "clock"]

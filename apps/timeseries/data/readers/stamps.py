@@ -20,7 +20,7 @@ __all__ = ["Clock", "Stamps", "kind_of_numbers", "read_stamps", "style_of"]
 
 _EPOCH = pd.Timestamp(0).as_unit("us")
 _FIELDS = {
-    "%Y": r"\d{4}", "%G": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%V": r"\d{2}", "%u": "[1-7]",
+    "%Y": r"\d{4}", "%G": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%V": r"\d{1,2}", "%u": "[1-7]",
     "%q": "[1-4]", "%b": "[A-Za-z]{3}",
 }  # fmt: skip
 _TEXTS = (
@@ -434,6 +434,15 @@ def _joined(table: Table, names: Sequence[str]) -> pd.Series:
     return column.astype("string").str.cat(clock.where(~sum(fields).isna().to_numpy()), sep=" ")
 
 
+def _part_of_date(table: Table, name: str) -> np.ndarray:
+    """Return a column's numbers, those of months also from their names."""
+    if table.kinds[name] != "month":
+        return table.numbers(name)
+    return pd.to_datetime(
+        table.column(name).str.strip().str[:3], format="%b", errors="coerce"
+    ).dt.month.to_numpy()
+
+
 def _composed(table: Table, names: Sequence[str]) -> pd.DatetimeIndex:
     units = ["year", "quarter", "month", "week", "day", *DAY_PARTS]
     wrong = [name for name in names if name.lower() not in units]
@@ -442,7 +451,7 @@ def _composed(table: Table, names: Sequence[str]) -> pd.DatetimeIndex:
             f"time names {len(names)} columns of {table.name}; several must be called {', '.join(units)}, "
             f"not '{wrong[0]}'"
         )
-    parts = {name.lower(): table.numbers(name) for name in names}
+    parts = {name.lower(): _part_of_date(table, name) for name in names}
     empty = next(((n, int(np.isnan(v).argmax())) for n, v in parts.items() if np.isnan(v).any()), None)
     if empty:
         raise UserError(f"{table.where(empty[1])} has no {empty[0]}; delete the row or complete its time")

@@ -26,7 +26,7 @@ _BLANKS = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
 _GROUPED = rf"\d,\d|\d\.\d+[.,]\d|{_BLANKS}"
 _MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
 _CLOCK = r"(?i)\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?( ?(Z|[+-]\d{2}:?\d{2}))?"
-_WEEK_OR_QUARTER = r"\d{4}-?W\d{2}(-?\d)?|\d{4}[- ]?[QM]\d{1,2}|Q[1-4][-/ ]\d{4}|-?\d+ days?.*"
+_WEEK_OR_QUARTER = r"\d{4}-?W\d{1,2}(-?\d)?|\d{4}[- ]?[QM]\d{1,2}|Q[1-4][-/ ]\d{4}|-?\d+ days?.*"
 
 
 class Table:
@@ -35,7 +35,8 @@ class Table:
     Attributes:
         name: What messages call it: the file's name, or "the DataFrame".
         rows: Number of rows.
-        kinds: Column name to `"number"`, `"time"`, `"date"`, `"clock"`, `"text"`, `"counter"` or `"empty"`.
+        kinds: Column name to `"number"`, `"counter"`, `"time"`, `"date"`, `"clock"`, `"month"`, `"text"` or
+            `"empty"`.
         notes: What was decided while opening it.
         frequency: Sampling rate, where whoever made the table knows it (a DataFrame's `attrs["frequency"]`).
     """
@@ -301,6 +302,8 @@ def kind_of(column: pd.Series, *, total: int | None = None, decimal: str = ".") 
 def _kind_of_words(words: list[str]) -> str:
     if all(re.fullmatch(_CLOCK, word) for word in words):
         return "clock"
+    if all(re.fullmatch(_MONTH, word) for word in words):
+        return "month"
     if all(re.fullmatch(_WEEK_OR_QUARTER, word) for word in words):
         return "time"
     if not all(re.search(rf"\d[-/.:]\d|\d{{8}}|{_MONTH}\W+\d|\d\W?{_MONTH}", word) for word in words):
