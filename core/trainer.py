@@ -4,7 +4,6 @@ switches.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +42,7 @@ from core.strategies.processes import RunProcesses, slurm_as_it_is
 from core.task import Task
 from core.tracking.loggers import RunRecord, build_loggers
 from core.tracking.profiler import Profile, ProfileSteps
-from core.tracking.progress import progress_callbacks
+from core.tracking.progress import on_terminal, progress_callbacks
 from core.tracking.settings import Tracking
 from core.tracking.throughput import Throughput
 
@@ -166,7 +165,7 @@ def build_trainer(
         # What is frozen at first has no gradient then.
         arguments["strategy"] = "ddp_find_unused_parameters_true"
     bar = arguments.pop("enable_progress_bar", None)
-    terminal = sys.stdout.isatty()
+    terminal = on_terminal()
     if bar is not False:
         callbacks += progress_callbacks(terminal=terminal)
     callbacks.append(RunRecord(folder, tracking))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding must not end a run
+            stream.reconfigure(errors="replace")
     try:
         code = _dispatch(_trusting(words))
         if sys.stdout is not None:  # closed by who called us
@@ -124,7 +128,8 @@ def _run_domain(domain: str, words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb not in verbs:
         choices = ", ".join(verbs)
-        raise UserError(f"'{verb}' is no verb of {spoken} ({choices}){did_you_mean(verb, verbs)}")
+        order = f"; write the verb first: dfm {spoken} fit {verb} …" if verb.startswith("-") else ""
+        raise UserError(f"'{verb}' is no verb of {spoken} ({choices}){order or did_you_mean(verb, verbs)}")
     if verb in own:
         module, function = own[verb].split(":")
         own_verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.tracking.throughput import log_interval, replicas_of, size_of
 
-__all__ = ["Bar", "LineProgress", "progress_callbacks", "quiet"]
+__all__ = ["Bar", "LineProgress", "on_terminal", "progress_callbacks", "quiet"]
 
 NOISE = (
     ".*LeafSpec.*",  # torch 2.14 under Lightning 2.6
@@ -48,7 +48,12 @@ def progress_callbacks(*, terminal: bool | None = None) -> list[Callback]:
         terminal: Whether stdout is a terminal; found out by default. Give the same to the Trainer as
             `enable_progress_bar`, which refuses a bar where it is false and adds its own where it is true.
     """
-    return [Bar() if (sys.stdout.isatty() if terminal is None else terminal) else LineProgress()]
+    return [Bar() if (on_terminal() if terminal is None else terminal) else LineProgress()]
+
+
+def on_terminal() -> bool:
+    """Tell whether stdout is a terminal; some programs put an object there that cannot say so."""
+    return bool(getattr(sys.stdout, "isatty", bool)())
 
 
 class Bar(RichProgressBar):

@@ -115,7 +115,7 @@ def _facts(rows: Sequence[Mapping[str, float]], curves: Curves) -> list[tuple[st
     for name, series in curves.items():
         if name == "loss" and series.get("train"):
             facts.append(("last train loss", short(series["train"][-1][1])))
-        if values := [y for _, y in series.get("val", [])]:
+        if values := [y for _, y in series.get("val", []) if math.isfinite(y)]:
             better = better_end(name)
             facts.append(
                 (f"best val {name}", short(better(values)))

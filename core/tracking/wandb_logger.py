@@ -127,7 +127,7 @@ class WandbLogger(FolderLogger):
             )
             options: dict[str, Any] = {
                 "project": self._name,
-                "name": self._title,
+                "name": self._title[-128:],  # more the server refuses; its end tells runs apart
                 "dir": str(self._folder),
                 "id": identity,
                 # Offline, a second run of the same id is written beside the first; they merge when synced.

@@ -51,6 +51,7 @@ def test_recipes_of_a_domain_are_listed_with_their_first_line(capsys):
         (["timeseries", "fitt"], "did you mean 'fit'?"),
         (["timeseries", "fit", "--config", "ttm/dem"], "did you mean 'ttm/demo'?"),
         (["timeseries", "fit"], "needs a recipe"),
+        (["timeseries", "--config", "ttm/demo", "fit"], "write the verb first: dfm timeseries fit --config"),
         (["timeseries", "test"], "needs --ckpt_path FILE"),
         (
             ["timeseries", "test", "--ckpt_path", "last"],
@@ -114,6 +115,14 @@ def test_waiting_threads_are_set_before_torch_is_loaded(recipe, monkeypatch, wor
     set_environment(prepare("timeseries", "fit", ["--config", str(recipe), *words]))
     found = os.environ.pop("GOMP_SPINCOUNT", None)
     assert found == expected
+
+
+def test_help_is_shown_where_the_terminal_knows_ascii_alone():
+    words = [sys.executable, "-m", "domainfm", "timeseries", "fit", "--config", "ttm/demo", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+    assert done.returncode == 0 and "--data.card" in done.stdout and done.stderr == ""
 
 
 def test_output_that_finds_no_room_is_said_in_one_sentence():

@@ -154,6 +154,14 @@ def test_the_true_best_is_marked_and_what_is_no_score_is_not(name, values, best,
     assert [index for index, mark in enumerate(cells) if mark] == best
 
 
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    for step, value in enumerate((float("nan"), 0.25, 0.75)):
+        logger.log_metrics({"val/accuracy": value}, step=step)
+
+    assert "<b>0.75</b><span>best val accuracy</span>" in write_report(tmp_path).read_text()
+
+
 def test_rows_of_numbered_classes_are_not_compared(tmp_path):
     (tmp_path / "by_class.csv").write_text("class,iou\n0,0.5\n1,0.9\n")
 

@@ -319,6 +319,12 @@ def test_a_terminal_shows_epochs_from_1_a_line_per_validation_and_results_below_
     assert out.index("Testing") < out.index("the table") and "Testing" not in out.split("the table")[1]
 
 
+def test_a_stdout_that_cannot_say_what_it_is_gets_lines(monkeypatch):
+    monkeypatch.setattr("sys.stdout", type("Stream", (), {"write": print})())
+
+    assert [type(callback).__name__ for callback in progress_callbacks()] == ["LineProgress"]
+
+
 def test_a_long_validation_shows_batches(tmp_path, capsys, monkeypatch):
     moments = iter(range(0, 10_000, 4))
     monkeypatch.setattr("core.tracking.progress.time.perf_counter", lambda: float(next(moments)))
