@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,16 @@ class SeriesForecast:
     def targets(self) -> tuple[str, ...]:
         """Names of the forecast channels."""
         return self.roles.targets
+
+    def only(self, numbers: np.ndarray) -> SeriesForecast:
+        """Return the same without other targets."""
+        return replace(
+            self,
+            roles=replace(self.roles, targets=tuple(self.targets[i] for i in numbers)),
+            point=self.point[:, numbers],
+            quantiles=self.quantiles[..., numbers],
+            past=self.past[:, numbers],
+        )
 
 
 @dataclass(frozen=True)

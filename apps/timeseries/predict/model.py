@@ -159,13 +159,14 @@ class Forecaster(Predictor[SeriesFacts]):
         forecasts = []
         for history, point, (offsets, source) in zip(usable, points, bands, strict=True):
             forecast = self._described(history, point, offsets[0], source)
-            if np.isfinite(forecast.point).all() and not (
-                self.by_context and np.isinf(forecast.quantiles).any()
-            ):
-                forecasts.append(forecast)
-            else:
-                reason = f"the forecast of series '{history.id}' is no finite number; give it in another unit"
+            good = np.isfinite(forecast.point).all(0)
+            if self.by_context:
+                good &= ~np.isinf(forecast.quantiles).any((0, 1))
+            for name in np.array(history.targets)[~good]:
+                reason = f"the forecast of '{name}' of '{history.id}' is no finite number; give another unit"
                 skipped.append(Unreadable(history.id, reason))
+            if good.any():
+                forecasts.append(forecast if good.all() else forecast.only(np.flatnonzero(good)))
         if not forecasts:
             raise UserError(skipped[-1].reason)
         notes = [*series.report.notes, *(note for history in usable for note in self._outliers(history))]

@@ -105,24 +105,32 @@ def draw(forecast: Forecast, *, panels: int = 4) -> Figure:
     from apps.timeseries.figures import ForecastPanel, drawn_times, forecast_figure
 
     channels = [(one, number) for one in forecast.series for number in range(len(one.targets))]
+    units = [_unit(one.past[:, n]) for one, n in channels[:panels]]
     drawn = [
         ForecastPanel(
             title=one.targets[n] if len(forecast.series) == 1 else f"{one.id} · {one.targets[n]}",
-            past=one.past[:, n],
+            past=one.past[:, n] / unit,
             past_times=drawn_times(one.past_times),
             times=drawn_times(one.times),
-            prediction=one.point[:, n],
+            prediction=one.point[:, n] / unit,
+            unit=f"in {unit:g}" if unit != 1 else "",
             quantiles={
-                level: one.quantiles[row, :, n]
+                level: one.quantiles[row, :, n] / unit
                 for row, level in enumerate(forecast.levels)
                 if np.isfinite(one.quantiles[row, :, n]).all()
             },
         )
-        for one, n in channels[:panels]
+        for (one, n), unit in zip(channels[:panels], units, strict=False)
     ]
     more = f"{len(drawn)} of {len(channels)} series and channels; " if len(channels) > len(drawn) else ""
     source = forecast.series[0].source
     return forecast_figure(drawn, note=f"{more}bands from: {source}", columns=1 if len(drawn) < 4 else 2)
+
+
+def _unit(values: np.ndarray) -> float:
+    """Return the power of ten to draw values in that are too large or too small for axes, else 1."""
+    top = float(np.nanmax(np.abs(values), initial=0.0))
+    return 10.0 ** np.floor(np.log10(top)) if top and not 1e-100 < top < 1e100 else 1.0
 
 
 def summary(forecast: Forecast, *, limit: int = 5) -> list[str]:

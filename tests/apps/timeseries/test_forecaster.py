@@ -410,7 +410,15 @@ def test_a_forecast_beyond_all_numbers_is_left_out_with_a_reason() -> None:
     made = Forecaster(Grow(48, 24)).forecast(table)
     assert np.isfinite(made[["prediction", "0.1", "0.9"]].to_numpy()).all()
     assert set(made["id"]) == {"good"}
-    assert "'huge' is no finite number; give it in another unit" in str(made.attrs["not_forecast"])
+    assert "'y' of 'huge' is no finite number; give another unit" in str(made.attrs["not_forecast"])
+    wide = frame(y=table.loc[300:, "y"].to_numpy(), z=daily(300))
+    assert set(Forecaster(Grow(48, 24)).forecast(wide)["target"]) == {"z"}
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e160, 1e307])
+def test_values_of_any_size_are_drawn(shift: Forecaster, tmp_path: Path, size: float) -> None:
+    written = predict_to(tmp_path / "out.csv", shift, frame(y=waves(size=size)[:300]), horizon=12)
+    assert written[1].read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -5.0, 2e-6, 3e6, 1e200])
