@@ -195,7 +195,7 @@ class _Builder:
         elif self.roles is not None and self.roles.channels != names:
             raise UserError(
                 f"the series of {file.name} have the channels {', '.join(names)}, but those before "
-                f"{', '.join(self.roles.channels)}; set univariate to true to train on each channel by itself"
+                f"{', '.join(self.roles.channels)}; set --data.windows.univariate true to take each by itself"
             )
         if expected and not self.univariate and len(names) != len(expected):
             reason = (

@@ -254,7 +254,7 @@ class Series(DataModule):
         raise UserError(
             f"there is no {what} window of context {self.context} and horizon {self.horizon} in "
             f"{', '.join(self.mix.sources[:3])} (longest series: {longest} rows); "
-            "shorten them, or change borders or few_shot"
+            "shorten --data.context and --data.horizon, or change --data.split"
         )
 
     def _build(self) -> None:
@@ -296,8 +296,10 @@ class Series(DataModule):
             tables = SeriesSource(self._synthetic(rest), Roles(targets=("value",)), None, False, True, True)
         elif self._frame is not None:
             tables = SeriesSource.of(self._frame, self.roles, frequency=self.frequency, name=name)
+            licence = f"{name}: not stated"
         elif self._is_path(name):
             tables = SeriesSource.of(name, self.roles, frequency=self.frequency)
+            licence = f"{Path(name).name}: not stated"
         else:
             card, paths = locate(name, self.root)
             reading, licence, own = CARDS[name], card.licence, borders(card)

@@ -254,7 +254,7 @@ def test_sources_are_mixed_with_their_weights(root: str) -> None:
 
 
 def test_channels_that_differ_need_univariate(root: str) -> None:
-    with pytest.raises(UserError, match="set univariate"):
+    with pytest.raises(UserError, match=r"set --data\.windows\.univariate true"):
         Series(mix=SourceMix(["ett_h1", "exchange_rate"]), root=root).setup()
 
 
@@ -330,3 +330,9 @@ def test_test_sources_are_seen_by_the_test_alone(tmp_path: Path) -> None:
     assert len(data.test_set()) == 60 - 20 + 1
     with pytest.raises(UserError, match="held out"):
         Series(mix=SourceMix([trained], test_sources=[trained]))
+
+
+def test_a_users_file_says_that_its_licence_is_not_stated(tmp_path: Path) -> None:
+    pd.DataFrame({"y": np.arange(60.0)}).to_csv(tmp_path / "my.csv", index=False)
+    data = Series(path=str(tmp_path / "my.csv"), context=8, horizon=2)
+    assert data.facts.licences == ("my.csv: not stated",)

@@ -500,7 +500,7 @@ def _part(
             return Part(identity, rows, None, count, stamps, "", {}, notes, None)
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
-            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); resample it, or state frequency"
+            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); give --data.frequency"
         )
     try:
         grid, positions, length = rates.Grid.of(stamps, grid_rate)
@@ -513,7 +513,7 @@ def _part(
     if length > 20 * count + 1000:
         raise UserError(
             f"series '{identity}' in {table.name} has {count} of {length} stamps at frequency '{grid_rate}'; "
-            "state a coarser frequency"
+            "state a coarser --data.frequency"
         )
     if positions is not None:
         notes.append(
