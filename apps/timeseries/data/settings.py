@@ -97,7 +97,7 @@ class SplitSettings:
             fractions=self.fractions,
             horizon=horizon,
             frequency=part.frequency,
-            times=part.times,
+            times=part.times if part.frequency else None,
             where=f"series '{part.id}'",
         )
 

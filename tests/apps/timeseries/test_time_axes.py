@@ -13,6 +13,7 @@ from series_tables import read_collection, read_series
 from apps.timeseries.data.module import Series
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.future import KnownFuture
+from apps.timeseries.data.settings import SplitSettings
 from apps.timeseries.predict.model import Forecaster
 from apps.timeseries.predict.writers import predict_to
 from core.errors import UserError
@@ -281,6 +282,13 @@ def test_training_reads_the_same_axis(tmp_path: Path) -> None:
     track = data.tracks[0]
     assert (data.facts.roles.targets, track.frequency) == (("y",), "W-MON")
     assert list(track.stamps(ROWS - 1, 2)) == ["2020-W09", "2020-W10"]
+
+
+def test_borders_of_dates_are_refused_where_time_is_only_counted(tmp_path: Path) -> None:
+    frame(ds=np.arange(1, 1 + ROWS)).to_csv(tmp_path / "my.csv", index=False)
+    split = SplitSettings(borders=["2024-01-01", "2024-02-01"])
+    with pytest.raises(UserError, match="'my' has no time stamps; give row numbers"):
+        Series(path=str(tmp_path / "my.csv"), context=16, horizon=4, split=split).setup()
 
 
 @pytest.mark.parametrize(
