@@ -135,7 +135,7 @@ class Scenes(DataModule):
             stored=source.stored,
             class_counts=self._counted.classes if self._counted else (),
             sources=(source.name,),
-            licences=(source.licence,) if source.licence else (),
+            licences=(source.licence or f"{source.name}: not stated",),
         )
 
     def use_statistics(self, facts: SceneFacts) -> None:

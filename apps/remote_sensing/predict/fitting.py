@@ -119,6 +119,8 @@ def found(paths: Sequence[Path], wanted: Wanted) -> Found:
         notes.append("its dates are those that its files are stamped with")
     if wanted.timed and dates is None:
         notes.append("its dates are not known, which the network was told in training; give --dates")
+    if dates is not None and list(dates) != sorted(dates):
+        notes.append(f"its dates fall ({', '.join(map(str, dates))}); give the earliest first")
     location = first.centre()
     if wanted.located and location is None:
         notes.append("it has no coordinates on the Earth, and the network was told places in training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,9 +44,15 @@ class SceneTask(Task):
         """Refuse scenes that do not fit the network."""
         bands, offered = tuple(getattr(self.network, "bands", facts.bands)), tuple(facts.bands)
         if bands != offered:
+            owner = "" if "bands" in inspect.signature(type(self.network)).parameters else ".encoder"
+            advice = (
+                f"--data.bands '[{', '.join(bands)}]'"
+                if set(bands) <= set(offered)
+                else f"--model.network{owner}.bands '[{', '.join(offered)}]'"
+            )
             raise UserError(
                 f"the network reads the bands {', '.join(bands)} and the data gives {', '.join(offered)}; "
-                f"set data.bands to [{', '.join(bands)}], or the network's bands to those of the data"
+                f"give {advice}"
             )
         dates = getattr(self.network, "dates", None)
         if dates is not None and dates != facts.frames:

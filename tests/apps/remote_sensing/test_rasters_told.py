@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,18 @@ from apps.remote_sensing.data.open_rasters import as_path, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header, read_window
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
 from apps.remote_sensing.data.readers.source import Source, whole
+from apps.remote_sensing.models.mapper import Mapper
+from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE
+from apps.remote_sensing.predict.fitting import Wanted, found
 from apps.remote_sensing.predict.mapping import map_scene
 from apps.remote_sensing.predict.scene import open_scene
 from apps.remote_sensing.predict.settings import MapSettings
+from apps.remote_sensing.tasks import Pretraining, Segmentation
 from core.errors import UserError
 from core.inference.tiles import Tile
 
 GRID = from_origin(5e5, 5e6, 30, 30)
+SMALL: dict[str, Any] = {"resolution": 16, "patch": (1, 8, 8), "width": 16, "depth": 1, "heads": 2}
 PAIR = ("red", "nir_narrow")
 
 
@@ -300,3 +306,29 @@ def test_backscatter_in_the_other_unit_is_refused(usual: float, seen: float, wor
     assert ours.check(images, ["vv", "vh"], what="scenes", advice="")
     with pytest.raises(UserError, match=f"hold radar backscatter that is {word}"):
         ours.check(torch.full_like(images, seen), ["vv", "vh"], what="scenes", advice="")
+
+
+@pytest.mark.parametrize(
+    ("task", "network", "option"),
+    [
+        (Pretraining, PrithviMAE(**SMALL), "--model.network.bands"),
+        (Segmentation, Mapper(Prithvi(**SMALL)), "--model.network.encoder.bands"),
+    ],
+)
+def test_bands_that_do_not_fit_name_the_option_that_helps(
+    tmp_path: Path, task: Any, network: Any, option: str
+) -> None:
+    write(tmp_path / "images" / "a.tif", np.random.default_rng(0).integers(1, 9, (2, 8, 8)).astype(np.int16))
+    facts = Scenes(folder(tmp_path, labels=None), statistics_folder=str(tmp_path)).facts
+    with pytest.raises(UserError, match=rf"give {option} '\[red, nir_narrow\]'"):
+        task(network).check_facts(facts)
+    with pytest.raises(UserError, match=r"give --data.bands '\[blue, green"):
+        task(network).check_facts(replace(facts, bands=tuple(reversed(network.bands))))
+    assert facts.licences == (f"{tmp_path.name}: not stated",)
+
+
+def test_dates_that_fall_are_told(tmp_path: Path) -> None:
+    stack = [write(tmp_path / f"x_2020{month}01.tif", np.ones((2, 8, 8), np.int16)) for month in ("07", "03")]
+    notes = found(stack, Wanted(PAIR, frames=2)).notes
+    assert any("its dates fall (2020-07-01, 2020-03-01)" in note for note in notes)
+    assert not any("its dates fall" in note for note in found(stack[::-1], Wanted(PAIR, frames=2)).notes)

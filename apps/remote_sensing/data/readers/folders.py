@@ -85,7 +85,7 @@ class GeoTiffFolder(Source):
             raise UserError(
                 "data.source.frames and data.source.later are both given; a file of later has one date"
             )
-        self.name, self.later, self.stacked = self.path.name, tuple(later), frames
+        self.name, self.later, self.stacked = self.path.resolve().name, tuple(later), frames
         self.images, self.labels, self.sensor = images, labels, sensor
         self.named = tuple(canonical(band, sensor=sensor) for band in bands) if bands else None
         if self.named and len(set(self.named)) < len(self.named):
@@ -102,7 +102,7 @@ class GeoTiffFolder(Source):
     def move(self, path: str) -> None:
         """Read another folder from now on."""
         super().move(path)
-        self.name, self.named, self._crs = self.path.name, self._named, None
+        self.name, self.named, self._crs = self.path.resolve().name, self._named, None
 
     def reading(self) -> tuple[Any, ...]:
         """Return what changes the numbers that `read` gives of the same files."""
