@@ -145,7 +145,16 @@ def archive_damage(path: Path_) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
-        return "is empty" if size == 0 else "is truncated or no checkpoint"
+        return "is empty" if size == 0 else stand_in(path) or "is truncated or no checkpoint"
+
+
+def stand_in(path: Path_) -> str:
+    """Return what lies in the place of weights that were not fetched themselves, or an empty text."""
+    with open(path, "rb") as file:
+        head = file.read(64).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS (`git lfs pull` fetches the file itself)"
+    return "is a web page" if head.startswith((b"<!doctype", b"<html")) else ""
 
 
 def read_archive(path: Path_, *, settings: str | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from core.checkpoints.archive import stand_in
 from core.checkpoints.files import read_checkpoint, read_outline
 from core.checkpoints.manifest import is_sharded
 from core.checkpoints.networks import network_config
@@ -114,6 +115,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     except FileNotFoundError as error:
         raise UserError(f"weights {path} do not exist; check the path") from error
     except (SafetensorError, OSError) as error:
+        if other := stand_in(path):
+            raise UserError(f"weights {path}: that {other}; fetch them anew") from error
         raise UserError(
             f"weights {path} are damaged or no safetensors file ({error}); fetch them anew"
         ) from error

@@ -230,9 +230,22 @@ def refuse_misfits(
 
 
 def refuse_non_finite(weights: Weights, tensors: Mapping[str, Tensor], *, parameters: set[str]) -> None:
-    """Refuse NaN anywhere and infinity in parameters; a buffer may be an additive mask of minus infinity."""
+    """Refuse NaN anywhere and infinity in parameters; a buffer may be an additive mask of minus infinity.
+
+    Whole numbers in the place of a parameter are quantised: without their scales they mean nothing.
+    """
     bad = []
     for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "a tensor without values" if tensor.is_meta else "a sparse tensor"
+        elif name not in parameters or tensor.is_floating_point() or tensor.is_complex():
+            kind = ""
+        if kind:
+            raise UserError(
+                f"weights {weights.source} hold {name} as {kind}, which is not read; give floating-point "
+                "numbers, neither quantised nor sparse"
+            )
         if tensor.is_floating_point() or tensor.is_complex():
             probe = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8 has no comparisons
             if bool(torch.isnan(probe).any()) or (

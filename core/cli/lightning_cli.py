@@ -74,6 +74,9 @@ class DomainCLI(LightningCLI):
         """Parse the words given, never `sys.argv`: processes of a multi-process run re-run that unchanged."""
         self.config = parser.parse_args(args)
         check(self.config.as_dict(), where="the recipe")
+        seed = self.config.get("seed_everything")
+        if isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; it must be 0 to {2**32 - 1}")
 
     def instantiate_classes(self) -> None:
         """Build everything but the Trainer."""

@@ -161,6 +161,7 @@ OPTIONS = {
         ["--trainer.accumulate_grad_batches=0"],
         ["trainer.accumulate_grad_batches is 0", "at least 1"],
     ),
+    "seed below 0": (["--seed_everything=-1"], ["seed_everything is -1", "0 to 4294967295"]),
     "negative workers": (["--data.num_workers=-1"], ["data.num_workers is -1", "0 or more"]),
     "patience 0": (["--model.patience=0"], ["model.patience is 0", "at least 1"]),
     "averaging decay 2": (["--model.ema=2"], ["model.ema is 2", "between 0 and 1"]),

@@ -151,6 +151,21 @@ def test_a_truncated_weights_file_is_refused(official_folder):
         read_folder(official_folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("version https://git-lfs.github.com/spec/v1\noid", "Git LFS"), ("<!DOCTYPE html><p>", "web page")],
+)
+def test_what_was_fetched_in_place_of_weights_is_named(tmp_path, text, words):
+    for name in ("model.safetensors", "a.ckpt"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(UserError, match=words):
+        read_folder(tmp_path)
+    with pytest.raises(UserError, match=words):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_a_folder_without_weights_says_what_it_lacks(tmp_path):
     with pytest.raises(
         UserError, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"

@@ -195,6 +195,18 @@ def test_a_pattern_that_fits_nothing_is_a_typo(tmp_path):
         load_weights(saved(tmp_path, official()), Small(), reinitialise=["haed.weight"])
 
 
+@pytest.mark.parametrize("kind", ["int8", "a sparse tensor", "a tensor without values"])
+def test_weights_that_are_no_dense_numbers_are_refused(tmp_path, kind):
+    wrong = official()
+    bias = wrong["lm_head.bias"]
+    changed = {"int8": bias.to(torch.int8), "a sparse tensor": bias.to_sparse()}
+    wrong["lm_head.bias"] = changed.get(kind, bias.to("meta"))
+    torch.save(wrong, tmp_path / "wrong.pt")
+
+    with pytest.raises(UserError, match=rf"head\.bias as {kind}, which is not read"):
+        load_weights(str(tmp_path / "wrong.pt"), Small())
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     wrong = official()
