@@ -121,7 +121,7 @@ SHORT = {
     "timeseries": "--trainer.max_epochs=1 --trainer.max_steps=20 --tracking.wandb=off",
     "pde": "--trainer.max_epochs=1 --trainer.max_steps=4 --tracking.wandb=off",
     "remote-sensing": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --tracking.wandb=off",
-    "music": "--trainer.max_epochs=1 --trainer.max_steps=4 --tracking.wandb=off",
+    "music": "--trainer.max_steps=4 --trainer.limit_val_batches=2 --about.test_after_fit=false",
 }
 WALKS = [
     ("README.md", "## Your own data", "sh"),
