@@ -124,11 +124,11 @@ def load(path: str | Path, *, device: str = "auto", domain: str | None = None, *
     return kind.from_checkpoint(str(path), device=usable(device), **settings)
 
 
-def main() -> int:
-    """Run `dfm` with the process's arguments and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dfm` with these words, else the process's arguments, and return its exit code."""
     from core.cli import main as dispatch
 
-    return dispatch()
+    return dispatch(argv)
 
 
 def _domain_of(path: str) -> str:

@@ -91,11 +91,15 @@ def missing_extra(name: str | None) -> UserError | None:
 
 
 def output_failed(error: OSError) -> int:
-    """Return the exit code for output that nobody takes (`dfm recipes | head`), or that finds no room.
+    """Return the exit code for output that nobody takes (`dfm recipes | head`), or that finds no room, and
+    for a name that no file can have.
 
     Raises:
         OSError: Again, if it was no such error.
     """
+    if error.errno == errno.ENAMETOOLONG:
+        print(f"dfm: no file can have the name {str(error.filename)[:60]}…: it is too long", file=sys.stderr)
+        return 2
     broken = isinstance(error, BrokenPipeError)
     if not broken and (error.errno != errno.ENOSPC or error.filename):
         raise error

@@ -290,6 +290,8 @@ def _value(config: Any, keys: Sequence[str]) -> Any:
 
 def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
     """Call what builds the Trainer: whatever it refuses there, the user asked for."""
+    if args[0].get("val_check_interval") == 0:
+        raise UserError("trainer.val_check_interval is 0; give steps, at least 1, or a share of an epoch")
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:

@@ -134,3 +134,19 @@ def test_output_that_finds_no_room_is_said_in_one_sentence():
         2,
         "dfm: the output cannot be written: No space left on device\n",
     )
+
+
+def test_a_name_that_no_file_can_have_is_said_in_one_sentence(capsys):
+    words = [
+        "timeseries",
+        "predict",
+        "--ckpt_path",
+        "a" * 300,
+        "--data.path",
+        f"{'b' * 300}.csv",
+        "--out",
+        "out.csv",
+    ]
+
+    assert main(words) == 2
+    assert capsys.readouterr().err.endswith("…: it is too long\n")
