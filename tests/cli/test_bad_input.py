@@ -260,10 +260,6 @@ CSVS = {
         lambda f: _with(f, "load", 7, "broken"),
         ["line 9", "'load'", "'broken'", "not a number"],
     ),
-    "column of text": (
-        lambda f: _text(f.assign(place=["here", "there"] * 200)),
-        ["'place'", "holds text", "ids"],
-    ),
     "infinite value": (lambda f: _with(f, "heat", 3, "inf"), ["line 5", "'heat'", "infinite"]),
     "stamp that stands twice": (
         lambda f: _text(pd.concat([f, f.iloc[[10]]])),

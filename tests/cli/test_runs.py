@@ -270,7 +270,7 @@ def test_finetuning_starts_from_the_parents_weights_and_keeps_their_origin(dfm, 
     for name, value in own["state_dict"].items():
         if name.startswith("network."):
             torch.testing.assert_close(value, parent["state_dict"][name], atol=1e-6, rtol=0)
-    assert own["domainfm"]["licences"] == ["public domain"]
+    assert own["domainfm"]["licences"] == ["my.csv: not stated", "public domain"]
 
 
 def test_finetuned_run_goes_on_from_its_own_checkpoint_not_from_its_parents(dfm, copied, table):
@@ -408,7 +408,7 @@ def test_a_fit_ends_with_its_report_its_best_checkpoint_and_the_next_command(fit
 
     lines = run.outcome.out.splitlines()[-4:]
     assert lines[0] == f"report: {run.folder}/report.html"
-    assert lines[1].startswith(f"best checkpoint: {run.best} (val_loss 0.")
+    assert lines[1].startswith(f"best checkpoint: {run.best} (val_bounded_mae ")
     assert lines[2].startswith(f"next: dfm timeseries predict --ckpt_path {run.best} --data.path my.csv")
     assert lines[3].startswith(
         f"Weights & Biases, offline; send it with: wandb sync {run.folder}/wandb/offline-run-"

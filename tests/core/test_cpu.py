@@ -19,6 +19,7 @@ OFF = cpu.CPUSwitches(allocator=False, onednn_matmul=False, fast_dropout=False, 
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     monkeypatch.setattr(cpu, "_record", {})
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)  # where another test has run `dfm` in this process
     yield
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)

@@ -500,7 +500,7 @@ def _part(
             return Part(identity, rows, None, count, stamps, "", {}, notes, None)
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
-            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); give --data.frequency"
+            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); resample it, or give --data.frequency"
         )
     try:
         grid, positions, length = rates.Grid.of(stamps, grid_rate)
