@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
+from raster_files import PAIR, both_ways, folder, write
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.data.dates_and_locations import degrees
@@ -19,7 +20,7 @@ from apps.remote_sensing.data.normalisation import Normalisation
 from apps.remote_sensing.data.open_rasters import as_path, is_address
 from apps.remote_sensing.data.raster import check_grid, read_header, read_window
 from apps.remote_sensing.data.readers.folders import GeoTiffFolder
-from apps.remote_sensing.data.readers.source import Source, whole
+from apps.remote_sensing.data.readers.source import whole
 from apps.remote_sensing.models.mapper import Mapper
 from apps.remote_sensing.models.prithvi import Prithvi, PrithviMAE
 from apps.remote_sensing.predict.fitting import Wanted, found
@@ -30,37 +31,7 @@ from apps.remote_sensing.tasks import Pretraining, Segmentation
 from core.errors import UserError
 from core.inference.tiles import Tile
 
-GRID = from_origin(5e5, 5e6, 30, 30)
 SMALL: dict[str, Any] = {"resolution": 16, "patch": (1, 8, 8), "width": 16, "depth": 1, "heads": 2}
-PAIR = ("red", "nir_narrow")
-
-
-def write(path: Path, values: np.ndarray, *, driver: str = "GTiff", **more: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    place = {"crs": "EPSG:32633", "transform": GRID} | more
-    with rasterio.open(
-        path, "w", driver=driver, count=count, height=height, width=width, dtype=values.dtype, **place
-    ) as file:
-        file.write(values)
-    return path
-
-
-def folder(root: Path, **options: Any) -> Source:
-    return GeoTiffFolder(str(root), bands=PAIR, **({"classes": ("a", "b"), "fractions": (1, 0, 0)} | options))
-
-
-def both_ways(root: Path, image: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels, NaN without data, as training and as prediction read them."""
-    reader = folder(root, labels=None, images=f"images/{image.name}")
-    pixels = reader.read(reader.scenes("train")[0], [0, 1], whole)
-    trained = np.where(pixels.valid[:, None], pixels.image.astype(np.float32), np.nan)[0]
-    size = pixels.image.shape[-1]
-    how = MapSettings(names=("a",), tile=size, overlap=0, fill=np.nan)
-    with open_scene(image, how) as scene:
-        tile = Tile((0, 0), (size, size), (np.ones(size), np.ones(size)))
-        predicted, valid = scene.read(tile)
-    return trained, np.where(valid, predicted, np.nan)
 
 
 def test_scale_and_offset_are_what_numbers_stand_for(tmp_path: Path) -> None:
