@@ -65,7 +65,8 @@ def test_recipes_of_a_domain_are_listed_with_their_first_line(capsys):
         (["recipes", "timeseries", "weather"], "takes at most one domain"),
     ],
 )
-def test_a_mistake_gets_one_sentence_and_exit_code_2(words, expected, capsys):
+def test_a_mistake_gets_one_sentence_and_exit_code_2(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no run is
     assert main(words) == 2
     message = capsys.readouterr().err
     assert expected in message
