@@ -109,7 +109,14 @@ def fit_recent(values: np.ndarray, rows: int) -> ChannelScaler:
 
 
 def ruling_row(values: np.ndarray) -> int | None:
-    """Return the row of a value so far from all others that it rules their scale, where there is one."""
+    """Return the row of a value so far from all others that it rules their scale, where there is one.
+
+    Of a long column a sample, beside its extremes, tells what is usual: no copy of it is made.
+    """
+    rows = np.arange(0, len(values), max(1, len(values) >> 18))
+    if len(rows) < len(values):
+        ends = [(values == end).argmax() for end in (np.fmin.reduce(values), np.fmax.reduce(values))]
+        rows, values = np.union1d(rows, ends), values[np.union1d(rows, ends)]
     observed = values[np.isfinite(values)]
     if not len(observed):
         return None
@@ -118,7 +125,7 @@ def ruling_row(values: np.ndarray) -> int | None:
     others = distance[(distance > 0) & (distance < distance.max())]  # where most values are equal
     usual = high - low if high > low else np.median(others) if len(others) else 0.0
     rules = distance.max() > 100 * usual and (usual or (distance > 0).sum() == 1)
-    return int(distance.argmax()) if rules else None
+    return int(rows[distance.argmax()]) if rules else None
 
 
 def without_outliers(values: np.ndarray) -> np.ndarray:

@@ -66,7 +66,12 @@ class Table:
         return pd.Series(np.array([*map(_word, values), None], dtype=object)[codes])
 
     def distinct(self, names: Sequence[str]) -> bool:
-        """Return whether no two rows agree in these columns."""
+        """Return whether no two rows agree in these columns; a rising one needs no copy of itself to tell."""
+        first = self.column(names[0])
+        if isinstance(first.dtype, np.dtype) and first.dtype.kind in "iufM":
+            values = first.to_numpy()
+            if (values[1:] > values[:-1]).all():
+                return True
         return not pd.DataFrame({name: self.column(name).array for name in names}).duplicated().any()
 
     def head(self, name: str) -> pd.Series:
