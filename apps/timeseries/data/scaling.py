@@ -113,10 +113,14 @@ def ruling_row(values: np.ndarray) -> int | None:
 
     Of a long column a sample, beside its extremes, tells what is usual: no copy of it is made.
     """
-    rows = np.arange(0, len(values), max(1, len(values) >> 18))
+    rows = np.arange(0, len(values), max(1, len(values) >> 14))
     if len(rows) < len(values):
-        ends = [(values == end).argmax() for end in (np.fmin.reduce(values), np.fmax.reduce(values))]
-        rows, values = np.union1d(rows, ends), values[np.union1d(rows, ends)]
+        for first in range(0, len(values), 1 << 18):
+            piece = values[first : first + (1 << 18)]
+            if np.isfinite(piece).any():
+                rows = np.append(rows, (first + np.nanargmin(piece), first + np.nanargmax(piece)))
+        rows = np.unique(rows)
+        values = values[rows]
     observed = values[np.isfinite(values)]
     if not len(observed):
         return None
