@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ def write(path: Path, values: np.ndarray, *, driver: str = "GTiff", **more: Any)
     ) as file:
         file.write(values)
     return path
+
+
+def write_bands(root: Path, values: np.ndarray, *, nodata: Sequence[object]) -> Path:
+    """Write a virtual raster whose bands are files of their own, each with its own number without data."""
+    kind, bands = values.dtype.name.replace("uint", "UInt").replace("float", "Float"), ""
+    for number, mark in enumerate(nodata):
+        write(root / f"band_{number}.tif", values[number : number + 1])
+        bands += (
+            f'<VRTRasterBand dataType="{kind}" band="{number + 1}"><NoDataValue>{mark}</NoDataValue>'
+            f'<SimpleSource><SourceFilename relativeToVRT="1">../band_{number}.tif</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    image = root / "images" / "a.vrt"
+    image.parent.mkdir()
+    image.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>{bands}</VRTDataset>')
+    return image
 
 
 def folder(root: Path, **options: Any) -> Source:

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
-from raster_files import PAIR, both_ways, folder, write
+from raster_files import PAIR, both_ways, folder, write, write_bands
 from rasterio.transform import from_origin
 
 from apps.remote_sensing.data.dates_and_locations import degrees
@@ -53,17 +53,7 @@ def test_each_bands_own_number_without_data_counts(tmp_path: Path, first: int) -
     numbers = (first, 65535 - first)
     drawn[0, 0], drawn[1, 1] = numbers
     drawn[0, 2], drawn[1, 3] = numbers[::-1]  # measured: it is the other band's number
-    bands = ""
-    for number, nodata in enumerate(numbers):
-        write(tmp_path / f"band_{number}.tif", drawn[number : number + 1])
-        bands += (
-            f'<VRTRasterBand dataType="UInt16" band="{number + 1}"><NoDataValue>{nodata}</NoDataValue>'
-            f'<SimpleSource><SourceFilename relativeToVRT="1">../band_{number}.tif</SourceFilename>'
-            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
-        )
-    image = tmp_path / "images" / "a.vrt"
-    image.parent.mkdir()
-    image.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>{bands}</VRTDataset>')
+    image = write_bands(tmp_path, drawn, nodata=numbers)
     for seen in both_ways(tmp_path, image):
         assert np.isnan(seen[:, :2]).all() and np.isfinite(seen[:, 2:]).all()
 
@@ -177,17 +167,7 @@ def test_images_of_palettes_are_refused(tmp_path: Path) -> None:
 def test_numbers_without_data_hold_to_six_digits_and_in_float32(tmp_path: Path) -> None:
     numbers = np.ones((2, 8, 8), np.float32)
     numbers[0, 0], numbers[1, 0], numbers[0, 1] = -999.9, -3.4028235e38, np.nan
-    bands = ""
-    for number, nodata in enumerate(("-999.9", "-3.40282e+38")):
-        write(tmp_path / f"band_{number}.tif", numbers[number : number + 1])
-        bands += (
-            f'<VRTRasterBand dataType="Float32" band="{number + 1}"><NoDataValue>{nodata}</NoDataValue>'
-            f'<SimpleSource><SourceFilename relativeToVRT="1">../band_{number}.tif</SourceFilename>'
-            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
-        )
-    image = tmp_path / "images" / "a.vrt"
-    image.parent.mkdir()
-    image.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>{bands}</VRTDataset>')
+    image = write_bands(tmp_path, numbers, nodata=("-999.9", "-3.40282e+38"))
     for seen in both_ways(tmp_path, image):
         assert np.isnan(seen[:, :2]).all() and (seen[:, 2:] == 1).all()
 
