@@ -6,9 +6,11 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from core.data.statistics import file_state
 from core.errors import UserError
 
 __all__ = ["OpenFiles", "is_hdf5", "open_hdf5"]
@@ -23,7 +25,7 @@ def open_hdf5(path: str) -> Any:
     """
     file = _opened(path)
     try:
-        _check_enclosed(file, os.path.realpath(path))
+        _check_enclosed(os.path.realpath(path), file_state(Path(path)))
     except BaseException:
         file.close()
         raise
@@ -66,11 +68,18 @@ def is_hdf5(path: Path) -> bool:
     return False
 
 
-def _check_enclosed(file: Any, path: str) -> None:
+@lru_cache(maxsize=4096)  # workers open the same files again and again, and a walk through all links is slow
+def _check_enclosed(path: str, state: tuple[str, int, int]) -> None:
     """Refuse links, external storage and virtual data sets that lead to other files.
 
-    A file from a stranger would have the suite read, and show in a figure, what he does not own.
+    A file from a stranger would have the suite read, and show in a figure, what he does not own. A file that
+    was found right is walked through again only in another `state`.
     """
+    with _opened(path) as file:
+        _walk(file, path)
+
+
+def _walk(file: Any, path: str) -> None:
     import h5py
 
     links: list[tuple[str, Any]] = []
