@@ -12,6 +12,7 @@ import torch
 
 from apps.timeseries.batch import SeriesFacts
 from apps.timeseries.data import frequency as rates
+from apps.timeseries.data.pieces import pieces
 from apps.timeseries.data.readers.columns import Roles
 from apps.timeseries.data.readers.future import KnownFuture
 from apps.timeseries.data.readers.series import (
@@ -304,14 +305,14 @@ class _Builder:
             first, end = 0, len(values)
         scaler = ChannelScaler() if coded else self._scaler(values[first:end], copy, name, trained=trained)
         wild = 0
-        for begin in range(0, len(values), 1 << 18):  # float64 in pieces: no second copy of a long channel
+        for first, piece in pieces(values):
             with np.errstate(over="ignore"):
-                piece = scaler.apply(values[begin : begin + (1 << 18)])
-            beyond = np.abs(piece) > 1e30
+                scaled = scaler.apply(piece)
+            beyond = np.abs(scaled) > 1e30
             if beyond.any():  # their squares are no float32
                 wild += int(beyond.sum())
-                piece[beyond] = np.nan
-            into[begin : begin + (1 << 18)] = piece
+                scaled[beyond] = np.nan
+            into[first : first + len(piece)] = scaled
         if wild:
             self.report.notes.append(
                 f"{wild} values of '{name}' of '{copy.id}' lie 1e30 deviations off or more; taken as gaps"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from apps.timeseries.data.pieces import pieces
 from core.errors import UserError
 
 __all__ = [
@@ -51,7 +52,6 @@ _MONTHS = {"ME": 1, "MS": 1, "QE": 3, "QS": 3, "YE": 12, "YS": 12}
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTH_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _SAMPLE = 1 << 17  # stamps that show which step is the commonest
-_PIECE = 1 << 18  # long columns are looked at in pieces: no second copy of them
 _UNITS = (*_NANOSECONDS, *_MONTHS, "B", "BME", "BMS", "BQE", "BQS")
 _ALIAS = r"(\d*)\s*([A-Za-z]+)(-[A-Za-z]{3}|-\d+[BDbd])?"
 
@@ -288,8 +288,10 @@ def _natural(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
 def smallest_step(ticks: np.ndarray) -> tuple[int, int]:
     """Return the smallest difference of neighbouring stamps and the row before it, copying nothing long."""
     best, place = np.iinfo(np.int64).max, 0
-    for first in range(0, len(ticks) - 1, _PIECE):
-        steps = np.diff(ticks[first : first + _PIECE + 1])
+    for first, piece in pieces(ticks, beyond=1):
+        if len(piece) < 2:  # the last row alone
+            break
+        steps = np.diff(piece)
         lowest = int(steps.argmin())
         if steps[lowest] < best:
             best, place = int(steps[lowest]), first + lowest
@@ -298,8 +300,8 @@ def smallest_step(ticks: np.ndarray) -> tuple[int, int]:
 
 def beside_grid(ticks: np.ndarray, step: int) -> int | None:
     """Return the first row whose stamp is no multiple of `step` after the first one, or None."""
-    for first in range(0, len(ticks), _PIECE):
-        beside = (ticks[first : first + _PIECE] - ticks[0]) % step != 0
+    for first, piece in pieces(ticks):
+        beside = (piece - ticks[0]) % step != 0
         if beside.any():
             return first + int(beside.argmax())
     return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apps.timeseries.data.pieces import pieces
 from core.data.checks import one_of
 
 __all__ = ["SCALERS", "ChannelScaler", "fit_recent", "fit_scaler", "ruling_row", "without_outliers"]
@@ -88,9 +89,9 @@ def fit_scaler(values: np.ndarray, kind: str = "standard") -> ChannelScaler:
         return ChannelScaler(float(powered.mean()), float(powered.std()) or 1.0, exponent)
     mean = float(observed.mean())
     total = 0.0
-    for first in range(0, len(observed), 1 << 18):  # in pieces: no temporary as long as the series
-        piece = observed[first : first + (1 << 18)] - mean
-        total += float(piece @ piece)
+    for _, piece in pieces(observed):
+        away = piece - mean
+        total += float(away @ away)
     return ChannelScaler(mean, float(np.sqrt(total / len(observed))) or 1.0)
 
 
@@ -115,8 +116,7 @@ def ruling_row(values: np.ndarray) -> int | None:
     """
     rows = np.arange(0, len(values), max(1, len(values) >> 14))
     if len(rows) < len(values):
-        for first in range(0, len(values), 1 << 18):
-            piece = values[first : first + (1 << 18)]
+        for first, piece in pieces(values):
             if np.isfinite(piece).any():
                 rows = np.append(rows, (first + np.nanargmin(piece), first + np.nanargmax(piece)))
         rows = np.unique(rows)

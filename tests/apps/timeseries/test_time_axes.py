@@ -301,3 +301,10 @@ def test_borders_of_dates_are_refused_where_time_is_only_counted(tmp_path: Path)
 def test_axes_without_a_grid_are_refused_truly(stamps: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_series(frame(when=stamps))
+
+
+def test_irregular_steps_are_told_in_their_own_unit() -> None:
+    stamps = pd.to_datetime(1_700_000_000_000_000_000 + np.arange(ROWS) ** 2 * 700, unit="ns")
+
+    with pytest.raises(UserError, match=r"steps from 00:00:00\.000000700 to 00:00:00\.000081900\)"):
+        read_series(pd.DataFrame({"time": stamps, "value": np.arange(ROWS, dtype=float)}))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from core.errors import UserError, did_you_mean
+from core.errors import UserError, did_you_mean, listed
 
 __all__ = ["COUNT_NAMES", "DAY_PARTS", "TIME_NAMES", "Roles", "infer_roles"]
 
@@ -220,5 +220,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return listed([f"'{name}'" for name in names], limit)

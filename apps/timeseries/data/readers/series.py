@@ -498,9 +498,10 @@ def _part(
     if grid_rate is None:
         if count < 3:
             return Part(identity, rows, None, count, stamps, "", {}, notes, None)
+        steps = [_words(ticks, stamps) for ticks in (least, np.diff(stamps.asi8).max())]
         raise UserError(
             f"the time stamps of series '{identity}' in {table.name} fit no regular frequency (steps from "
-            f"{_words(least)} to {_words(np.diff(stamps.asi8).max())}); resample it, or give --data.frequency"
+            f"{' to '.join(steps)}); resample it, or give --data.frequency"
         )
     try:
         grid, positions, length = rates.Grid.of(stamps, grid_rate)
@@ -536,5 +537,5 @@ def _constant(table: Table, column: pd.Series, rows: np.ndarray | slice, name: s
     return str(words[0]) if len(words) else ""
 
 
-def _words(microseconds: int) -> str:
-    return str(pd.Timedelta(int(microseconds), unit="us")).replace("0 days ", "")
+def _words(ticks: int, stamps: pd.DatetimeIndex) -> str:
+    return str(pd.Timedelta(int(ticks), unit=stamps.unit)).replace("0 days ", "")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from apps.timeseries.data.pieces import pieces
 from core.errors import UserError, did_you_mean
 
 __all__ = ["SUFFIXES", "Table", "bare_name", "is_date", "open_table"]
@@ -68,11 +69,9 @@ class Table:
     def distinct(self, names: Sequence[str]) -> bool:
         """Return whether no two rows agree in these columns; a rising one needs no copy of itself to tell."""
         first = self.column(names[0])
-        if isinstance(first.dtype, np.dtype) and first.dtype.kind in "iufM":
-            values, size = first.to_numpy(), 1 << 18
-            pieces = (values[row : row + size + 1] for row in range(0, len(values), size))
-            if all((piece[1:] > piece[:-1]).all() for piece in pieces):
-                return True
+        plain = isinstance(first.dtype, np.dtype) and first.dtype.kind in "iufM"
+        if plain and all((piece[1:] > piece[:-1]).all() for _, piece in pieces(first.to_numpy(), beyond=1)):
+            return True
         return not pd.DataFrame({name: self.column(name).array for name in names}).duplicated().any()
 
     def head(self, name: str) -> pd.Series:
@@ -138,17 +137,21 @@ class _CsvTable(Table):
         self.decimal = layout.decimal
         super().__init__(frame, name=path.name)
         self._path, self._layout, self._first_line = path, layout, layout.skip + 2
-        for column, kind in self.kinds.items():
-            if kind == "empty" and self.words(column).notna().any():  # NA and null, of which ids may be made
+        empty = [column for column, kind in self.kinds.items() if kind == "empty"]
+        for column, words in self._as_written(empty).items() if empty else ():
+            if words.notna().any():  # NA and null, of which ids may be made
                 self.kinds[column] = "text"
         self.notes += layout.notes
 
     def words(self, name: str) -> pd.Series:
         """Return a column as text, as an id is written; None where a cell is empty."""
-        number = list(self._names).index(name)
-        column = self._layout.read(self._path, usecols=[number], dtype=str, keep_default_na=False).iloc[:, 0]
-        text = column.str.strip()
-        return text.where(text != "", None)
+        return self._as_written([name])[name]
+
+    def _as_written(self, names: Sequence[str]) -> dict[str, pd.Series]:
+        numbers = {list(self._names).index(name): name for name in names}
+        frame = self._layout.read(self._path, usecols=sorted(numbers), dtype=str, keep_default_na=False)
+        texts = {numbers[number]: frame[number].str.strip() for number in frame}
+        return {name: text.where(text != "", None) for name, text in texts.items()}
 
 
 class _ParquetTable(Table):
@@ -252,9 +255,8 @@ def bare_name(path: str | Path) -> str:
 
 
 def unreadable_rows(values: np.ndarray) -> np.ndarray:
-    """Return the rows of a column's cells that hold no finite number, in pieces: no copy of a long column."""
-    pieces = range(0, len(values), 1 << 20)
-    bad = [first + np.flatnonzero(np.isinf(values[first : first + (1 << 20)])) for first in pieces]
+    """Return the rows of a column's cells that hold no finite number."""
+    bad = [first + np.flatnonzero(np.isinf(piece)) for first, piece in pieces(values)]
     return np.concatenate(bad) if bad else np.array([], dtype=np.int64)
 
 
