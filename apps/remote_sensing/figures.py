@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apps.remote_sensing.batch import IGNORE, SceneFacts
+from core.errors import listed
 from core.figures.lettering import shortened, unlike
 from core.figures.panels import GREY, Panel, panels_figure
 from core.figures.style import PALETTE
@@ -236,8 +237,7 @@ def _verdict(label: Any, predicted: Any, classes: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{', '.join(names[:_LISTED]) or 'none'}{more}"
+    return listed(names, _LISTED) or "none"
 
 
 def _places(bands: Sequence[str]) -> list[int]:

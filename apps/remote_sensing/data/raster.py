@@ -103,6 +103,7 @@ def read_header(path: Path) -> Header:
                 f"{as_text(path)} holds complex numbers, of which a network sees half; give their modulus"
             )
         flags = {flag.name for flag in raster.mask_flag_enums[0]}
+        at_once = "per_dataset" in flags and "alpha" not in flags
         return Header(
             height=raster.height,
             width=raster.width,
@@ -116,11 +117,7 @@ def read_header(path: Path) -> Header:
             ),
             dtypes=tuple(str(dtype) for dtype in raster.dtypes),
             tags=tuple(zip(raster.scales, raster.offsets, strict=True)),
-            mask="each"
-            if not flags
-            else "at once"
-            if "per_dataset" in flags and "alpha" not in flags
-            else "",
+            mask="at once" if at_once else "" if flags else "each",
             alpha=raster.colorinterp[-1].name == "alpha"
             and (raster.descriptions[-1] or "alpha").lower() == "alpha",
             stamp=raster.tags().get("TIFFTAG_DATETIME", ""),
