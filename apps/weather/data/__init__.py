@@ -1,0 +1,1 @@
+"""Weather data: archives of gridded fields, and windows over them."""

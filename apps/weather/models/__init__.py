@@ -1,0 +1,1 @@
+"""Weather networks: Aurora, light decoders on its latents, Met²Net."""

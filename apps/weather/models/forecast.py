@@ -1,0 +1,45 @@
+"""Forecasts in physical units from a network of normalised states: one step, and step after step.
+
+A weather network has `advance(batch) -> States`: a normalised batch to the next normalised state, `(B, 1, …)`
+of the batch's variables. It may have `prepare(batch) -> batch` and `finish(batch, states) -> states`, which
+work on physical units before and after (ocean waves, whose directions are angles and whose absence is NaN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import nn
+
+from apps.weather.batch import States, WeatherBatch
+from apps.weather.data.scaling import Scaling
+
+__all__ = ["forecast", "next_batch", "rollout"]
+
+
+def forecast(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> States:
+    """Return the next state `(B, 1, …)` of a batch, both in physical units."""
+    if hasattr(network, "prepare"):
+        batch = network.prepare(batch)
+    states = scaling.physical(network.advance(scaling.normalised(batch)), batch.variables)  # type: ignore[operator]
+    return network.finish(batch, states) if hasattr(network, "finish") else states  # type: ignore[operator]
+
+
+def rollout(network: nn.Module, batch: WeatherBatch, scaling: Scaling, steps: int) -> Iterator[States]:
+    """Yield the next `steps` states one by one, each fed back as the newest of the history."""
+    for _ in range(steps):
+        state = forecast(network, batch, scaling)
+        yield state
+        batch = next_batch(batch, state)
+
+
+def next_batch(batch: WeatherBatch, state: States) -> WeatherBatch:
+    """Return the batch one step later: `state` behind the history less its oldest; without targets."""
+    return replace(
+        batch,
+        inputs=batch.inputs.at(slice(1, None)).then(state),
+        targets=None,
+        time=batch.time + round(batch.step * 3600),
+        rollout_step=batch.rollout_step + 1,
+    )
