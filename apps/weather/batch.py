@@ -58,7 +58,9 @@ class Grid:
 
     Args:
         latitude: `(H,)` strictly decreasing, within -90 to 90; or `(H, W)` of a curvilinear grid.
-        longitude: `(W,)` strictly increasing, from 0 to below 360; or `(H, W)`.
+        longitude: `(W,)` strictly increasing, from 0 to below 360; or `(H, W)`. A region across Greenwich
+            begins below 360 and goes on beyond it, as in 350, 355, 360, 365: networks take a patch's centre
+            modulo 360, so that it has the position that it has on the globe.
 
     Raises:
         UserError: If a rule is broken, naming the coordinate.
@@ -74,9 +76,10 @@ class Grid:
             raise UserError(f"latitude and longitude are matrices of the shapes {shapes}; they must agree")
         if not (np.abs(self.latitude) <= 90).all() or not (np.diff(self.latitude, axis=0) < 0).all():
             raise UserError("latitude must decrease strictly (from north to south) and lie within -90 and 90")
-        inside = (self.longitude >= 0).all() and (self.longitude < 360).all()
+        west, east = self.longitude[..., 0], self.longitude[..., -1]
+        inside = (west >= 0).all() and (west < 360).all() and (east - west < 360).all()
         if not inside or not (np.diff(self.longitude, axis=-1) > 0).all():
-            raise UserError("longitude must increase strictly and lie from 0 to below 360")
+            raise UserError("longitude must increase strictly, begin from 0 to below 360, and span below 360")
         self._key = (self.latitude.shape, self.latitude.tobytes(), self.longitude.tobytes())
 
     @property
