@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 __all__ = ["WindowPlan", "join_windows", "offset_index", "offset_table", "plan_windows", "split_windows"]
 
 Kind = TypeVar("Kind")
+Padding = Literal["end", "around"]
 _KEPT = 64  # geometries remembered by each function below
 
 
@@ -51,8 +52,8 @@ class WindowPlan:
             where windows and grid have the same order. Places of padding show token 0.
         scatter: `(tokens,)` int64, the place of each token, or None.
         padding: Places that hold padding, or None without padding.
-        regions: `(count, size)` int64: places of one window with different numbers were no neighbours before
-            the shift. None without a shift.
+        regions: `(count, size)` int64: places of one window with different numbers are no neighbours on the
+            grid. None without a shift.
     """
 
     grid: tuple[int, ...]
@@ -67,20 +68,32 @@ class WindowPlan:
 
     def mask(self, *, value: float, dtype: torch.dtype) -> Tensor | None:
         """Return `(count, size, size)` with `value` between places of different regions and 0 elsewhere."""
-        if self.regions is None:
-            return None
-        place = {"device": self.regions.device, "dtype": dtype}
-        return _mask(self.grid, self.window, self.shift, **place, value=value)
+        return None if self.regions is None else _mask(self, value, dtype)
 
 
 @_remembered
 def plan_windows(
-    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], *, device: torch.device
+    grid: tuple[int, ...],
+    window: tuple[int, ...],
+    shift: tuple[int, ...],
+    *,
+    device: torch.device,
+    padding: Padding = "end",
+    periodic: tuple[int, ...] = (),
 ) -> WindowPlan:
     """Return the plan for cutting `grid` into windows, tokens and sides along each axis.
 
-    Each axis is padded at its end to a multiple of its window, then shifted cyclically towards its start, by
-    0 to below the window, then cut.
+    Each axis is shifted cyclically towards its start, by 0 to below the window, padded to a multiple of its
+    window, and cut.
+
+    Args:
+        grid: Tokens along each axis.
+        window: Sides of the windows.
+        shift: Cyclic shifts.
+        device: Of the plan's tensors.
+        padding: `end` pads each axis at its end before the shift, so that padding counts as grid. `around`
+            pads it after the shift in front (the smaller half) and behind; padding is then a region.
+        periodic: Axes whose ends are neighbours, such as longitude.
 
     Raises:
         ValueError: If the axes do not agree in number, or a side or shift is out of range.
@@ -90,23 +103,31 @@ def plan_windows(
     if min(grid) < 1 or min(window) < 1 or any(not 0 <= s < w for s, w in zip(shift, window, strict=True)):
         raise ValueError(f"grid {grid} and window {window} must be positive, shift {shift} below the window")
     padded = [-(-g // w) * w for g, w in zip(grid, window, strict=True)]
+    around = padding == "around"
     size, count = math.prod(window), math.prod(padded) // math.prod(window)
     shown = torch.zeros(1, dtype=torch.int64, device=device)  # token of each padded place, row-major
     inside = torch.ones(1, dtype=torch.bool, device=device)
     region = torch.zeros(1, dtype=torch.int64, device=device)
-    for g, p, w, s in zip(grid, padded, window, shift, strict=True):
-        position = (torch.arange(p, device=device) + s) % p
+    for axis, (g, p, w, s) in enumerate(zip(grid, padded, window, shift, strict=True)):
+        front = (p - g) // 2 if around else 0
+        turn = g if around else p  # what the shift turns round
+        position = torch.arange(p, device=device) - front
+        held = (position >= 0) & (position < turn)
         part = torch.zeros(p, dtype=torch.int64, device=device)
         if s:
-            part[p - w : p - s], part[p - s :] = 1, 2
+            part[(position >= turn - w) & held] = 1
+            part[(position >= turn - s) & held] = 1 if axis in periodic else 2
+        position = torch.where(held, (position + s) % turn, g)
         shown = shown[..., None] * g + position.clamp(max=g - 1)
         inside = inside[..., None] & (position < g)
         region = region[..., None] * 3 + part
+    if around:
+        region = torch.where(inside, region, 3 ** len(grid))
     shown, inside, region = (_cut(x[0], window) for x in (shown, inside, region))
-    gather = scatter = padding = None
+    gather = scatter = blank = None
     if list(padded) != list(grid):
-        padding = torch.nonzero(~inside.flatten()).flatten() if device.type != "meta" else shown.flatten()
-    if count > 1 or any(shift) or padding is not None:
+        blank = torch.nonzero(~inside.flatten()).flatten() if device.type != "meta" else shown.flatten()
+    if count > 1 or any(shift) or blank is not None:
         gather = torch.where(inside, shown, 0).flatten()
         places = torch.arange(count * size, device=device)
         scatter = torch.zeros(math.prod(grid), dtype=torch.int64, device=device)
@@ -114,14 +135,15 @@ def plan_windows(
         target = torch.where(inside.flatten(), gather, scatter.numel())
         scatter = torch.cat([scatter, scatter.new_zeros(1)]).scatter_(0, target, places)[:-1].clone()
     return WindowPlan(
-        grid, window, shift, count, size, gather, scatter, padding, region if any(shift) else None
+        grid, window, shift, count, size, gather, scatter, blank, region if any(shift) else None
     )
 
 
-def split_windows(x: Tensor, plan: WindowPlan) -> Tensor:
-    """Cut tokens `(B, L, C)` into windows `(B * count, size, C)`; padding is zero."""
+def split_windows(x: Tensor, plan: WindowPlan, *, padding: Tensor | None = None) -> Tensor:
+    """Cut tokens `(B, L, C)` into windows `(B * count, size, C)`; padding shows `padding (C,)`, or zero."""
     if plan.gather is not None:
-        x = _Gather.apply(x, plan.gather, plan.scatter, plan.padding, None)
+        fill = None if plan.padding is None else padding
+        x = _Gather.apply(x, plan.gather, plan.scatter, plan.padding, None, fill)
     return x.reshape(-1, plan.size, x.shape[-1])
 
 
@@ -130,7 +152,7 @@ def join_windows(windows: Tensor, plan: WindowPlan) -> Tensor:
     x = windows.reshape(-1, plan.count * plan.size, windows.shape[-1])
     if plan.scatter is None:
         return x
-    return _Gather.apply(x, plan.scatter, plan.gather, None, plan.padding)
+    return _Gather.apply(x, plan.scatter, plan.gather, None, plan.padding, None)
 
 
 @_remembered
@@ -163,38 +185,41 @@ def offset_index(window: tuple[int, ...], *, device: torch.device) -> Tensor:
     return index.flatten()
 
 
-@_remembered
-def _mask(
-    grid: tuple[int, ...],
-    window: tuple[int, ...],
-    shift: tuple[int, ...],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    value: float,
-) -> Tensor:
-    regions = plan_windows(grid, window, shift, device=device).regions
-    assert regions is not None
-    other = regions[:, :, None] != regions[:, None]
-    return torch.zeros(other.shape, dtype=dtype, device=device).masked_fill_(other, value)
+@lru_cache(maxsize=_KEPT)
+def _mask(plan: WindowPlan, value: float, dtype: torch.dtype) -> Tensor:
+    assert plan.regions is not None
+    with torch.inference_mode(False):
+        other = plan.regions[:, :, None] != plan.regions[:, None]
+        return torch.zeros(other.shape, dtype=dtype, device=other.device).masked_fill_(other, value)
 
 
 class _Gather(torch.autograd.Function):
     """A gather whose gradient is the gather back, which is much cheaper than adding at an index.
 
-    Places named in `blank` are zero; the gradient is zero at those of `back_blank`.
+    Places named in `blank` hold `fill`, or zero; the gradient is zero at those of `back_blank`.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, index: Tensor, back: Tensor, blank: Tensor | None, back_blank: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        index: Tensor,
+        back: Tensor,
+        blank: Tensor | None,
+        back_blank: Tensor | None,
+        fill: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(back, back_blank)
-        return _gathered(x, index, blank)
+        ctx.save_for_backward(back, back_blank, blank)
+        out = _gathered(x, index, blank if fill is None else None)
+        if fill is not None and blank is not None:
+            out[:, blank] = fill.to(out.dtype)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _gathered(grads[0], *ctx.saved_tensors), None, None, None, None
+        back, back_blank, blank = ctx.saved_tensors
+        filled = grads[0].index_select(1, blank).sum((0, 1)) if ctx.needs_input_grad[5] else None
+        return _gathered(grads[0], back, back_blank), None, None, None, None, filled
 
 
 def _gathered(x: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:

@@ -103,6 +103,65 @@ def test_offsets_are_log_spaced_and_each_pair_finds_its_own():
     torch.testing.assert_close(table[index.flatten()], wanted, atol=1e-6, rtol=0)
 
 
+AROUND = [((4, 5, 10), (2, 3, 4), (1, 1, 2)), ((2, 7, 9), (2, 6, 4), (0, 3, 2)), ((3, 8), (3, 4), (0, 2))]
+
+
+def padded_around(x: torch.Tensor, window, value: float) -> torch.Tensor:
+    """Pad `(B, …, C)` in front by the smaller half of what is missing, and behind."""
+    sides = []
+    for g, w in zip(reversed(x.shape[1:-1]), reversed(window), strict=True):
+        sides += [-g % w // 2, -g % w - -g % w // 2]
+    return F.pad(x, [0, 0, *sides], value=value)
+
+
+@pytest.mark.parametrize(("grid", "window", "shift"), AROUND)
+def test_padding_around_follows_the_shift_and_is_a_region(grid, window, shift):
+    plan = plan_windows(grid, window, shift, padding="around", periodic=(len(grid) - 1,))
+    regions = torch.zeros(1, *grid, 1)
+    for axis, (g, w, s) in enumerate(zip(grid, window, shift, strict=True), start=1):
+        place = torch.arange(g)
+        part = (place >= g - w).long() + (place >= g - s).long() if s else torch.zeros(g)
+        part = part.clamp(max=1) if axis == len(grid) else part
+        shape = [1] * (len(grid) + 2)
+        shape[axis] = g
+        regions = regions * 3 + part.view(shape)
+    zero = (0,) * len(grid)
+    groups = rolled(
+        padded_around(regions, window, -1.0).flatten(1, -2),
+        [-(-g // w) * w for g, w in zip(grid, window, strict=True)],
+        window,
+        zero,
+    )[..., 0]
+    apart = groups[:, :, None] != groups[:, None]
+    x = torch.randn(2, *grid, 3)
+    moved = padded_around(x.roll([-s for s in shift], dims=list(range(1, len(grid) + 1))), window, 0.0)
+
+    assert torch.equal(plan.mask(value=1.0, dtype=torch.float32), apart.float())
+    assert torch.equal(
+        split_windows(x.flatten(1, -2), plan), rolled(moved.flatten(1, -2), moved.shape[1:-1], window, zero)
+    )
+    assert torch.equal(join_windows(split_windows(x.flatten(1, -2), plan), plan), x.flatten(1, -2))
+
+
+def test_padding_shows_a_row_of_its_own_with_its_gradient():
+    plan = plan_windows((3, 5), (2, 4), (1, 2), padding="around", periodic=(1,))
+    x = torch.randn(2, 15, 2, dtype=torch.float64, requires_grad=True)
+    row = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    windows = split_windows(x, plan, padding=row)
+
+    assert torch.equal(windows.flatten(0, 1)[plan.padding], row.expand(len(plan.padding), 2))
+    assert torch.autograd.gradcheck(lambda x, row: split_windows(x, plan, padding=row).square(), (x, row))
+
+
+def test_ends_of_an_axis_are_neighbours_only_where_it_is_periodic():
+    round_the_globe = plan_windows((8,), (4,), (2,), periodic=(0,)).mask(value=1.0, dtype=torch.float32)
+    with_ends = plan_windows((8,), (4,), (2,)).mask(value=1.0, dtype=torch.float32)
+
+    assert not round_the_globe.any()
+    assert with_ends.any()
+
+
 def test_plans_and_masks_are_kept_and_serve_training_after_inference():
     grid, window, shift = (12, 12), (6, 6), (3, 3)
     with torch.inference_mode():
