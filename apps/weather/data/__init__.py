@@ -1,1 +1,16 @@
 """Weather data: archives of gridded fields, and windows over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.lazy import lazy
+
+if TYPE_CHECKING:
+    from apps.weather.data.module import Fields
+    from apps.weather.data.settings import ArchiveMixture, ForecastTest, TimeSplit, VariableChoice
+
+_SETTINGS = ("ArchiveMixture", "ForecastTest", "TimeSplit", "VariableChoice")
+__all__ = ["ArchiveMixture", "Fields", "ForecastTest", "TimeSplit", "VariableChoice"]
+
+__getattr__ = lazy(__name__, Fields="module", **dict.fromkeys(_SETTINGS, "settings"))
