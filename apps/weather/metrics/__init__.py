@@ -1,0 +1,1 @@
+"""Scores of weather forecasts as WeatherBench 2 defines them (arXiv 2308.15560), and baselines."""

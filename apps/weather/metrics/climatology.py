@@ -1,0 +1,27 @@
+"""What is normal at a time of year and of day: files as WeatherBench 2 has them, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DAYS", "calendar", "window_weights"]
+
+DAYS = 366
+
+
+def calendar(times: Sequence[str] | NDArray[np.datetime64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return hour of day (0-23) and day of year (1-366) of times."""
+    stamps = np.asarray(times, dtype="datetime64[s]")
+    hours = (stamps - stamps.astype("datetime64[D]")) // np.timedelta64(3600, "s")
+    days = stamps.astype("datetime64[D]") - stamps.astype("datetime64[Y]").astype("datetime64[D]")
+    return hours.astype(np.int64), days.astype(np.int64) + 1
+
+
+def window_weights(days: int = 61) -> NDArray[np.float64]:
+    """Return triangular weights `(days,)` with the mean 1: nothing at the ends, most in the middle."""
+    middle = days // 2
+    weights = 1 - np.abs(np.arange(days) - middle) / max(middle, 1)
+    return weights / weights.mean()

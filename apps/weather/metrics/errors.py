@@ -1,0 +1,99 @@
+"""Errors of gridded forecasts, one number per field and region; sheet: WeatherBench 2 (arXiv 2308.15560).
+
+Weights are `(R, H, W)` of `apps.weather.metrics.regions.region_weights`; their precision is that of the sums.
+Points where a field is not finite are left out of the means; a mean over none is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "anomaly_correlation",
+    "by_rows",
+    "openstl_errors",
+    "spatial_errors",
+    "spatial_means",
+    "vector_mse",
+]
+
+_CELLS = 2**21  # points worked on at once: some 16 MB for each intermediate field in float64
+
+
+def spatial_means(weights: Tensor, *fields: Tensor) -> list[Tensor]:
+    """Return weighted means `(..., R)` of fields `(..., H, W)` over points where all are finite."""
+    known = torch.stack([field.isfinite() for field in fields]).all(0)
+    values = [known, *(torch.where(known, field, 0) for field in fields)]
+    stacked = torch.stack([value.to(weights.dtype) for value in values]).flatten(-2)  # F ... H*W
+    total, *sums = stacked @ weights.flatten(1).T
+    return [part / total for part in sums]
+
+
+def spatial_errors(
+    forecast: Tensor, truth: Tensor, weights: Tensor, normal: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return `mse`, `mae`, `bias` (forecast - truth) and, with a climatology, `acc`, each `(..., R)`.
+
+    Args:
+        forecast: `(..., H, W)`.
+        truth: The same.
+        weights: `(R, H, W)`.
+        normal: `(..., H, W)` climatology of the valid time.
+    """
+    error = forecast.to(weights.dtype) - truth.to(weights.dtype)
+    names = ("mse", "mae", "bias")
+    errors = dict(zip(names, spatial_means(weights, error.square(), error.abs(), error), strict=True))
+    if normal is not None:
+        errors["acc"] = anomaly_correlation(forecast, truth, normal, weights)
+    return errors
+
+
+def anomaly_correlation(forecast: Tensor, truth: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
+    """Return `<f't'> / sqrt(<f'f'> <t't'>)` `(..., R)` of anomalies against the climatology, not centred."""
+    f, t = (x.to(weights.dtype) - normal.to(weights.dtype) for x in (forecast, truth))
+    ft, ff, tt = spatial_means(weights, f * t, f.square(), t.square())
+    return ft / (ff * tt).sqrt()
+
+
+def vector_mse(
+    u_forecast: Tensor, v_forecast: Tensor, u_truth: Tensor, v_truth: Tensor, weights: Tensor
+) -> Tensor:
+    """Return the mean `(..., R)` of the squared length of the wind's error."""
+    u = u_forecast.to(weights.dtype) - u_truth.to(weights.dtype)
+    v = v_forecast.to(weights.dtype) - v_truth.to(weights.dtype)
+    return spatial_means(weights, u.square() + v.square())[0]
+
+
+def openstl_errors(prediction: Tensor, truth: Tensor, *, spatial_norm: bool = True) -> dict[str, Tensor]:
+    """Return `mse`, `mae` and `rmse` of one batch as OpenSTL has them, without weights.
+
+    Args:
+        prediction: `(B, T, C, H, W)`.
+        truth: The same.
+        spatial_norm: Whether C, H and W are averaged over; they are summed without.
+    """
+    error = (prediction - truth).double()
+    axes = (-3, -2, -1)
+    over = (lambda x: x.mean(axes).mean()) if spatial_norm else (lambda x: x.sum(axes).mean())
+    mse = over(error.square())
+    return {"mse": mse, "mae": over(error.abs()), "rmse": mse.sqrt()}
+
+
+def by_rows(work: Callable[..., dict[str, Tensor]], *fields: Tensor | None) -> dict[str, Tensor]:
+    """Return what `work` returns for fields `(B, K, F, ..., H, W)`, done some at a time: memory stays small.
+
+    `work` takes the fields with one leading axis and returns tensors with that axis first. None is passed on.
+    """
+    given = [field for field in fields if field is not None]
+    lead, cells = given[0].shape[:3], max(math.prod(field.shape[3:]) for field in given)
+    flat = [None if field is None else field.flatten(0, 2) for field in fields]
+    size = max(_CELLS // cells, 1)
+    parts = [
+        work(*(None if field is None else field[start : start + size] for field in flat))
+        for start in range(0, lead.numel(), size)
+    ]
+    return {name: torch.cat([part[name] for part in parts]).unflatten(0, lead) for name in parts[0]}

@@ -1,0 +1,312 @@
+"""Scores of forecasts, summed over starts and processes: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from apps.weather.batch import Grid, States, Variables, level_name
+from apps.weather.metrics.areas import latitude_weights, usual_weights
+from apps.weather.metrics.ensembles import ensemble_errors
+from apps.weather.metrics.errors import by_rows, spatial_errors, spatial_means, vector_mse
+from apps.weather.metrics.precipitation import seeps
+from apps.weather.metrics.regions import BOXES, PARTS, region_weights
+from apps.weather.metrics.spectra import zonal_spectrum
+from core.metrics.sums import gathered, summed
+
+__all__ = ["BASELINES", "COLUMNS", "Blocks", "Normals", "WeatherScores"]
+
+BASELINES = ("persistence", "climatology", "damped persistence")
+"""Names of models against which the table has a skill, `1 - RMSE / RMSE of the baseline`."""
+
+COLUMNS = (
+    "rmse", "rmse_per_start", "mae", "bias", "acc", "seeps", "crps", "crps_skill", "crps_spread", "variance",
+    "spread_skill", "energy_score", *(f"skill_{name.replace(' ', '_')}" for name in BASELINES),
+)  # fmt: skip
+"""Scores in the order of the table."""
+
+_BAND = (30.0, 60.0)  # degrees of latitude, in both hemispheres, over which spectra are averaged
+
+
+class Normals(Protocol):
+    """A climatology: what is normal at a time of year and of day."""
+
+    def at(self, valid: Tensor) -> States:
+        """Return states `(B, K, ...)`, where the times are, for `(B, K)` int64 seconds since 1970."""
+        ...
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Starts that lie near each other, kept apart from others for the bootstrap.
+
+    Attributes:
+        days: Length of a block, longer than the weather remembers.
+        most: Blocks that are kept; further ones are added to the first, the second and so on.
+    """
+
+    days: float = 10.0
+    most: int = 64
+
+
+class WeatherScores:
+    """RMSE, MAE, bias, ACC, the wind vector's RMSE, and of ensembles CRPS, spread and energy score, for every
+    variable, level, lead time and region. Points that are NaN are left out, counted and told (`missing`).
+
+    Args:
+        grid: Of the fields.
+        variables: Of the fields.
+        leads: Hours from the start of each of the K states.
+        climatology: For ACC; has `rain_at` where there is SEEPS. None leaves both out.
+        regions: Names of `apps.weather.metrics.regions`; None takes all that have points, with land and sea
+            where there is `land`.
+        land: `(H, W)` share of land.
+        weights: A key of `apps.weather.metrics.areas.WEIGHTS`; None takes what suits the grid.
+        blocks: For `apps.weather.metrics.comparison`; None keeps one sum.
+        spectra: Whether zonal spectra of 30-60 degrees are kept too.
+        device: Where the fields are.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        variables: Variables,
+        leads: Sequence[float],
+        *,
+        climatology: Normals | None = None,
+        regions: Sequence[str] | None = None,
+        land: ArrayLike | None = None,
+        weights: str | None = None,
+        blocks: Blocks | None = None,
+        spectra: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.grid, self.variables, self.leads = grid, variables, tuple(leads)
+        self.climatology, self.blocks, self.device = climatology, blocks, device
+        self.kind = weights or usual_weights(grid)
+        if regions is None:
+            parts = () if land is None else tuple(f"{name}_{part}" for name in BOXES for part in PARTS)
+            regions = (*BOXES, *parts) if grid.periodic else ("all", *(f"all_{p}" for p in PARTS if parts))
+        self.regions, self.weights = region_weights(grid, regions, kind=self.kind, land=land, device=device)
+        self.fields: list[tuple[str, float | None]] = [
+            *((name, None) for name in variables.surface),
+            *((name, level) for name in variables.atmospheric for level in variables.levels),
+        ]
+        places = {field: number for number, field in enumerate(self.fields)}
+        self._winds = {  # name and level to the fields of both components
+            (f"{name[:-1]}m_wind_vector" if name[:-1] else "wind_vector", level): (place, across)
+            for (name, level), place in places.items()
+            if re.fullmatch(r"\d*u", name) and (across := places.get((f"{name[:-1]}v", level))) is not None
+        }
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        band = torch.from_numpy(grid.latitude.copy())
+        inside = (band.abs() >= _BAND[0]) & (band.abs() <= _BAND[1])
+        self._band = inside.nonzero()[:, 0].to(device) if spectra and grid.periodic else band.new_zeros(0)
+
+    @property
+    def models(self) -> list[str]:
+        """Names in the order in which they came."""
+        return list(dict.fromkeys(model for model, _ in self._sums))
+
+    @torch.no_grad()
+    def update(
+        self,
+        model: str,
+        forecast: States | Sequence[States],
+        truth: States,
+        time: Tensor,
+        *,
+        available: Tensor | None = None,
+    ) -> None:
+        """Add forecasts from B starts.
+
+        Args:
+            model: Whose they are.
+            forecast: `(B, K, ...)` of the first K leads, physical; or those of an ensemble's members.
+            truth: `(B, K, ...)`.
+            time: `(B,)` int64, seconds since 1970-01-01 UTC of the starts.
+            available: `(B, K)`, False where there is no truth: such states are neither scored nor missed.
+        """
+        hours = torch.tensor(self.leads[: truth.steps], dtype=torch.float64)
+        valid = time[:, None] + (hours * 3600).round().long().to(time.device, non_blocking=True)
+        states = [forecast] if isinstance(forecast, States) else list(forecast)
+        normals = None if self.climatology is None else _groups(self.climatology.at(valid))
+        groups = [
+            torch.stack(parts, dim=3) for parts in zip(*map(_groups, states), strict=True)
+        ]  # B K F M H W
+        means, truths = [group.mean(dim=3) for group in groups], _groups(truth)
+        errors: list[dict[str, Tensor]] = []
+        for number, (mean, target) in enumerate(zip(means, truths, strict=True)):
+            if not target.shape[2]:
+                continue
+            part = by_rows(self._errors, mean, target, None if normals is None else normals[number])
+            if len(states) > 1:
+                part |= by_rows(self._ensemble, groups[number], target)
+            errors.append(part)
+        values = {name: torch.cat([part[name] for part in errors], dim=2) for name in errors[0]}
+        lost = torch.stack([values.pop("lost_forecast"), values.pop("lost_truth")])  # 2 B K F
+        if self._winds:
+            values["mse"] = torch.cat([values["mse"], self._vector(means, truths)], dim=2)
+        values["rmse_per_start"] = values["mse"].sqrt()
+        rain = None if self.climatology is None else getattr(self.climatology, "rain_at", None)
+        if rain is not None and len(states) == 1:
+            values["seeps"] = self._rain(means[0], truths[0], rain(valid))
+        kept = torch.ones_like(valid, dtype=torch.bool) if available is None else available
+        for name, value in values.items():
+            self._add(model, name, value, time, kept)
+        self._keep(model, "missing", (lost * kept[..., None]).sum(1).to(self.weights.dtype))
+        if len(self._band):
+            self._keep(model, "spectrum", self._spectra(means, truths, kept))
+
+    def gather(self) -> None:
+        """Add up the sums of all processes; call it once, on every rank."""
+        shapes: dict[tuple[str, str], torch.Size] = {}
+        for part in gathered({key: values.shape for key, values in self._sums.items()}):
+            shapes |= part
+        for key, shape in shapes.items():
+            self._sums.setdefault(key, self.weights.new_zeros(shape))
+        total = summed({"\t".join(key): self._sums[key] for key in shapes}, self.device)
+        self._sums = {key: total["\t".join(key)] for key in shapes}
+
+    def blocked(self, model: str, name: str) -> Tensor:
+        """Return sums over the starts of each block and their numbers, `(2, blocks, K, F, R)`."""
+        return self._sums[model, name]
+
+    def means(self, model: str) -> dict[str, Tensor]:
+        """Return each score's mean over starts `(K, F, R)`, on the CPU, and `starts`, the number of them."""
+        means = {}
+        for name in (
+            name for key, name in self._sums if key == model and name not in ("missing", "spectrum")
+        ):
+            total, count = self._sums[model, name].sum(1).cpu()
+            means[name] = total / count
+            means |= {"starts": count} if name == "mse" else {}
+        means["rmse"] = means["mse"].sqrt()
+        if "variance" in means:
+            spread = means["variance"].sqrt()
+            means["spread_skill"] = spread / means["rmse"][:, : spread.shape[1]]
+        return means
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per model, variable, level, lead and region; a score that it lacks is left out.
+
+        `rmse` is the root of the mean over starts (WeatherBench 2), `rmse_per_start` the mean of the roots
+        (WeatherBench 1, Aurora). `weights` names the weights.
+        """
+        means = {model: self.means(model) for model in self.models}
+        rows = []
+        for model, scores in means.items():
+            for reference in (name for name in BASELINES if name in means and name != model):
+                name = f"skill_{reference.replace(' ', '_')}"
+                scores[name] = 1 - scores["rmse"] / means[reference]["rmse"]
+            columns = {name: values.tolist() for name, values in scores.items()}
+            missing = self._sums[model, "missing"].sum(0).tolist()
+            for (f, (variable, level)), (k, lead), (r, region) in product(
+                enumerate((*self.fields, *self._winds)),
+                enumerate(self.leads[: len(missing)]),
+                enumerate(self.regions),
+            ):
+                row = {"model": model, "variable": variable, "level": level, "lead": lead, "region": region}
+                row |= {"weights": self.kind, "starts": int(columns["starts"][k][f][r])}
+                values = {name: kept[k][f][r] for name, kept in columns.items() if f < len(kept[k])}
+                row |= {name: values[name] for name in COLUMNS if values.get(name, math.nan) >= -math.inf}
+                rows.append(row | ({"missing": int(missing[k][f])} if f < len(self.fields) else {}))
+        return rows
+
+    def missing(self) -> list[str]:
+        """Return a sentence for each model and field with values that are not finite."""
+        sentences = []
+        for model in self.models:
+            lost = self._sums[model, "missing"].sum(1).cpu()  # forecast or truth, F
+            for which, counts in zip((f"the forecast of {model}", "the truth"), lost.tolist(), strict=True):
+                for (variable, level), count in zip(self.fields, counts, strict=True):
+                    name = variable if level is None else level_name(variable, level)
+                    if count and which != "the truth":
+                        sentences.append(f"{which} has {int(count)} values of {name} that are NaN")
+                    elif count:
+                        sentences.append(
+                            f"the truth has {int(count)} values of {name} that are NaN ({model})"
+                        )
+        return [f"{sentence}; they are left out" for sentence in sentences]
+
+    def spectra(self) -> list[dict[str, Any]]:
+        """Return one row per model, field, lead and wave number: mean energy of forecast and truth."""
+        rows = []
+        for model in (model for model, name in self._sums if name == "spectrum"):
+            total, count = self._sums[model, "spectrum"].cpu().split([2, 1])
+            forecast, truth = (total / count).tolist()
+            for (f, (variable, level)), (k, lead) in product(
+                enumerate(self.fields), enumerate(self.leads[: len(forecast)])
+            ):
+                row = {"model": model, "variable": variable, "level": level, "lead": lead}
+                pairs = zip(forecast[k][f], truth[k][f], strict=True)
+                rows += [row | {"wavenumber": n, "energy": e, "truth": t} for n, (e, t) in enumerate(pairs)]
+        return rows
+
+    def _errors(self, forecast: Tensor, truth: Tensor, normal: Tensor | None) -> dict[str, Tensor]:
+        lost = {"lost_forecast": forecast, "lost_truth": truth}
+        return spatial_errors(forecast, truth, self.weights, normal) | {
+            name: (~field.isfinite()).sum((-1, -2)) for name, field in lost.items()
+        }
+
+    def _ensemble(self, members: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        return ensemble_errors(members, truth, self.weights)
+
+    def _vector(self, forecasts: Sequence[Tensor], truths: Sequence[Tensor]) -> Tensor:
+        surface = len(self.variables.surface)
+        parts = []
+        for (_, level), (u, v) in self._winds.items():
+            group, first = (0, 0) if level is None else (1, surface)
+            components = [x[group][:, :, i - first, None] for x in (forecasts, truths) for i in (u, v)]
+            parts.append(by_rows(lambda *x: {"mse": vector_mse(*x, self.weights)}, *components)["mse"])
+        return torch.cat(parts, dim=2)
+
+    def _rain(self, forecast: Tensor, truth: Tensor, rain: tuple[str, float, Tensor, Tensor]) -> Tensor:
+        """Return SEEPS `(B, K, F, R)`, NaN for all fields but precipitation."""
+        name, dry, share, heavy = rain
+        place = self.fields.index((name, None))
+        points = seeps(forecast[:, :, place], truth[:, :, place], share, heavy, dry=dry)
+        scores = self.weights.new_full((*points.shape[:2], len(self.fields), len(self.regions)), math.nan)
+        scores[:, :, place] = spatial_means(self.weights, points)[0]
+        return scores
+
+    def _spectra(self, forecasts: Sequence[Tensor], truths: Sequence[Tensor], kept: Tensor) -> Tensor:
+        """Return sums over starts of both energies and their number, `(3, K, F, wave numbers)`."""
+        latitude = torch.from_numpy(self.grid.latitude).to(self._band.device)
+        rows = torch.from_numpy(latitude_weights(self.grid.latitude, "area")).to(self.weights)[
+            self._band.cpu()
+        ]
+        pair = []
+        for groups in (forecasts, truths):
+            fields = [x[..., self._band, :] for x in groups if x.shape[2]]
+            spectra = [zonal_spectrum(x, latitude[self._band]) for x in fields]
+            pair.append(torch.einsum("...hk,h->...k", torch.cat(spectra, 2).to(rows), rows / rows.sum()))
+        known = pair[0].isfinite() & pair[1].isfinite() & kept[..., None, None]
+        sums = [torch.where(known, values, 0).sum(0) for values in pair]
+        return torch.stack([*sums, known.to(rows).sum(0)])
+
+    def _add(self, model: str, name: str, values: Tensor, time: Tensor, kept: Tensor) -> None:
+        """Add scores `(B, K, F, R)` to the block of each start."""
+        blocks = self.blocks or Blocks(days=1.0, most=1)
+        place = torch.div(time, round(blocks.days * 86400), rounding_mode="floor") % blocks.most
+        known = values.isfinite() & kept[..., None, None]
+        pair = torch.stack([torch.where(known, values, 0), known.to(values)])
+        part = values.new_zeros(2, blocks.most, *values.shape[1:])
+        self._keep(model, name, part.index_add_(1, place, pair))
+
+    def _keep(self, model: str, name: str, values: Tensor) -> None:
+        former = self._sums.get((model, name))
+        self._sums[model, name] = values if former is None else former + values
+
+
+def _groups(states: States) -> list[Tensor]:
+    """Return surface and atmospheric fields as `(B, K, F, H, W)`."""
+    return [states.surface, states.atmospheric.flatten(2, 3)]

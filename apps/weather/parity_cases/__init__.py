@@ -1,0 +1,1 @@
+"""Recorded cases of weather systems, a module each."""
