@@ -1,11 +1,11 @@
-"""Predicted trajectories as netCDF or Zarr that xarray reads: a variable a field, written one by one."""
+"""Labelled arrays as netCDF or Zarr that xarray reads, written piece by piece; predicted trajectories so."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from core.errors import UserError
 from core.files import replacing, replacing_folder
 from core.inference.outputs import MARK, check_replaceable
 
-__all__ = ["SUFFIXES", "Solutions", "check_suffix", "written_to"]
+__all__ = [
+    "SUFFIXES",
+    "ArrayFile",
+    "LabelledArray",
+    "Solutions",
+    "arrays_written_to",
+    "check_suffix",
+    "make_zarr",
+    "written_to",
+]
 
 SUFFIXES = (".nc", ".zarr")
 
@@ -25,8 +34,50 @@ Write = Callable[[int, NDArray[np.float32], "NDArray[np.float32] | None"], None]
 
 
 @dataclass(frozen=True)
+class LabelledArray:
+    """An array on named axes, and what the file says of it.
+
+    Attributes:
+        axes: Names of its axes in order; one with the axis' own name holds the positions along it.
+        attributes: Unit, long name and such.
+        values: All of it, where it is known beforehand; None for float32 that come piece by piece.
+    """
+
+    axes: Sequence[str]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    values: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """What a file of labelled arrays will hold.
+
+    Attributes:
+        arrays: Name to array; each axis' length is that of an array on it whose values are known.
+        command: Who writes it, such as `dfm pde predict`; the file is marked with it.
+        attributes: Text, numbers and lists of text about the whole.
+        pieces: Axis to the length of a piece along it, which Zarr keeps as one chunk; others are kept whole.
+    """
+
+    arrays: Mapping[str, LabelledArray]
+    command: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    pieces: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Length of each axis."""
+        return {
+            axis: length
+            for array in self.arrays.values()
+            if array.values is not None
+            for axis, length in zip(array.axes, array.values.shape, strict=True)
+        }
+
+
+@dataclass(frozen=True)
 class Solutions:
-    """What a file will hold.
+    """What a file of trajectories will hold.
 
     Attributes:
         fields: Names of the variables.
@@ -72,6 +123,18 @@ class Solutions:
                 }
         return attributes
 
+    @property
+    def file(self) -> ArrayFile:
+        """The file, whose pieces are trajectories."""
+        arrays = {
+            name: LabelledArray(
+                (name,), {} if name == "sample" else {"units": self.units.get(name, "1")}, values
+            )
+            for name, values in self.axes.items()
+        }
+        arrays |= {name: LabelledArray(tuple(self.axes), said) for name, said in self.variables.items()}
+        return ArrayFile(arrays, self.command, self.attributes, {"sample": 1})
+
 
 def check_suffix(path: str | os.PathLike[str], command: str) -> Path:
     """Return the path, if its suffix says how to write it and nothing is lost by writing there.
@@ -88,27 +151,18 @@ def check_suffix(path: str | os.PathLike[str], command: str) -> Path:
 
 
 @contextmanager
-def written_to(path: str | os.PathLike[str], solutions: Solutions) -> Iterator[Write]:
-    """Yield `write(row, mean, std)`; each takes one trajectory `(K, C', *space)` or its deviation.
+def arrays_written_to(path: str | os.PathLike[str], file: ArrayFile) -> Iterator[Mapping[str, Any]]:
+    """Yield the arrays by name, to which values are assigned as to NumPy's: `arrays["t"][3, :, 5] = values`.
 
     The file appears under its name only when the block ends well; until then a former output stays there.
 
     Raises:
         UserError: If the file cannot be written, or what lies there is no output of the same command.
     """
-    out = check_suffix(path, solutions.command)
+    out = check_suffix(path, file.command)
     try:
-        with (_netcdf if out.suffix == ".nc" else _zarr)(out, solutions) as arrays:
-
-            def write(row: int, mean: NDArray[np.float32], std: NDArray[np.float32] | None) -> None:
-                for place, name in enumerate(solutions.fields):
-                    for key, values in ((name, mean), (f"{name}_std", std)):
-                        if values is not None:
-                            arrays[key][row] = (
-                                values[0, place] if solutions.times is None else values[:, place]
-                            )
-
-            yield write
+        with (_netcdf if out.suffix == ".nc" else _zarr)(out, file) as arrays:
+            yield arrays
     except OSError as error:
         raise UserError(
             f"cannot write {out} ({error.strerror or error}); choose another --out or free some space"
@@ -116,49 +170,64 @@ def written_to(path: str | os.PathLike[str], solutions: Solutions) -> Iterator[W
 
 
 @contextmanager
-def _netcdf(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
-    import h5netcdf
+def written_to(path: str | os.PathLike[str], solutions: Solutions) -> Iterator[Write]:
+    """Yield `write(row, mean, std)`; each takes one trajectory `(K, C', *space)` or its deviation.
 
-    axes = solutions.axes
-    with replacing(out) as temporary, h5netcdf.File(temporary, "w") as file:
-        file.dimensions = {name: len(values) for name, values in axes.items()}
-        for name, values in axes.items():
-            file.create_variable(name, (name,), values.dtype, data=values)
-            if name != "sample":
-                file[name].attrs["units"] = solutions.units.get(name, "1")
-        variables = {}
-        for name, attributes in solutions.variables.items():
-            variables[name] = file.create_variable(name, tuple(axes), "f4")
-            variables[name].attrs.update(attributes)
-        file.attrs.update({MARK: solutions.command, **solutions.attributes})
-        yield variables
+    Raises:
+        UserError: As `arrays_written_to` does.
+    """
+    with arrays_written_to(path, solutions.file) as arrays:
+
+        def write(row: int, mean: NDArray[np.float32], std: NDArray[np.float32] | None) -> None:
+            for place, name in enumerate(solutions.fields):
+                for key, values in ((name, mean), (f"{name}_std", std)):
+                    if values is not None:
+                        arrays[key][row] = values[0, place] if solutions.times is None else values[:, place]
+
+        yield write
+
+
+def make_zarr(folder: Path, file: ArrayFile) -> dict[str, Any]:
+    """Make a Zarr group in an empty folder and return its arrays by name; missing pieces are NaN."""
+    import zarr
+
+    lengths = file.lengths
+    said: dict[str, Any] = {MARK: file.command, **file.attributes}
+    group = zarr.create_group(folder, zarr_format=3, attributes=said)
+    arrays = {}
+    for name, array in file.arrays.items():
+        labels: dict[str, Any] = {"dimension_names": list(array.axes), "attributes": dict(array.attributes)}
+        if array.values is not None:
+            held = group.create_array(name, shape=array.values.shape, dtype=array.values.dtype, **labels)
+            held[...] = array.values
+            continue
+        shape = tuple(lengths[axis] for axis in array.axes)
+        chunks = tuple(min(file.pieces.get(axis, lengths[axis]), lengths[axis]) for axis in array.axes)
+        arrays[name] = group.create_array(
+            name, shape=shape, chunks=chunks, dtype="float32", fill_value=float("nan"), **labels
+        )
+    return arrays
 
 
 @contextmanager
-def _zarr(out: Path, solutions: Solutions) -> Iterator[Mapping[str, Any]]:
-    import zarr
+def _netcdf(out: Path, content: ArrayFile) -> Iterator[Mapping[str, Any]]:
+    import h5netcdf
 
-    axes = solutions.axes
-    shape = tuple(len(values) for values in axes.values())
+    with replacing(out) as temporary, h5netcdf.File(temporary, "w") as file:
+        file.dimensions = content.lengths
+        arrays = {}
+        for name, array in content.arrays.items():
+            kind = "f4" if array.values is None else array.values.dtype
+            variable = file.create_variable(name, tuple(array.axes), kind, data=array.values)
+            variable.attrs.update(array.attributes)
+            if array.values is None:
+                arrays[name] = variable
+        file.attrs.update({MARK: content.command, **content.attributes})
+        yield arrays
+
+
+@contextmanager
+def _zarr(out: Path, content: ArrayFile) -> Iterator[Mapping[str, Any]]:
     with replacing_folder(out) as temporary:
-        said: dict[str, Any] = {MARK: solutions.command, **solutions.attributes}
-        group = zarr.create_group(temporary, zarr_format=3, attributes=said)
-        for name, values in axes.items():
-            unit: dict[str, Any] = {} if name == "sample" else {"units": solutions.units.get(name, "1")}
-            array = group.create_array(
-                name, shape=values.shape, dtype=values.dtype, dimension_names=[name], attributes=unit
-            )
-            array[:] = values
-        yield {
-            name: group.create_array(
-                name,
-                shape=shape,
-                chunks=(1, *shape[1:]),
-                dtype="float32",
-                fill_value=float("nan"),
-                dimension_names=list(axes),
-                attributes=attributes,
-            )
-            for name, attributes in solutions.variables.items()
-        }
+        yield make_zarr(temporary, content)
         consolidate(temporary)
