@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,13 @@ class TimeSplit:
             if sum(counts) > members:
                 raise UserError(f"{where} has {members} members, data.split.members asks for {sum(counts)}")
             train, val, test = counts
+            numbers = range(members)
+            last = members - test
             everyone = {
-                "train": range(train), "val": range(train, train + val), "test": range(members - test, members)
-            }  # fmt: skip
+                "train": numbers[:train],
+                "val": numbers[train : train + val],
+                "test": numbers[last:],
+            }
         if self.dated:
             spans = {p: self._span(p) if getattr(self, p) is not None else (0, 0) for p in PARTS}
         elif by_member:
@@ -128,7 +133,7 @@ class TimeSplit:
             cuts = np.round(np.cumsum((0.0, *_SHARES)) * len(seconds)).astype(int)
             edges = [*(int(seconds[cut]) for cut in cuts[:-1] if cut < len(seconds)), whole[1]]
             edges += [whole[1]] * (len(PARTS) + 1 - len(edges))
-            spans = dict(zip(PARTS, zip(edges[:-1], edges[1:], strict=True), strict=True))
+            spans = dict(zip(PARTS, pairwise(edges), strict=True))
         return {part: (spans[part], everyone[part]) for part in PARTS}
 
     def _span(self, part: str) -> tuple[int, int]:

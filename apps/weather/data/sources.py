@@ -90,8 +90,8 @@ def _step(archive: Archive, step: float | None) -> tuple[float, dict[str, int], 
     multiple = hours / archive.step
     if hours <= 0 or abs(multiple - round(multiple)) > 1e-6 or round(multiple) < 1:
         raise UserError(
-            f"data.step is {hours:g} hours, but {archive.name} has a record every {archive.step:g} hours; give "
-            "a multiple"
+            f"data.step is {hours:g} hours, but {archive.name} has a record every {archive.step:g} hours; "
+            "give a multiple"
         )
     sums: dict[str, int] = {}
     notes = []

@@ -120,11 +120,13 @@ class Starts:
         members: `(N,)` ensemble member of each window.
         seconds: `(N,)` time of its current state.
         missing: Windows that are left out since a record is missing.
+        span: First second of the part, and the one after its last.
     """
 
     members: NDArray[np.int64]
     seconds: NDArray[np.int64]
     missing: int
+    span: tuple[int, int]
 
     @classmethod
     def of(
@@ -156,6 +158,7 @@ class Starts:
             np.repeat(np.asarray(members, dtype=np.int64), len(good)),
             np.tile(good, len(members)),
             missing * len(members),
+            span,
         )
 
 
@@ -196,17 +199,55 @@ class ForecastWindows(Dataset):
             inputs = source.states(members, times[:, :history], source.variables)
             if horizon:
                 targets = source.states(members, times[:, history:], source.targets)
+        return self._batch(inputs, targets, current)
+
+    def reach(self, index: int) -> int:
+        """Return how many states follow a window's current one without a gap, in its part of the archive."""
+        return int(self._reaches[np.searchsorted(self.source.seconds, self.starts.seconds[index])])
+
+    def later(self, indices: Sequence[int], lead: int) -> WeatherBatch:
+        """Return a batch `lead` steps after the windows, without inputs (T is 0) and with one target."""
+        source = self.source
+        members = self.starts.members[list(indices)]
+        current = self.starts.seconds[list(indices)] + lead * source.stride
+        targets = source.states(members, current[:, None] + source.stride, source.targets)
+        grid, variables = source.part.grid.shape, source.variables
+        levels = (len(variables.atmospheric), len(variables.levels))
+        inputs = States(
+            torch.zeros(len(members), 0, len(variables.surface), *grid),
+            torch.zeros(len(members), 0, *levels, *grid),
+        )
+        return self._batch(inputs, targets, current, lead)
+
+    def _batch(
+        self, inputs: States, targets: States | None, current: NDArray[np.int64], lead: int = 0
+    ) -> WeatherBatch:
+        source = self.source
         return WeatherBatch(
             inputs=inputs,
-            static=source.static.expand(len(rows), *source.static.shape),
+            static=source.static.expand(len(current), *source.static.shape),
             targets=targets,
             time=torch.from_numpy(current),
             variables=source.variables,
             target_variables=source.targets,
             grid=source.part.grid,
             step=source.step,
+            rollout_step=lead,
             source=source.archive.name,
         )
+
+    @cached_property
+    def _reaches(self) -> NDArray[np.int64]:
+        """Return of every record the number of states that follow it."""
+        source, (first, end) = self.source, self.starts.span
+        every = source.seconds
+        good = source.complete(every, source.behind(source.targets)) & (every >= first) & (every < end)
+        following = np.minimum(np.searchsorted(every, every + source.stride), len(every) - 1)
+        follows = good[following] & (every[following] == every + source.stride)
+        reaches = np.zeros(len(every), dtype=np.int64)
+        for record in np.flatnonzero(follows)[::-1]:
+            reaches[record] = reaches[following[record]] + 1
+        return reaches
 
 
 class BatchMixture(Dataset):
@@ -274,3 +315,7 @@ class BatchMixture(Dataset):
                 for _, sample in where
             ]
         )
+
+    def reach(self, index: int) -> int:
+        """Refuse: roll-outs follow one archive."""
+        raise UserError("roll-out training follows one archive; give data.path in place of data.mixture")
