@@ -17,6 +17,7 @@ __all__ = [
     "WeightsCard",
     "WeightsFile",
     "card_names",
+    "card_of_file",
     "fetch_weights",
     "fetched_folder",
     "is_fetched",
@@ -123,6 +124,13 @@ def load_weights_card(name: str) -> WeightsCard:
 def modules_by_layout() -> dict[str, str]:
     """Return each official layout (`tinytimemixer`) to the module of the system that reads it."""
     return {card.layout: card.module for card in map(load_weights_card, card_names())}
+
+
+def card_of_file(name: str) -> WeightsCard | None:
+    """Return the card that alone lists a file of this name and tells the size of its network, or None."""
+    cards = [load_weights_card(card) for card in card_names()]
+    holders = [card for card in cards if name in {file.name for file in card.files}]
+    return holders[0] if len(holders) == 1 and holders[0].size is not None else None
 
 
 def weights_cache() -> Path:

@@ -143,18 +143,23 @@ def network_from(source: Source, *, system: str | None = None) -> nn.Module:
 
     Args:
         source: As for `load_weights`; it must carry a configuration: one of our checkpoints or exports, or
-            a folder, card or hub repository with a `config.json`.
+            a folder, card or hub repository with a `config.json`; or be a file of the name that a weights
+            card alone lists.
         system: Name (`ttm`) or module of the system, where the configuration does not tell.
 
     Raises:
         UserError: If there is no configuration, its system is not known, or the weights do not fit.
     """
+    from core.checkpoints.cards import card_of_file
+
     weights = _weights(source)
     if weights.network is not None:
         network = instantiate(weights.network, where=weights.source)
     elif weights.config is not None:
         module = system_module(system or weights.system or str(weights.config.get("model_type", "")))
         network = module.from_official_config(weights.config)
+    elif (card := card_of_file(weights.path.name)) is not None and card.size is not None:
+        network = instantiate(card.size.model_dump(), where=f"weights card {card.name}")
     else:
         raise UserError(
             f"{weights.source} does not say which network it belongs to: it needs a config.json beside it, "
