@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-__all__ = ["DAYS", "calendar", "window_weights"]
+__all__ = ["DAYS", "calendar", "valid_times", "window_weights"]
 
 DAYS = 366
 
@@ -18,6 +20,12 @@ def calendar(times: Sequence[str] | NDArray[np.datetime64]) -> tuple[NDArray[np.
     hours = (stamps - stamps.astype("datetime64[D]")) // np.timedelta64(3600, "s")
     days = stamps.astype("datetime64[D]") - stamps.astype("datetime64[Y]").astype("datetime64[D]")
     return hours.astype(np.int64), days.astype(np.int64) + 1
+
+
+def valid_times(time: Tensor, leads: Sequence[float]) -> Tensor:
+    """Return the times `(B, K)` in seconds that lie `leads` hours after the times `(B,)`."""
+    seconds = torch.tensor([round(3600 * lead) for lead in leads])
+    return time[:, None] + seconds.to(time.device, non_blocking=True)
 
 
 def window_weights(days: int = 61) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from apps.weather.batch import Grid, States, Variables, level_name
 from apps.weather.metrics.areas import latitude_weights, usual_weights
+from apps.weather.metrics.climatology import valid_times
 from apps.weather.metrics.ensembles import ensemble_errors
 from apps.weather.metrics.errors import by_rows, spatial_errors, spatial_means, vector_mse
 from apps.weather.metrics.precipitation import seeps
@@ -135,8 +136,7 @@ class WeatherScores:
             time: `(B,)` int64, seconds since 1970-01-01 UTC of the starts.
             available: `(B, K)`, False where there is no truth: such states are neither scored nor missed.
         """
-        hours = torch.tensor(self.leads[: truth.steps], dtype=torch.float64)
-        valid = time[:, None] + (hours * 3600).round().long().to(time.device, non_blocking=True)
+        valid = valid_times(time, self.leads[: truth.steps])
         states = [forecast] if isinstance(forecast, States) else list(forecast)
         normals = None if self.climatology is None else _groups(self.climatology.at(valid))
         groups = [
