@@ -2,7 +2,9 @@
 
 A weather network has `advance(batch) -> States`: a normalised batch to the next normalised state, `(B, 1, …)`
 of the batch's variables. It may have `prepare(batch) -> batch` and `finish(batch, states) -> states`, which
-work on physical units before and after (ocean waves, whose directions are angles and whose absence is NaN).
+work on physical units before and after. `prepare` may replace variables (ocean waves have a wind of their own,
+given by speed and direction) and changes nothing when repeated; states then have the variables of
+`prepared(network, batch)`.
 """
 
 from __future__ import annotations
@@ -15,19 +17,24 @@ from torch import nn
 from apps.weather.batch import States, WeatherBatch
 from apps.weather.data.scaling import Scaling
 
-__all__ = ["forecast", "next_batch", "rollout"]
+__all__ = ["forecast", "next_batch", "prepared", "rollout"]
+
+
+def prepared(network: nn.Module, batch: WeatherBatch) -> WeatherBatch:
+    """Return a batch in physical units as the network takes it, the variables of its states among them."""
+    return network.prepare(batch) if hasattr(network, "prepare") else batch  # type: ignore[operator]
 
 
 def forecast(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> States:
     """Return the next state `(B, 1, …)` of a batch, both in physical units."""
-    if hasattr(network, "prepare"):
-        batch = network.prepare(batch)
+    batch = prepared(network, batch)
     states = scaling.physical(network.advance(scaling.normalised(batch)), batch.variables)  # type: ignore[operator]
     return network.finish(batch, states) if hasattr(network, "finish") else states  # type: ignore[operator]
 
 
 def rollout(network: nn.Module, batch: WeatherBatch, scaling: Scaling, steps: int) -> Iterator[States]:
     """Yield the next `steps` states one by one, each fed back as the newest of the history."""
+    batch = prepared(network, batch)
     for _ in range(steps):
         state = forecast(network, batch, scaling)
         yield state
