@@ -2,8 +2,8 @@
 
 A weather network has `advance(batch) -> States`: a normalised batch to the next normalised state, `(B, 1, …)`
 of the batch's variables. It may have `prepare(batch) -> batch` and `finish(batch, states) -> states`, which
-work on physical units before and after. `prepare` may replace variables (ocean waves have a wind of their own,
-given by speed and direction) and changes nothing when repeated; states then have the variables of
+work on physical units before and after. `prepare` may replace variables (ocean waves have a wind of their
+own, by speed and direction) and changes nothing when repeated; states then have the variables of
 `prepared(network, batch)`.
 """
 
