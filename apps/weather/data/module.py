@@ -172,11 +172,11 @@ class WeatherFields(DataModule):
 
     def val_set(self) -> Dataset | None:
         """Return the forecasts of the validation part of the first source; None if there are none."""
-        return self._evaluated("val")
+        return self.forecasts("val")
 
     def test_set(self) -> Dataset | None:
         """Return the forecasts of the test part of the first source; None if there are none."""
-        return self._evaluated("test")
+        return self.forecasts("test")
 
     def predict_set(self) -> Dataset:
         """Return every history of the first source, without targets."""
@@ -185,7 +185,8 @@ class WeatherFields(DataModule):
         whole = replace(one, parts={"all": ((int(seconds[0]), int(seconds[-1]) + 1), range(members))})
         return self._windows(whole, "all", 0, stride=self.test.stride)
 
-    def _evaluated(self, part: str) -> Dataset | None:
+    def forecasts(self, part: str) -> Dataset | None:
+        """Return the windows of a part of the first source with the states that a test forecasts."""
         windows = self._windows(self.sources[0], part, self.test_steps, stride=self.test.stride)
         return windows if len(windows) else None
 
