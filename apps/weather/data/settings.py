@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,11 @@ from apps.weather.batch import Variables, level_text
 from core.data.checks import at_least
 from core.errors import UserError, did_you_mean, listed
 
-__all__ = ["ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice"]
+if TYPE_CHECKING:
+    from apps.weather.data.readers import Archive
+    from core.data.cards import Card
+
+__all__ = ["ArchiveDetails", "ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice"]
 
 PARTS = ("train", "val", "test")
 _SHARES = (0.8, 0.1, 0.1)
@@ -40,28 +44,31 @@ class VariableChoice:
     static_path: str | None = None
     names: dict[str, str] | None = None
 
-    def of(self, stored: Variables, where: str, *, room: str = "data.variables") -> Variables:
-        """Return the chosen ones of those that the archive `where` has; static fields are looked for later.
+    def of(self, archive: Archive, room: str = "data.variables") -> Variables:
+        """Return the chosen ones of an archive's; static fields are looked for later.
 
         Raises:
-            UserError: If one is not there; all are named.
+            UserError: If one is not there, or nothing is left.
         """
-        groups: dict[str, tuple[Any, ...]] = {}
-        for group in ("surface", "atmospheric", "levels"):
-            have, asked = getattr(stored, group), getattr(self, group)
-            groups[group] = have if asked is None else tuple(asked)
-            text = level_text if group == "levels" else str
-            if lacking := [text(one) for one in groups[group] if one not in have]:
-                near = did_you_mean(lacking[0], [text(one) for one in have])
-                known = ", ".join(map(text, have)) or "none"
-                raise UserError(
-                    f"{where} lacks {listed(lacking, 6)} of {room}.{group}{near} (it has {known})"
-                )
-        if not groups["atmospheric"] or not groups["levels"]:
-            groups["atmospheric"] = groups["levels"] = ()
-        if not groups["surface"] and not groups["atmospheric"]:
-            raise UserError(f"{where}: no variable is left; check {room}")
-        return Variables(**groups, static=stored.static if self.static is None else tuple(self.static))
+        stored = archive.variables
+        surface = stored.surface if self.surface is None else tuple(self.surface)
+        atmospheric = stored.atmospheric if self.atmospheric is None else tuple(self.atmospheric)
+        asked = self.levels
+        # Fewer variables may share more levels; names that are not there are refused here.
+        shared = archive.narrowed(Variables(surface, atmospheric)).variables.levels if atmospheric else ()
+        if asked and (lacking := [level_text(level) for level in asked if level not in shared]):
+            known = ", ".join(map(level_text, shared)) or "none"
+            raise UserError(
+                f"{archive.name} does not have {listed(lacking, 6)} hPa of {room}.levels for all of "
+                f"{', '.join(atmospheric)} (it has {known})"
+            )
+        levels = shared if asked is None else tuple(asked)
+        if not levels:
+            atmospheric = ()
+        if not surface and not atmospheric:
+            raise UserError(f"{archive.name}: no variable is left; check {room}")
+        static = stored.static if self.static is None else tuple(self.static)
+        return Variables(surface, atmospheric, levels if atmospheric else (), static)
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,40 @@ class ArchiveMixture:
         at_least(1, room="data.mixture", samples=self.samples)
         if not self.sources:
             raise UserError("data.mixture.sources is empty; name at least one source")
+
+
+@dataclass(frozen=True)
+class ArchiveDetails:
+    """What a weather card says beyond the common fields.
+
+    Attributes:
+        address: What is opened where no data are on the disk.
+        split: The published split.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    address: str | None = None
+    split: TimeSplit | None = None
+
+    @classmethod
+    def of(cls, card: Card | None) -> ArchiveDetails:
+        """Return the checked details of a card; those of none are empty.
+
+        Raises:
+            UserError: If an entry is wrong; it is named.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        if card is None:
+            return cls()
+        try:
+            return TypeAdapter(cls).validate_python(card.details)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            entry = ".".join(str(part) for part in first["loc"]) or "details"
+            raise UserError(
+                f"the card '{card.name}' has a wrong entry at details.{entry}: {first['msg']}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

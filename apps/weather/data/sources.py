@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,15 @@ from torch import Tensor
 from apps.weather.batch import Grid, Variables, WeatherFacts
 from apps.weather.data.readers import Archive, open_archive
 from apps.weather.data.regions import Rectangle, rectangle, same_positions
-from apps.weather.data.settings import ArchiveSource, TimeSplit
+from apps.weather.data.settings import PARTS, ArchiveDetails, ArchiveSource, TimeSplit
 from apps.weather.data.windows import FieldSource, Starts
+from core.data.cards import Card, load_card
 from core.errors import UserError, listed
+from core.files import data_folder
 
 __all__ = ["SplitSource", "open_split"]
+
+_STEP = 6.0  # hours between states of an archive of a single time
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +64,25 @@ def open_split(named: ArchiveSource, patch: int, trained: WeatherFacts | None = 
     Raises:
         UserError: If it is not there, cannot be read, or lacks what is asked for.
     """
-    choice, split = named.variables, named.split or TimeSplit()
-    archive = open_archive(named.path, fill=named.fill, names=choice.names)
-    where, notes = archive.name, list(archive.notes)
+    choice, split = named.variables, named.split
+    card = None if named.card is None else load_card(named.card)
+    details = ArchiveDetails.of(card)
+    archive = open_archive(_path(named, card, details), fill=named.fill, names=choice.names)
+    if card is not None:
+        archive = replace(archive, name=card.name, licences=(card.licence,))
+        split = split or details.split or _by_rows(card, archive)
+    where = archive.name
+    variables = choice.of(archive)
+    targets = None
+    if named.targets is not None:
+        targets = replace(named.targets.of(archive, "data.targets"), static=())
+    archive = archive.narrowed(_joined(variables, targets, archive.variables))
+    notes = list(archive.notes)
     step, sums, said = _step(archive, named.step)
     part = rectangle(archive.grid, named.region, patch, where)
     notes += [*said, *filter(None, [part.note])]
-    variables = choice.of(archive.variables, where)
-    targets = variables
-    if named.targets is not None:
-        targets = replace(named.targets.of(archive.variables, where, room="data.targets"), static=())
     variables, static = _static(archive, part, variables, choice.static_path, trained)
-    if named.targets is not None and targets == replace(variables, static=()):
+    if targets is None or targets == replace(variables, static=()):
         targets = variables
     used = {*variables.surface, *targets.surface}
     source = FieldSource(
@@ -81,13 +94,63 @@ def open_split(named: ArchiveSource, patch: int, trained: WeatherFacts | None = 
         step=step,
         sums={name: count for name, count in sums.items() if name in used},
     )
-    return SplitSource(source, split.parts(archive.times, archive.members, where), tuple(notes))
+    return SplitSource(
+        source, (split or TimeSplit()).parts(archive.times, archive.members, where), tuple(notes)
+    )
+
+
+def _joined(variables: Variables, targets: Variables | None, stored: Variables) -> Variables:
+    """Return what must be stored at a time for it to count; static fields that are not there may come later."""
+    more = targets or variables
+    return Variables(
+        surface=tuple(dict.fromkeys((*variables.surface, *more.surface))),
+        atmospheric=tuple(dict.fromkeys((*variables.atmospheric, *more.atmospheric))),
+        static=tuple(name for name in variables.static if name in stored.static),
+    )
+
+
+def _path(named: ArchiveSource, card: Card | None, details: ArchiveDetails) -> Any:
+    """Return what is opened: the path, or the files or the address of a card.
+
+    Raises:
+        UserError: If a card's data are not there.
+    """
+    if card is None:
+        return named.path
+    if card.domain != "weather":
+        raise UserError(f"the card '{card.name}' is of the domain {card.domain}; choose one of weather")
+    if named.path is not None and not (isinstance(named.path, str) and Path(named.path).is_dir()):
+        return named.path
+    folder = data_folder() if named.path is None else Path(str(named.path))
+    for base in (folder / card.name, folder):
+        if card.files and all((base / file.path).is_file() for file in card.files):
+            return [base / file.path for file in card.files]
+    if not card.files and (named.path is not None or (folder / card.name).exists()):
+        return folder if named.path is not None else folder / card.name
+    if details.address is not None:
+        return details.address
+    how = f"type 'dfm data fetch {card.name}'" if card.files else f"take them from {card.hub}"
+    raise UserError(
+        f"the data of card '{card.name}' are not in {folder}; {how}, or name their folder in data.path"
+    )
+
+
+def _by_rows(card: Card, archive: Archive) -> TimeSplit | None:
+    """Return the split of a card that counts records, as times."""
+    if card.splits.kind != "rows":
+        return None
+    spans: dict[str, list[int | str]] = {}
+    for part in PARTS:
+        if isinstance(rows := getattr(card.splits, part), list):
+            first, end = rows[0], min(rows[1], len(archive.times))
+            spans[part] = [str(archive.times[first]), str(archive.times[end - 1])]
+    return TimeSplit(**spans)
 
 
 def _step(archive: Archive, step: float | None) -> tuple[float, dict[str, int], list[str]]:
     """Return the hours between states, and for each accumulated variable the records to be summed."""
-    hours = archive.step if step is None else step
-    multiple = hours / archive.step
+    hours = step or archive.step or _STEP
+    multiple = hours / (archive.step or hours)
     if hours <= 0 or abs(multiple - round(multiple)) > 1e-6 or round(multiple) < 1:
         raise UserError(
             f"data.step is {hours:g} hours, but {archive.name} has a record every {archive.step:g} hours; "

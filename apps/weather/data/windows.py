@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -75,41 +75,40 @@ class FieldSource:
 
     def states(self, members: NDArray[np.int64], seconds: NDArray[np.int64], variables: Variables) -> States:
         """Return states `(B, T, …)` at times `(B, T)` of ensemble members `(B,)`; sums are taken here."""
-        records = np.searchsorted(self.seconds, seconds)
         summed = [name for name in variables.surface if self.sums.get(name, 1) > 1]
         if not summed:
-            return self._read(members, records, variables)
+            return self._read(members, seconds, variables)
         plain = [name for name in variables.surface if name not in summed]
-        states = self._read(members, records, replace(variables, surface=tuple(plain)))
+        states = self._read(members, seconds, replace(variables, surface=tuple(plain)))
         surface = states.surface.new_empty(*seconds.shape, len(variables.surface), *self.part.grid.shape)
         surface[:, :, [variables.surface.index(name) for name in plain]] = states.surface
         for name in summed:
-            hours = records[..., None] + np.arange(1 - self.sums[name], 1)
-            parts = self._read(members, hours.reshape(len(hours), -1), Variables(surface=(name,))).surface
+            hours = seconds[..., None] + np.array(self.behind(Variables((name,))))
+            parts = self._read(members, hours.reshape(len(hours), -1), Variables((name,))).surface
             total = parts.unflatten(1, hours.shape[1:]).sum(dim=2)
             surface[:, :, variables.surface.index(name)] = total[:, :, 0]
         return States(surface, states.atmospheric)
 
-    def _read(self, members: NDArray[np.int64], records: NDArray[np.int64], variables: Variables) -> States:
-        """Read records `(B, T)`; one that several samples of the batch share is read once."""
-        count = len(self.archive.times)
-        asked = (members[:, None] * count + records).ravel()
+    def _read(self, members: NDArray[np.int64], seconds: NDArray[np.int64], variables: Variables) -> States:
+        """Read times `(B, T)`; one that several samples of the batch share is read once."""
+        first, span = int(self.seconds[0]), int(self.seconds[-1] - self.seconds[0]) + 1
+        asked = (members[:, None] * span + seconds - first).ravel()
         unique, back = np.unique(asked, return_inverse=True)
         repeated = len(unique) < len(asked)
         numbers = unique if repeated else asked
-        cuts = np.flatnonzero(np.diff(numbers // count)) + 1
-        parts = [self._fields(run, count, variables) for run in np.split(numbers, cuts)]
+        cuts = np.flatnonzero(np.diff(numbers // span)) + 1
+        parts = []
+        for run in np.split(numbers, cuts):
+            # The keyword of a member is for archives that have some.
+            which = {"member": int(run[0] // span)} if self.archive.members else {}
+            times = (run % span + first).tolist()
+            parts.append(self.archive.read(times, variables, self.part.rows, self.part.columns, **which))
         groups = []
         for pieces in zip(*parts, strict=True):
             values = torch.from_numpy(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
             values = values[torch.from_numpy(back)] if repeated else values
-            groups.append(values.unflatten(0, records.shape))
+            groups.append(values.unflatten(0, seconds.shape))
         return States(*groups)
-
-    def _fields(self, numbers: NDArray[np.int64], count: int, variables: Variables) -> Any:
-        member, records = int(numbers[0] // count), (numbers % count).tolist()
-        which: dict[str, int] = {"member": member} if self.archive.members else {}
-        return self.archive.read(records, variables, self.part.rows, self.part.columns, **which)
 
 
 @dataclass(frozen=True, eq=False)
