@@ -1,11 +1,11 @@
-"""Encoder and decoder of one variable: convolutions on single frames (Met²Net, arXiv 2507.17189)."""
+"""VariableEncoder and decoder of one variable: convolutions on single frames (Met²Net, arXiv 2507.17189)."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["VariableDecoder", "VariableEncoder"]
 
 _GROUPS = 2
 
@@ -44,7 +44,7 @@ class _DoublingUnit(nn.Module):
         return F.silu(self.norm(F.pixel_shuffle(self.expansion(x), 2)))
 
 
-class Encoder(nn.Module):
+class VariableEncoder(nn.Module):
     """`depth` units, of which every second one halves rows and columns."""
 
     def __init__(self, width: int, depth: int) -> None:
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         return x
 
 
-class Decoder(nn.Module):
+class VariableDecoder(nn.Module):
     """The encoder's units mirrored, and a 1x1 convolution to one channel."""
 
     def __init__(self, width: int, depth: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from apps.weather.batch import States, WeatherBatch
 from apps.weather.models.daily_cycle import DailyCycle
-from apps.weather.models.translation.coders import Decoder, Encoder
+from apps.weather.models.translation.coders import VariableDecoder, VariableEncoder
 from apps.weather.models.translation.translator import Translator
 from core.backbones.vit import reset_parts
 from core.errors import UserError
@@ -48,7 +48,9 @@ class TwoStageLosses:
 class _Coders(nn.Module):
     """One of the network's two copies: encoders, translator, decoders."""
 
-    def __init__(self, encoders: list[Encoder], translator: Translator, decoders: list[Decoder]) -> None:
+    def __init__(
+        self, encoders: list[VariableEncoder], translator: Translator, decoders: list[VariableDecoder]
+    ) -> None:
         super().__init__()
         self.encoders, self.decoders = nn.ModuleList(encoders), nn.ModuleList(decoders)
         self.translator = translator
@@ -210,8 +212,8 @@ class Met2Net(nn.Module):
         torch._foreach_lerp_(list(averaged), list(own), 1 - self.momentum)
 
     def _copy(self) -> _Coders:
-        encoders = [Encoder(self.width, self.coder_depth) for _ in range(self.fields)]
-        decoders = [Decoder(self.width, self.coder_depth) for _ in range(self.fields)]
+        encoders = [VariableEncoder(self.width, self.coder_depth) for _ in range(self.fields)]
+        decoders = [VariableDecoder(self.width, self.coder_depth) for _ in range(self.fields)]
         translator = Translator(
             self.history * self.width,
             self.translator_width,
