@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["StoredName", "conversion", "in_order", "known_names", "may_vanish", "recognised", "unit_of"]
+__all__ = [
+    "StoredName",
+    "conversion",
+    "in_order",
+    "known_names",
+    "may_vanish",
+    "published_name",
+    "recognised",
+    "unit_of",
+]
 
 # Kind (sum: over the hours before its time), SI unit, then variables: our name and those of others.
 _TABLE = """
@@ -18,7 +27,7 @@ surface m/s 10u,u10,10m_u_component_of_wind,uas 10v,v10,10m_v_component_of_wind,
     10fg,fg10,i10fg,10m_wind_gust_since_previous_post_processing
 surface Pa msl,mean_sea_level_pressure,psl,prmsl,air_pressure_at_mean_sea_level
     sp,surface_pressure,ps,surface_air_pressure
-surface 1 ci,siconc,sea_ice_cover,sic,sea_ice_area_fraction tcc,total_cloud_cover,clt lcc,low_cloud_cover
+surface 1 ci,sea_ice_cover,siconc,sic,sea_ice_area_fraction tcc,total_cloud_cover,clt lcc,low_cloud_cover
     mcc,medium_cloud_cover hcc,high_cloud_cover
 surface m sd,snow_depth swc,soil_water_content blh,boundary_layer_height
 surface m3/m3 swvl1,volumetric_soil_water_layer_1 swvl2,volumetric_soil_water_layer_2
@@ -173,3 +182,20 @@ def _spelt(unit: str) -> str:
     text = re.sub(r"^deg(rees?)?[ _](?=[ckf])", "deg", text)
     text = re.sub(r"/\s*([a-zµ]+)(\d*)", lambda part: f" {part[1]}-{part[2] or 1}", text)
     return ".".join(re.split(r"[\s.*·]+", text.strip()))
+
+
+def published_name(name: str, *, levelled: bool, hours: float = 0.0) -> str:
+    """Return the name that WeatherBench 2 and CDS requests have for one of ours; ours where they have none.
+
+    Args:
+        name: Ours.
+        levelled: Whether it lies on levels.
+        hours: Over which a sum runs, which is part of its name (`total_precipitation_6hr`).
+    """
+    row = _table().get((name, levelled))
+    if row is None or row.kind == "static":
+        return name
+    others = [other for (other, _), known in _table().items() if known is row and other != name]
+    long = [other for other in others if "_" in other or (other.isalpha() and len(other) > 5)]
+    summed = f"_{hours:g}hr" if row.kind == "sum" and hours and hours == int(hours) else ""
+    return (long[0] if long else name) + summed

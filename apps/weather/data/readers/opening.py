@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,12 @@ from apps.weather.data.readers.axes import (
     stored_grid,
 )
 from apps.weather.data.readers.names import StoredName, conversion, known_names, recognised
-from apps.weather.data.readers.stored import StoredField, is_store, open_dataset
+from apps.weather.data.readers.stored import InMemory, StoredField, arrays_of, is_store, open_dataset
+from core.data.hdf5 import OpenFiles
 from core.errors import UserError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["fields_of", "files_of", "open_archive"]
 
@@ -36,14 +40,16 @@ class Notes(dict[str, None]):
         self[sentence] = None
 
 
-def open_archive(path: Paths, *, fill: str | None = None, names: Mapping[str, str] | None = None) -> Archive:
+def open_archive(
+    path: Paths | xarray.Dataset, *, fill: str | None = None, names: Mapping[str, str] | None = None
+) -> Archive:
     """Return the weather fields of a file, a folder, several files, a Zarr store or its address.
 
     CDS's netCDF old and new, WeatherBench 1 folders, WeatherBench 2 stores and GRIB are known; whatever is
     mended is told in `Archive.notes`.
 
     Args:
-        path: Where they are.
+        path: Where they are; or a data set in memory.
         fill: See `Archive`.
         names: Stored name to ours, for variables that the table of names does not know, in the units of the
             file; `''` leaves a variable out.
@@ -53,12 +59,16 @@ def open_archive(path: Paths, *, fill: str | None = None, names: Mapping[str, st
     """
     if fill not in FILLS:
         raise UserError(f"data.fill is '{fill}'; it must be mean, nearest_level, keep or null")
-    notes, files = Notes(), files_of(path)
+    notes, licences = Notes(), dict[str, None]()
     fields: list[StoredField] = []
-    licences: dict[str, None] = {}
-    for file in files:
-        fields += fields_of(file, names or {}, notes, licences)
-    whole = str(path) if isinstance(path, str | Path) else str(Path(files[0]).parent)
+    if hasattr(path, "data_vars"):
+        files, whole = [], "the data set"
+        fields = _fields_in(whole, path, names or {}, notes, licences)
+    else:
+        files = files_of(path)
+        for file in files:
+            fields += fields_of(file, names or {}, notes, licences)
+        whole = str(path) if isinstance(path, str | Path) else str(Path(files[0]).parent)
     if not fields:
         raise UserError(
             f"{whole} has no variable that is known{_unknown(notes)}; name them by data.variables.names"
@@ -84,6 +94,7 @@ def open_archive(path: Paths, *, fill: str | None = None, names: Mapping[str, st
         licences=tuple(licences),
         files=[Path(file) for file in files],
         accumulated={each.row.name: each.row.hours or 1.0 for each in fields if each.row.kind == "sum"},
+        _open=OpenFiles(arrays_of if files else InMemory(path)),
     )
     _tell(archive, notes)
     return replace(archive, notes=list(notes))
@@ -147,10 +158,16 @@ def fields_of(
         UserError: If it cannot be read, or a variable's unit or times are not understood.
     """
     with open_dataset(path) as dataset:
-        for key in ("license", "licence", "Licence", "License"):
-            if key in dataset.attrs:
-                licences[str(dataset.attrs[key])] = None
-        return list(_Reading(path, dataset, names, notes).fields().values())
+        return _fields_in(path, dataset, names, notes, licences)
+
+
+def _fields_in(
+    path: str, dataset: Any, names: Mapping[str, str], notes: Notes, licences: dict[str, None]
+) -> list[StoredField]:
+    for key in ("license", "licence", "Licence", "License"):
+        if key in dataset.attrs:
+            licences[str(dataset.attrs[key])] = None
+    return list(_Reading(path, dataset, names, notes).fields().values())
 
 
 class _Reading:

@@ -22,7 +22,7 @@ from apps.weather.data.readers.names import StoredName, may_vanish
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["StoredField", "arrays_of", "is_store", "open_dataset"]
+__all__ = ["InMemory", "StoredField", "arrays_of", "is_store", "open_dataset"]
 
 _STORES = (".zgroup", ".zmetadata", "zarr.json")
 _PROTOCOLS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
@@ -95,6 +95,17 @@ def _group(path: str) -> Any:
         warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
         group = zarr.open_group(_store(path), mode="r")
         return dict(group.arrays())  # the pipeline is chosen here
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Opens a data set in memory, whatever it is called."""
+
+    dataset: Any
+
+    def __call__(self, path: str) -> Any:
+        """Return its arrays by name."""
+        return _Labelled(self.dataset)
 
 
 class _Labelled:
