@@ -123,11 +123,14 @@ class LightlyDecoded(nn.Module):
         """Return the backbone's next normalised state."""
         return self.backbone.advance(batch)  # type: ignore[operator]
 
+    def advance_with_latents(self, batch: WeatherBatch) -> tuple[States, Tensor]:
+        """Return the backbone's next normalised state and its surface latents, computed once."""
+        tokens = self.backbone.backbone_tokens(batch)  # type: ignore[operator]
+        return self.backbone.states(tokens, batch), self._surface(tokens, batch)  # type: ignore[operator]
+
     def latents(self, batch: WeatherBatch) -> Tensor:
         """Return the surface latents `(B, L, 2D)` of a normalised batch's next state."""
-        rows, columns = batch.grid.shape
-        patches = rows * columns // self.decoders.patch**2
-        return self.backbone.backbone_tokens(batch)[:, :patches]  # type: ignore[operator]
+        return self._surface(self.backbone.backbone_tokens(batch), batch)  # type: ignore[operator]
 
     def decoded(self, batch: WeatherBatch) -> States:
         """Return the decoded variables `(B, 1, V, H, W)` of a normalised batch's next state, normalised."""
@@ -137,6 +140,10 @@ class LightlyDecoded(nn.Module):
         """Return the variables that surface latents hold, `(B, 1, V, H, W)` normalised."""
         fields = self.decoders(latents, batch.grid.shape[1])[:, None]
         return States(fields, fields.new_empty(*fields.shape[:2], 0, 0, *fields.shape[3:]))
+
+    def _surface(self, tokens: Tensor, batch: WeatherBatch) -> Tensor:
+        rows, columns = batch.grid.shape
+        return tokens[:, : rows * columns // self.decoders.patch**2]
 
 
 def key_maps(network: nn.Module) -> tuple[KeyMap, ...]:

@@ -212,8 +212,6 @@ class Met2Net(nn.Module):
         torch._foreach_lerp_(list(averaged), list(own), 1 - self.momentum)
 
     def _copy(self) -> _Coders:
-        encoders = [VariableEncoder(self.width, self.coder_depth) for _ in range(self.fields)]
-        decoders = [VariableDecoder(self.width, self.coder_depth) for _ in range(self.fields)]
         translator = Translator(
             self.history * self.width,
             self.translator_width,
@@ -221,7 +219,7 @@ class Met2Net(nn.Module):
             heads=_HEADS,
             drop_path=self.drop_path,
         )
-        return _Coders(encoders, translator, decoders)
+        return _Coders(self.fields, self.width, self.coder_depth, translator)
 
 
 def _times(batch: WeatherBatch, *, first: int, count: int) -> Tensor:
