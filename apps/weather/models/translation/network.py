@@ -48,11 +48,10 @@ class TwoStageLosses:
 class _Coders(nn.Module):
     """One of the network's two copies: encoders, translator, decoders."""
 
-    def __init__(
-        self, encoders: list[VariableEncoder], translator: Translator, decoders: list[VariableDecoder]
-    ) -> None:
+    def __init__(self, fields: int, width: int, depth: int, translator: Translator) -> None:
         super().__init__()
-        self.encoders, self.decoders = nn.ModuleList(encoders), nn.ModuleList(decoders)
+        self.encoders = nn.ModuleList(VariableEncoder(width, depth) for _ in range(fields))
+        self.decoders = nn.ModuleList(VariableDecoder(width, depth) for _ in range(fields))
         self.translator = translator
 
     def encode(self, x: Tensor) -> Tensor:
