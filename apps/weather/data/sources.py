@@ -24,7 +24,12 @@ _STEP = 6.0  # hours between states of an archive of a single time
 
 
 def open_source(
-    named: ArchiveSource, patch: int, trained: WeatherFacts | None
+    named: ArchiveSource,
+    patch: int,
+    trained: WeatherFacts | None,
+    *,
+    archive: Archive | None = None,
+    room: str = "data.variables",
 ) -> tuple[FieldSource, list[str]]:
     """Return a named source and what was decided, for the user; no fields are read but the static ones.
 
@@ -32,17 +37,19 @@ def open_source(
         named: What the recipe says.
         patch: Rows and columns must be a multiple of it.
         trained: Facts of the checkpoint that is tested, which may have the static fields.
+        archive: What was opened of it already.
+        room: Who asks for the variables, for messages.
 
     Raises:
         UserError: If it is not there, cannot be read, or lacks what is asked for.
     """
     card = None if named.card is None else load_card(named.card)
-    path = named.path if card is None else _card_data(card, named.path)
-    # Targets may be unknown at places, such as the sea's soil; losses and scores leave these out.
-    archive = open_archive(path, fill=named.fill, names=named.variables.names)
+    if archive is None:
+        path = named.path if card is None else _card_data(card, named.path)
+        archive = open_archive(path, fill=named.fill, names=named.variables.names)
     if card is not None:
         archive = replace(archive, name=card.name, licences=(card.licence,))
-    variables = named.variables.of(archive)
+    variables = named.variables.of(archive, room)
     targets = None if named.targets is None else replace(named.targets.of(archive, "data.targets"), static=())
     archive = archive.narrowed(_joined(variables, targets, archive))
     notes = list(archive.notes)

@@ -45,21 +45,21 @@ def main(argv: Sequence[str]) -> int:
     forecaster = WeatherForecaster.from_checkpoint(
         options.ckpt_path, device=device, batch_size=options.batch_size
     )
-    opened = forecaster.source(
+    windows, notes = forecaster.histories(
         options.path if len(options.path) > 1 else options.path[0],
         region=options.region,
         fill=options.fill,
         names=dict(_pair(word) for word in options.name),
         static=options.static,
     )
-    for note in opened.notes:
+    for note in notes:
         say(note)
-    starts = forecaster.starts(opened.source, options.start, member=options.member)
+    rows = forecaster.starts(windows, options.start, member=options.member)
     files = [*options.ckpt_path, *local]
-    job = ForecastJob(forecaster, opened.source, starts, options.steps, options.south_pole, say)
+    job = ForecastJob(forecaster, windows, rows, options.steps, options.south_pole, say)
     job.write(out, {"files": [_identity(Path(file)) for file in files], "fill": options.fill})
     if options.start is None:
-        last = str(starts.seconds.astype("datetime64[s]")[-1])
+        last = windows.current[rows[-1]].astype("datetime64[s]")
         say(f"started from {last}, the last state that has its history; --start TIME takes another")
     print(out)
     return 0

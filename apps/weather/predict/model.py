@@ -14,8 +14,8 @@ from apps.weather.batch import Grid, States, Variables, WeatherBatch, WeatherFac
 from apps.weather.data.readers import open_archive
 from apps.weather.data.scaling import Scaling
 from apps.weather.data.settings import ArchiveSource, VariableChoice
-from apps.weather.data.sources import SplitSource, open_split
-from apps.weather.data.windows import FieldSource, ForecastWindows, Starts
+from apps.weather.data.sources import open_source
+from apps.weather.data.windows import ForecastWindows
 from apps.weather.models.forecast import forecast, next_batch, prepared
 from core.errors import UserError
 from core.inference.predictor import Predictor
@@ -59,7 +59,7 @@ class WeatherForecaster(Predictor[WeatherFacts]):
                         f"{getattr(self.facts, key)}; an ensemble needs checkpoints of the same fields"
                     )
 
-    def source(
+    def histories(
         self,
         data: str | Sequence[str] | xarray.Dataset,
         *,
@@ -67,12 +67,13 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         fill: str | None = None,
         names: Mapping[str, str] | None = None,
         static: str | None = None,
-    ) -> SplitSource:
-        """Return the fields that forecasts start from, opened and checked by the code that training uses.
+    ) -> tuple[ForecastWindows, list[str]]:
+        """Return the histories that forecasts can start from, by the code that training uses, and what was
+        mended in the data.
 
         Args:
             data: A file, a folder, several files, a Zarr store (also at `http(s)://` or `gs://`), or a
-                dataset in memory.
+                data set in memory.
             region: `[south, north, west, east]`; None takes the region of the training where the data hold
                 it, else all of the data.
             fill: How missing values are filled, as in training; None refuses them.
@@ -87,45 +88,50 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         choice = VariableChoice(
             *map(list, (own.surface, own.atmospheric, own.levels, own.static)), static_path=static
         )
-        place = region if region is not None else self._trained_region(archive)
+        place = list(region) if region is not None else self._trained_region(archive)
         named = ArchiveSource(path=archive.name, variables=choice, region=place, step=self.facts.step)
         patch = math.lcm(*(facts.patch for facts in self.all_facts))
-        return open_split(named, patch, self.facts, archive=archive, room="the checkpoint's variables")
+        source, notes = open_source(
+            named, patch, self.facts, archive=archive, room="the checkpoint's variables"
+        )
+        windows = ForecastWindows(source, None, history=self.facts.history, horizon=0)
+        if not len(windows):
+            raise UserError(
+                f"{archive.name} has no {self.facts.history} states {source.step:g} hours apart, which "
+                "the network starts from"
+            )
+        return windows, notes
 
-    def starts(self, source: FieldSource, asked: Sequence[str] | None = None, *, member: int = 0) -> Starts:
-        """Return the states that forecasts start from; None takes the last that has its history.
+    def starts(
+        self, windows: ForecastWindows, asked: Sequence[str] | None = None, *, member: int = 0
+    ) -> list[int]:
+        """Return the rows of `windows` that forecasts start from; None takes the last.
 
         Args:
-            source: The fields.
+            windows: Of `histories`.
             asked: Times, as `2020-01-01T00`, in UTC.
             member: Of the data, where they are an ensemble.
 
         Raises:
             UserError: If one is not in the data or lacks its history, with the nearest that has.
         """
-        count = max(source.archive.members, 1)
-        if not 0 <= member < count:
+        rows, source = np.flatnonzero(windows.members == member), windows.source
+        if not len(rows):
+            count = max(source.archive.members, 1)
             raise UserError(f"--member is {member} and {source.archive.name} has {count}; they count from 0")
-        span = (int(source.seconds[0]), int(source.seconds[-1]) + 1)
-        history = self.facts.history
-        every = Starts.of(source, span, range(member, member + 1), history=history, horizon=0).seconds
-        if not len(every):
-            raise UserError(
-                f"{source.archive.name} has no {history} states {source.step:g} hours apart, from which the "
-                "network starts"
-            )
+        every = windows.current[rows]
         seconds = every[-1:] if asked is None else np.array([_seconds(text) for text in asked])
         for moment in seconds[~np.isin(seconds, every)]:
-            nearest = every[np.abs(every - moment).argmin()]
             why = f"has no state at {_text(moment)}"
             if moment in source.seconds:
-                why = f"lacks the {history - 1} states {source.step:g} hours apart before {_text(moment)}"
-            raise UserError(f"{source.archive.name} {why}; the nearest start is {_text(nearest)}")
-        return Starts(np.full(len(seconds), member), seconds, 0, span)
+                before = f"{windows.history - 1} states {source.step:g} hours apart before {_text(moment)}"
+                why = f"does not have the {before}"
+            nearest = _text(every[np.abs(every - moment).argmin()])
+            raise UserError(f"{source.archive.name} {why}; the nearest start is {nearest}")
+        return rows[np.searchsorted(every, seconds)].tolist()
 
-    def initial(self, source: FieldSource, starts: Starts, rows: Sequence[int]) -> WeatherBatch:
-        """Return the histories of some of the starts, in physical units and as the network takes them."""
-        windows = ForecastWindows(source, starts, history=self.facts.history, horizon=0)
+    def initial(self, windows: ForecastWindows, rows: Sequence[int]) -> WeatherBatch:
+        """Return some of the histories, in physical units and as the network takes them."""
         return prepared(self.network, windows.__getitems__([(0, row) for row in rows]))
 
     def outputs(self, batch: WeatherBatch) -> Variables:
@@ -162,20 +168,20 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         """Return forecasts of `steps` states, as WeatherBench 2 lays them out, all in memory.
 
         Args:
-            data: As for `source`.
+            data: As for `histories`.
             start: One time or several; None takes the last.
             steps: States to forecast.
             south_pole: Whether the row that whole patches leave out is appended.
-            **reading: As for `source`.
+            **reading: As for `histories`.
 
         Raises:
-            UserError: As `source` and `starts` do.
+            UserError: As `histories` and `starts` do.
         """
         from apps.weather.predict.writers import ForecastJob
 
-        opened = self.source(data, **reading).source
-        starts = self.starts(opened, [start] if isinstance(start, str) else start)
-        return ForecastJob(self, opened, starts, steps, south_pole).dataset()
+        windows, _ = self.histories(data, **reading)
+        rows = self.starts(windows, [start] if isinstance(start, str) else start)
+        return ForecastJob(self, windows, rows, steps, south_pole).dataset()
 
     def _trained_region(self, archive: Archive) -> list[float] | None:
         """Return the region of the training grid, if it is not the globe and the data hold it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from apps.weather.batch import States, Variables, WeatherBatch
 from apps.weather.data.readers.names import published_name, unit_of
-from apps.weather.data.windows import FieldSource, Starts
+from apps.weather.data.windows import ForecastWindows
 from core.errors import UserError
 from core.inference.netcdf import ArrayFile, LabelledArray
 from core.inference.resumable import ResumableArrays, resumed
@@ -48,8 +48,8 @@ class ForecastJob:
 
     Attributes:
         forecaster: One network, or several members.
-        source: The fields.
-        starts: Times and members of the data.
+        windows: Histories in the data.
+        rows: Those that forecasts start from.
         steps: States to forecast.
         south_pole: Whether the row that whole patches leave out is appended: the mean of the row beside it,
             of winds as vectors.
@@ -60,8 +60,8 @@ class ForecastJob:
     """
 
     forecaster: WeatherForecaster
-    source: FieldSource
-    starts: Starts
+    windows: ForecastWindows
+    rows: Sequence[int]
     steps: int
     south_pole: bool = False
     say: Callable[[str], None] = lambda line: None
@@ -69,7 +69,7 @@ class ForecastJob:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"--steps is {self.steps}; it must be at least 1")
-        own, every = self.source.part.grid, self.source.archive.grid
+        own, every = self.windows.source.area.grid, self.windows.source.archive.grid
         left_out = not own.curvilinear and len(every.latitude) == len(own.latitude) + 1
         if self.south_pole and not (left_out and abs(every.latitude[-1] + 90) < 1e-3):
             raise UserError("no row of the south pole was left out of the data; leave --south_pole away")
@@ -86,9 +86,9 @@ class ForecastJob:
             UserError: If an initial state has missing values, or the file cannot be written.
         """
         settings = {
-            "starts": self.starts.seconds.tolist(), "members": self.starts.members.tolist(),
+            "starts": self._seconds.tolist(), "members": self.windows.members[self.rows].tolist(),
             "steps": self.steps, "south_pole": self.south_pole, "networks": self.forecaster.names,
-            "batch_size": self.forecaster.batch_size, "grid": repr(self.source.part.grid),
+            "batch_size": self.forecaster.batch_size, "grid": repr(self.windows.source.area.grid),
         }  # fmt: skip
         with resumed(out, self.file, settings | dict(origin or {})) as output:
             if output.steps:
@@ -117,20 +117,20 @@ class ForecastJob:
     @cached_property
     def variables(self) -> Variables:
         """What a forecast holds."""
-        return self.forecaster.outputs(self.forecaster.initial(self.source, self.starts, [0]))
+        return self.forecaster.outputs(self.forecaster.initial(self.windows, self.rows[:1]))
 
     @cached_property
     def file(self) -> ArrayFile:
         """The arrays, on `(time[, number], prediction_timedelta[, level], latitude, longitude)`."""
-        grid, many = self.source.part.grid, len(self.forecaster.networks) > 1
-        leads = self.source.stride * np.arange(1, self.steps + 1)
+        grid, many = self.windows.source.area.grid, len(self.forecaster.networks) > 1
+        leads = self.windows.source.stride * np.arange(1, self.steps + 1)
         hourly = not (leads % 3600).any()
         latitude = np.append(grid.latitude, -90.0) if self.south_pole else grid.latitude
         place = ("y", "x") if grid.curvilinear else ("latitude", "longitude")
         arrays = {
             "time": LabelledArray(("time",), {
                 "units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian",
-                "standard_name": "forecast_reference_time"}, self.starts.seconds),
+                "standard_name": "forecast_reference_time"}, self._seconds),
             "number": LabelledArray(("number",), {"units": "1", "standard_name": "realization"},
                                     np.arange(len(self.forecaster.networks))),
             "prediction_timedelta": LabelledArray(("prediction_timedelta",), {
@@ -158,18 +158,22 @@ class ForecastJob:
             said |= {"standard_name": STANDARD_NAMES[name]} if name in STANDARD_NAMES else {}
             said |= {"coordinates": "latitude longitude"} if grid.curvilinear else {}
             arrays[stored] = LabelledArray((*before, *(("level",) if levelled else ()), *place), said)
-        licences = dict.fromkeys([*self.forecaster.licences, *self.source.archive.licences])
+        licences = dict.fromkeys([*self.forecaster.licences, *self.windows.source.archive.licences])
         attributes = {
             "Conventions": "CF-1.11", "checkpoint": ", ".join(self.forecaster.names),
-            "initial_states": self.source.archive.name, "licences": ", ".join(licences),
+            "initial_states": self.windows.source.archive.name, "licences": ", ".join(licences),
             "sources": ", ".join(self.forecaster.sources),
         }  # fmt: skip
         return ArrayFile(arrays, COMMAND, attributes, dict.fromkeys(before, 1))
 
     @property
+    def _seconds(self) -> NDArray[np.int64]:
+        return self.windows.current[list(self.rows)]
+
+    @property
     def _groups(self) -> list[range]:
-        """Starts that are computed together."""
-        count, size = len(self.starts.seconds), self.forecaster.batch_size
+        """Places of the starts that are computed together."""
+        count, size = len(self._seconds), self.forecaster.batch_size
         return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     @cached_property
@@ -177,19 +181,19 @@ class ForecastJob:
         """Our name, and whether it lies on levels, to the name in the file."""
         surface = [(name, False) for name in self.variables.surface]
         every = [*surface, *((name, True) for name in self.variables.atmospheric)]
-        return {key: published_name(key[0], levelled=key[1], hours=self.source.step) for key in every}
+        return {key: published_name(key[0], levelled=key[1], hours=self.windows.source.step) for key in every}
 
     def _fill(self, arrays: Mapping[str, Any], output: ResumableArrays | None = None) -> None:
         """Assign each step of each member and group to the arrays, after the steps that are there."""
         done, many = output.steps if output else 0, len(self.forecaster.networks)
         for turn in range(done // self.steps, many * len(self._groups)):
             (group, member), step = divmod(turn, many), max(done - turn * self.steps, 0)
-            rows = self._groups[group]
-            batch = self.forecaster.initial(self.source, self.starts, rows)
+            places = self._groups[group]
+            batch = self.forecaster.initial(self.windows, [self.rows[place] for place in places])
             if step and output:
                 batch = _restored(batch, output.state)
             diverged = hasattr(self.forecaster.networks[member], "finish")  # what is missing there is NaN
-            which: Index = (slice(rows[0], rows[-1] + 1), *((member,) if many > 1 else ()))
+            which: Index = (slice(places[0], places[-1] + 1), *((member,) if many > 1 else ()))
             for states, after in self.forecaster.states(batch, member):
                 states = states.at(slice(self.steps - step))
                 if not diverged and not _finite(states):
@@ -209,7 +213,7 @@ class ForecastJob:
         ):
             fields = {name: group[:, :, place].numpy() for place, name in enumerate(names)}
             if self.south_pole:
-                fields = _with_pole(fields, np.radians(self.source.part.grid.longitude))
+                fields = _with_pole(fields, np.radians(self.windows.source.area.grid.longitude))
             for name, values in fields.items():
                 arrays[self._stored[name, levelled]][where] = values
 

@@ -116,8 +116,8 @@ def forecaster() -> WeatherForecaster:
 
 
 def job(forecaster: WeatherForecaster, data: xarray.Dataset, steps: int, *starts: str, **more) -> ForecastJob:
-    source = forecaster.source(data).source
-    return ForecastJob(forecaster, source, forecaster.starts(source, starts or None), steps, **more)
+    windows, _ = forecaster.histories(data)
+    return ForecastJob(forecaster, windows, forecaster.starts(windows, starts or None), steps, **more)
 
 
 def test_a_forecast_is_laid_out_as_weatherbench_has_it(forecaster, data) -> None:
