@@ -1,12 +1,13 @@
 """Stored fields: where the values of one variable lie in one file or store, and how they are read.
 
-xarray describes; values come from h5py, from zarr (decoded by zarrs where it can), from ecCodes, or, of
+xarray describes; values come from h5py, from zarr (decoded by zarrs where it can), from cfgrib, or, of
 netCDF 3, through xarray. Each process opens files for itself, and no threads decode that a fork would lose.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,20 +23,35 @@ from apps.weather.data.readers.names import StoredName, may_vanish
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["InMemory", "StoredField", "arrays_of", "is_store", "open_dataset"]
+__all__ = ["StoredField", "arrays_of", "is_grib", "is_store", "open_datasets"]
 
-_STORES = (".zgroup", ".zmetadata", "zarr.json")
-_PROTOCOLS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+# One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
+_ZARRS = {
+    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
+    "codec_pipeline.chunk_concurrent_minimum": 1,
+    "codec_pipeline.chunk_concurrent_maximum": 1,
+    "threading.max_workers": 1,
+}
 _GARBAGE = 1e30  # netCDF's own fill values lie above it, whether a file names them or not
 
 
 def is_store(path: str) -> bool:
     """Say whether a path is a Zarr store: an address, or a folder with Zarr's own files."""
-    return "://" in path or any((Path(path) / name).is_file() for name in _STORES)
+    names = (".zgroup", ".zmetadata", "zarr.json")
+    return "://" in path or any((Path(path) / name).is_file() for name in names)
 
 
-def open_dataset(path: str) -> Any:
-    """Return what xarray makes of a file or store, nothing decoded and nothing read but its axes.
+def is_grib(path: str) -> bool:
+    """Say whether a file is GRIB."""
+    if is_store(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"GRIB"
+
+
+def open_datasets(path: str) -> list[Any]:
+    """Return what xarray makes of a file or store, nothing decoded; of GRIB one data set a variable.
 
     Raises:
         UserError: If it is not there, cut off, damaged or of another kind.
@@ -45,11 +61,21 @@ def open_dataset(path: str) -> Any:
     how: dict[str, Any] = {"decode_times": False, "mask_and_scale": False, "cache": False, "chunks": None}
     try:
         if is_store(path):
-            return xarray.open_dataset(_store(path), engine="zarr", consolidated=None, **how)
+            return [xarray.open_dataset(_store(path), engine="zarr", consolidated=None, **how)]
         if is_hdf5(Path(path)):
             open_hdf5(path).close()  # says what is wrong with it, which xarray does not
-            return xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)
-        return xarray.open_dataset(path, engine="scipy", **how)
+            return [xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)]
+        if is_grib(path):
+            from cfgrib.xarray_store import open_variable_datasets
+
+            with tempfile.TemporaryDirectory() as folder:  # the index is not left beside the user's file
+                keys = {
+                    "indexpath": f"{folder}/{{short_hash}}.idx",
+                    "errors": "raise",
+                    "read_keys": ["class"],
+                }
+                return open_variable_datasets(path, backend_kwargs=keys, cache=False)
+        return [xarray.open_dataset(path, engine="scipy", **how)]
     except UserError:
         raise
     except Exception as error:  # each engine raises what it likes
@@ -65,65 +91,25 @@ def _store(path: str) -> Any:
     protocol = path.partition("://")[0] if "://" in path else ""
     if not protocol:
         return path
-    package = _PROTOCOLS.get(protocol, "fsspec")
+    package = _PACKAGES.get(protocol, "fsspec")
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"reading {protocol}:// needs {package}; run `pip install {package}`")
+        raise UserError(f"{path} is read by {package}, which is not installed; run `pip install {package}`")
     from zarr.storage import FsspecStore
 
-    options = {"token": "anon"} if package == "gcsfs" else {"anon": True} if package == "s3fs" else {}
+    options = {"gcsfs": {"token": "anon"}, "s3fs": {"anon": True}}.get(package, {})
     return FsspecStore.from_url(path, storage_options=options, read_only=True)
 
 
 def arrays_of(path: str) -> Any:
     """Open a file or store for its arrays by name; a function of a module, so that it can be pickled."""
-    if is_store(path):
-        return _group(path)
-    if is_hdf5(Path(path)):
-        return open_hdf5(path)
-    return _Labelled(open_dataset(path))
-
-
-def _group(path: str) -> Any:
+    if not is_store(path):
+        return open_hdf5(path) if is_hdf5(Path(path)) else open_datasets(path)[0].variables
     import zarr
 
-    # One chunk after the other in this thread: zarrs' pool of threads would hang a forked worker.
     local = "://" not in path and importlib.util.find_spec("zarrs") is not None
-    how = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if local else {}
-    how |= {"threading.max_workers": 1, "codec_pipeline.chunk_concurrent_maximum": 1} if local else {}
-    how |= {"codec_pipeline.chunk_concurrent_minimum": 1} if local else {}
-    with zarr.config.set(how), warnings.catch_warnings():
+    with zarr.config.set(_ZARRS if local else {}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
-        group = zarr.open_group(_store(path), mode="r")
-        return dict(group.arrays())  # the pipeline is chosen here
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """Opens a data set in memory, whatever it is called."""
-
-    dataset: Any
-
-    def __call__(self, path: str) -> Any:
-        """Return its arrays by name."""
-        return _Labelled(self.dataset)
-
-
-class _Labelled:
-    """Arrays of an xarray data set, by name."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset, self.close = dataset, dataset.close
-
-    def __getitem__(self, name: str) -> _Values:
-        return _Values(self._dataset.variables[name])
-
-
-@dataclass
-class _Values:
-    variable: Any
-
-    def __getitem__(self, where: Any) -> Any:
-        return self.variable[where].values
+        return dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,24 +121,25 @@ class StoredField:
         dataset: Name of its array.
         row: What the table of names says.
         letters: Of the stored axes, see `axes.NAMES`; `1` for another of length one.
-        mesh: Rows and columns.
+        place: Grid, and where its rows and columns are stored.
         times: Valid times, or starts where there are leads; empty without an axis of time.
         levels: In hPa, as stored; empty for a single level.
         factor: Packing and unit together: stored values times `factor` plus `offset` are SI.
         offset: See there.
         fills: Stored values that mean nothing.
         members: Of the ensemble; 0 without that axis.
-        leads: Hours after the start, as stored; empty without that axis.
-        rank: Of several values for one time, that of the lowest rank counts.
+        leads: Hours after the start; empty without that axis.
+        rank: Of several fields for one time that of the lowest rank counts.
         fixed: Letter to the index at which an axis is read.
         chunk: Times in a chunk.
+        array: Of GRIB, the messages; others are opened by each process.
     """
 
     path: str
     dataset: str
     row: StoredName
     letters: str
-    mesh: StoredGrid
+    place: StoredGrid
     times: NDArray[np.datetime64]
     levels: tuple[float, ...] = ()
     factor: float = 1.0
@@ -160,90 +147,79 @@ class StoredField:
     fills: tuple[float, ...] = ()
     members: int = 0
     leads: tuple[float, ...] = ()
-    rank: NDArray[np.int64] | None = None
+    rank: float = 0.0
     fixed: Mapping[str, int] = field(default_factory=dict)
     chunk: int = 1
+    array: Any = None
 
     @property
     def key(self) -> tuple[str, str]:
         """Group (`surface`, `level`, `static`) and name."""
-        kind = self.row.kind if self.row.kind in ("level", "static") else "surface"
-        return kind, self.row.name
+        return self.row.kind if self.row.kind in ("level", "static") else "surface", self.row.name
 
-    def when(self, index: int) -> str:
+    def at(self, index: int) -> str:
         """Return file, variable and time, for messages."""
-        time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
         name = self.row.name if self.row.name == self.dataset else f"{self.dataset} ({self.row.name})"
+        time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
         return f"{self.path}: {name}{time}"
 
     def read(
-        self,
-        array: Any,
-        span: slice,
-        levels: NDArray[np.int64],
-        rows: NDArray[np.int64],
+        self, array: Any, span: slice, levels: NDArray[np.int64], rows: NDArray[np.int64],
         columns: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # fmt: skip
         """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
 
         Args:
             array: The stored array.
             span: Of its times.
             levels: Indices on its axis of levels; `[0]` without one.
-            rows: Of the mesh.
-            columns: Of the mesh.
+            rows: Of the grid.
+            columns: Of the grid.
 
         Raises:
             UserError: If it cannot be read, or a chunk of a Zarr store is not there.
         """
-        span = span if len(self.times) else slice(0, 1)
-        parts = []
-        for north, east in product(_parts(self.mesh.rows[rows]), _parts(self.mesh.columns[columns])):
-            pick = {"l": slice(levels.min(), levels.max() + 1), "t": span, "y": north[0], "x": east[0]}
-            where = tuple(self.fixed.get(axis, pick.get(axis, 0 if axis in "1np" else slice(None)))
-                          for axis in self.letters)  # fmt: skip
-            values = self._plain(self._raw(array, where, span), span)
-            parts.append(
-                (values[:, levels - levels.min()] if "l" in self.letters else values)[..., north[1], :][
-                    ..., east[1]
-                ]
-            )
-        if len(parts) == 1:
-            return parts[0]
-        wide = len(_parts(self.mesh.columns[columns]))
-        bands = [np.concatenate(parts[at : at + wide], axis=-1) for at in range(0, len(parts), wide)]
-        return np.concatenate(bands, axis=-2)
+        bands = []
+        for south_to, within_rows in _runs(self.place.rows[rows]):
+            band = []
+            for east_to, within in _runs(self.place.columns[columns]):
+                part = {"l": slice(levels.min(), levels.max() + 1), "t": span, "y": south_to, "x": east_to}
+                part |= {"1": 0, "n": 0, "p": 0} | dict(self.fixed)
+                stretch = tuple(part.get(axis, slice(None)) for axis in self.letters)
+                values = self._plain(self._raw(array, stretch, span))
+                band.append(
+                    values[:, levels - levels.min() if "l" in self.letters else slice(None)][..., within]
+                )
+            whole = np.concatenate(band, axis=-1) if len(band) > 1 else band[0]
+            bands.append(whole[..., within_rows, :])
+        return np.concatenate(bands, axis=-2) if len(bands) > 1 else bands[0]
 
     def _raw(self, array: Any, where: tuple[Any, ...], span: slice) -> NDArray[Any]:
         try:
             raw = np.asarray(array[where])
-            missing = _missing_chunks(array, where, raw, self.row) if hasattr(array, "store_path") else None
+            missing = self._missing(array, where, raw) if hasattr(array, "store_path") else None
         except Exception as error:  # h5py, zarr and codecs raise what they like
-            last = (
-                f" to {self.times[span.stop - 1]}" if span.stop - span.start > 1 and len(self.times) else ""
-            )
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"{self.when(span.start)}{last} cannot be read ({why}); the file is cut off or damaged: copy "
-                "or download it again"
+                f"{self.at(span.start)} cannot be read ({why}); the file is cut off or damaged: copy or "
+                "download it again"
             ) from error
         if missing:
-            chunk, begins = missing
-            at = begins[self.letters.index("t")] if "t" in self.letters else 0
+            step = missing[1][self.letters.index("t")] if "t" in self.letters else 0
             raise UserError(
-                f"{self.when(span.start + at)} is not in the store: its chunk {chunk} is missing, "
-                "which zarr reads as the fill value; copy the store again, or choose other times"
+                f"{self.at(span.start + step)} is not in the store: its chunk {missing[0]} is missing, which "
+                "zarr reads as the fill value; copy the store again, or choose other times"
             )
         return raw
 
-    def _plain(self, raw: NDArray[Any], span: slice) -> NDArray[np.float32]:
+    def _plain(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """Return `(T, C, H, W)` in SI of what is stored."""
         left = [axis for axis in self.letters if axis not in "1np" and axis not in self.fixed]
-        packed = raw.dtype.kind in "iu" or (self.factor, self.offset) != (1.0, 0.0)
-        values = raw.astype(np.float64 if packed else np.float32)
+        converted = raw.dtype.kind in "iu" or (self.factor, self.offset) != (1.0, 0.0)
+        values = raw.astype(np.float64 if converted else np.float32)
         if self.fills:
-            values[np.isin(raw, np.array(self.fills, dtype=raw.dtype))] = np.nan
-        if packed:
+            values[np.isin(raw, np.array(self.fills).astype(raw.dtype))] = np.nan
+        if converted:
             values = (values * self.factor + self.offset).astype(np.float32)
         if "e" in left:  # the final values, else the preliminary ones
             first, *others = np.moveaxis(values, left.index("e"), 0)
@@ -251,7 +227,7 @@ class StoredField:
             values = first
             for other in others:
                 values = np.where(np.isnan(values), other, values)
-        for axis in "tl":
+        for axis in "lt":
             if axis not in left:
                 values, left = values[None], [axis, *left]
         values = values.transpose([left.index(axis) for axis in "tlyx"])  # ... -> T C H W
@@ -259,49 +235,38 @@ class StoredField:
             values = np.where(np.abs(values) < _GARBAGE, values, np.nan)
         return values
 
+    def _missing(self, array: Any, where: tuple[Any, ...], raw: NDArray[Any]) -> tuple[str, list[int]] | None:
+        """Return the first chunk in a part of a Zarr array that is not stored, and where it begins there.
 
-def _parts(indices: NDArray[np.int64]) -> list[tuple[slice, NDArray[np.int64]]]:
-    """Return the runs of rising or falling indices, as the stretch to read and the places within it."""
+        zarr reads such a chunk as the fill value, so it is looked for where values are that. When it writes,
+        zarr leaves out chunks of the fill value: zeros are believed of a field that may be zero everywhere.
+        """
+        from zarr.core.sync import sync
+
+        fill, sizes = array.fill_value, getattr(array, "shards", None) or array.chunks
+        if fill is None or (fill == 0 and may_vanish(self.row)):
+            return None
+        parts = [at if isinstance(at, slice) else slice(at, at + 1) for at in where]
+        spans = [part.indices(size)[:2] for part, size in zip(parts, array.shape, strict=True)]
+        blank = (np.isnan(raw) if fill != fill else raw == fill).reshape(
+            [stop - start for start, stop in spans]
+        )
+        if not blank.any():
+            return None
+        ranges = (range(start // size, (stop - 1) // size + 1)
+                  for (start, stop), size in zip(spans, sizes, strict=True))  # fmt: skip
+        for chunk in product(*ranges):
+            begins = [at * size - start for at, size, (start, _) in zip(chunk, sizes, spans, strict=True)]
+            part = tuple(slice(max(at, 0), at + size) for at, size in zip(begins, sizes, strict=True))
+            key = array.metadata.encode_chunk_key(chunk)
+            if blank[part].all() and not sync((array.store_path / key).exists()):
+                return key, [max(at, 0) for at in begins]
+        return None
+
+
+def _runs(indices: NDArray[np.int64]) -> list[tuple[slice, NDArray[np.int64]]]:
+    """Return rising or falling stretches of indices: what to read, and the indices within it."""
     rises = np.sign(np.diff(indices))
     turns = np.flatnonzero(rises != np.sign(rises.sum())) + 1
-    ends = [0, *turns.tolist(), len(indices)]
-    runs = [indices[begin:end] for begin, end in pairwise(ends)]
+    runs = [indices[begin:end] for begin, end in pairwise([0, *turns.tolist(), len(indices)])]
     return [(slice(int(run.min()), int(run.max()) + 1), run - run.min()) for run in runs]
-
-
-def _missing_chunks(
-    array: Any, where: tuple[Any, ...], raw: NDArray[Any], row: StoredName
-) -> tuple[str, list[int]] | None:
-    """Return the first chunk within a part of an array that is not stored, and where it begins on each axis.
-
-    zarr reads such a chunk as the fill value. It is looked for only where values are that. Chunks of zeros
-    are left out by zarr itself when it writes: of a field that may be zero everywhere they are taken as that.
-    """
-    fill = array.fill_value
-    if fill is None or (fill == 0 and may_vanish(row)):
-        return None
-    sizes = getattr(array, "shards", None) or array.chunks
-    spans = [slice(at, at + 1) if isinstance(at, int | np.integer) else slice(*at.indices(size))
-             for at, size in zip(where, array.shape, strict=True)]  # fmt: skip
-    whole = raw.reshape([span.stop - span.start for span in spans])
-    blank = np.isnan(whole) if fill != fill else whole == fill
-    if not blank.any():
-        return None
-    ranges = [
-        range(span.start // size, (span.stop - 1) // size + 1)
-        for span, size in zip(spans, sizes, strict=True)
-    ]
-    for chunk in product(*ranges):
-        inside = tuple(slice(max(number * size - span.start, 0), (number + 1) * size - span.start)
-                       for number, size, span in zip(chunk, sizes, spans, strict=True))  # fmt: skip
-        if blank[inside].all():
-            key = array.metadata.encode_chunk_key(chunk)
-            if not _stored(array, key):
-                return key, [part.start for part in inside]
-    return None
-
-
-def _stored(array: Any, key: str) -> bool:
-    from zarr.core.sync import sync
-
-    return bool(sync((array.store_path / key).exists()))
