@@ -1,1 +1,0 @@
-"""Forecasts from a checkpoint alone: `dfm weather predict` and the forecaster."""
