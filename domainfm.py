@@ -16,14 +16,27 @@ if TYPE_CHECKING:
     from apps.pde.predict.model import Surrogate
     from apps.remote_sensing.predict.model import SceneModel
     from apps.timeseries.predict.model import Forecaster
+    from apps.weather.predict.model import WeatherForecaster
 
-__all__ = ["Forecaster", "Run", "SceneModel", "Surrogate", "UserError", "Writer", "fit", "load", "main"]
+__all__ = [
+    "Forecaster",
+    "Run",
+    "SceneModel",
+    "Surrogate",
+    "UserError",
+    "WeatherForecaster",
+    "Writer",
+    "fit",
+    "load",
+    "main",
+]
 
 _HOME = str(Path(__file__).resolve().parent)
 _PREDICTORS = {
     "Forecaster": "timeseries",
     "SceneModel": "remote_sensing",
     "Surrogate": "pde",
+    "WeatherForecaster": "weather",
     "Writer": "music",
 }
 

@@ -20,5 +20,7 @@ def _recorded(case: Case) -> Mapping[str, Any]:
 CASES: dict[tuple[str, str], Callable[[Case], Mapping[str, Any]]] = {
     ("aurora", "forecast"): _recorded,
     ("aurora", "fourier_expansions"): _recorded,
+    ("aurora_decoders", "decoder"): _recorded,
+    ("met2net", "met2net"): _recorded,
     ("weather_metrics", "weather_metrics"): _recorded,
 }

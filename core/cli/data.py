@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -61,7 +62,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from core.data.cards import load_card
+    from core.data.cards import body, load_card
 
     card = load_card(options.card)
     print(f"{card.name}: {card.title}")
@@ -78,6 +79,8 @@ def _show(options: argparse.Namespace) -> int:
         rows.append(("file", f"{file.path} ({_size(file.bytes)}, sha256 {file.sha256})"))
         rows += [("", f"{url}{f' : {file.member}' if file.member else ''}") for url in file.urls]
     print(text_table((f"  {name}:" if name else "", text) for name, text in rows))
+    for program in re.findall(r"^```python\n(.*?)^```", body(card), flags=re.DOTALL | re.MULTILINE):
+        print(f"\n{program.rstrip()}")
     return 0
 
 

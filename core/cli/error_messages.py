@@ -19,6 +19,7 @@ __all__ = ["explain", "missing_extra", "output_failed"]
 EXTRAS = {
     **dict.fromkeys(("pandas", "pyarrow", "statsmodels", "sklearn"), "timeseries"),
     **dict.fromkeys(("h5py", "h5netcdf", "zarr"), "pde"),
+    **dict.fromkeys(("zarrs", "cfgrib", "eccodes"), "weather"),
     **dict.fromkeys(("imageio", "av"), "video"),
     "rasterio": "remote-sensing",
     "tensorboard": "tensorboard",

@@ -22,6 +22,7 @@ __all__ = [
     "CardFile",
     "FileState",
     "Splits",
+    "body",
     "card_names",
     "fetch",
     "list_cards",
@@ -231,6 +232,11 @@ def read_head(path: Path) -> dict[str, Any]:
     if not isinstance(head, dict):
         raise UserError(f"the head of {path} has a wrong entry at head: it holds no names with values")
     return head
+
+
+def body(card: Card) -> str:
+    """Return what a card says below its head, in Markdown."""
+    return (cards_folder() / f"{card.name}.md").read_text(encoding="utf-8").split("---\n", 2)[2]
 
 
 def fetch(card: Card, folder: str | Path | None = None, *, progress: bool = True) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset
@@ -12,22 +11,23 @@ from torch.utils.data import Dataset
 from apps.weather.batch import Variables, WeatherFacts
 from apps.weather.data.published import TENTH_DEGREE, published_scaling, published_statistics
 from apps.weather.data.settings import ArchiveMixture, ArchiveSource, ForecastTest, TimeSplit, VariableChoice
-from apps.weather.data.sources import SplitSource, open_split
-from apps.weather.data.statistics import counted_moments, pooled, static_moments
+from apps.weather.data.sources import open_source
+from apps.weather.data.statistics import counted_moments, pooled
 from apps.weather.data.transforms import TRANSFORMS
-from apps.weather.data.windows import BatchMixture, ForecastWindows
+from apps.weather.data.windows import BatchMixture, FieldSource, ForecastWindows
 from core.data.checks import at_least, one_of
 from core.data.module import DataModule
-from core.errors import UserError
+from core.data.statistics import Moments
+from core.errors import UserError, listed
 
 __all__ = ["BOUNDS", "Fields", "WeatherFields"]
 
+_AMOUNTS = (
+    "q tp r ro tcw tcwv swvl1 swvl2 swvl3 swvl4 pm1 pm2p5 pm10 tcco tc_no tcno2 tcso2 gtco3 co no no2 so2 go3"
+)
 BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    **dict.fromkeys(("q", "tp", "ro", "tcw", "tcwv", "swvl1", "swvl2", "swvl3", "swvl4", "r"), (0.0, None)),
-    **dict.fromkeys(("pm1", "pm2p5", "pm10", "tcco", "tc_no", "tcno2", "tcso2", "gtco3"), (0.0, None)),
-    **dict.fromkeys(("co", "no", "no2", "so2", "go3"), (0.0, None)),
-    "tcc": (0.0, 1.0),
-}
+    **dict.fromkeys(_AMOUNTS.split(), (0.0, None)), "tcc": (0.0, 1.0)
+}  # fmt: skip
 """Least and greatest value that a variable can have."""
 
 
@@ -38,22 +38,22 @@ class WeatherFields(DataModule):
     data lie.
 
     Args:
-        path: A file, a folder, several files, or a Zarr store, also at `http(s)://` or `gs://`: whatever
-            `apps.weather.data.readers.open_archive` reads.
+        path: What `apps.weather.data.readers.open_archive` reads: a file, a folder, several files, or a Zarr
+            store, also at `http(s)://` or `gs://`.
         card: A data card: its files, or its address, and its split.
         variables: What goes in; null takes all of the archive.
         targets: What comes out; null takes the variables.
         history: States that go in.
         horizon: States to forecast in training.
-        step: Hours between states, a multiple of the archive's; null takes the archive's.
-        region: `[south, north, west, east]` in degrees, across Greenwich where west is negative.
+        step: Hours between states, a multiple of the archive's; null takes that. tp and e are summed over it.
+        region: `[south, north, west, east]` in degrees; west may be negative.
         patch: The grid is cropped to a multiple of it (see `apps.weather.data.regions`).
         fill: How missing values are filled, as `open_archive` takes it; null refuses them.
         split: Times, or members, of training, validation and test.
         statistics: `aurora` for the published ones (`aurora_0.1`: with the static fields of 0.1 degrees), or
             location and scale by name, as `{2t: [278, 21], z_500: [54115, 3353]}`; others are counted.
-        transforms: Variable to a transform before its statistics; null takes none, or the published ones.
-        test: Steps and starts of the forecasts that are validated and tested.
+        transforms: Variable to a transform before its statistics, beside the published ones of `aurora`.
+        test: Forecasts of validation and test.
         mixture: Several archives.
         batch_size: Samples in a batch.
         eval_batch_size: The same for validation, test and prediction.
@@ -92,22 +92,17 @@ class WeatherFields(DataModule):
             one_of(("aurora", "aurora_0.1"), statistics=statistics)
         for transform in (transforms or {}).values():
             one_of(TRANSFORMS, transforms=transform)
-        common = {
-            "variables": variables or VariableChoice(), "targets": targets, "region": region, "step": step,
-            "fill": fill, "split": split,
-        }  # fmt: skip
         if mixture is not None and (path or card):
             raise UserError("data.mixture and data.path or data.card are given, but only one of them may be")
-        self.named = (
-            [ArchiveSource(path=path, card=card, **common)]
-            if mixture is None
-            else [ArchiveSource.of(entry, common, n) for n, entry in enumerate(mixture.sources)]
-        )
+        alone = () if mixture is not None else (
+            ArchiveSource(path, card, variables or VariableChoice(), targets, region, step, fill, split),
+        )  # fmt: skip
+        self.named = alone or tuple(mixture.sources)  # type: ignore[union-attr]
         self.history, self.horizon, self.patch = history, horizon, patch
-        self.given, self.asked_transforms, self.mixture = statistics, transforms, mixture
-        self.test, self.shuffled = test or ForecastTest(), mixture is None
+        self.statistics, self.transforms = statistics, transforms or {}
+        self.test, self.mixture, self.shuffled = test or ForecastTest(), mixture, mixture is None
         self._trained: WeatherFacts | None = None
-        self._sources: list[SplitSource] | None = None
+        self._sources: list[FieldSource] | None = None
         self._facts: WeatherFacts | None = None
         self._said: set[str] = set()
 
@@ -119,11 +114,12 @@ class WeatherFields(DataModule):
         return self._facts
 
     @property
-    def sources(self) -> list[SplitSource]:
+    def sources(self) -> list[FieldSource]:
         """The opened archives."""
         if self._sources is None:
-            self._sources = [open_split(named, self.patch, self._trained) for named in self.named]
-            self._say([note for one in self._sources for note in one.notes])
+            opened = [open_source(named, self.patch, self._trained) for named in self.named]
+            self._sources = [source for source, _ in opened]
+            self._say([note for _, notes in opened for note in notes])
         return self._sources
 
     def use_statistics(self, facts: WeatherFacts) -> None:
@@ -134,40 +130,33 @@ class WeatherFields(DataModule):
         self._trained, self._sources, self._facts = facts, None, None
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the archives and say what was decided."""
+        """Open the archives and say what was decided, and what cannot be tested after the training."""
         self.facts  # noqa: B018
         if stage == "fit" and self.test_set() is None:
-            self._say([f"no forecast of {self.test_steps} steps is left for a test; data.split changes that"])
-
-    @property
-    def test_steps(self) -> int:
-        """States that validation and test forecast."""
-        return self.test.steps or self.horizon
+            self._say(["no forecast is left for a test; data.split or data.test.steps changes that"])
 
     def train_set(self) -> Dataset:
         """Return the training windows of all sources."""
-        sets = [self._windows(one, "train", self.horizon) for one in self.sources]
-        for one, windows in zip(self.sources, sets, strict=True):
+        sets = [self._windows(source, "train", self.horizon) for source in self.sources]
+        for windows in sets:
             if not len(windows):
                 raise UserError(
-                    f"{one.source.archive.name} has no {self.history + self.horizon} training states "
-                    f"{one.source.step:g} hours apart; check data.split, or make data.horizon shorter"
+                    f"{windows.source.archive.name} has no {self.history + self.horizon} training states "
+                    f"{windows.source.step:g} hours apart; check data.split, or make data.horizon smaller"
                 )
         if self.mixture is None:
             return sets[0]
         weights = [named.weight for named in self.named]
-        _, world = self._place()
         mixed = BatchMixture(
             sets,
             None if None in weights else weights,  # type: ignore[arg-type]
-            batch=self._share() * world,
+            batch=self._share() * self._place()[1],
             seed=self.seed,
             samples=self.mixture.samples,
             repeats=self.mixture.repeats,
         )
-        epochs = self.trainer.max_epochs if self.trainer is not None else None
-        if epochs and epochs > 0:
-            mixed.mixture.check(epochs)
+        if self.trainer is not None and (self.trainer.max_epochs or 0) > 0:
+            mixed.mixture.check(self.trainer.max_epochs)
         return mixed
 
     def val_set(self) -> Dataset | None:
@@ -180,33 +169,31 @@ class WeatherFields(DataModule):
 
     def predict_set(self) -> Dataset:
         """Return every history of the first source, without targets."""
-        one = self.sources[0]
-        seconds, members = one.source.seconds, max(one.source.archive.members, 1)
-        whole = replace(one, parts={"all": ((int(seconds[0]), int(seconds[-1]) + 1), range(members))})
-        return self._windows(whole, "all", 0, stride=self.test.stride)
+        return self._windows(self.sources[0], None, 0, stride=self.test.stride)
 
     def _evaluated(self, part: str) -> Dataset | None:
-        windows = self._windows(self.sources[0], part, self.test_steps, stride=self.test.stride)
+        steps = self.test.steps or self.horizon
+        windows = self._windows(self.sources[0], part, steps, stride=self.test.stride)
         return windows if len(windows) else None
 
-    def _windows(self, one: SplitSource, part: str, horizon: int, *, stride: int = 1) -> ForecastWindows:
-        starts = one.starts(part, history=self.history, horizon=horizon, stride=stride)
-        if starts.missing:
-            windows = "1 window" if starts.missing == 1 else f"{starts.missing} windows"
-            self._say([f"{one.source.archive.name}: {windows} with missing records left out of {part}"])
-        return ForecastWindows(one.source, starts, history=self.history, horizon=horizon)
+    def _windows(
+        self, source: FieldSource, part: str | None, horizon: int, *, stride: int = 1
+    ) -> ForecastWindows:
+        windows = ForecastWindows(source, part, history=self.history, horizon=horizon, stride=stride)
+        if count := windows.missing:
+            words = f"{count} window{'s' if count > 1 else ''} of {part or 'all times'}"
+            self._say([f"{source.archive.name}: {words} with a missing record left out"])
+        return windows
 
     def _known(self) -> WeatherFacts:
-        sources = [one.source for one in self.sources]
-        first = sources[0]
+        sources = self.sources
+        first, grid = sources[0], sources[0].area.grid
         variables = _union([one.variables for one in sources])
         targets = _union([one.targets for one in sources])
-        statistics, transforms = self._statistics(variables, targets)
-        every = {*variables.surface, *variables.atmospheric, *targets.surface, *targets.atmospheric}
+        statistics, transforms = self._scales(variables, targets)
         units = {name: unit for one in reversed(sources) for name, unit in one.archive.units.items()}
-        wanted = {*every, *(f"static_{name}" for name in variables.static)}
-        grid = first.part.grid
-        places = ((), ()) if grid.curvilinear else (grid.latitude.tolist(), grid.longitude.tolist())
+        names = {*variables.surface, *variables.atmospheric, *targets.surface, *targets.atmospheric}
+        wanted = names | {f"static_{name}" for name in variables.static}
         return WeatherFacts(
             sources=tuple(one.archive.name for one in sources),
             licences=tuple(sorted({name for one in sources for name in one.archive.licences})),
@@ -214,45 +201,54 @@ class WeatherFields(DataModule):
             target_variables=targets,
             statistics=statistics,
             units={name: unit for name, unit in units.items() if name in wanted},
-            latitude=tuple(places[0]),
-            longitude=tuple(places[1]),
+            latitude=() if grid.curvilinear else tuple(grid.latitude.tolist()),
+            longitude=() if grid.curvilinear else tuple(grid.longitude.tolist()),
             static=first.static if len(first.static) else None,
             history=self.history,
             step=first.step,
             transforms=transforms,
-            bounds={name: BOUNDS[name] for name in sorted(every & BOUNDS.keys())},
+            bounds={name: BOUNDS[name] for name in sorted(names & BOUNDS.keys())},
             patch=self.patch,
         )
 
-    def _statistics(
+    def _scales(
         self, variables: Variables, targets: Variables
     ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
-        """Return location and scale of every field, and the transforms they are of."""
+        """Return location and scale of every field, and the transforms that they are of."""
         names = {*variables.names, *targets.names, *(f"static_{name}" for name in variables.static)}
         known: dict[str, tuple[float, float]] = {}
-        transforms = dict(self.asked_transforms or {})
+        transforms = dict(self.transforms)
         if self._trained is not None:
             known, transforms = dict(self._trained.statistics), dict(self._trained.transforms)
-        elif isinstance(self.given, str):
-            known = published_statistics() | (TENTH_DEGREE if self.given == "aurora_0.1" else {})
-            surface = tuple(name for name in (*variables.surface, *targets.surface) if name in known)
-            transforms = published_scaling(Variables(surface)).transforms | transforms
-        elif self.given is not None:
-            known = {name: (float(pair[0]), float(pair[1])) for name, pair in self.given.items()}
-        if names - known.keys():
-            known = self._measured(names - known.keys(), transforms) | known
+        elif isinstance(self.statistics, str):
+            known = published_statistics() | (TENTH_DEGREE if self.statistics == "aurora_0.1" else {})
+            surface = [name for name in (*variables.surface, *targets.surface) if name in known]
+            transforms = published_scaling(Variables(tuple(surface))).transforms | transforms
+        elif self.statistics is not None:
+            known = {name: (float(mean), float(std)) for name, (mean, std) in self.statistics.items()}
+        if lacking := names - known.keys():
+            known = self._counted(lacking, transforms) | known
+        if lacking := sorted(names - known.keys()):
+            raise UserError(
+                f"no training times are there to count statistics of {listed(lacking, 6)} on; check "
+                f"data.split, or give data.statistics, as in '{{{lacking[0]}: [MEAN, DEVIATION]}}'"
+            )
         return {name: known[name] for name in sorted(names)}, transforms
 
-    def _measured(self, lacking: set[str], transforms: dict[str, str]) -> dict[str, tuple[float, float]]:
-        parts, fields = [], {}
-        for one in self.sources:
-            source = one.source
-            fields |= static_moments(source.variables.static, source.static)
-            for variables in dict.fromkeys((source.variables, source.targets)):
-                wanted = _needed(variables, lacking)
-                if wanted.names:
-                    parts.append(counted_moments(source, wanted, one.times("train", wanted), transforms))
-        return fields | pooled(parts)
+    def _counted(self, lacking: set[str], transforms: dict[str, str]) -> dict[str, tuple[float, float]]:
+        parts, scales = [], {}
+        for source in self.sources:
+            still = Moments.of(source.static.flatten(1).numpy())
+            pairs = zip(still.mean.tolist(), still.std.tolist(), strict=True)
+            scales |= dict(zip((f"static_{name}" for name in source.variables.static), pairs, strict=True))
+            for each in dict.fromkeys((source.variables, source.targets)):
+                surface = tuple(name for name in each.surface if name in lacking)
+                levels = {v: Variables(atmospheric=(v,), levels=each.levels).names for v in each.atmospheric}
+                atmospheric = tuple(name for name, fields in levels.items() if lacking & set(fields))
+                if surface or atmospheric:
+                    fields = Variables(surface, atmospheric, each.levels)
+                    parts.append(counted_moments(source, fields, transforms))
+        return scales | pooled(parts)
 
     @rank_zero_only
     def _say(self, lines: Sequence[str]) -> None:
@@ -266,22 +262,9 @@ class WeatherFields(DataModule):
 Fields = WeatherFields  # the name in recipes, which the fields of simulations have too
 
 
-def _needed(variables: Variables, names: set[str]) -> Variables:
-    """Return the variables of which any field is among the names, without static ones."""
-    surface = tuple(name for name in variables.surface if name in names)
-    atmospheric = tuple(
-        name
-        for name in variables.atmospheric
-        if names & set(Variables(atmospheric=(name,), levels=variables.levels).names)
-    )
-    return Variables(surface, atmospheric, variables.levels if atmospheric else ())
-
-
 def _union(groups: Sequence[Variables]) -> Variables:
     """Return every variable and level of several sources, in the order in which they come first."""
+    kinds = ("surface", "atmospheric", "levels", "static")
     return Variables(
-        *(
-            tuple(dict.fromkeys(name for one in groups for name in getattr(one, group)))
-            for group in ("surface", "atmospheric", "levels", "static")
-        )
+        *(tuple(dict.fromkeys(n for one in groups for n in getattr(one, kind))) for kind in kinds)
     )

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apps.weather.batch import Variables, level_text
 from core.data.checks import at_least
-from core.errors import UserError, did_you_mean, listed
+from core.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from apps.weather.data.readers import Archive
 
 __all__ = ["ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice"]
 
 PARTS = ("train", "val", "test")
-_SHARES = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class VariableChoice:
     """The fields that are taken of an archive; null takes all that it has, an empty list none.
 
     Attributes:
-        surface: Names of single-level variables, as `2t`.
-        atmospheric: Names of variables on pressure levels.
+        surface: Single-level variables, as `2t`; one level of a variable is `z_500`.
+        atmospheric: Variables on pressure levels.
         levels: Pressure levels in hPa.
-        static: Names of fields that do not change, as `lsm`.
+        static: Fields that do not change, as `lsm`.
         static_path: A file that has these where the archive lacks them.
         names: Names in the files to ours, where they are none of the known ones.
     """
@@ -40,44 +41,43 @@ class VariableChoice:
     static_path: str | None = None
     names: dict[str, str] | None = None
 
-    def of(self, stored: Variables, where: str, *, room: str = "data.variables") -> Variables:
-        """Return the chosen ones of those that the archive `where` has; static fields are looked for later.
+    def of(self, archive: Archive, room: str = "data.variables") -> Variables:
+        """Return the chosen ones of an archive's; static fields are looked for later.
 
         Raises:
-            UserError: If one is not there; all are named.
+            UserError: If one is not there, or nothing is left.
         """
-        groups: dict[str, tuple[Any, ...]] = {}
-        for group in ("surface", "atmospheric", "levels"):
-            have, asked = getattr(stored, group), getattr(self, group)
-            groups[group] = have if asked is None else tuple(asked)
-            text = level_text if group == "levels" else str
-            if lacking := [text(one) for one in groups[group] if one not in have]:
-                near = did_you_mean(lacking[0], [text(one) for one in have])
-                known = ", ".join(map(text, have)) or "none"
-                raise UserError(
-                    f"{where} lacks {listed(lacking, 6)} of {room}.{group}{near} (it has {known})"
-                )
-        if not groups["atmospheric"] or not groups["levels"]:
-            groups["atmospheric"] = groups["levels"] = ()
-        if not groups["surface"] and not groups["atmospheric"]:
-            raise UserError(f"{where}: no variable is left; check {room}")
-        return Variables(**groups, static=stored.static if self.static is None else tuple(self.static))
+        stored, asked = archive.variables, self.levels
+        surface = stored.surface if self.surface is None else tuple(self.surface)
+        atmospheric = stored.atmospheric if self.atmospheric is None else tuple(self.atmospheric)
+        # Fewer variables may share more levels; names that are not there are refused here.
+        shared = archive.narrowed(Variables(surface, atmospheric)).variables.levels if atmospheric else ()
+        if lacking := [level_text(level) for level in asked or () if level not in shared]:
+            raise UserError(
+                f"{archive.name} lacks {listed(lacking, 6)} hPa of {room}.levels in one of "
+                f"{', '.join(atmospheric)} (they share {', '.join(map(level_text, shared)) or 'none'})"
+            )
+        levels = shared if asked is None else tuple(asked)
+        atmospheric = atmospheric if levels else ()
+        if not surface and not atmospheric:
+            raise UserError(f"{archive.name}: no variable is left; check {room}")
+        static = stored.static if self.static is None else tuple(self.static)
+        return Variables(surface, atmospheric, levels if atmospheric else (), static)
 
 
 @dataclass(frozen=True)
 class TimeSplit:
-    """The times of training, validation and test: `[first, last]`, both included.
+    """The times of training, validation and test, each `[first, last]`, both included; none where others are.
 
-    A number is a year; a text is a year, month, day or hour, as `2020`, `2020-06`, `2020-06-01` or
-    `2020-06-01T12`. A sample belongs to a part that holds all its states, so parts share none. With nothing
-    given they are the first 80, the next 10 and the last 10 of a hundred times, or ensemble members.
+    A number is a year; a text is a year, month, day or hour, as `2020`, `2020-06` or `2020-06-01T12`. A
+    sample belongs to the part that holds all its states. With nothing given, the parts are the first 80, the
+    next 10 and the last 10 of a hundred times, or of a hundred ensemble members (of three or more).
 
     Attributes:
         train: Of the training.
-        val: Of the validation; null with `train` or `test` given: none.
+        val: Of the validation.
         test: Of the test.
-        members: Number of members for training, validation and test, where there is an ensemble: the first,
-            the next and the last ones. Each part then takes all times unless they are given too.
+        members: Numbers of ensemble members for training (the first), validation and test (the last).
     """
 
     train: list[int | str] | None = None
@@ -86,75 +86,62 @@ class TimeSplit:
     members: list[int] | None = None
 
     def __post_init__(self) -> None:
-        spans = {part: self._span(part) for part in PARTS if getattr(self, part) is not None}
-        for part, (first, end) in spans.items():
-            for other, (begin, stop) in spans.items():
-                if part < other and first < stop and begin < end and self.members is None:
-                    raise UserError(f"data.split.{part} and data.split.{other} share times; keep them apart")
         if self.members is not None and (len(self.members) != 3 or min(self.members) < 0):
-            raise UserError(
-                f"data.split.members is {self.members}; give three numbers: members of train, val and test"
-            )
-
-    @property
-    def dated(self) -> bool:
-        """Whether any part has times."""
-        return any(getattr(self, part) is not None for part in PARTS)
+            raise UserError(f"data.split.members is {self.members}; give three numbers, as [8, 1, 1]")
+        for one, other in combinations(PARTS, 2):
+            (first, end), (begin, stop) = self._span(one), self._span(other)
+            if max(first, begin) < min(end, stop) and self.members is None:
+                raise UserError(f"data.split.{one} and data.split.{other} share times; keep them apart")
 
     def parts(
         self, times: NDArray[np.datetime64], members: int, where: str
     ) -> dict[str, tuple[tuple[int, int], range]]:
-        """Return of each part the first second and the one after its last, and its ensemble members.
+        """Return of each part its first second, the one after its last, and its ensemble members.
 
         Raises:
-            UserError: If there are not so many members.
+            UserError: If the archive `where` does not have so many members.
         """
-        seconds = times.astype("datetime64[s]").astype(np.int64)
-        whole = (int(seconds[0]), int(seconds[-1]) + 1)
-        everyone = dict.fromkeys(PARTS, range(max(members, 1)))
-        by_member = self.members is not None or (members >= 3 and not self.dated)
-        if by_member:
-            counts = self.members or _least_one(members)
-            if sum(counts) > members:
-                raise UserError(f"{where} has {members} members, data.split.members asks for {sum(counts)}")
-            train, val, test = counts
-            numbers = range(members)
-            last = members - test
-            everyone = {
-                "train": numbers[:train],
-                "val": numbers[train : train + val],
-                "test": numbers[last:],
-            }
-        if self.dated:
-            spans = {p: self._span(p) if getattr(self, p) is not None else (0, 0) for p in PARTS}
-        elif by_member:
-            spans = dict.fromkeys(PARTS, whole)
-        else:
-            cuts = np.round(np.cumsum((0.0, *_SHARES)) * len(seconds)).astype(int)
-            edges = [*(int(seconds[cut]) for cut in cuts[:-1] if cut < len(seconds)), whole[1]]
-            edges += [whole[1]] * (len(PARTS) + 1 - len(edges))
-            spans = dict(zip(PARTS, pairwise(edges), strict=True))
-        return {part: (spans[part], everyone[part]) for part in PARTS}
+        seconds, everyone = times.astype("datetime64[s]").astype(np.int64), range(max(members, 1))
+        dated = any(getattr(self, part) is not None for part in PARTS)
+        counts = self.members
+        if counts is None and members >= 3 and not dated:
+            tenth = max(1, round(members / 10))
+            counts = [members - 2 * tenth, tenth, tenth]
+        if counts and sum(counts) > members:
+            raise UserError(f"{where} has {members} members; data.split.members asks for {sum(counts)}")
+        end = int(seconds[-1]) + 1
+        cuts = [int(seconds[min(round(share * len(seconds)), len(seconds) - 1)]) for share in (0, 0.8, 0.9)]
+        spans = list(zip(cuts, [*cuts[1:], end], strict=True))
+        if dated:
+            spans = [self._span(part) for part in PARTS]
+        elif counts:
+            spans = [(cuts[0], end)] * 3
+        groups = [everyone] * 3
+        if counts:
+            before = counts[0] + counts[1]
+            groups = [everyone[: counts[0]], everyone[counts[0] : before], everyone[members - counts[2] :]]
+        return dict(zip(PARTS, zip(spans, groups, strict=True), strict=True))
 
     def _span(self, part: str) -> tuple[int, int]:
         given = getattr(self, part)
+        if given is None:
+            return 0, 0
         try:
-            first, last = (np.datetime64(str(one).removesuffix("Z")) for one in given)
+            first, last = (np.datetime64(str(one).removesuffix("Z").replace(" ", "T")) for one in given)
         except ValueError as error:
             raise UserError(
-                f"data.split.{part} is {given}; give the first and the last year or date, as in "
-                "[1979, 2015] or [2019-03-01, 2019-03-22T15]"
+                f"data.split.{part} is {given}; give the first and the last year or date, as in [1979, 2015] "
+                "or [2019-03-01, 2019-03-22T15]"
             ) from error
-        begin = int(first.astype("datetime64[s]").astype(np.int64))
-        end = int((last + 1).astype("datetime64[s]").astype(np.int64))
-        if end <= begin:
+        if last < first:
             raise UserError(f"data.split.{part} is {given}; the first time must not be after the last")
+        begin, end = (int(one.astype("datetime64[s]").astype(np.int64)) for one in (first, last + 1))
         return begin, end
 
 
 @dataclass(frozen=True)
 class ForecastTest:
-    """The forecasts that validation and test take.
+    """The forecasts of validation and test.
 
     Attributes:
         steps: States to forecast; null takes `data.horizon`.
@@ -169,29 +156,8 @@ class ForecastTest:
 
 
 @dataclass(frozen=True)
-class ArchiveMixture:
-    """Several archives that are trained on together; each batch comes from one, and the first is evaluated.
-
-    Attributes:
-        sources: Entries with the options `path`, `card`, `generate`, `variables`, `targets`, `region`,
-            `step`, `fill` and `split` of the data module, each with an optional `weight`, its share.
-        samples: Training samples in an epoch; null: of all sources together.
-        repeats: Times a source may be walked through; null for any number.
-    """
-
-    sources: list[dict[str, Any]]
-    samples: int | None = None
-    repeats: float | None = None
-
-    def __post_init__(self) -> None:
-        at_least(1, room="data.mixture", samples=self.samples)
-        if not self.sources:
-            raise UserError("data.mixture.sources is empty; name at least one source")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ArchiveSource:
-    """One archive as a recipe names it; attributes as the arguments of the data module."""
+    """One archive of a mixture: options as those of the data module, and its share of the samples."""
 
     path: str | list[str] | None = None
     card: str | None = None
@@ -207,30 +173,22 @@ class ArchiveSource:
         if not (self.path or self.card):
             raise UserError("no data are named; give data.path, data.card, data.generate or data.mixture")
 
-    @classmethod
-    def of(cls, entry: Mapping[str, Any], common: Mapping[str, Any], number: int) -> ArchiveSource:
-        """Return the source of an entry of a mixture; what it does not give is in `common`.
 
-        Raises:
-            UserError: If it has an entry that is unknown or wrong.
-        """
-        room = f"data.mixture.sources.{number}"
-        known = [one.name for one in fields(cls)]
-        if unknown := [name for name in entry if name not in known]:
-            near = did_you_mean(unknown[0], known)
-            raise UserError(f"{room} has the entry '{unknown[0]}'{near}; known: {', '.join(known)}")
-        kinds = {"variables": VariableChoice, "targets": VariableChoice, "split": TimeSplit}
-        try:
-            values = {
-                name: kinds[name](**value) if name in kinds and isinstance(value, Mapping) else value
-                for name, value in entry.items()
-            }
-        except TypeError as error:
-            raise UserError(f"{room} is wrong: {error}") from error
-        return cls(**{**common, **values})
+@dataclass(frozen=True)
+class ArchiveMixture:
+    """Several archives that are trained on together; each batch comes from one, and the first is evaluated.
 
+    Attributes:
+        sources: The archives; without weights their shares are their numbers of windows.
+        samples: Training samples in an epoch; null: of all sources together.
+        repeats: Times a source may be walked through; null for any number.
+    """
 
-def _least_one(members: int) -> list[int]:
-    """Return a tenth of the members for validation and test each, at least one."""
-    tenth = max(1, round(members / 10))
-    return [members - 2 * tenth, tenth, tenth]
+    sources: list[ArchiveSource]
+    samples: int | None = None
+    repeats: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, room="data.mixture", samples=self.samples)
+        if not self.sources:
+            raise UserError("data.mixture.sources is empty; name at least one source")

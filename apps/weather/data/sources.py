@@ -1,139 +1,177 @@
-"""Archives that a recipe names, opened: their variables, region, static fields and split."""
+"""Archives that a recipe names, opened: their variables, area, static fields, sums and parts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from apps.weather.batch import Grid, Variables, WeatherFacts
 from apps.weather.data.readers import Archive, open_archive
 from apps.weather.data.regions import Rectangle, rectangle, same_positions
-from apps.weather.data.settings import ArchiveSource, TimeSplit
-from apps.weather.data.windows import FieldSource, Starts
+from apps.weather.data.settings import PARTS, ArchiveSource, TimeSplit
+from apps.weather.data.windows import FieldSource
+from core.data.cards import Card, load_card
 from core.errors import UserError, listed
+from core.files import data_folder
 
-__all__ = ["SplitSource", "open_split"]
+__all__ = ["open_source"]
 
-
-@dataclass(frozen=True, eq=False)
-class SplitSource:
-    """A source and its parts.
-
-    Attributes:
-        source: The fields.
-        parts: Training, validation and test: seconds of the first state and after the last, and members.
-        notes: What was decided, for the user.
-    """
-
-    source: FieldSource
-    parts: dict[str, tuple[tuple[int, int], range]]
-    notes: tuple[str, ...]
-
-    def starts(self, part: str, *, history: int, horizon: int, stride: int = 1) -> Starts:
-        """Return the current states of a part's windows."""
-        span, members = self.parts[part]
-        return Starts.of(self.source, span, members, history=history, horizon=horizon, stride=stride)
-
-    def times(self, part: str, variables: Variables) -> list[tuple[int, NDArray[np.int64]]]:
-        """Return the seconds of a part whose sums are complete, of each member."""
-        (first, end), members = self.parts[part]
-        every = self.source.seconds
-        every = every[(every >= first) & (every < end)]
-        every = every[self.source.complete(every, self.source.behind(variables))]
-        return [(member, every) for member in members]
+_STEP = 6.0  # hours between states of an archive of a single time
 
 
-def open_split(named: ArchiveSource, patch: int, trained: WeatherFacts | None = None) -> SplitSource:
-    """Return a named source; no fields are read but the static ones.
+def open_source(
+    named: ArchiveSource,
+    patch: int,
+    trained: WeatherFacts | None,
+    *,
+    archive: Archive | None = None,
+    room: str = "data.variables",
+) -> tuple[FieldSource, list[str]]:
+    """Return a named source and what was decided, for the user; no fields are read but the static ones.
 
     Args:
         named: What the recipe says.
         patch: Rows and columns must be a multiple of it.
         trained: Facts of the checkpoint that is tested, which may have the static fields.
+        archive: What was opened of it already.
+        room: Who asks for the variables, for messages.
 
     Raises:
         UserError: If it is not there, cannot be read, or lacks what is asked for.
     """
-    choice, split = named.variables, named.split or TimeSplit()
-    archive = open_archive(named.path, fill=named.fill, names=choice.names)
-    where, notes = archive.name, list(archive.notes)
-    step, sums, said = _step(archive, named.step)
-    part = rectangle(archive.grid, named.region, patch, where)
-    notes += [*said, *filter(None, [part.note])]
-    variables = choice.of(archive.variables, where)
-    targets = variables
-    if named.targets is not None:
-        targets = replace(named.targets.of(archive.variables, where, room="data.targets"), static=())
-    variables, static = _static(archive, part, variables, choice.static_path, trained)
-    if named.targets is not None and targets == replace(variables, static=()):
+    card = None if named.card is None else load_card(named.card)
+    if archive is None:
+        path = named.path if card is None else _card_data(card, named.path)
+        archive = open_archive(path, fill=named.fill, names=named.variables.names)
+    if card is not None:
+        archive = replace(archive, name=card.name, licences=(card.licence,))
+    variables = named.variables.of(archive, room)
+    targets = None if named.targets is None else replace(named.targets.of(archive, "data.targets"), static=())
+    archive = archive.narrowed(_joined(variables, targets, archive))
+    notes = list(archive.notes)
+    area = rectangle(archive.grid, named.region, patch, archive.name)
+    variables, static = _static(archive, area, variables, named.variables.static_path, trained)
+    if targets is None or targets == replace(variables, static=()):
         targets = variables
-    used = {*variables.surface, *targets.surface}
+    hours = named.step or archive.step or _STEP
+    split = named.split or (None if card is None else _card_split(card, archive)) or TimeSplit()
     source = FieldSource(
         archive=archive,
-        part=part,
+        area=area,
         variables=variables,
         targets=targets,
         static=static,
-        step=step,
-        sums={name: count for name, count in sums.items() if name in used},
+        step=float(hours),
+        parts=split.parts(archive.times, archive.members, archive.name),
+        sums=_sums(archive, hours, {*variables.surface, *targets.surface}, notes),
     )
-    return SplitSource(source, split.parts(archive.times, archive.members, where), tuple(notes))
+    return source, [*notes, area.note] if area.note else notes
 
 
-def _step(archive: Archive, step: float | None) -> tuple[float, dict[str, int], list[str]]:
-    """Return the hours between states, and for each accumulated variable the records to be summed."""
-    hours = archive.step if step is None else step
-    multiple = hours / archive.step
-    if hours <= 0 or abs(multiple - round(multiple)) > 1e-6 or round(multiple) < 1:
+def _card_data(card: Card, path: str | list[str] | None) -> str | list[str]:
+    """Return the files of a card, which may lie in the folder `path`, or its address.
+
+    Raises:
+        UserError: If they are not there.
+    """
+    if card.domain != "weather":
+        raise UserError(f"the card '{card.name}' is of the domain {card.domain}; choose one of weather")
+    if path is not None and not (isinstance(path, str) and card.files and Path(path).is_dir()):
+        return path
+    folder = data_folder() if path is None else Path(str(path))
+    for base in (folder / card.name, folder):
+        if card.files and all((base / file.path).is_file() for file in card.files):
+            return [str(base / file.path) for file in card.files]
+    if not card.files and (folder / card.name).exists():
+        return str(folder / card.name)
+    if not card.files and "address" in card.details:
+        return card.details["address"]
+    how = f"type 'dfm data fetch {card.name}'" if card.files else f"take them from {card.hub}"
+    raise UserError(f"the data of card '{card.name}' are not in {folder}; {how}, or name them in data.path")
+
+
+def _card_split(card: Card, archive: Archive) -> TimeSplit | None:
+    """Return the split of a card: dates in its details, or rows, which are times of the archive."""
+    if "split" in card.details:
+        return TimeSplit(**card.details["split"])
+    rows = {part: getattr(card.splits, part) for part in PARTS}
+    if card.splits.kind != "rows" or max(span[1] for span in rows.values() if span) > len(archive.times):
+        return None  # part of the card's data
+    return TimeSplit(
+        **{
+            part: [str(archive.times[span[0]]), str(archive.times[span[1] - 1])]
+            for part, span in rows.items()
+            if span
+        }
+    )
+
+
+def _joined(variables: Variables, targets: Variables | None, archive: Archive) -> Variables:
+    """Return what must be stored at a time for it to count; static fields may come from elsewhere."""
+    more = targets or variables
+    return Variables(
+        surface=tuple(dict.fromkeys((*variables.surface, *more.surface))),
+        atmospheric=tuple(dict.fromkeys((*variables.atmospheric, *more.atmospheric))),
+        static=tuple(name for name in variables.static if name in archive.variables.static),
+    )
+
+
+def _sums(archive: Archive, hours: float, used: set[str], notes: list[str]) -> dict[str, int]:
+    """Return for each accumulated variable the records whose sum is that of a step of `hours`.
+
+    Raises:
+        UserError: If the step is no multiple of the archive's.
+    """
+    records = hours / (archive.step or hours)
+    if records < 1 or abs(records - round(records)) > 1e-6:
         raise UserError(
             f"data.step is {hours:g} hours, but {archive.name} has a record every {archive.step:g} hours; "
             "give a multiple"
         )
-    sums: dict[str, int] = {}
-    notes = []
-    for name, summed in archive.accumulated.items():
-        count = round(hours / summed)
-        if abs(hours / summed - count) < 1e-6 and abs(summed - archive.step) < 1e-6:
-            sums[name] = count
-            if count > 1:
+    sums = {}
+    for name in sorted(used & archive.accumulated.keys()):
+        summed = archive.accumulated[name]
+        if abs(summed - archive.step) < 1e-6:
+            sums[name] = round(records)
+            if records > 1:
                 notes.append(f"{archive.name}: {name} is summed over the {hours:g} hours before each state")
         elif abs(summed - hours) > 1e-6:
             notes.append(
-                f"{archive.name}: {name} stays the sum of {summed:g} hours, of which records every "
-                f"{archive.step:g} hours give no sum of {hours:g}"
+                f"{archive.name}: {name} stays the sum of {summed:g} hours; records every {archive.step:g} "
+                f"hours give no sum of {hours:g}"
             )
-    return float(hours), sums, notes
+    return sums
 
 
 def _static(
-    archive: Archive, part: Rectangle, variables: Variables, path: str | None, trained: WeatherFacts | None
+    archive: Archive, area: Rectangle, variables: Variables, path: str | None, trained: WeatherFacts | None
 ) -> tuple[Variables, Tensor]:
-    """Return the variables with their static ones, and these `(S, H, W)`.
+    """Return the variables with their static ones, and these `(S, H, W)`, from wherever they are.
 
     Raises:
         UserError: If one is nowhere; all are named.
     """
-    fields = {name: part.of(values) for name, values in archive.static.items()}
+    fields = {name: area.of(values) for name, values in archive.static.items()}
     names = variables.static
     if path is not None:
-        extra = open_archive(path)
-        found = same_positions(part.grid, extra.grid, str(path))
-        fields = {name: found.of(values) for name, values in extra.static.items()} | fields
+        more = open_archive(path)
+        there = same_positions(area.grid, more.grid, path)
+        fields = {name: there.of(values) for name, values in more.static.items()} | fields
         names = names if variables.static != archive.variables.static else tuple(fields)
     if trained is not None and trained.static is not None and set(names) - fields.keys():
-        known = Grid(trained.latitude, trained.longitude)
-        found = same_positions(part.grid, known, "the checkpoint")
-        kept = dict(zip(trained.variables.static, trained.static.numpy(), strict=True))
-        fields = {name: found.of(values) for name, values in kept.items()} | fields
+        there = same_positions(area.grid, Grid(trained.latitude, trained.longitude), "the checkpoint")
+        held = zip(trained.variables.static, trained.static.numpy(), strict=True)
+        fields = {name: there.of(values) for name, values in held} | fields
     if lacking := [name for name in names if name not in fields]:
         raise UserError(
             f"{archive.name} lacks the static {listed(lacking, 6)}; name a file that has them in "
             "data.variables.static_path, or choose others by data.variables.static"
         )
-    shape = (0, *part.grid.shape)
-    stacked = np.stack([fields[name] for name in names]) if names else np.zeros(shape)
-    return replace(variables, static=tuple(names)), torch.from_numpy(np.array(stacked, dtype=np.float32))
+    stacked = np.zeros((len(names), *area.grid.shape), dtype=np.float32)
+    for number, name in enumerate(names):
+        stacked[number] = fields[name]
+    return replace(variables, static=tuple(names)), torch.from_numpy(stacked)

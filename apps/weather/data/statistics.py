@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from apps.weather.batch import Variables, level_name
 from apps.weather.data.transforms import TRANSFORMS
@@ -16,7 +14,7 @@ from core.data.counting import counted
 from core.data.statistics import Moments, file_state, kept
 from core.files import data_folder, locked
 
-__all__ = ["FieldMoments", "counted_moments", "pooled", "static_moments"]
+__all__ = ["FieldMoments", "counted_moments", "pooled"]
 
 _VERSION = 1
 _MOST = 50e9  # bytes that are read: of longer archives evenly spread times
@@ -25,102 +23,60 @@ _BLOCK = 64e6
 
 @dataclass(frozen=True)
 class FieldMoments:
-    """Counts, means and sums of squared deviations by name of a field; of transformed values."""
+    """Count, mean and sum of squared deviations of each field by name, of transformed values."""
 
-    names: tuple[str, ...]
-    count: tuple[float, ...]
-    mean: tuple[float, ...]
-    squares: tuple[float, ...]
-    times: int
-
-    @property
-    def moments(self) -> dict[str, Moments]:
-        """Those of each field."""
-        rows = zip(self.names, self.count, self.mean, self.squares, strict=True)
-        return {name: Moments(*(np.array([value]) for value in values)) for name, *values in rows}
+    fields: Mapping[str, tuple[float, float, float]]
 
 
-def counted_moments(
-    source: FieldSource,
-    variables: Variables,
-    times: Sequence[tuple[int, NDArray[np.int64]]],
-    transforms: Mapping[str, str],
-) -> FieldMoments:
-    """Return the moments of a source's fields, those of an earlier run where nothing has changed.
+def counted_moments(source: FieldSource, variables: Variables, transforms: Mapping[str, str]) -> FieldMoments:
+    """Return the moments of a source's dynamic fields, those of an earlier run where nothing has changed.
 
     Args:
         source: What reads them.
-        variables: The fields; static ones are not counted.
-        times: Ensemble member and seconds `(N,)` of its training times.
+        variables: The fields.
         transforms: Variable to its transform.
     """
-    name, grid = source.archive.name, source.part.grid
-    files = [file_state(path) for path in source.archive.files]
-    spans = [(member, len(each), each[:1].tolist(), each[-1:].tolist()) for member, each in times]
+    name, grid = source.archive.name, source.area.grid
     used = {one: transforms[one] for one in (*variables.surface, *variables.atmospheric) if one in transforms}
-    grid_state = (grid.latitude.tolist(), grid.longitude.tolist())
-    state = (_VERSION, files, variables, source.step, source.sums, spans, used, grid_state)
+    files, span = [file_state(path) for path in source.archive.files], source.parts["train"]
+    times = (len(source.seconds), *source.seconds[[0, -1]].tolist(), *span, source.step, source.sums)
+    positions = (grid.latitude.tolist(), grid.longitude.tolist())
+    everything = (_VERSION, files, variables, source.archive.fill, times, used, positions)
     with locked(data_folder() / "statistics" / f"{name}.lock"):  # several processes ask at once
         return kept(
-            name,
-            state,
-            lambda: _count(source, variables, times, transforms),
-            lambda plain: FieldMoments(**{key: _tupled(value) for key, value in plain.items()}),
+            name, everything, lambda: _count(source, variables, used), lambda plain: FieldMoments(**plain)
         )
 
 
 def pooled(parts: Sequence[FieldMoments]) -> dict[str, tuple[float, float]]:
-    """Return location and scale of each field over several sources; finite values only."""
+    """Return location and scale of each field over several sources; those without any value have none."""
     total: dict[str, Moments] = {}
     for part in parts:
-        for name, moments in part.moments.items():
-            total[name] = total[name] + moments if name in total else moments
+        for name, values in part.fields.items():
+            total[name] = total.get(name, Moments.none(1)) + Moments(*(np.array([one]) for one in values))
     return {name: (float(one.mean[0]), float(one.std[0])) for name, one in total.items() if one.count[0]}
 
 
-def static_moments(names: Sequence[str], static: torch.Tensor) -> dict[str, tuple[float, float]]:
-    """Return location and scale of static fields `(S, H, W)`."""
-    moments = Moments.of(static.flatten(1).numpy())
-    pairs = zip(moments.mean.tolist(), moments.std.tolist(), strict=True)
-    return dict(zip((f"static_{name}" for name in names), pairs, strict=True))
-
-
-def _count(
-    source: FieldSource,
-    variables: Variables,
-    times: Sequence[tuple[int, NDArray[np.int64]]],
-    transforms: Mapping[str, str],
-) -> FieldMoments:
-    size = 4 * len(variables.names) * int(np.prod(source.part.grid.shape))
+def _count(source: FieldSource, variables: Variables, transforms: Mapping[str, str]) -> FieldMoments:
+    times = source.training_times(variables)
+    size = 4 * len(variables.names) * int(np.prod(source.area.grid.shape))
+    every = max(1, -(-sum(len(each) for _, each in times) * size // int(_MOST)))
+    times = [(member, each[::every]) for member, each in times if len(each)]
+    moments = {name: Moments.none(1) for name in variables.names}
     total = sum(len(each) for _, each in times)
-    every = max(1, -(-total * size // int(_MOST)))
-    moments = [Moments.none(1) for _ in variables.names]
-    count = sum(len(each[::every]) for _, each in times)
-    with counted(f"data: statistics of {source.archive.name}", count, unit="times") as advance:
+    with counted(f"data: statistics of {source.archive.name}", total, unit="times") as advance:
         for member, each in times:
-            chosen = each[::every]
-            for block in np.array_split(chosen, min(len(chosen), 1 + len(chosen) * size // int(_BLOCK))):
+            for block in np.array_split(each, min(len(each), 1 + len(each) * size // int(_BLOCK))):
                 states = source.states(np.array([member]), block[None], variables)
-                fields = {name: states.surface[0, :, n] for n, name in enumerate(variables.surface)}
+                fields = {(name, name): states.surface[0, :, n] for n, name in enumerate(variables.surface)}
                 for n, name in enumerate(variables.atmospheric):
                     for c, level in enumerate(variables.levels):
-                        fields[level_name(name, level)] = states.atmospheric[0, :, n, c]
-                for n, (name, values) in enumerate(fields.items()):
-                    variable = name if name in variables.surface else name.partition("_")[0]
-                    moments[n] += Moments.of(_transformed(values, transforms.get(variable)))
+                        fields[name, level_name(name, level)] = states.atmospheric[0, :, n, c]
+                for (variable, name), values in fields.items():
+                    if variable in transforms:
+                        values = TRANSFORMS[transforms[variable]][0](values)
+                    moments[name] += Moments.of(values.reshape(1, -1).numpy())
                 advance(len(block))
     return FieldMoments(
-        variables.names,
-        *(tuple(float(getattr(one, part)[0]) for one in moments) for part in ("count", "mean", "squares")),
-        times=count,
+        {name: (one.count.item(), one.mean.item(), one.squares.item()) for name, one in moments.items()}
     )
-
-
-def _transformed(values: torch.Tensor, transform: str | None) -> NDArray[np.float32]:
-    if transform is not None:
-        values = TRANSFORMS[transform][0](values)
-    return values.reshape(1, -1).numpy()
-
-
-def _tupled(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

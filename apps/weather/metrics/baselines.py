@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apps.weather.batch import States
-from apps.weather.metrics.climatology import valid_times
+from apps.weather.metrics.times import valid_times
 from core.metrics.sums import summed
 
 __all__ = ["DampedPersistence", "SmoothClimatology", "persistence"]

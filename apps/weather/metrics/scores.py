@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from apps.weather.batch import Grid, States, Variables, level_name
-from apps.weather.metrics.areas import latitude_weights, usual_weights
-from apps.weather.metrics.climatology import valid_times
+from apps.weather.metrics.areas import WEIGHTS, latitude_weights, usual_weights
 from apps.weather.metrics.ensembles import ensemble_errors
 from apps.weather.metrics.errors import by_rows, spatial_errors, spatial_means, vector_mse
 from apps.weather.metrics.precipitation import seeps
 from apps.weather.metrics.regions import BOXES, PARTS, region_weights
 from apps.weather.metrics.spectra import zonal_spectrum
+from apps.weather.metrics.times import valid_times
 from core.metrics.sums import gathered, summed
 
 __all__ = ["BASELINES", "COLUMNS", "Blocks", "Normals", "WeatherScores"]
@@ -61,6 +62,8 @@ class Blocks:
 class WeatherScores:
     """RMSE, MAE, bias, ACC, the wind vector's RMSE, and of ensembles CRPS, spread and energy score, for every
     variable, level, lead time and region. Points that are NaN are left out, counted and told (`missing`).
+
+    `sums` holds by model and score `(2, blocks, K, F, R)`: sums over starts, and their numbers.
 
     Args:
         grid: Of the fields.
@@ -107,7 +110,7 @@ class WeatherScores:
             for (name, level), place in places.items()
             if re.fullmatch(r"\d*u", name) and (across := places.get((f"{name[:-1]}v", level))) is not None
         }
-        self._sums: dict[tuple[str, str], Tensor] = {}
+        self.sums: dict[tuple[str, str], Tensor] = {}
         band = torch.from_numpy(grid.latitude.copy())
         inside = (band.abs() >= _BAND[0]) & (band.abs() <= _BAND[1])
         self._band = inside.nonzero()[:, 0].to(device) if spectra and grid.periodic else band.new_zeros(0)
@@ -115,7 +118,7 @@ class WeatherScores:
     @property
     def models(self) -> list[str]:
         """Names in the order in which they came."""
-        return list(dict.fromkeys(model for model, _ in self._sums))
+        return list(dict.fromkeys(model for model, _ in self.sums))
 
     @torch.no_grad()
     def update(
@@ -125,18 +128,20 @@ class WeatherScores:
         truth: States,
         time: Tensor,
         *,
+        first: int = 0,
         available: Tensor | None = None,
     ) -> None:
         """Add forecasts from B starts.
 
         Args:
             model: Whose they are.
-            forecast: `(B, K, ...)` of the first K leads, physical; or those of an ensemble's members.
+            forecast: `(B, K, ...)` of K leads, physical; or those of an ensemble's members.
             truth: `(B, K, ...)`.
             time: `(B,)` int64, seconds since 1970-01-01 UTC of the starts.
+            first: Which of the leads is the first of these K.
             available: `(B, K)`, False where there is no truth: such states are neither scored nor missed.
         """
-        valid = valid_times(time, self.leads[: truth.steps])
+        valid = valid_times(time, self.leads[first : first + truth.steps])
         states = [forecast] if isinstance(forecast, States) else list(forecast)
         normals = None if self.climatology is None else _groups(self.climatology.at(valid))
         groups = [
@@ -161,32 +166,39 @@ class WeatherScores:
             values["seeps"] = self._rain(means[0], truths[0], rain(valid))
         kept = torch.ones_like(valid, dtype=torch.bool) if available is None else available
         for name, value in values.items():
-            self._add(model, name, value, time, kept)
-        self._keep(model, "missing", (lost * kept[..., None]).sum(1).to(self.weights.dtype))
+            known = value.isfinite() & kept[..., None, None]
+            pair = torch.stack([torch.where(known, value, 0), known.to(value)])
+            self._keep(model, name, self._blocked(pair, time), first, axis=2)
+        missing = (lost * kept[..., None]).sum(1).to(self.weights.dtype)  # 2 K F
+        self._keep(model, "missing", missing, first, axis=1)
         if len(self._band):
-            self._keep(model, "spectrum", self._spectra(means, truths, kept))
+            self._keep(model, "spectrum", self._spectra(means, truths, kept), first, axis=1)
 
     def gather(self) -> None:
         """Add up the sums of all processes; call it once, on every rank."""
         shapes: dict[tuple[str, str], torch.Size] = {}
-        for part in gathered({key: values.shape for key, values in self._sums.items()}):
+        for part in gathered({key: values.shape for key, values in self.sums.items()}):
             shapes |= part
         for key, shape in shapes.items():
-            self._sums.setdefault(key, self.weights.new_zeros(shape))
-        total = summed({"\t".join(key): self._sums[key] for key in shapes}, self.device)
-        self._sums = {key: total["\t".join(key)] for key in shapes}
+            self.sums.setdefault(key, self.weights.new_zeros(shape))
+        total = summed({"\t".join(key): self.sums[key] for key in shapes}, self.device)
+        self.sums = {key: total["\t".join(key)] for key in shapes}
 
-    def blocked(self, model: str, name: str) -> Tensor:
-        """Return sums over the starts of each block and their numbers, `(2, blocks, K, F, R)`."""
-        return self._sums[model, name]
+    def heads(self, shape: Sequence[int]) -> Iterator[tuple[dict[str, Any], tuple[int, int, int]]]:
+        """Yield what each of scores `(K, F, R)` is of, the head of its row, and its place."""
+        for (f, (variable, level)), (k, lead), (r, region) in product(
+            enumerate((*self.fields, *self._winds)[: shape[1]]),
+            enumerate(self.leads[: shape[0]]),
+            enumerate(self.regions),
+        ):
+            head = {"variable": variable, "level": level, "lead": lead, "region": region}
+            yield head | {"weights": self.kind}, (k, f, r)
 
     def means(self, model: str) -> dict[str, Tensor]:
         """Return each score's mean over starts `(K, F, R)`, on the CPU, and `starts`, the number of them."""
         means = {}
-        for name in (
-            name for key, name in self._sums if key == model and name not in ("missing", "spectrum")
-        ):
-            total, count = self._sums[model, name].sum(1).cpu()
+        for name in (name for key, name in self.sums if key == model and name not in ("missing", "spectrum")):
+            total, count = self.sums[model, name].sum(1).cpu()
             means[name] = total / count
             means |= {"starts": count} if name == "mse" else {}
         means["rmse"] = means["mse"].sqrt()
@@ -196,7 +208,7 @@ class WeatherScores:
         return means
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row per model, variable, level, lead and region; a score that it lacks is left out.
+        """Return one row per model, field, lead and region that has starts, without scores that it lacks.
 
         `rmse` is the root of the mean over starts (WeatherBench 2), `rmse_per_start` the mean of the roots
         (WeatherBench 1, Aurora). `weights` names the weights.
@@ -208,44 +220,64 @@ class WeatherScores:
                 name = f"skill_{reference.replace(' ', '_')}"
                 scores[name] = 1 - scores["rmse"] / means[reference]["rmse"]
             columns = {name: values.tolist() for name, values in scores.items()}
-            missing = self._sums[model, "missing"].sum(0).tolist()
-            for (f, (variable, level)), (k, lead), (r, region) in product(
-                enumerate((*self.fields, *self._winds)),
-                enumerate(self.leads[: len(missing)]),
-                enumerate(self.regions),
-            ):
-                row = {"model": model, "variable": variable, "level": level, "lead": lead, "region": region}
-                row |= {"weights": self.kind, "starts": int(columns["starts"][k][f][r])}
+            missing = self.sums[model, "missing"].sum(0).tolist()
+            for head, (k, f, r) in self.heads(scores["rmse"].shape):
+                starts = int(columns["starts"][k][f][r])
+                if not starts:
+                    continue
+                row = {"model": model, **head, "starts": starts}
                 values = {name: kept[k][f][r] for name, kept in columns.items() if f < len(kept[k])}
                 row |= {name: values[name] for name in COLUMNS if values.get(name, math.nan) >= -math.inf}
                 rows.append(row | ({"missing": int(missing[k][f])} if f < len(self.fields) else {}))
         return rows
 
+    def dataset(self, **attributes: str) -> Any:
+        """Return the table as an `xarray.Dataset`: each score on the axes model, field, lead and region."""
+        import xarray
+
+        means = {model: self.means(model) for model in self.models}
+        fields = [*self.fields, *self._winds]
+        axes = ("model", "field", "lead", "region")
+        shape = (len(means), len(fields), len(self.leads), len(self.regions))
+        arrays = {}
+        for name in dict.fromkeys(name for scores in means.values() for name in scores if name != "mse"):
+            values = np.full(shape, np.nan)
+            for place, scores in enumerate(means.values()):
+                if name in scores:  # K F R -> F K R
+                    part = scores[name].transpose(0, 1).numpy()
+                    values[place, : len(part)] = part
+            arrays[name] = axes, values
+        positions = {
+            "model": list(means),
+            "field": [name if level is None else level_name(name, level) for name, level in fields],
+            "lead": ("lead", list(self.leads), {"units": "hours"}),
+            "region": list(self.regions),
+            "variable": ("field", [name for name, _ in fields]),
+            "level": ("field", [np.nan if level is None else level for _, level in fields], {"units": "hPa"}),
+        }
+        return xarray.Dataset(
+            arrays, positions, {"weights": f"{self.kind}: {WEIGHTS[self.kind]}", **attributes}
+        )
+
     def missing(self) -> list[str]:
         """Return a sentence for each model and field with values that are not finite."""
         sentences = []
         for model in self.models:
-            lost = self._sums[model, "missing"].sum(1).cpu()  # forecast or truth, F
-            for which, counts in zip((f"the forecast of {model}", "the truth"), lost.tolist(), strict=True):
+            lost = self.sums[model, "missing"].sum(1).long().tolist()  # forecast or truth, F
+            for which, counts in zip(("the forecast", "the truth"), lost, strict=True):
                 for (variable, level), count in zip(self.fields, counts, strict=True):
                     name = variable if level is None else level_name(variable, level)
-                    if count and which != "the truth":
-                        sentences.append(f"{which} has {int(count)} values of {name} that are NaN")
-                    elif count:
-                        sentences.append(
-                            f"the truth has {int(count)} values of {name} that are NaN ({model})"
-                        )
-        return [f"{sentence}; they are left out" for sentence in sentences]
+                    sentence = f"{model}: {count} values of {name} in {which} are NaN; they are left out"
+                    sentences += [sentence] if count else []
+        return sentences
 
     def spectra(self) -> list[dict[str, Any]]:
         """Return one row per model, field, lead and wave number: mean energy of forecast and truth."""
         rows = []
-        for model in (model for model, name in self._sums if name == "spectrum"):
-            total, count = self._sums[model, "spectrum"].cpu().split([2, 1])
+        for model in (model for model, name in self.sums if name == "spectrum"):
+            total, count = self.sums[model, "spectrum"].cpu().split([2, 1])
             forecast, truth = (total / count).tolist()
-            for (f, (variable, level)), (k, lead) in product(
-                enumerate(self.fields), enumerate(self.leads[: len(forecast)])
-            ):
+            for (f, (variable, level)), (k, lead) in product(enumerate(self.fields), enumerate(self.leads)):
                 row = {"model": model, "variable": variable, "level": level, "lead": lead}
                 pairs = zip(forecast[k][f], truth[k][f], strict=True)
                 rows += [row | {"wavenumber": n, "energy": e, "truth": t} for n, (e, t) in enumerate(pairs)]
@@ -293,18 +325,17 @@ class WeatherScores:
         sums = [torch.where(known, values, 0).sum(0) for values in pair]
         return torch.stack([*sums, known.to(rows).sum(0)])
 
-    def _add(self, model: str, name: str, values: Tensor, time: Tensor, kept: Tensor) -> None:
-        """Add scores `(B, K, F, R)` to the block of each start."""
+    def _blocked(self, values: Tensor, time: Tensor) -> Tensor:
+        """Return values `(2, B, K, F, R)` added up within the block of each start."""
         blocks = self.blocks or Blocks(days=1.0, most=1)
         place = torch.div(time, round(blocks.days * 86400), rounding_mode="floor") % blocks.most
-        known = values.isfinite() & kept[..., None, None]
-        pair = torch.stack([torch.where(known, values, 0), known.to(values)])
-        part = values.new_zeros(2, blocks.most, *values.shape[1:])
-        self._keep(model, name, part.index_add_(1, place, pair))
+        return values.new_zeros(2, blocks.most, *values.shape[2:]).index_add_(1, place, values)
 
-    def _keep(self, model: str, name: str, values: Tensor) -> None:
-        former = self._sums.get((model, name))
-        self._sums[model, name] = values if former is None else former + values
+    def _keep(self, model: str, name: str, values: Tensor, first: int, *, axis: int) -> None:
+        """Add values of the leads from `first` on, which lie on `axis`."""
+        shape = (*values.shape[:axis], len(self.leads), *values.shape[axis + 1 :])
+        total = self.sums.setdefault((model, name), values.new_zeros(shape))
+        total.narrow(axis, first, values.shape[axis]).add_(values)
 
 
 def _groups(states: States) -> list[Tensor]:

@@ -12,6 +12,7 @@ from apps.weather.batch import States, WeatherBatch, WeatherFacts
 from apps.weather.data.scaling import Scaling
 from apps.weather.models.forecast import next_batch, rollout
 from apps.weather.tasks.objective import WeightedAbsolute
+from apps.weather.tasks.testing import RollOutScores
 from core.errors import UserError
 from core.task import Task
 
@@ -38,6 +39,7 @@ class WeatherTask(Task):
         if examples < 0:
             raise UserError(f"model.examples is {examples}; it must be at least 0")
         self.examples, self.movie = examples, movie
+        self._scores: RollOutScores | None = None
 
     def check_facts(self, facts: WeatherFacts) -> None:
         """Refuse fields that do not fit the network.
@@ -91,6 +93,38 @@ class WeatherTask(Task):
             torch.cat([state.surface for state in states], dim=1),
             torch.cat([state.atmospheric for state in states], dim=1),
         )
+
+    def on_test_start(self) -> None:
+        """Fit the baselines on training windows, once."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._scores = RollOutScores(self.facts, data.test_steps, device=self.device)
+        self._scores.fit(data.forecasts("train"), rank=self.global_rank, batch_size=data.eval_batch_size)
+        self.drawn = []
+
+    def test_step(self, batch: WeatherBatch, batch_idx: int) -> None:
+        """Score the network and the baselines on the same forecasts."""
+        assert batch.targets is not None and self._scores is not None
+        forecast = self.predicted(batch, batch.targets.steps)
+        self._scores.update(self.title, forecast, batch)
+        if self.trainer.is_global_zero and len(self.drawn) < self.examples:
+            kept = batch.select(range(min(len(batch), self.examples - len(self.drawn)))).to("cpu")
+            self.drawn += [
+                {"forecast": forecast.select([row]).to("cpu"), "batch": kept.select([row])}
+                for row in range(len(kept))
+            ]
+
+    def on_test_epoch_end(self) -> None:
+        """Write the tables and figures, and log the network's own scores."""
+        assert self._scores is not None and self._scores.scores is not None
+        scores = self._scores.scores
+        scores.gather()
+        rows = scores.table()
+        self.log_results(self._scores.headline(rows, self.title), stage="test")
+        self.write_table("results", rows)
+        self.write_table("spectra", scores.spectra())
+        self.say(self._scores.text(rows))
+        for sentence in scores.missing():
+            self.say(sentence)
 
 
 class WeatherForecasting(WeatherTask):

@@ -1,0 +1,323 @@
+"""Opening files, folders and stores of any layout as one archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.weather.data.readers.archive import Archive
+from apps.weather.data.readers.axes import (
+    StoredGrid,
+    decoded_times,
+    hours_of,
+    is_axis,
+    letters_of,
+    levels_in_hpa,
+    stored_grid,
+)
+from apps.weather.data.readers.names import StoredName, conversion, known_names, recognised
+from apps.weather.data.readers.stored import StoredField, is_grib, is_store, open_datasets
+from core.errors import UserError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["files_of", "gathered", "open_archive"]
+
+_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".grib", ".grb", ".grib1", ".grib2", ".grb2")
+Paths = str | Path | Sequence[str | Path]
+
+
+def open_archive(
+    path: Paths | xarray.Dataset, *, fill: str | None = None, names: Mapping[str, str] | None = None
+) -> Archive:
+    """Return the weather fields of a file, a folder, several files, a Zarr store or its address.
+
+    CDS's netCDF old and new, WeatherBench 1 folders, WeatherBench 2 stores and GRIB are known; whatever is
+    mended is told in `Archive.notes`. Forecasts are taken by valid time, each from its latest start.
+
+    Args:
+        path: Where they are; or a data set in memory.
+        fill: See `Archive`.
+        names: Stored name to ours, for variables that the table of names does not know, in the units of the
+            file; an empty name leaves a variable out.
+
+    Raises:
+        UserError: If something cannot be read as weather fields, naming file and variable.
+    """
+    if fill not in (None, "mean", "nearest_level", "keep"):
+        raise UserError(f"data.fill is '{fill}'; it must be mean, nearest_level, keep or null")
+    archive, notes = gathered(path, names or {})
+    fields = _by_valid_time(archive.fields, notes)
+    archive = replace(archive, fields=fields, fill=fill)
+    doubles = (
+        sum(series.doubles for every in archive.series.values() for series in every)
+        if not notes.forecast
+        else 0
+    )
+    if doubles:
+        notes(f"{doubles} fields are stored twice for a time: the first is taken")
+    if any((np.diff(each.times) < np.timedelta64(0, "s")).any() for each in archive.fields):
+        notes("times are not in order: sorted")
+    if len(archive.gaps):
+        notes(f"{len(archive.gaps)} times are missing, the first {archive.gaps[0].astype('datetime64[m]')}")
+    every = [each.times for each in archive.fields if each.row.kind != "static"]
+    if every and (fewer := len(np.unique(np.concatenate(every))) - len(archive.times)):
+        notes(f"{fewer} times lack some of the variables")
+    return replace(archive, notes=list(notes.said))
+
+
+@dataclass
+class Notes:
+    """Sentences on what was mended, each said once, in order; and whether forecasts are among the fields."""
+
+    said: dict[str, None] = field(default_factory=dict)
+    forecast: bool = False
+
+    def __call__(self, sentence: str) -> None:
+        """Add one."""
+        self.said[sentence] = None
+
+
+def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Archive, Notes]:
+    """Return the fields of all files as they are stored, on one grid, and what was mended.
+
+    Raises:
+        UserError: If something cannot be read, or the files have several grids.
+    """
+    notes, licences = Notes(), dict[str, None]()
+    memory = hasattr(path, "data_vars")
+    files = [] if memory else files_of(path)
+    fields: list[StoredField] = []
+    for file in ["the data set"] if memory else files:
+        for dataset in [path] if memory else open_datasets(file):
+            fields += _Reading(file, dataset, names, notes, memory or is_grib(file)).fields()
+            licences |= {
+                str(text): None
+                for key, text in dataset.attrs.items()
+                if key.lower() in ("license", "licence")
+            }
+    whole = path if isinstance(path, str | Path) else Path(files[0]).parent if files else "the data set"
+    if not fields:
+        raise UserError(
+            f"{whole} has no known field on latitude and longitude ({'; '.join(notes.said) or 'none'}); "
+            "name its variables by data.variables.names"
+        )
+    first = fields[0]
+    for each in fields:
+        if not each.place.same(first.place):
+            raise UserError(
+                f"{each.path}: {each.dataset} has {each.place.grid}, {first.path}: {first.dataset} has "
+                f"{first.place.grid}; an archive has one grid: regrid it or leave it out"
+            )
+    fields = [replace(each, place=replace(each.place, grid=first.place.grid)) for each in fields]
+    name = Path(str(whole).rstrip("/")).stem
+    members = max(each.members for each in fields)
+    return Archive(
+        name, fields, members=members, licences=tuple(licences), files=[Path(file) for file in files]
+    ), notes
+
+
+def files_of(path: Paths) -> list[str]:
+    """Return the files and stores that a path names.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not isinstance(path, str | Path):
+        return [file for each in path for file in files_of(each)]
+    if is_store(str(path)) or Path(path).is_file():
+        return [str(path)]
+    if not Path(path).is_dir():
+        raise UserError(f"there is no file or folder {path}; check data.path")
+    stores = [store for store in sorted(Path(path).iterdir()) if is_store(str(store))]
+    files = [
+        file for file in sorted(Path(path).rglob("*")) if file.suffix.lower() in _SUFFIXES and file.is_file()
+    ]
+    if not files + stores:
+        raise UserError(f"{path} holds no netCDF, GRIB or Zarr ({', '.join(_SUFFIXES)}); check data.path")
+    return [str(each) for each in files + stores]
+
+
+def _by_valid_time(fields: Sequence[StoredField], notes: Notes) -> list[StoredField]:
+    """Return forecasts as fields of one lead time each, those that the next start has not replaced.
+
+    Raises:
+        UserError: If forecasts have one start: then their later states are no truth.
+    """
+    flat: list[StoredField] = []
+    for each in fields:
+        if not each.leads:
+            flat.append(each)
+            continue
+        starts = np.unique(np.concatenate([other.times for other in fields if other.key == each.key]))
+        hours = np.diff(starts).min().astype(np.int64) / 3600 if len(starts) > 1 else 0.0
+        if not hours and len(each.leads) > 1:
+            raise UserError(
+                f"{each.path} holds a forecast of {len(each.leads)} lead times from one start, no archive; "
+                "score it by `dfm weather score`, or give states of one lead time"
+            )
+        leads = [lead for lead in each.leads if lead <= hours or len(each.leads) == 1]
+        if each.row.kind == "sum" and each.array is not None and each.array.attrs.get("GRIB_class") != "ea":
+            if len(leads) > 1:
+                notes(f"{each.row.name} is summed from each start on, over differing hours: left out")
+                continue
+            each = replace(each, row=replace(each.row, hours=leads[0]))
+        if len(each.leads) > 1:
+            notes.forecast = True
+            notes(f"forecasts are taken by valid time, from the latest start: up to {leads[-1]:g} hours")
+        for at, lead in enumerate(each.leads):
+            if lead in leads:
+                times = each.times + np.timedelta64(round(lead * 3600), "s")
+                flat.append(replace(each, times=times, leads=(), rank=lead, fixed={**each.fixed, "p": at}))
+    return flat
+
+
+class _Reading:
+    """One data set as fields."""
+
+    def __init__(
+        self, path: str, dataset: Any, names: Mapping[str, str], notes: Notes, keep: bool = False
+    ) -> None:
+        self.path, self.dataset, self.names, self.notes, self.keep = path, dataset, names, notes, keep
+        self.grids: dict[tuple[str, ...], StoredGrid] = {}
+
+    def fields(self) -> list[StoredField]:
+        fields: dict[tuple[str, str, float], list[StoredField]] = {}
+        left: list[str] = []
+        for name, variable in self.dataset.data_vars.items():
+            letters = letters_of(variable, self.dataset)
+            plain = letters.replace("1", "")
+            if not {"y", "x"} <= set(letters) or self.names.get(str(name)) == "":
+                continue
+            row = self._row(str(name), variable, letters)
+            if row is None or "?" in letters or len(set(plain)) != len(plain):
+                left.append(
+                    str(name) if row is None else f"{name} (axes {', '.join(map(str, variable.dims))})"
+                )
+                continue
+            stored = self._field(str(name), variable, letters, row)
+            fields.setdefault((*stored.key, row.level), []).append(stored)
+        if left:
+            self.notes(
+                f"unknown variables are left out: {listed(left, 8)}{did_you_mean(left[0], known_names())}"
+            )
+        return [self._chosen(every) if len(every) > 1 else every[0] for every in fields.values()]
+
+    def _row(self, name: str, variable: Any, letters: str) -> StoredName | None:
+        """Return what a variable is: by the user's word, its name, a scalar level, or its folder's name."""
+        levelled = "l" in letters
+        if name in self.names:
+            row = recognised(self.names[name], {}, levelled=levelled)
+            kind = "level" if levelled else "surface" if "t" in letters else "static"
+            return row or StoredName(self.names[name], kind, str(variable.attrs.get("units", "1")))
+        row = recognised(name, variable.attrs, levelled=levelled)
+        if not levelled and (row is None or row.kind == "static"):  # t or z, perhaps of one level
+            single = recognised(name, variable.attrs, levelled=True)
+            if single and (level := self._along("l")) is not None:
+                (pressure,) = levels_in_hpa(level.values, level.attrs, f"{self.path}: {name}", self.notes)
+                return replace(single, level=pressure)
+            folder = recognised(Path(self.path).parent.name, {}, levelled=False)  # geopotential_500/….nc
+            if single and folder and folder.level and folder.name == single.name:
+                return folder
+        return row
+
+    def _chosen(self, every: list[StoredField]) -> StoredField:
+        """Return one of several variables that map to one name: of sums that which runs over a step."""
+        hours = np.diff(every[0].times[:2]).astype(np.int64) / 3600
+        chosen = [each for each in every if each.row.kind == "sum" and each.row.hours in hours]
+        names = [each.dataset for each in every]
+        if len(chosen) != 1:
+            raise UserError(
+                f"{self.path}: {' and '.join(names)} are all {every[0].row.name}; leave some out by "
+                f"data.variables.names, as in {{{names[-1]}: ''}}"
+            )
+        self.notes(f"of {', '.join(names)} {chosen[0].dataset} is taken for {chosen[0].row.name}")
+        return chosen[0]
+
+    def _along(self, letter: str, variable: Any = None, letters: str = "") -> Any:
+        """Return the positions along an axis of a variable, or of the whole file; None if it has none."""
+        if letter in letters:
+            dim = variable.dims[letters.index(letter)]
+            if dim in self.dataset.variables:
+                return self.dataset.variables[dim]
+        for name, other in self.dataset.variables.items():  # such as valid_time along `time`, latitude(y, x)
+            inside = (
+                dim in other.dims and set(other.dims) <= set(variable.dims)
+                if letter in letters
+                else not other.dims
+            )
+            if is_axis(name, letter) and inside:
+                return other
+        return None
+
+    def _field(self, name: str, variable: Any, letters: str, row: StoredName) -> StoredField:
+        where, attributes, note = f"{self.path}: {name}", variable.attrs, self.notes
+        packing = float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
+        unit = str(attributes.get("units", ""))
+        to_si = conversion(unit, row.unit) if unit else (1.0, 0.0)
+        if to_si is None:
+            raise UserError(f"{where} is in '{unit}', no known unit of {row.name} ({row.unit}); convert it")
+        if to_si != (1.0, 0.0):
+            note(f"{row.name} is converted from {unit} to {row.unit}")
+        elif not unit and row.unit not in ("1", "code"):
+            note(f"{row.name} has no unit: taken as {row.unit}")
+        if packing != (1.0, 0.0):
+            note("packed integers are unpacked")
+        if "e" in letters and variable.shape[letters.index("e")] > 1:
+            note("final (expver 1) and preliminary (expver 5) values are joined")
+        if letters.index("x") < letters.index("y"):
+            note("longitude before latitude: axes turned")
+        levels = (row.level,) if row.level else ()
+        if "l" in letters:
+            if (axis := self._along("l", variable, letters)) is None:
+                raise UserError(f"{where} has levels without values; write the pressures as a coordinate")
+            levels = levels_in_hpa(axis.values, axis.attrs, where, note)
+            if levels[0] > levels[-1]:
+                note("levels fall: sorted by value")
+        times, leads = self._times(variable, letters)
+        if not len(times) and row.kind != "level":
+            row = replace(row, kind="static")
+        fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
+        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or (1,) * len(letters)
+        return StoredField(
+            path=self.path,
+            dataset=name,
+            row=row,
+            letters=letters,
+            place=self._place(variable, letters),
+            times=times,
+            levels=levels,
+            factor=packing[0] * to_si[0],
+            offset=packing[1] * to_si[0] + to_si[1],
+            fills=tuple({value for value in np.ravel(fills).tolist() if value == value}),
+            members=variable.shape[letters.index("n")] if "n" in letters else 0,
+            leads=leads,
+            chunk=chunks[letters.index("t")] if "t" in letters else 1,
+            array=variable.variable if self.keep else None,
+        )
+
+    def _place(self, variable: Any, letters: str) -> StoredGrid:
+        latitude, longitude = self._along("y", variable, letters), self._along("x", variable, letters)
+        if latitude is None or longitude is None:
+            raise UserError(f"{self.path} has no latitude and longitude; write them as coordinates")
+        key = (*latitude.dims, *longitude.dims)
+        if key not in self.grids:
+            self.grids[key] = stored_grid(latitude.values, longitude.values, self.path, self.notes)
+        return self.grids[key]
+
+    def _times(self, variable: Any, letters: str) -> tuple[NDArray[np.datetime64], tuple[float, ...]]:
+        """Return times, or starts and leads."""
+        axis, lead = self._along("t", variable, letters), self._along("p", variable, letters)
+        if axis is None:
+            if "t" in letters:
+                raise UserError(f"{self.path} has an axis of time without times; write them as a coordinate")
+            return np.array([], dtype="datetime64[s]"), ()
+        times = decoded_times(axis.values, axis.attrs, self.path)
+        leads = hours_of(lead.values, lead.attrs, self.path) if lead is not None else ()
+        return times, leads

@@ -1,0 +1,272 @@
+"""Stored fields: where the values of one variable lie in one file or store, and how they are read.
+
+xarray describes; values come from h5py, from zarr (decoded by zarrs where it can), from cfgrib, or, of
+netCDF 3, through xarray. Each process opens files for itself, and no threads decode that a fork would lose.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.weather.data.readers.axes import StoredGrid
+from apps.weather.data.readers.names import StoredName, may_vanish
+from core.data.hdf5 import is_hdf5, open_hdf5
+from core.errors import UserError
+
+__all__ = ["StoredField", "arrays_of", "is_grib", "is_store", "open_datasets"]
+
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+# One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
+_ZARRS = {
+    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
+    "codec_pipeline.chunk_concurrent_minimum": 1,
+    "codec_pipeline.chunk_concurrent_maximum": 1,
+    "threading.max_workers": 1,
+}
+_GARBAGE = 1e30  # netCDF's own fill values lie above it, whether a file names them or not
+
+
+def is_store(path: str) -> bool:
+    """Say whether a path is a Zarr store: an address, or a folder with Zarr's own files."""
+    names = (".zgroup", ".zmetadata", "zarr.json")
+    return "://" in path or any((Path(path) / name).is_file() for name in names)
+
+
+def is_grib(path: str) -> bool:
+    """Say whether a file is GRIB."""
+    if is_store(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"GRIB"
+
+
+def open_datasets(path: str) -> list[Any]:
+    """Return what xarray makes of a file or store, nothing decoded; of GRIB one data set a variable.
+
+    Raises:
+        UserError: If it is not there, cut off, damaged or of another kind.
+    """
+    import xarray
+
+    how: dict[str, Any] = {"decode_times": False, "mask_and_scale": False, "cache": False, "chunks": None}
+    try:
+        if is_store(path):
+            return [xarray.open_dataset(_store(path), engine="zarr", consolidated=None, **how)]
+        if is_hdf5(Path(path)):
+            open_hdf5(path).close()  # says what is wrong with it, which xarray does not
+            return [xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)]
+        if is_grib(path):
+            from cfgrib.xarray_store import open_variable_datasets
+
+            with tempfile.TemporaryDirectory() as folder:  # the index is not left beside the user's file
+                keys = {
+                    "indexpath": f"{folder}/{{short_hash}}.idx",
+                    "errors": "raise",
+                    "read_keys": ["class"],
+                }
+                return open_variable_datasets(path, backend_kwargs=keys, cache=False)
+        return [xarray.open_dataset(path, engine="scipy", **how)]
+    except UserError:
+        raise
+    except Exception as error:  # each engine raises what it likes
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"{path} is not there, cut off, damaged or no netCDF, GRIB or Zarr ({why}); check data.path, or "
+            "copy or download it again"
+        ) from error
+
+
+def _store(path: str) -> Any:
+    """Return what zarr takes: the path itself, or a store of an address."""
+    protocol = path.partition("://")[0] if "://" in path else ""
+    if not protocol:
+        return path
+    package = _PACKAGES.get(protocol, "fsspec")
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{path} is read by {package}, which is not installed; run `pip install {package}`")
+    from zarr.storage import FsspecStore
+
+    options = {"gcsfs": {"token": "anon"}, "s3fs": {"anon": True}}.get(package, {})
+    return FsspecStore.from_url(path, storage_options=options, read_only=True)
+
+
+def arrays_of(path: str) -> Any:
+    """Open a file or store for its arrays by name; a function of a module, so that it can be pickled."""
+    if not is_store(path):
+        return open_hdf5(path) if is_hdf5(Path(path)) else open_datasets(path)[0].variables
+    import zarr
+
+    local = "://" not in path and importlib.util.find_spec("zarrs") is not None
+    with zarr.config.set(_ZARRS if local else {}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
+        return dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
+
+
+@dataclass(frozen=True, eq=False)
+class StoredField:
+    """One variable in one file.
+
+    Attributes:
+        path: File or store.
+        dataset: Name of its array.
+        row: What the table of names says.
+        letters: Of the stored axes, see `axes.NAMES`; `1` for another of length one.
+        place: Grid, and where its rows and columns are stored.
+        times: Valid times, or starts where there are leads; empty without an axis of time.
+        levels: In hPa, as stored; empty for a single level.
+        factor: Packing and unit together: stored values times `factor` plus `offset` are SI.
+        offset: See there.
+        fills: Stored values that mean nothing.
+        members: Of the ensemble; 0 without that axis.
+        leads: Hours after the start; empty without that axis.
+        rank: Of several fields for one time that of the lowest rank counts.
+        fixed: Letter to the index at which an axis is read.
+        chunk: Times in a chunk.
+        array: Of GRIB, the messages; others are opened by each process.
+    """
+
+    path: str
+    dataset: str
+    row: StoredName
+    letters: str
+    place: StoredGrid
+    times: NDArray[np.datetime64]
+    levels: tuple[float, ...] = ()
+    factor: float = 1.0
+    offset: float = 0.0
+    fills: tuple[float, ...] = ()
+    members: int = 0
+    leads: tuple[float, ...] = ()
+    rank: float = 0.0
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    chunk: int = 1
+    array: Any = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Group (`surface`, `level`, `static`) and name."""
+        return self.row.kind if self.row.kind in ("level", "static") else "surface", self.row.name
+
+    def at(self, index: int) -> str:
+        """Return file, variable and time, for messages."""
+        name = self.row.name if self.row.name == self.dataset else f"{self.dataset} ({self.row.name})"
+        time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
+        return f"{self.path}: {name}{time}"
+
+    def read(
+        self, array: Any, span: slice, levels: NDArray[np.int64], rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
+
+        Args:
+            array: The stored array.
+            span: Of its times.
+            levels: Indices on its axis of levels; `[0]` without one.
+            rows: Of the grid.
+            columns: Of the grid.
+
+        Raises:
+            UserError: If it cannot be read, or a chunk of a Zarr store is not there.
+        """
+        bands = []
+        for south_to, within_rows in _runs(self.place.rows[rows]):
+            band = []
+            for east_to, within in _runs(self.place.columns[columns]):
+                part = {"l": slice(levels.min(), levels.max() + 1), "t": span, "y": south_to, "x": east_to}
+                part |= {"1": 0, "n": 0, "p": 0} | dict(self.fixed)
+                stretch = tuple(part.get(axis, slice(None)) for axis in self.letters)
+                values = self._plain(self._raw(array, stretch, span))
+                band.append(
+                    values[:, levels - levels.min() if "l" in self.letters else slice(None)][..., within]
+                )
+            whole = np.concatenate(band, axis=-1) if len(band) > 1 else band[0]
+            bands.append(whole[..., within_rows, :])
+        return np.concatenate(bands, axis=-2) if len(bands) > 1 else bands[0]
+
+    def _raw(self, array: Any, where: tuple[Any, ...], span: slice) -> NDArray[Any]:
+        try:
+            raw = np.asarray(array[where])
+            missing = self._missing(array, where, raw) if hasattr(array, "store_path") else None
+        except Exception as error:  # h5py, zarr and codecs raise what they like
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"{self.at(span.start)} cannot be read ({why}); the file is cut off or damaged: copy or "
+                "download it again"
+            ) from error
+        if missing:
+            step = missing[1][self.letters.index("t")] if "t" in self.letters else 0
+            raise UserError(
+                f"{self.at(span.start + step)} is not in the store: its chunk {missing[0]} is missing, which "
+                "zarr reads as the fill value; copy the store again, or choose other times"
+            )
+        return raw
+
+    def _plain(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """Return `(T, C, H, W)` in SI of what is stored."""
+        left = [axis for axis in self.letters if axis not in "1np" and axis not in self.fixed]
+        converted = raw.dtype.kind in "iu" or (self.factor, self.offset) != (1.0, 0.0)
+        values = raw.astype(np.float64 if converted else np.float32)
+        if self.fills:
+            values[np.isin(raw, np.array(self.fills).astype(raw.dtype))] = np.nan
+        if converted:
+            values = (values * self.factor + self.offset).astype(np.float32)
+        if "e" in left:  # the final values, else the preliminary ones
+            first, *others = np.moveaxis(values, left.index("e"), 0)
+            left.remove("e")
+            values = first
+            for other in others:
+                values = np.where(np.isnan(values), other, values)
+        for axis in "lt":
+            if axis not in left:
+                values, left = values[None], [axis, *left]
+        values = values.transpose([left.index(axis) for axis in "tlyx"])  # ... -> T C H W
+        if not abs(values.mean(dtype=np.float64)) < _GARBAGE / values.size:
+            values = np.where(np.abs(values) < _GARBAGE, values, np.nan)
+        return values
+
+    def _missing(self, array: Any, where: tuple[Any, ...], raw: NDArray[Any]) -> tuple[str, list[int]] | None:
+        """Return the first chunk in a part of a Zarr array that is not stored, and where it begins there.
+
+        zarr reads such a chunk as the fill value, so it is looked for where values are that. When it writes,
+        zarr leaves out chunks of the fill value: zeros are believed of a field that may be zero everywhere.
+        """
+        from zarr.core.sync import sync
+
+        fill, sizes = array.fill_value, getattr(array, "shards", None) or array.chunks
+        if fill is None or (fill == 0 and may_vanish(self.row)):
+            return None
+        parts = [at if isinstance(at, slice) else slice(at, at + 1) for at in where]
+        spans = [part.indices(size)[:2] for part, size in zip(parts, array.shape, strict=True)]
+        blank = (np.isnan(raw) if fill != fill else raw == fill).reshape(
+            [stop - start for start, stop in spans]
+        )
+        if not blank.any():
+            return None
+        ranges = (range(start // size, (stop - 1) // size + 1)
+                  for (start, stop), size in zip(spans, sizes, strict=True))  # fmt: skip
+        for chunk in product(*ranges):
+            begins = [at * size - start for at, size, (start, _) in zip(chunk, sizes, spans, strict=True)]
+            part = tuple(slice(max(at, 0), at + size) for at, size in zip(begins, sizes, strict=True))
+            key = array.metadata.encode_chunk_key(chunk)
+            if blank[part].all() and not sync((array.store_path / key).exists()):
+                return key, [max(at, 0) for at in begins]
+        return None
+
+
+def _runs(indices: NDArray[np.int64]) -> list[tuple[slice, NDArray[np.int64]]]:
+    """Return rising or falling stretches of indices: what to read, and the indices within it."""
+    rises = np.sign(np.diff(indices))
+    turns = np.flatnonzero(rises != np.sign(rises.sum())) + 1
+    runs = [indices[begin:end] for begin, end in pairwise([0, *turns.tolist(), len(indices)])]
+    return [(slice(int(run.min()), int(run.max()) + 1), run - run.min()) for run in runs]

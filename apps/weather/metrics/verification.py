@@ -1,0 +1,315 @@
+"""Forecasts of a store held against an archive, start by start: opening both, what they share, the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from apps.weather.batch import States, Variables, level_name
+from apps.weather.data.readers import Archive, open_archive
+from apps.weather.metrics.areas import WEIGHTS
+from apps.weather.metrics.climatology import Climatology
+from apps.weather.metrics.comparison import differences
+from apps.weather.metrics.scores import BASELINES, Blocks, WeatherScores
+from apps.weather.metrics.stores import FieldStore, open_store, places_of, shared_points
+from apps.weather.metrics.times import valid_times
+from core.errors import UserError, listed
+from core.figures.lettering import unlike
+from core.tables import text_table
+
+__all__ = ["HEADLINES", "Choice", "Verification", "verify"]
+
+HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
+"""Most quoted fields."""
+
+_BYTES = 2**28  # of one forecast's fields that are worked on at once
+_DAYS = 10  # leads of a baseline where none are asked for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is scored; empty means all that forecast and truth share.
+
+    Attributes:
+        variables: Names.
+        levels: In hPa.
+        leads: In hours.
+        first: First start, as `2020-01-01T00`.
+        last: Last start.
+        regions: See `apps.weather.metrics.regions`.
+        weights: See `apps.weather.metrics.areas`.
+        spectra: Whether spectra are kept.
+        block_days: Length of the bootstrap's blocks.
+    """
+
+    variables: tuple[str, ...] = ()
+    levels: tuple[float, ...] = ()
+    leads: tuple[float, ...] = ()
+    first: str | None = None
+    last: str | None = None
+    regions: tuple[str, ...] = ()
+    weights: str | None = None
+    spectra: bool = True
+    block_days: float = 10.0
+
+
+@dataclass(eq=False)
+class Verification:
+    """Results.
+
+    Attributes:
+        scores: Of all models.
+        models: Names of the forecasts, without baselines.
+        notes: What was decided, and where values are missing.
+        land: `(H, W)` share of land, where the truth has it.
+        example: Last forecast and truth of the first start, `States` of one sample.
+        units: By variable.
+    """
+
+    scores: WeatherScores
+    models: list[str]
+    notes: list[str]
+    land: NDArray[np.float32] | None = None
+    example: tuple[States, States] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return the RMSE of the most quoted fields in the first region, a line a model and lead."""
+        means = {model: self.scores.means(model)["rmse"][..., 0].tolist() for model in self.scores.models}
+        names = [name if level is None else level_name(name, level) for name, level in self.scores.fields]
+        shown = [name for name in HEADLINES if name in names] or names[:7]
+        rows = [
+            (model, f"{lead:g} h", *(line[names.index(name)] for name in shown))
+            for model, lines in means.items()
+            for lead, line in zip(self.scores.leads, lines, strict=True)
+        ]
+        head = (f"RMSE, {self.scores.regions[0]}", "lead", *shown)
+        return f"{text_table(rows, head=head)}\nweights: {self.scores.kind}, {WEIGHTS[self.scores.kind]}"
+
+    def differences(self) -> list[dict[str, Any]]:
+        """Return the first forecast less the second, where there are two."""
+        return differences(self.scores, *self.models) if len(self.models) == 2 else []
+
+
+def verify(
+    forecasts: Sequence[str],
+    truth: str,
+    *,
+    climatology: str | None = None,
+    choice: Choice | None = None,
+    device: torch.device | str = "cpu",
+) -> Verification:
+    """Score forecasts, persistence and, with a climatology, that.
+
+    Args:
+        forecasts: Files or stores in the layout of WeatherBench 2, or `persistence`, `climatology`.
+        truth: An archive.
+        climatology: A file as `dfm weather climatology` writes it.
+        choice: Of fields, times and scores.
+        device: Where sums are computed.
+
+    Raises:
+        UserError: If they share no time, level or point.
+    """
+    choice = choice or Choice()
+    paths = [path for path in forecasts if path not in BASELINES]
+    if "climatology" in forecasts and climatology is None:
+        raise UserError("--forecast climatology needs --climatology clim.zarr")
+    archive, notes = open_archive(truth, fill="keep"), []
+    stores = [open_store(path, "tp") for path in paths]
+    names = unlike([Path(path.rstrip("/")).stem for path in paths])
+    grid = archive.grid
+    for store in stores:
+        grid = shared_points(grid, store.grid, (archive.name, store.name))
+    variables, said = _variables(archive, stores, choice)
+    notes += said
+    archive = archive.narrowed(variables)
+    starts, leads = _times(archive, stores, choice)
+    if any(grid != other for other in (archive.grid, *(store.grid for store in stores))):
+        notes.append(f"scored on the points that all have: {grid}")
+    stores = [store.on(grid) for store in stores]
+    normals = None if climatology is None else Climatology(climatology, variables, grid)
+    points = places_of(archive.grid, grid, archive.name)
+    land = archive.static.get("lsm")
+    land = None if land is None else land[np.ix_(*points)]
+    scores = WeatherScores(
+        grid,
+        variables,
+        leads,
+        climatology=normals,
+        regions=choice.regions or None,
+        land=land,
+        weights=choice.weights,
+        blocks=Blocks(days=choice.block_days) if len(stores) == 2 else None,
+        spectra=choice.spectra,
+        device=device,
+    )
+    result = Verification(scores, names, notes, land, units=archive.units)
+    fields = len(variables.surface) + len(variables.atmospheric) * len(variables.levels)
+    state = 4 * fields * grid.shape[0] * grid.shape[1]
+    members = max((len(store.axes.get("n", ())) for store in stores), default=1) or 1
+    steps = max(min(len(leads), _BYTES // (state * members)), 1)
+    batch = max(_BYTES // (state * members * steps), 1)
+    for at in range(0, len(starts), batch):
+        for first in range(0, len(leads), steps):
+            part = slice(first, first + steps)
+            _update(result, archive, stores, normals, points, starts[at : at + batch], part)
+    scores.gather()
+    notes += [note for note in scores.missing() if not note.startswith("climatology:")]
+    return result
+
+
+def _update(
+    result: Verification,
+    archive: Archive,
+    stores: Sequence[FieldStore],
+    normals: Climatology | None,
+    points: tuple[NDArray[np.int64], NDArray[np.int64]],
+    starts: NDArray[np.datetime64],
+    part: slice,
+) -> None:
+    """Add the forecasts of some starts and leads."""
+    scores, variables = result.scores, result.scores.variables
+    time = torch.from_numpy(starts.astype(np.int64)).to(scores.device)
+    leads = scores.leads[part]
+    valid = valid_times(time, leads)
+    wanted = torch.cat([time[:, None], valid], dim=1)  # B 1+K
+    moments, back = np.unique(wanted.cpu().numpy(), return_inverse=True)
+    known = np.isin(moments.astype("datetime64[s]"), archive.times)
+    if not known.any():
+        return
+    fields = archive.read(moments[known].tolist(), variables, *points)
+    places = np.where(known, known.cumsum() - 1, 0)[back].reshape(wanted.shape)
+    kept = torch.from_numpy(known[back].reshape(wanted.shape)).to(scores.device)
+    states = States(*(torch.from_numpy(x).to(scores.device)[torch.from_numpy(places)] for x in fields))
+    truth, available = states.at(slice(1, None)), kept[:, 1:]
+
+    def add(model: str, forecast: States | list[States], there: Tensor) -> None:
+        scores.update(model, forecast, truth, time, first=part.start, available=there)
+
+    for name, store in zip(result.models, stores, strict=True):
+        forecast = list(_forecasts(store, variables, starts, leads, scores.device))
+        add(name, forecast if len(forecast) > 1 else forecast[0], available)
+        if name == result.models[0] and (result.example is None or part.start):
+            result.example = (_last(forecast[0]), _last(truth))
+    start = states.at(slice(0, 1))
+    still = States(*(x.expand(-1, len(leads), *x.shape[2:]) for x in (start.surface, start.atmospheric)))
+    add("persistence", still, available & kept[:, :1])
+    if normals is not None:
+        add("climatology", normals.at(valid), available)
+
+
+def _forecasts(
+    store: FieldStore,
+    variables: Variables,
+    starts: NDArray[np.datetime64],
+    leads: Sequence[float],
+    device: torch.device | str,
+) -> Iterator[States]:
+    """Yield the forecast of each member `(B, K, ...)`."""
+    places = {
+        "t": np.array([int(np.flatnonzero(store.axes["t"] == start)[0]) for start in starts]),
+        "p": np.array([int(np.abs(store.axes["p"] - lead).argmin()) for lead in leads]),
+    }
+    if "n" not in store.axes:
+        yield States(*(torch.from_numpy(x).to(device) for x in store.read(variables, **places)))
+        return
+    for member in range(len(store.axes["n"])):
+        fields = store.read(variables, n=np.array([member]), **places)
+        yield States(*(torch.from_numpy(x[0]).to(device) for x in fields))
+
+
+def _last(states: States) -> States:
+    """Return the last state of the first start, on the CPU."""
+    return States(states.surface[:1, -1:].cpu(), states.atmospheric[:1, -1:].cpu())
+
+
+def _variables(archive: Archive, stores: Sequence[FieldStore], choice: Choice) -> tuple[Variables, list[str]]:
+    """Return what truth and forecasts share, of what was asked for, and what was left out.
+
+    Raises:
+        UserError: If that is nothing.
+    """
+    every = [archive.variables, *(store.variables for store in stores)]
+    names = [(*each.surface, *each.atmospheric) for each in every]
+    notes = []
+
+    def shared(kind: str, chosen: Sequence[Any]) -> tuple[Any, ...]:
+        both = [x for x in getattr(every[0], kind) if all(x in getattr(other, kind) for other in every)]
+        return tuple(x for x in both if not chosen or x in chosen)
+
+    surface, atmospheric = shared("surface", choice.variables), shared("atmospheric", choice.variables)
+    for name in surface:
+        hours = {archive.accumulated.get(name, 0.0), *(store.hours.get(name, 0.0) for store in stores)} - {
+            0.0
+        }
+        if len(hours) > 1:
+            notes.append(f"{name} is left out: truth and forecast are sums of {_list(sorted(hours))} hours")
+            surface = tuple(other for other in surface if other != name)
+    levels = shared("levels", choice.levels)
+    if missing := [name for name in choice.variables if name not in (*surface, *atmospheric)]:
+        both = [name for name in names[0] if all(name in other for other in names)]
+        raise UserError(f"--variables {missing[0]} is not in truth and forecast, which share {_list(both)}")
+    if (choice.levels and len(levels) < len(choice.levels)) or (atmospheric and not levels):
+        have = " and ".join(f"{_list(each.levels)} hPa" for each in every)
+        raise UserError(f"truth and forecast share no such levels: they have {have}; give --levels of both")
+    if not surface and not atmospheric:
+        raise UserError(f"truth and forecast share no variable: they have {' and '.join(map(_list, names))}")
+    return Variables(surface, atmospheric, levels if atmospheric else ()), notes
+
+
+def _list(values: Sequence[Any]) -> str:
+    words = [f"{x:g}" if isinstance(x, float) else str(x) for x in values]
+    return listed(words, 12) or "none"
+
+
+def _times(
+    archive: Archive, stores: Sequence[FieldStore], choice: Choice
+) -> tuple[NDArray[np.datetime64], list[float]]:
+    """Return starts and leads that all forecasts have, and whose truth is known.
+
+    Raises:
+        UserError: If there are none.
+    """
+    step = archive.step or 6.0
+    leads = list(choice.leads) or [step * n for n in range(1, int(_DAYS * 24 / step) + 1)]
+    starts = archive.times
+    if stores:
+        both = sorted(set.intersection(*({float(x) for x in store.axes["p"]} for store in stores)))
+        if missing := [lead for lead in choice.leads if lead not in both]:
+            raise UserError(
+                f"--leads {missing[0]:g} is no lead of the forecast, which has {_span(both)} hours"
+            )
+        leads = list(choice.leads) or both
+        starts = reduce(np.intersect1d, [store.axes["t"] for store in stores])
+    try:
+        first, last = (
+            None if text is None else np.datetime64(text, "s") for text in (choice.first, choice.last)
+        )
+    except ValueError:
+        raise UserError(
+            f"--starts {choice.first} {choice.last} are no times; write them as 2020-01-31T12"
+        ) from None
+    kept = np.ones(len(starts), dtype=bool) if first is None else (starts >= first) & (starts <= last)
+    inside = starts[kept]
+    offsets = np.array([round(lead * 3600) for lead in leads]).astype("timedelta64[s]")
+    scored = inside[np.isin(inside[:, None] + offsets, archive.times).any(1)]
+    if not len(scored):
+        spans = f"starts {_span(starts)}, truth {_span(archive.times)}"
+        raise UserError(
+            f"no forecast is valid at a time of the truth ({spans}); give other --starts, --leads or truth"
+        )
+    return scored, leads
+
+
+def _span(values: Any) -> str:
+    ends = [str(x) for x in (values[0], values[-1])] if len(values) else ["none"]
+    return " to ".join(dict.fromkeys(end.removesuffix(":00") for end in ends))

@@ -1,0 +1,1 @@
+"""Forecasts from a checkpoint alone: `dfm weather predict` and the forecaster."""

@@ -1,0 +1,121 @@
+"""The test of a forecasting task: roll-outs scored beside what needs no learning, as WeatherBench 2 does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from apps.weather.batch import States, WeatherBatch, WeatherFacts, level_name
+from apps.weather.metrics.baselines import DampedPersistence, SmoothClimatology, persistence
+from apps.weather.metrics.scores import BASELINES, WeatherScores
+from core.metrics.sums import processes
+
+__all__ = ["RollOutScores"]
+
+_HEADLINES = ("z_500", "t_850", "q_700", "2t", "msl", "10u", "tp")
+_MOST = 2000  # training windows by which climatology and damping are fitted
+
+
+class RollOutScores:
+    """Scores of a network's forecasts and of persistence, climatology and damped persistence.
+
+    The last two are fitted on training windows, at most 2000 of them, spread evenly; without any they are
+    left out.
+
+    Args:
+        facts: Of the data.
+        steps: States of a forecast.
+        device: Where the fields are.
+    """
+
+    def __init__(self, facts: WeatherFacts, steps: int, *, device: torch.device | str = "cpu") -> None:
+        self.facts, self.device = facts, torch.device(device)
+        self.leads = [facts.step * (number + 1) for number in range(steps)]
+        self.normals: SmoothClimatology | None = None
+        self.damped: DampedPersistence | None = None
+        self.scores: WeatherScores | None = None
+
+    def fit(self, windows: Dataset | None, *, rank: int, batch_size: int) -> None:
+        """Fit the baselines on training windows with as many targets as a forecast has states."""
+        count = 0 if windows is None else len(windows)  # type: ignore[arg-type]
+        rows = torch.linspace(0, count - 1, min(count, _MOST)).round().long().tolist()[rank :: processes()]
+        if count < processes():
+            return
+        batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+        self.normals = SmoothClimatology(self.facts.step, device=self.device)
+        for batch in self._read(windows, batches):
+            assert batch.targets is not None
+            seconds = round(batch.step * 3600)
+            offsets = torch.arange(1 - batch.inputs.steps, batch.targets.steps + 1, device=self.device)
+            states = batch.inputs.then(batch.targets)
+            self.normals.update(states, batch.time[:, None] + seconds * offsets)
+        self.normals.gather()
+        self.damped = DampedPersistence(self.normals, self.leads)
+        for batch in self._read(windows, batches):
+            assert batch.targets is not None
+            self.damped.update(batch.inputs.at(slice(-1, None)), batch.targets, batch.time)
+        self.damped.gather()
+
+    def update(self, model: str, forecast: States, batch: WeatherBatch) -> None:
+        """Add a network's forecast `(B, K, …)` in physical units, and the baselines' of the same starts."""
+        assert batch.targets is not None
+        if self.scores is None:
+            land = None
+            if "lsm" in batch.variables.static:
+                land = batch.static[0, batch.variables.static.index("lsm")].cpu().numpy()
+            self.scores = WeatherScores(
+                batch.grid,
+                batch.target_variables,
+                self.leads,
+                climatology=self.normals,
+                land=land,
+                spectra=True,
+                device=self.device,
+            )
+        others: dict[str, States] = {"persistence": persistence(batch.inputs, batch.targets.steps)}
+        if self.normals is not None and self.damped is not None:
+            seconds = torch.tensor([round(3600 * lead) for lead in self.leads], device=self.device)
+            others["climatology"] = self.normals.at(batch.time[:, None] + seconds)
+            others["damped persistence"] = self.damped.forecast(batch.inputs.at(slice(-1, None)), batch.time)
+        for name, states in ({model: forecast} | others).items():
+            self.scores.update(name, states, batch.targets, batch.time)
+
+    def headline(self, rows: Sequence[Mapping[str, Any]], model: str) -> dict[str, Tensor]:
+        """Return the RMSE of the most quoted fields by lead, over the whole grid, and the mean skill."""
+        own = [row for row in rows if row["model"] == model and row["region"] == rows[0]["region"]]
+        headlines = {
+            f"rmse_{name}_{row['lead']:g}h": torch.tensor(row["rmse"])
+            for row in own
+            if (name := _field(row)) in _HEADLINES
+        }
+        for baseline in BASELINES:
+            key = f"skill_{baseline.replace(' ', '_')}"
+            skills = [row[key] for row in own if key in row]
+            if skills:
+                headlines[key] = torch.tensor(skills).nanmean()
+        return headlines
+
+    def text(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return a table of the RMSE of the most quoted fields, a line for each model and lead."""
+        from core.tables import text_table
+
+        whole = [row for row in rows if row["region"] == rows[0]["region"]]
+        names = list(dict.fromkeys(map(_field, whole)))
+        names = [name for name in _HEADLINES if name in names] or names[:7]
+        lines: dict[tuple[str, float], dict[str, float]] = {}
+        for row in whole:
+            lines.setdefault((row["model"], row["lead"]), {})[_field(row)] = row["rmse"]
+        cells = [[model, f"{lead:g} h", *(line[n] for n in names)] for (model, lead), line in lines.items()]
+        return text_table(cells, head=["RMSE", "lead", *names], number=".4g")
+
+    def _read(self, windows: Any, batches: Sequence[Sequence[int]]) -> Any:
+        for rows in batches:
+            yield windows.__getitems__([(0, row) for row in rows]).to(self.device)
+
+
+def _field(row: Mapping[str, Any]) -> str:
+    return row["variable"] if row["level"] is None else level_name(row["variable"], row["level"])
