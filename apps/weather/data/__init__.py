@@ -8,9 +8,15 @@ from core.lazy import lazy
 
 if TYPE_CHECKING:
     from apps.weather.data.module import Fields
-    from apps.weather.data.settings import ArchiveMixture, ForecastTest, TimeSplit, VariableChoice
+    from apps.weather.data.settings import (
+        ArchiveMixture,
+        ArchiveSource,
+        ForecastTest,
+        TimeSplit,
+        VariableChoice,
+    )
 
-_SETTINGS = ("ArchiveMixture", "ForecastTest", "TimeSplit", "VariableChoice")
-__all__ = ["ArchiveMixture", "Fields", "ForecastTest", "TimeSplit", "VariableChoice"]
+_SETTINGS = ("ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice")
+__all__ = ["ArchiveMixture", "ArchiveSource", "Fields", "ForecastTest", "TimeSplit", "VariableChoice"]
 
 __getattr__ = lazy(__name__, Fields="module", **dict.fromkeys(_SETTINGS, "settings"))

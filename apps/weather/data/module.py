@@ -215,7 +215,8 @@ class WeatherFields(DataModule):
         self, variables: Variables, targets: Variables
     ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
         """Return location and scale of every field, and the transforms that they are of."""
-        names = {*variables.names, *targets.names, *(f"static_{name}" for name in variables.static)}
+        names = {name for one in self.sources for name in (*one.variables.names, *one.targets.names)}
+        names |= {f"static_{name}" for name in variables.static}
         known: dict[str, tuple[float, float]] = {}
         transforms = dict(self.transforms)
         if self._trained is not None:

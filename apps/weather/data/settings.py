@@ -133,9 +133,9 @@ class TimeSplit:
                 f"data.split.{part} is {given}; give the first and the last year or date, as in [1979, 2015] "
                 "or [2019-03-01, 2019-03-22T15]"
             ) from error
-        if last < first:
-            raise UserError(f"data.split.{part} is {given}; the first time must not be after the last")
         begin, end = (int(one.astype("datetime64[s]").astype(np.int64)) for one in (first, last + 1))
+        if end <= begin:
+            raise UserError(f"data.split.{part} is {given}; the first time must not be after the last")
         return begin, end
 
 

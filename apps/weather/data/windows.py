@@ -79,6 +79,11 @@ class FieldSource:
         times = self.seconds[(self.seconds >= first) & (self.seconds < end)]
         return [(member, times[self.complete(times, self.behind(variables))]) for member in members]
 
+    @cached_property
+    def _with_gaps(self) -> Archive:
+        """The archive for targets, which may be unknown (NaN) at places, such as the sea's soil."""
+        return replace(self.archive, fill=self.archive.fill or "keep")
+
     def states(self, members: NDArray[np.int64], seconds: Seconds, variables: Variables) -> States:
         """Return states `(B, T, …)` at times `(B, T)` of ensemble members `(B,)`; sums are taken here."""
         summed = [name for name in variables.surface if self.sums.get(name, 1) > 1]
@@ -100,11 +105,12 @@ class FieldSource:
         unique, back = np.unique(asked, return_inverse=True)
         repeated = len(unique) < len(asked)
         numbers = unique if repeated else asked
-        parts = []
+        inputs = set(variables.names) <= set(self.variables.names)
+        archive, parts = self.archive if inputs else self._with_gaps, []
         for run in np.split(numbers, np.flatnonzero(np.diff(numbers // span)) + 1):  # of one member each
             which = {"member": int(run[0] // span)} if self.archive.members else {}
             times = (run % span + first).tolist()
-            parts.append(self.archive.read(times, variables, self.area.rows, self.area.columns, **which))
+            parts.append(archive.read(times, variables, self.area.rows, self.area.columns, **which))
         groups = []
         for pieces in zip(*parts, strict=True):
             values = torch.from_numpy(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
