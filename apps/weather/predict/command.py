@@ -52,11 +52,11 @@ def main(argv: Sequence[str]) -> int:
         names=dict(_pair(word) for word in options.name),
         static=options.static,
     )
-    for note in notes:
-        say(note)
     rows = forecaster.starts(windows, options.start, member=options.member)
     files = [*options.ckpt_path, *local]
-    job = ForecastJob(forecaster, windows, rows, options.steps, options.south_pole, say)
+    job = ForecastJob(forecaster, windows, rows, options.steps, options.south_pole, say, progress=True)
+    for note in notes:
+        say(note)
     job.write(out, {"files": [_identity(Path(file)) for file in files], "fill": options.fill})
     if options.start is None:
         last = windows.current[rows[-1]].astype("datetime64[s]")

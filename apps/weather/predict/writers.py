@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from apps.weather.batch import States, Variables, WeatherBatch
 from apps.weather.data.readers.names import published_name, unit_of
 from apps.weather.data.windows import ForecastWindows
+from core.data.counting import counted
 from core.errors import UserError
 from core.inference.netcdf import ArrayFile, LabelledArray
 from core.inference.resumable import ResumableArrays, resumed
@@ -54,6 +55,7 @@ class ForecastJob:
         south_pole: Whether the row that whole patches leave out is appended: the mean of the row beside it,
             of winds as vectors.
         say: Is given lines for the user.
+        progress: Whether a bar is drawn.
 
     Raises:
         UserError: If `steps` is below 1, or no row was left out.
@@ -65,6 +67,7 @@ class ForecastJob:
     steps: int
     south_pole: bool = False
     say: Callable[[str], None] = lambda line: None
+    progress: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -92,8 +95,7 @@ class ForecastJob:
         }  # fmt: skip
         with resumed(out, self.file, settings | dict(origin or {})) as output:
             if output.steps:
-                every = len(self.forecaster.networks) * len(self._groups) * self.steps
-                self.say(f"{output.steps} of {every} steps were written before; going on")
+                self.say(f"{output.steps} of {self._total} steps were written before; going on")
             self._fill(output.arrays, output)
         return Path(out)
 
@@ -183,28 +185,34 @@ class ForecastJob:
         every = [*surface, *((name, True) for name in self.variables.atmospheric)]
         return {key: published_name(key[0], levelled=key[1], hours=self.windows.source.step) for key in every}
 
+    @property
+    def _total(self) -> int:
+        return len(self.forecaster.networks) * len(self._groups) * self.steps
+
     def _fill(self, arrays: Mapping[str, Any], output: ResumableArrays | None = None) -> None:
         """Assign each step of each member and group to the arrays, after the steps that are there."""
         done, many = output.steps if output else 0, len(self.forecaster.networks)
-        for turn in range(done // self.steps, many * len(self._groups)):
-            (group, member), step = divmod(turn, many), max(done - turn * self.steps, 0)
-            places = self._groups[group]
-            batch = self.forecaster.initial(self.windows, [self.rows[place] for place in places])
-            if step and output:
-                batch = _restored(batch, output.state)
-            diverged = hasattr(self.forecaster.networks[member], "finish")  # what is missing there is NaN
-            which: Index = (slice(places[0], places[-1] + 1), *((member,) if many > 1 else ()))
-            for states, after in self.forecaster.states(batch, member):
-                states = states.at(slice(self.steps - step))
-                if not diverged and not _finite(states):
-                    diverged = True
-                    self.say(f"{self.forecaster.names[member]}: not finite from step {step + 1} on")
-                self._assign(arrays, states, (*which, slice(step, step + states.steps)))
-                step += states.steps
-                if output:
-                    output.keep(turn * self.steps + step, _kept(after))
-                if step == self.steps:
-                    break
+        with counted("forecasting", self._total, done=done, unit="steps", shown=self.progress) as advance:
+            for turn in range(done // self.steps, many * len(self._groups)):
+                group, member = divmod(turn, many)
+                places, step = self._groups[group], max(done - turn * self.steps, 0)
+                batch = self.forecaster.initial(self.windows, [self.rows[place] for place in places])
+                if step and output:
+                    batch = _restored(batch, output.state)
+                where: Index = (slice(places[0], places[-1] + 1), *((member,) if many > 1 else ()))
+                finite = not hasattr(self.forecaster.networks[member], "finish")  # else NaN says: no waves
+                for states, after in self.forecaster.states(batch, member):
+                    states = states.at(slice(self.steps - step))
+                    if finite and not _finite(states):
+                        finite = False
+                        self.say(f"{self.forecaster.names[member]}: not finite from step {step + 1} on")
+                    self._assign(arrays, states, (*where, slice(step, step + states.steps)))
+                    step += states.steps
+                    if output:
+                        output.keep(turn * self.steps + step, _kept(after))
+                    advance(states.steps)
+                    if step == self.steps:
+                        break
 
     def _assign(self, arrays: Mapping[str, Any], states: States, where: Index) -> None:
         for group, names, levelled in (
