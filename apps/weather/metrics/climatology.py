@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from apps.weather.batch import Grid, States, Variables
 from apps.weather.data.readers import Archive
+from apps.weather.data.readers.axes import letters_of, levels_in_hpa, stored_grid
+from apps.weather.data.readers.names import conversion, recognised
+from apps.weather.data.readers.stored import open_datasets
+from apps.weather.metrics.points import places_of
 from apps.weather.metrics.precipitation import DRY
-from apps.weather.metrics.stores import open_store
 from apps.weather.metrics.times import DAYS, calendar, window_weights
 from core.errors import UserError, listed
 from core.inference.netcdf import ArrayFile, LabelledArray, arrays_written_to
@@ -36,56 +40,86 @@ class Climatology:
     """
 
     def __init__(self, path: str, variables: Variables, grid: Grid) -> None:
-        self.store, self.variables = open_store(path, "hd").on(grid), variables
-        self.hours = self.store.axes["h"]
-        if not np.array_equal(self.store.axes["d"], np.arange(1, DAYS + 1)):
-            raise UserError(
-                f"the days of {path} are not 1 to {DAYS} (leap years have day {DAYS}); make one by "
-                "`dfm weather climatology`"
+        import xarray
+
+        self.path = path
+        dataset = xarray.decode_cf(open_datasets(path)[0], decode_times=False)
+        axes = {"hour": "h", "dayofyear": "d"}
+        fields: dict[str, tuple[Any, str, tuple[float, float]]] = {}
+        for stored, array in dataset.variables.items():
+            letters = "".join(
+                axes.get(str(d), x) for d, x in zip(array.dims, letters_of(array, dataset), strict=True)
             )
-        has = self.store.variables
-        self.known = Variables(
-            tuple(name for name in variables.surface if name in has.surface),
-            tuple(name for name in variables.atmospheric if name in has.atmospheric),
-            tuple(level for level in variables.levels if level in has.levels),
-        )
+            base, _, rest = str(stored).partition("_seeps_")
+            row = recognised(base, array.attrs, levelled="l" in letters)
+            if row is None or row.kind == "static" or sorted(letters.replace("l", "")) != sorted("hdyx"):
+                continue
+            pair = conversion(str(array.attrs.get("units", row.unit)), row.unit) or (1.0, 0.0)
+            fields[f"{row.name}_{row.hours:g}h_{rest}" if rest else row.name] = array, letters, pair
+        days = dataset["dayofyear"].values if fields else ()
+        if not np.array_equal(days, np.arange(1, DAYS + 1)):
+            lacks = (
+                f"the days of {path} are not 1 to {DAYS}"
+                if fields
+                else f"{path} has no field by hour and dayofyear"
+            )
+            raise UserError(f"{lacks}; make a climatology by `dfm weather climatology`")
+        array, letters, _ = next(iter(fields.values()))
+        north, east = (dataset[array.dims[letters.index(axis)]] for axis in "yx")
+        stored_points = stored_grid(north.values, east.values, path, lambda note: None)
+        rows, columns = places_of(stored_points.grid, grid, path)
+        self._points = stored_points.rows[rows][:, None], stored_points.columns[columns]
+        self._hours = dataset["hour"].values.tolist()
+        level = next((dataset[a.dims[x.index("l")]] for a, x, _ in fields.values() if "l" in x), None)
+        levels = () if level is None else levels_in_hpa(level.values, level.attrs, path, lambda note: None)
+        places = [levels.index(x) if x in levels else -1 for x in variables.levels]
+        self._levels = np.array(places, dtype=np.int64)
+        self._variables, self._fields = variables, fields
         rain = (f"tp_{hours}h_threshold" for hours in DRY if "tp" in variables.surface)
-        self.rain = next((name for name in rain if name in has.surface), "")
+        self._rain = next((name for name in rain if name in fields), "")
 
     def at(self, valid: Tensor) -> States:
         """Return states `(B, K, ...)` at the times `(B, K)`; NaN at an hour of day that the file lacks."""
-        surface, atmospheric = self._read(valid, self.known)
-        names, shape = self.variables, (*surface.shape[:2], *surface.shape[-2:])
-        wide = surface.new_full((*shape[:2], len(names.surface), *shape[2:]), torch.nan)
-        deep = wide.new_full((*shape[:2], len(names.atmospheric), len(names.levels), *shape[2:]), torch.nan)
-        if self.known.surface:
-            wide[:, :, [names.surface.index(name) for name in self.known.surface]] = surface
-        if self.known.atmospheric and self.known.levels:
-            rows = torch.tensor([names.atmospheric.index(name) for name in self.known.atmospheric])
-            deep[:, :, rows[:, None], [names.levels.index(x) for x in self.known.levels]] = atmospheric
-        return States(wide.to(valid.device), deep.to(valid.device))
+        surface = self._read(self._variables.surface, valid, levelled=False)[:, :, :, 0]
+        return States(surface, self._read(self._variables.atmospheric, valid, levelled=True))
 
     def rain_at(self, valid: Tensor) -> tuple[str, float, Tensor, Tensor] | None:
         """Return variable, dry amount, and dry share and heavy amount `(B, K, H, W)` for SEEPS."""
-        if not self.rain:
+        if not self._rain:
             return None
-        names = (self.rain.replace("threshold", "dry_fraction"), self.rain)
-        share, heavy = self._read(valid, Variables(names))[0].to(valid.device).unbind(2)
-        return "tp", DRY[int(self.rain.split("_")[1][:-1])], share, heavy
+        names = (self._rain.replace("threshold", "dry_fraction"), self._rain)
+        share, heavy = self._read(names, valid, levelled=False)[:, :, :, 0].unbind(2)
+        return "tp", DRY[int(self._rain.split("_")[1][:-1])], share, heavy
 
-    def _read(self, valid: Tensor, variables: Variables) -> tuple[Tensor, Tensor]:
+    def _read(self, names: Sequence[str], valid: Tensor, *, levelled: bool) -> Tensor:
+        """Return values `(B, K, V, C, H, W)`."""
         hours, days = calendar(valid.cpu().numpy().astype("datetime64[s]"))
         pairs, back = np.unique(DAYS * hours + days - 1, return_inverse=True)
-        parts = []
-        for hour, day in zip(*np.divmod(pairs, DAYS), strict=True):
-            place = np.flatnonzero(self.hours == hour)
-            fields = self.store.read(variables, h=place[:1], d=np.array([day]))
-            parts.append(
-                [x[0, 0] if len(place) else np.full(x.shape[2:], np.nan, np.float32) for x in fields]
-            )
-        stacked = (np.stack(group)[back.reshape(valid.shape)] for group in zip(*parts, strict=True))
-        surface, atmospheric = (torch.from_numpy(group) for group in stacked)
-        return surface, atmospheric
+        shape = (len(self._points[0]), len(self._points[1]))
+        levels = self._levels if levelled else np.zeros(1, dtype=np.int64)
+        values = np.full((len(pairs), len(names), len(levels), *shape), np.nan, dtype=np.float32)
+        for v, name in enumerate(names):
+            if name not in self._fields:
+                continue
+            for n, pair in enumerate(pairs.tolist()):
+                if pair // DAYS in self._hours:
+                    values[n, v] = self._field(name, self._hours.index(pair // DAYS), pair % DAYS, levels)
+        values[:, :, levels < 0] = np.nan
+        stacked = torch.from_numpy(values).to(valid.device)
+        return stacked[torch.from_numpy(back.reshape(valid.shape)).to(valid.device)]
+
+    def _field(self, name: str, hour: int, day: int, levels: NDArray[np.int64]) -> NDArray[np.float32]:
+        array, letters, (factor, offset) = self._fields[name]
+        index = {"h": hour, "d": day, "l": levels.clip(min=0), "y": slice(None), "x": slice(None)}
+        where = {dim: index[letter] for dim, letter in zip(array.dims, letters, strict=True)}
+        try:
+            values = array.isel(where).values
+        except Exception as error:  # each engine raises what it likes
+            why = " ".join(str(error).split())[:160] or type(error).__name__
+            raise UserError(f"{self.path}: {name} cannot be read ({why}); copy it again") from error
+        left = letters.replace("h", "").replace("d", "")
+        values = values.transpose([left.index(axis) for axis in "lyx" if axis in left])
+        return values[..., *self._points] * factor + offset
 
 
 def write_climatology(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apps.weather.batch import States, Variables, level_name
-from apps.weather.data.readers import Archive, open_archive
+from apps.weather.data.readers import Archive, ForecastArchive, open_archive, open_forecast
 from apps.weather.metrics.areas import WEIGHTS
 from apps.weather.metrics.climatology import Climatology
 from apps.weather.metrics.comparison import differences
+from apps.weather.metrics.points import places_of, shared_points
 from apps.weather.metrics.scores import BASELINES, Blocks, WeatherScores
-from apps.weather.metrics.stores import FieldStore, open_store, places_of, shared_points
 from apps.weather.metrics.times import valid_times
 from core.errors import UserError, listed
 from core.figures.lettering import unlike
@@ -29,6 +29,8 @@ __all__ = ["HEADLINES", "Choice", "Verification", "verify"]
 
 HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
 """Most quoted fields."""
+
+Points = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
 _BYTES = 2**28  # of one forecast's fields that are worked on at once
 _DAYS = 10  # leads of a baseline where none are asked for
@@ -124,22 +126,21 @@ def verify(
     if "climatology" in forecasts and climatology is None:
         raise UserError("--forecast climatology needs --climatology clim.zarr")
     archive, notes = open_archive(truth, fill="keep"), []
-    stores = [open_store(path, "tp") for path in paths]
+    stores = [open_forecast(path) for path in paths]
     names = unlike([Path(path.rstrip("/")).stem for path in paths])
     grid = archive.grid
     for store in stores:
         grid = shared_points(grid, store.grid, (archive.name, store.name))
     variables, said = _variables(archive, stores, choice)
     notes += said
+    land = archive.static.get("lsm")
     archive = archive.narrowed(variables)
     starts, leads = _times(archive, stores, choice)
     if any(grid != other for other in (archive.grid, *(store.grid for store in stores))):
         notes.append(f"scored on the points that all have: {grid}")
-    stores = [store.on(grid) for store in stores]
     normals = None if climatology is None else Climatology(climatology, variables, grid)
-    points = places_of(archive.grid, grid, archive.name)
-    land = archive.static.get("lsm")
-    land = None if land is None else land[np.ix_(*points)]
+    points = [places_of(each.grid, grid, each.name) for each in (archive, *stores)]
+    land = None if land is None else land[np.ix_(*points[0])]
     scores = WeatherScores(
         grid,
         variables,
@@ -155,7 +156,7 @@ def verify(
     result = Verification(scores, names, notes, land, units=archive.units)
     fields = len(variables.surface) + len(variables.atmospheric) * len(variables.levels)
     state = 4 * fields * grid.shape[0] * grid.shape[1]
-    members = max((len(store.axes.get("n", ())) for store in stores), default=1) or 1
+    members = max([1, *(store.members for store in stores)])
     steps = max(min(len(leads), _BYTES // (state * members)), 1)
     batch = max(_BYTES // (state * members * steps), 1)
     for at in range(0, len(starts), batch):
@@ -170,9 +171,9 @@ def verify(
 def _update(
     result: Verification,
     archive: Archive,
-    stores: Sequence[FieldStore],
+    stores: Sequence[ForecastArchive],
     normals: Climatology | None,
-    points: tuple[NDArray[np.int64], NDArray[np.int64]],
+    points: Sequence[Points],
     starts: NDArray[np.datetime64],
     part: slice,
 ) -> None:
@@ -186,7 +187,7 @@ def _update(
     known = np.isin(moments.astype("datetime64[s]"), archive.times)
     if not known.any():
         return
-    fields = archive.read(moments[known].tolist(), variables, *points)
+    fields = archive.read(moments[known].tolist(), variables, *points[0])
     places = np.where(known, known.cumsum() - 1, 0)[back].reshape(wanted.shape)
     kept = torch.from_numpy(known[back].reshape(wanted.shape)).to(scores.device)
     states = States(*(torch.from_numpy(x).to(scores.device)[torch.from_numpy(places)] for x in fields))
@@ -195,8 +196,8 @@ def _update(
     def add(model: str, forecast: States | list[States], there: Tensor) -> None:
         scores.update(model, forecast, truth, time, first=part.start, available=there)
 
-    for name, store in zip(result.models, stores, strict=True):
-        forecast = list(_forecasts(store, variables, starts, leads, scores.device))
+    for name, store, where in zip(result.models, stores, points[1:], strict=True):
+        forecast = list(_forecasts(store, variables, starts, leads, where, scores.device))
         add(name, forecast if len(forecast) > 1 else forecast[0], available)
         if name == result.models[0] and (result.example is None or part.start):
             result.example = (_last(forecast[0]), _last(truth))
@@ -208,23 +209,19 @@ def _update(
 
 
 def _forecasts(
-    store: FieldStore,
+    store: ForecastArchive,
     variables: Variables,
     starts: NDArray[np.datetime64],
     leads: Sequence[float],
+    points: Points,
     device: torch.device | str,
 ) -> Iterator[States]:
     """Yield the forecast of each member `(B, K, ...)`."""
-    places = {
-        "t": np.array([int(np.flatnonzero(store.axes["t"] == start)[0]) for start in starts]),
-        "p": np.array([int(np.abs(store.axes["p"] - lead).argmin()) for lead in leads]),
-    }
-    if "n" not in store.axes:
-        yield States(*(torch.from_numpy(x).to(device) for x in store.read(variables, **places)))
-        return
-    for member in range(len(store.axes["n"])):
-        fields = store.read(variables, n=np.array([member]), **places)
-        yield States(*(torch.from_numpy(x[0]).to(device) for x in fields))
+    seconds = np.array([round(3600 * lead) for lead in leads])
+    runs = [(store.at(start), (start.astype(np.int64) + seconds).tolist()) for start in starts]
+    for member in range(max(store.members, 1)):
+        parts = [run.read(times, variables, *points, member=member) for run, times in runs]
+        yield States(*(torch.from_numpy(np.stack(group)).to(device) for group in zip(*parts, strict=True)))
 
 
 def _last(states: States) -> States:
@@ -232,7 +229,9 @@ def _last(states: States) -> States:
     return States(states.surface[:1, -1:].cpu(), states.atmospheric[:1, -1:].cpu())
 
 
-def _variables(archive: Archive, stores: Sequence[FieldStore], choice: Choice) -> tuple[Variables, list[str]]:
+def _variables(
+    archive: Archive, stores: Sequence[ForecastArchive], choice: Choice
+) -> tuple[Variables, list[str]]:
     """Return what truth and forecasts share, of what was asked for, and what was left out.
 
     Raises:
@@ -248,11 +247,10 @@ def _variables(archive: Archive, stores: Sequence[FieldStore], choice: Choice) -
 
     surface, atmospheric = shared("surface", choice.variables), shared("atmospheric", choice.variables)
     for name in surface:
-        hours = {archive.accumulated.get(name, 0.0), *(store.hours.get(name, 0.0) for store in stores)} - {
-            0.0
-        }
+        sums = {each.accumulated.get(name, 0.0) for each in (archive, *(x.archive for x in stores))}
+        hours = sorted(sums - {0.0})
         if len(hours) > 1:
-            notes.append(f"{name} is left out: truth and forecast are sums of {_list(sorted(hours))} hours")
+            notes.append(f"{name} is left out: truth and forecast are sums of {_list(hours)} hours")
             surface = tuple(other for other in surface if other != name)
     levels = shared("levels", choice.levels)
     if missing := [name for name in choice.variables if name not in (*surface, *atmospheric)]:
@@ -272,7 +270,7 @@ def _list(values: Sequence[Any]) -> str:
 
 
 def _times(
-    archive: Archive, stores: Sequence[FieldStore], choice: Choice
+    archive: Archive, stores: Sequence[ForecastArchive], choice: Choice
 ) -> tuple[NDArray[np.datetime64], list[float]]:
     """Return starts and leads that all forecasts have, and whose truth is known.
 
@@ -283,13 +281,13 @@ def _times(
     leads = list(choice.leads) or [step * n for n in range(1, int(_DAYS * 24 / step) + 1)]
     starts = archive.times
     if stores:
-        both = sorted(set.intersection(*({float(x) for x in store.axes["p"]} for store in stores)))
+        both = sorted(set.intersection(*({*store.leads} for store in stores)))
         if missing := [lead for lead in choice.leads if lead not in both]:
             raise UserError(
                 f"--leads {missing[0]:g} is no lead of the forecast, which has {_span(both)} hours"
             )
         leads = list(choice.leads) or both
-        starts = reduce(np.intersect1d, [store.axes["t"] for store in stores])
+        starts = reduce(np.intersect1d, [store.starts for store in stores])
     try:
         first, last = (
             None if text is None else np.datetime64(text, "s") for text in (choice.first, choice.last)
