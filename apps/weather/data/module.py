@@ -135,6 +135,11 @@ class WeatherFields(DataModule):
         if stage == "fit" and self.test_set() is None:
             self._say(["no forecast is left for a test; data.split or data.test.steps changes that"])
 
+    @property
+    def test_steps(self) -> int:
+        """States that validation and test forecast."""
+        return self.test.steps or self.horizon
+
     def train_set(self) -> Dataset:
         """Return the training windows of all sources."""
         sets = [self._windows(source, "train", self.horizon) for source in self.sources]
@@ -161,19 +166,19 @@ class WeatherFields(DataModule):
 
     def val_set(self) -> Dataset | None:
         """Return the forecasts of the validation part of the first source; None if there are none."""
-        return self._evaluated("val")
+        return self.forecasts("val")
 
     def test_set(self) -> Dataset | None:
         """Return the forecasts of the test part of the first source; None if there are none."""
-        return self._evaluated("test")
+        return self.forecasts("test")
 
     def predict_set(self) -> Dataset:
         """Return every history of the first source, without targets."""
         return self._windows(self.sources[0], None, 0, stride=self.test.stride)
 
-    def _evaluated(self, part: str) -> Dataset | None:
-        steps = self.test.steps or self.horizon
-        windows = self._windows(self.sources[0], part, steps, stride=self.test.stride)
+    def forecasts(self, part: str) -> Dataset | None:
+        """Return the windows of a part of the first source with the states that a test forecasts."""
+        windows = self._windows(self.sources[0], part, self.test_steps, stride=self.test.stride)
         return windows if len(windows) else None
 
     def _windows(

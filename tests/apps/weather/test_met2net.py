@@ -231,7 +231,7 @@ def test_data_that_do_not_fit_are_refused(changes: dict, network: dict, sentence
 def test_windows_shorter_than_the_forecast_are_refused() -> None:
     task = TwoStage(small())
     task.normaliser.facts = facts()
-    with pytest.raises(UserError, match="the windows have 1; give --data.horizon=2"):
+    with pytest.raises(UserError, match=r"the windows have 1; give --data\.horizon=2"):
         task.loss(batch(targets=1))
 
 

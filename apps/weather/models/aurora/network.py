@@ -163,19 +163,26 @@ class Aurora(nn.Module):
         Raises:
             UserError: If the batch does not fit the network.
         """
-        seen = self._seen(batch)
-        grid = self._grid(seen)
-        tokens = self._tokens(seen, grid)
-        states = self.decoder(tokens, self.predicted(seen.variables), grid[1:])
-        states = self.decoded(batch, states)
-        if batch.rollout_step > 0 or self.clamp_at_first_step:
-            states = self._clamped(states, batch.variables)
-        return states
+        return self.states(self.backbone_tokens(batch), batch)
+
+    @property
+    def latent_width(self) -> int:
+        """Features of a token that `backbone_tokens` gives."""
+        return 2 * self.encoder.width
 
     def backbone_tokens(self, batch: WeatherBatch) -> Tensor:
         """Return the U-net's tokens `(B, Cl * L, 2 D)` for a normalised batch, the surface's level first."""
         seen = self._seen(batch)
         return self._tokens(seen, self._grid(seen))
+
+    def states(self, tokens: Tensor, batch: WeatherBatch) -> States:
+        """Return the next normalised state `(B, 1, …)` that the U-net's tokens of a normalised batch hold."""
+        seen = self._seen(batch)
+        states = self.decoder(tokens, self.predicted(seen.variables), self._grid(seen)[1:])
+        states = self.decoded(batch, states)
+        if batch.rollout_step > 0 or self.clamp_at_first_step:
+            states = self._clamped(states, batch.variables)
+        return states
 
     def _seen(self, batch: WeatherBatch) -> WeatherBatch:
         self._check_batch(batch)
