@@ -13,22 +13,14 @@ from apps.weather.data.published import TENTH_DEGREE, published_scaling, publish
 from apps.weather.data.settings import ArchiveMixture, ArchiveSource, ForecastTest, TimeSplit, VariableChoice
 from apps.weather.data.sources import open_source
 from apps.weather.data.statistics import counted_moments, pooled
-from apps.weather.data.transforms import TRANSFORMS
+from apps.weather.data.transforms import BOUNDS, TRANSFORMS
 from apps.weather.data.windows import BatchMixture, FieldSource, ForecastWindows
 from core.data.checks import at_least, one_of
 from core.data.module import DataModule
 from core.data.statistics import Moments
 from core.errors import UserError, listed
 
-__all__ = ["BOUNDS", "Fields", "WeatherFields"]
-
-_AMOUNTS = (
-    "q tp r ro tcw tcwv swvl1 swvl2 swvl3 swvl4 pm1 pm2p5 pm10 tcco tc_no tcno2 tcso2 gtco3 co no no2 so2 go3"
-)
-BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    **dict.fromkeys(_AMOUNTS.split(), (0.0, None)), "tcc": (0.0, 1.0)
-}  # fmt: skip
-"""Least and greatest value that a variable can have."""
+__all__ = ["Fields", "WeatherFields"]
 
 
 class WeatherFields(DataModule):

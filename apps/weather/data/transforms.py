@@ -1,4 +1,4 @@
-"""Transforms of skewed variables before they are scaled (arXiv 2506.19088); each has an inverse."""
+"""Transforms of skewed variables before they are scaled (arXiv 2506.19088), and bounds of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["TRANSFORMS"]
+__all__ = ["BOUNDS", "TRANSFORMS"]
 
 Pair = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
@@ -23,3 +23,11 @@ TRANSFORMS: dict[str, Pair] = {
 """Name to the function and its inverse: precipitation and runoff in m, evaporation in m (negative where water
 leaves the ground), radiation and heat in J/m².
 """
+
+_AMOUNTS = (
+    "q tp r ro tcw tcwv swvl1 swvl2 swvl3 swvl4 pm1 pm2p5 pm10 tcco tc_no tcno2 tcso2 gtco3 co no no2 so2 go3"
+)
+BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    **dict.fromkeys(_AMOUNTS.split(), (0.0, None)), "tcc": (0.0, 1.0)
+}  # fmt: skip
+"""Least and greatest value that a variable can have."""

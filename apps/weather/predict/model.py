@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from apps.weather.batch import Grid, States, Variables, WeatherBatch, WeatherFacts
+from apps.weather.data.published import LEVELS, TENTH_DEGREE, published_scaling
 from apps.weather.data.readers import open_archive
 from apps.weather.data.scaling import Scaling
 from apps.weather.data.settings import ArchiveSource, VariableChoice
 from apps.weather.data.sources import open_source
+from apps.weather.data.transforms import BOUNDS
 from apps.weather.data.windows import ForecastWindows
 from apps.weather.models.forecast import forecast, next_batch, prepared
+from core.checkpoints.cards import card_names, card_of_file, load_weights_card
 from core.errors import UserError
 from core.inference.predictor import Predictor
 
@@ -33,7 +38,7 @@ class WeatherForecaster(Predictor[WeatherFacts]):
 
     Args:
         networks: One, or the members of an ensemble; each has `advance` (see `apps.weather.models.forecast`).
-        facts: Of each.
+        facts: Of each; None of published weights, which have Aurora's statistics.
         **settings: See `core.inference.predictor.Predictor`; `batch_size` counts starts in a call.
 
     Raises:
@@ -45,12 +50,15 @@ class WeatherForecaster(Predictor[WeatherFacts]):
     def __init__(
         self,
         networks: nn.Module | Sequence[nn.Module],
-        facts: WeatherFacts | Sequence[WeatherFacts],
+        facts: WeatherFacts | Sequence[WeatherFacts | None] | None,
         *,
         batch_size: int = 1,
         **settings: Any,
     ) -> None:
-        super().__init__(networks, facts, batch_size=batch_size, **settings)
+        members = [networks] if isinstance(networks, nn.Module) else list(networks)
+        known = list(facts) if isinstance(facts, Sequence) else [facts]
+        known = [one or published_facts(network) for one, network in zip(known, members, strict=True)]
+        super().__init__(members, known, batch_size=batch_size, **settings)
         for name, one in zip(self.names, self.all_facts, strict=True):
             for key in ("variables", "target_variables", "history", "step"):
                 if getattr(one, key) != getattr(self.facts, key):
@@ -183,6 +191,13 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         rows = self.starts(windows, [start] if isinstance(start, str) else start)
         return ForecastJob(self, windows, rows, steps, south_pole).dataset()
 
+    @classmethod
+    def _read(cls, path: str) -> tuple[Any, Mapping[str, Any]]:
+        card = load_weights_card(path) if path in card_names() else card_of_file(Path(path).name)
+        if card is None or card.domain != "weather":
+            return super()._read(path)
+        return None, {"licences": [card.licence], "sources": [card.hub]}
+
     def _trained_region(self, archive: Archive) -> list[float] | None:
         """Return the region of the training grid, if it is not the globe and the data hold it."""
         if not self.facts.latitude or archive.grid.curvilinear:
@@ -199,12 +214,32 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         return [float(south), float(north), float(west), float(east)] if inside and around else None
 
 
+def published_facts(network: nn.Module) -> WeatherFacts:
+    """Return the facts of an Aurora with published weights: its variables on the standard levels."""
+    own: Variables = network.variables  # type: ignore[assignment]
+    taken = getattr(network, "taken", own)  # which `prepare` makes the network's own of
+    variables = replace(taken, levels=own.levels or tuple(map(float, LEVELS)))
+    every = replace(variables, surface=tuple(dict.fromkeys((*own.surface, *taken.surface))))
+    scaling = published_scaling(every, TENTH_DEGREE if network.patch == 10 else None)
+    names = (*every.surface, *every.atmospheric)
+    return WeatherFacts(
+        variables=variables,
+        target_variables=variables,
+        statistics=scaling.statistics,
+        transforms=scaling.transforms,
+        history=network.history,  # type: ignore[arg-type]
+        step=network.step,  # type: ignore[arg-type]
+        bounds={name: BOUNDS[name] for name in names if name in BOUNDS},
+        patch=network.patch,  # type: ignore[arg-type]
+    )
+
+
 Forecaster = WeatherForecaster  # the name in `from apps.weather import Forecaster`
 
 
 def _decoded(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> list[Tensor]:
     """Return the surface variables that light decoders read off the latents of the next state, if any."""
-    if not hasattr(network, "decoded"):
+    if not hasattr(network, "decoded_variables"):
         return []
     states = network.decoded(scaling.normalised(batch))  # type: ignore[operator]
     return [scaling.physical(states, network.decoded_variables).surface]  # type: ignore[arg-type]

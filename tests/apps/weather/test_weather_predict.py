@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_globe import FACTS, STATISTICS, fields
+from small_globe import FACTS, LEVELS, STATISTICS, fields
 from torch import nn
 
 from apps.weather.batch import States, Variables, WeatherBatch
+from apps.weather.models.aurora import Aurora
+from apps.weather.models.aurora.settings import PerceiverShape, RolloutLoRA, SwinShape
 from apps.weather.predict.model import WeatherForecaster
 from apps.weather.predict.writers import ForecastJob
 from core.errors import UserError
@@ -182,6 +184,28 @@ def test_a_network_of_several_states_at_once_fills_every_step(data) -> None:
     temperature = forecast["2m_temperature"][0]
     np.testing.assert_array_equal(temperature[0], temperature[1])
     assert np.isfinite(temperature).all() and not np.array_equal(temperature[2], temperature[3])
+
+
+def test_published_weights_have_auroras_statistics(data) -> None:
+    swin = SwinShape(
+        window=(2, 2, 4), encoder_depths=(2,), encoder_heads=(1,), decoder_depths=(2,), decoder_heads=(1,)
+    )
+    network = Aurora(
+        ("2t", "10u", "10v"), ("lsm",), ("z", "q"),
+        width=64, swin=swin, perceiver=PerceiverShape(heads=2), lora=RolloutLoRA(),
+    )  # fmt: skip
+    with torch.no_grad():
+        network.decoder.surf_heads["2t"].weight.zero_()
+        network.decoder.surf_heads["2t"].bias.fill_(1.0)
+    forecaster = WeatherForecaster(network, None)
+    few = replace(forecaster.facts, variables=replace(forecaster.facts.variables, levels=LEVELS))
+
+    assert forecaster.facts.variables.levels[-1] == 1000 and len(forecaster.facts.variables.levels) == 13
+    with pytest.raises(UserError, match="lacks 50, 100"):
+        forecaster.forecast(data)
+    forecast = WeatherForecaster(network, few).forecast(data, steps=2)
+    np.testing.assert_allclose(forecast["2m_temperature"], 278.514 + 21.22036, rtol=1e-5)
+    assert np.isfinite(forecast["specific_humidity"]).all() and forecast["specific_humidity"].min() >= 0
 
 
 class Killed(BaseException):
