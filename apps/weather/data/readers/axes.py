@@ -101,7 +101,7 @@ def decoded_times(values: Any, attributes: Mapping[str, Any], where: str) -> NDA
                 f"the times of {where} are numbers {f'of the unit {units!r}' if units else 'without units'}, "
                 "which tell no date; write their attribute units, as in 'hours since 1900-01-01'"
             )
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"the times of {where} cannot be read ({units}: {why}); mend them") from error
     if np.isnat(decoded).any():

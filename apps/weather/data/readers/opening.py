@@ -271,6 +271,9 @@ class _Reading:
             note("packed integers are unpacked")
         if "e" in letters and variable.shape[letters.index("e")] > 1:
             note("final (expver 1) and preliminary (expver 5) values are joined")
+            versions = self._along("e", variable, letters)
+            falls = versions is not None and int(versions.values[0]) > int(versions.values[-1])
+            letters = letters.replace("e", "E") if falls else letters
         if letters.index("x") < letters.index("y"):
             note("longitude before latitude: axes turned")
         levels = (row.level,) if row.level else ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise, product
@@ -61,7 +62,9 @@ def open_datasets(path: str) -> list[Any]:
     how: dict[str, Any] = {"decode_times": False, "mask_and_scale": False, "cache": False, "chunks": None}
     try:
         if is_store(path):
-            return [xarray.open_dataset(_store(path), engine="zarr", consolidated=None, **how)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a store without consolidated metadata is only slower
+                return [xarray.open_dataset(_store(path), engine="zarr", **how)]
         if is_hdf5(Path(path)):
             open_hdf5(path).close()  # says what is wrong with it, which xarray does not
             return [xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)]
@@ -75,6 +78,10 @@ def open_datasets(path: str) -> list[Any]:
                     "read_keys": ["class"],
                 }
                 return open_variable_datasets(path, backend_kwargs=keys, cache=False)
+        if zipfile.is_zipfile(path):
+            raise UserError(
+                f"{path} is a zip archive, as CDS packs several files; unpack it, and name the folder"
+            )
         return [xarray.open_dataset(path, engine="scipy", **how)]
     except UserError:
         raise
@@ -221,9 +228,10 @@ class StoredField:
             values[np.isin(raw, np.array(self.fills).astype(raw.dtype))] = np.nan
         if converted:
             values = (values * self.factor + self.offset).astype(np.float32)
-        if "e" in left:  # the final values, else the preliminary ones
-            first, *others = np.moveaxis(values, left.index("e"), 0)
-            left.remove("e")
+        if "e" in left or "E" in left:  # the final values (of a falling axis the last), else the preliminary
+            axis = left.index("e" if "e" in left else "E")
+            first, *others = np.moveaxis(values, axis, 0)[:: 1 if "e" in left else -1]
+            left.pop(axis)
             values = first
             for other in others:
                 values = np.where(np.isnan(values), other, values)
