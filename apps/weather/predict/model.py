@@ -155,8 +155,8 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         network, scaling = self.networks[member], Scaling.of(self.all_facts[member])
         batch, outputs = batch.to(self.device), self.outputs(batch)
         while True:
-            states = forecast(network, batch, scaling)
-            surface = torch.cat([states.surface, *_decoded(network, batch, scaling)], dim=2)
+            states, decoded = _next(network, batch, scaling)
+            surface = torch.cat([states.surface, *decoded], dim=2)
             batch = next_batch(batch, states)
             shown = States(
                 _clipped(surface, outputs.surface, self.facts.bounds),
@@ -237,12 +237,17 @@ def published_facts(network: nn.Module) -> WeatherFacts:
 Forecaster = WeatherForecaster  # the name in `from apps.weather import Forecaster`
 
 
-def _decoded(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> list[Tensor]:
-    """Return the surface variables that light decoders read off the latents of the next state, if any."""
+def _next(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> tuple[States, list[Tensor]]:
+    """Return the next states, and the surface variables that light decoders read off latents."""
     if not hasattr(network, "decoded_variables"):
-        return []
-    states = network.decoded(scaling.normalised(batch))  # type: ignore[operator]
-    return [scaling.physical(states, network.decoded_variables).surface]  # type: ignore[arg-type]
+        return forecast(network, batch, scaling), []
+    scaled = scaling.normalised(batch)
+    normalised, latents = network.advance_with_latents(scaled)  # type: ignore[operator]
+    states = scaling.physical(normalised, batch.variables)
+    if hasattr(network, "finish"):
+        states = network.finish(batch, states)  # type: ignore[operator]
+    decoded = network.decode(latents, scaled)  # type: ignore[operator]
+    return states, [scaling.physical(decoded, network.decoded_variables).surface]  # type: ignore[arg-type]
 
 
 def _clipped(
