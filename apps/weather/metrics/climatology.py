@@ -34,12 +34,13 @@ class Climatology:
         path: The file or store.
         variables: Fields of the states that `at` returns; those that the file lacks are NaN.
         grid: Their points, which must be among the file's.
+        rain: Hours over which their `tp` is summed; SEEPS needs the file's thresholds for it.
 
     Raises:
         UserError: If it is none, lacks points, or does not go to day 366.
     """
 
-    def __init__(self, path: str, variables: Variables, grid: Grid) -> None:
+    def __init__(self, path: str, variables: Variables, grid: Grid, *, rain: float = 0.0) -> None:
         import xarray
 
         self.path = path
@@ -75,8 +76,8 @@ class Climatology:
         places = [levels.index(x) if x in levels else -1 for x in variables.levels]
         self._levels = np.array(places, dtype=np.int64)
         self._variables, self._fields = variables, fields
-        rain = (f"tp_{hours}h_threshold" for hours in DRY if "tp" in variables.surface)
-        self._rain = next((name for name in rain if name in fields), "")
+        known = rain in DRY and f"tp_{rain:g}h_threshold" in fields and "tp" in variables.surface
+        self._rain = rain if known else 0.0
 
     def at(self, valid: Tensor) -> States:
         """Return states `(B, K, ...)` at the times `(B, K)`; NaN at an hour of day that the file lacks."""
@@ -87,9 +88,9 @@ class Climatology:
         """Return variable, dry amount, and dry share and heavy amount `(B, K, H, W)` for SEEPS."""
         if not self._rain:
             return None
-        names = (self._rain.replace("threshold", "dry_fraction"), self._rain)
+        names = [f"tp_{self._rain:g}h_{part}" for part in ("dry_fraction", "threshold")]
         share, heavy = self._read(names, valid, levelled=False)[:, :, :, 0].unbind(2)
-        return "tp", DRY[int(self._rain.split("_")[1][:-1])], share, heavy
+        return "tp", DRY[self._rain], share, heavy
 
     def _read(self, names: Sequence[str], valid: Tensor, *, levelled: bool) -> Tensor:
         """Return values `(B, K, V, C, H, W)`."""

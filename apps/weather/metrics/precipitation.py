@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["DRY", "seeps"]
 
-DRY = {24: 0.25e-3, 6: 0.1e-3}
+DRY = {24.0: 0.25e-3, 6.0: 0.1e-3}
 """Hours of accumulation to the amount in metres below which it is dry (WeatherBench 2)."""
 
 _CLIMATES = (0.1, 0.85)  # shares of dry days between which the score tells anything

@@ -161,9 +161,10 @@ class WeatherScores:
         if self._winds:
             values["mse"] = torch.cat([values["mse"], self._vector(means, truths)], dim=2)
         values["rmse_per_start"] = values["mse"].sqrt()
-        rain = None if self.climatology is None else getattr(self.climatology, "rain_at", None)
-        if rain is not None and len(states) == 1:
-            values["seeps"] = self._rain(means[0], truths[0], rain(valid))
+        rain_at = getattr(self.climatology, "rain_at", None)
+        rain = rain_at(valid) if rain_at is not None and len(states) == 1 else None
+        if rain is not None:
+            values["seeps"] = self._rain(means[0], truths[0], rain)
         kept = torch.ones_like(valid, dtype=torch.bool) if available is None else available
         for name, value in values.items():
             known = value.isfinite() & kept[..., None, None]

@@ -138,7 +138,8 @@ def verify(
     starts, leads = _times(archive, stores, choice)
     if any(grid != other for other in (archive.grid, *(store.grid for store in stores))):
         notes.append(f"scored on the points that all have: {grid}")
-    normals = None if climatology is None else Climatology(climatology, variables, grid)
+    rain = archive.accumulated.get("tp", 0.0)
+    normals = None if climatology is None else Climatology(climatology, variables, grid, rain=rain)
     points = [places_of(each.grid, grid, each.name) for each in (archive, *stores)]
     land = None if land is None else land[np.ix_(*points[0])]
     scores = WeatherScores(
@@ -284,7 +285,7 @@ def _times(
         both = sorted(set.intersection(*({*store.leads} for store in stores)))
         if missing := [lead for lead in choice.leads if lead not in both]:
             raise UserError(
-                f"--leads {missing[0]:g} is no lead of the forecast, which has {_span(both)} hours"
+                f"--leads {missing[0]:g} is no lead of the forecast, which has {_list(both)} hours"
             )
         leads = list(choice.leads) or both
         starts = reduce(np.intersect1d, [store.starts for store in stores])
