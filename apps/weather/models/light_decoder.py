@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -140,6 +140,15 @@ class LightlyDecoded(nn.Module):
         """Return the variables that surface latents hold, `(B, 1, V, H, W)` normalised."""
         fields = self.decoders(latents, batch.grid.shape[1])[:, None]
         return States(fields, fields.new_empty(*fields.shape[:2], 0, 0, *fields.shape[3:]))
+
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Return weights of a backbone alone under the names that it has here; others as they are."""
+        names = self.backbone.state_dict()
+        if any(f"{prefix}backbone.{name}" in tensors for name in names):
+            return dict(tensors)
+        return {f"{prefix}backbone.{name}": tensor for name, tensor in tensors.items()}
 
     def _surface(self, tokens: Tensor, batch: WeatherBatch) -> Tensor:
         rows, columns = batch.grid.shape

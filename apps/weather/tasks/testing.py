@@ -24,7 +24,7 @@ class RollOutScores:
     """Scores of a network's forecasts and of persistence, climatology and damped persistence.
 
     The last two are fitted on training windows, at most 2000 of them, spread evenly; without any they are
-    left out.
+    left out. Targets that do not go in, as those of light decoders, have no persistence.
 
     Args:
         facts: Of the data.
@@ -50,15 +50,22 @@ class RollOutScores:
         for batch in self._read(windows, batches):
             assert batch.targets is not None
             seconds = round(batch.step * 3600)
-            offsets = torch.arange(1 - batch.inputs.steps, batch.targets.steps + 1, device=self.device)
-            states = batch.inputs.then(batch.targets)
+            offsets = torch.arange(1, batch.targets.steps + 1, device=self.device)
+            states, past = batch.targets, _of_targets(batch)
+            if past is not None:
+                states = past.then(states)
+                offsets = torch.arange(1 - past.steps, batch.targets.steps + 1, device=self.device)
             self.normals.update(states, batch.time[:, None] + seconds * offsets)
         self.normals.gather()
-        self.damped = DampedPersistence(self.normals, self.leads)
+        damped = DampedPersistence(self.normals, self.leads)
         for batch in self._read(windows, batches):
+            past = _of_targets(batch)
+            if past is None:
+                return
             assert batch.targets is not None
-            self.damped.update(batch.inputs.at(slice(-1, None)), batch.targets, batch.time)
-        self.damped.gather()
+            damped.update(past.at(slice(-1, None)), batch.targets, batch.time)
+        damped.gather()
+        self.damped = damped
 
     def update(self, model: str, forecast: States, batch: WeatherBatch) -> None:
         """Add a network's forecast `(B, K, …)` in physical units, and the baselines' of the same starts."""
@@ -76,11 +83,15 @@ class RollOutScores:
                 spectra=True,
                 device=self.device,
             )
-        others: dict[str, States] = {"persistence": persistence(batch.inputs, batch.targets.steps)}
-        if self.normals is not None and self.damped is not None:
+        others: dict[str, States] = {}
+        past = _of_targets(batch)
+        if past is not None:
+            others["persistence"] = persistence(past, batch.targets.steps)
+        if self.normals is not None:
             seconds = torch.tensor([round(3600 * lead) for lead in self.leads], device=self.device)
             others["climatology"] = self.normals.at(batch.time[:, None] + seconds)
-            others["damped persistence"] = self.damped.forecast(batch.inputs.at(slice(-1, None)), batch.time)
+        if past is not None and self.damped is not None:
+            others["damped persistence"] = self.damped.forecast(past.at(slice(-1, None)), batch.time)
         for name, states in ({model: forecast} | others).items():
             self.scores.update(name, states, batch.targets, batch.time)
 
@@ -119,3 +130,16 @@ class RollOutScores:
 
 def _field(row: Mapping[str, Any]) -> str:
     return row["variable"] if row["level"] is None else level_name(row["variable"], row["level"])
+
+
+def _of_targets(batch: WeatherBatch) -> States | None:
+    """Return the target variables of the inputs; None where one of them does not go in."""
+    own, asked, inputs = batch.variables, batch.target_variables, batch.inputs
+    if (own.surface, own.atmospheric, own.levels) == (asked.surface, asked.atmospheric, asked.levels):
+        return inputs
+    if not set(asked.names) <= set(own.names):
+        return None
+    surface = [own.surface.index(name) for name in asked.surface]
+    atmospheric = [own.atmospheric.index(name) for name in asked.atmospheric]
+    levels = [own.levels.index(level) for level in asked.levels]
+    return States(inputs.surface[:, :, surface], inputs.atmospheric[:, :, atmospheric][:, :, :, levels])
