@@ -141,6 +141,9 @@ def systems() -> dict[str, str]:
     """
     root = Path(__file__).parents[2]
     files = sorted(root.glob("core/checkpoints/official/*.py")) + sorted(root.glob("apps/*/models/*.py"))
+    # a package is a system if it has official layouts; others are parts of one
+    heads = sorted(root.glob("apps/*/models/*/__init__.py"))
+    files += [head.parent for head in heads if "KEY_MAP" in head.read_text(encoding="utf-8")]
     return {
         file.stem: ".".join(file.relative_to(root).with_suffix("").parts)
         for file in files

@@ -34,7 +34,7 @@ def _forecasts(case: Case) -> Mapping[str, Any]:
     from apps.weather.models.forecast import forecast, next_batch, prepared
 
     network = case.filled(network_of(case))
-    batch = prepared(network, batch_of(case, network.patch))
+    batch = prepared(network, batch_of(case, network.patch, network.step))
     scaling = scaling_of(case, batch.variables)
     results: dict[str, Any] = {}
     _settle_last_bits(case, network, batch, scaling)
@@ -62,10 +62,10 @@ def network_of(case: Case) -> Aurora:
     """Build the network of a case: `Aurora`, or the variant that the head names."""
     from apps.weather.models.aurora.config import from_official_config
 
-    return from_official_config(case.config)
+    return from_official_config({"model_class": case.head.get("reference_class"), **case.config})
 
 
-def batch_of(case: Case, patch: int) -> WeatherBatch:
+def batch_of(case: Case, patch: int, step: float = 6.0) -> WeatherBatch:
     """Return the recorded batch in physical units, without the row that is no whole patch."""
     import torch
 
@@ -91,7 +91,7 @@ def batch_of(case: Case, patch: int) -> WeatherBatch:
         variables=variables,
         target_variables=variables,
         grid=grid.cropped(rows),
-        step=float(case.config.get("timestep", case.head.get("timestep_hours", 6.0))),
+        step=step,
     )
 
 

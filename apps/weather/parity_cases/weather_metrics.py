@@ -11,10 +11,10 @@ from torch import Tensor
 
 from apps.weather.batch import Grid
 from apps.weather.metrics.areas import latitude_weights
-from apps.weather.metrics.times import calendar
 from apps.weather.metrics.ensembles import ensemble_errors
 from apps.weather.metrics.errors import openstl_errors, spatial_errors, spatial_means, vector_mse
 from apps.weather.metrics.regions import region_weights
+from apps.weather.metrics.times import calendar
 
 if TYPE_CHECKING:
     from core.parity import Case

@@ -1,5 +1,7 @@
-"""Aurora, a foundation model of the atmosphere: encoder, U-net of windows, decoder, named sizes."""
+"""Aurora, a foundation model of the atmosphere: networks, named sizes, official layouts."""
 
+from apps.weather.models.aurora.air_pollution import AuroraAirPollution, aurora_air_pollution
+from apps.weather.models.aurora.config import from_official_config, to_official_config
 from apps.weather.models.aurora.network import (
     Aurora,
     aurora_0p1,
@@ -8,16 +10,26 @@ from apps.weather.models.aurora.network import (
     aurora_large,
     aurora_small,
 )
+from apps.weather.models.aurora.official import KEY_MAP, key_maps
 from apps.weather.models.aurora.settings import PerceiverShape, RolloutLoRA, SwinShape
+from apps.weather.models.aurora.wave import AuroraWave, aurora_wave
 
 __all__ = [
+    "KEY_MAP",
     "Aurora",
+    "AuroraAirPollution",
+    "AuroraWave",
     "PerceiverShape",
     "RolloutLoRA",
     "SwinShape",
     "aurora_0p1",
     "aurora_12h",
+    "aurora_air_pollution",
     "aurora_finetuned",
     "aurora_large",
     "aurora_small",
+    "aurora_wave",
+    "from_official_config",
+    "key_maps",
+    "to_official_config",
 ]

@@ -1,29 +1,55 @@
-"""Official settings of Aurora to ours."""
+"""Official settings of Aurora and ours, both ways; released files have none: their names tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from apps.weather.models.aurora.network import Aurora
+from apps.weather.models.aurora.air_pollution import aurora_air_pollution
+from apps.weather.models.aurora.network import (
+    Aurora,
+    aurora_0p1,
+    aurora_12h,
+    aurora_finetuned,
+    aurora_large,
+    aurora_small,
+)
+from apps.weather.models.aurora.official import GASES
 from apps.weather.models.aurora.settings import PerceiverShape, RolloutLoRA, SwinShape
+from apps.weather.models.aurora.wave import aurora_wave
+from core.errors import UserError
 
-__all__ = ["from_official_config", "official_settings"]
+__all__ = ["from_official_config", "to_official_config"]
+
+# Official class to the size with its defaults.
+_CLASSES: dict[str, Callable[..., Aurora]] = {
+    "Aurora": aurora_finetuned,
+    "AuroraPretrained": aurora_large,
+    "AuroraSmallPretrained": aurora_small,
+    "AuroraSmall": aurora_small,
+    "Aurora12hPretrained": aurora_12h,
+    "AuroraHighRes": aurora_0p1,
+    "AuroraAirPollution": aurora_air_pollution,
+    "AuroraWave": aurora_wave,
+}
 
 # Official argument, ours.
 _PLAIN = {
-    "surf_vars": "surface",
-    "static_vars": "static",
-    "atmos_vars": "atmospheric",
     "latent_levels": "latent_levels",
     "patch_size": "patch",
     "embed_dim": "width",
     "max_history_size": "history",
     "timestep": "step",
     "clamp_at_first_step": "clamp_at_first_step",
+    "autocast": "autocast",
+}
+_NAMES = {
+    "surf_vars": "surface",
+    "static_vars": "static",
+    "atmos_vars": "atmospheric",
     "separate_perceiver": "separate",
     "level_condition": "level_condition",
-    "autocast": "autocast",
 }
 _SWIN = {
     "window_size": "window",
@@ -44,31 +70,71 @@ _PERCEIVER = {
     "perceiver_ln_eps": "eps",
     "stabilise_level_agg": "stabilise",
 }
-
-
-def official_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Aurora` for official ones; `timestep` is in hours.
-
-    What is not listed has the official default, which corrects by roll-out step. `surf_stats` and settings
-    of variants are passed over.
-    """
-
-    def chosen(names: Mapping[str, str]) -> dict[str, Any]:
-        values = {ours: config[name] for name, ours in names.items() if config.get(name) is not None}
-        return {ours: tuple(value) if isinstance(value, list) else value for ours, value in values.items()}
-
-    lora = None
-    if config.get("use_lora", True):
-        lora = RolloutLoRA(config.get("lora_mode", "single"), config.get("lora_steps", 40))
-    return {
-        **chosen(_PLAIN),
-        "swin": SwinShape(**chosen(_SWIN)),
-        "perceiver": PerceiverShape(**chosen(_PERCEIVER)),
-        "lora": lora,
-        "positive": (*config.get("positive_surf_vars", ()), *config.get("positive_atmos_vars", ())),
-    }
+_LORA = {"lora_mode": "mode", "lora_steps": "steps"}
 
 
 def from_official_config(config: Mapping[str, Any]) -> Aurora:
-    """Build the network that official arguments describe."""
-    return Aurora(**official_settings(config))
+    """Build the network that official arguments describe.
+
+    Args:
+        config: What is not listed has the default of the official class, `model_class`; `timestep` is in
+            hours. Statistics (`surf_stats`) belong to the data.
+
+    Raises:
+        UserError: If the class is not known.
+    """
+    kind = config.get("model_class") or "Aurora"
+    if kind not in _CLASSES:
+        raise UserError(f"{kind} is no class of Aurora that is read; there are {', '.join(_CLASSES)}")
+    build = _CLASSES[kind]
+    usual: Mapping[str, Any] = build.chosen  # type: ignore[attr-defined]
+
+    def listed(names: Mapping[str, str]) -> dict[str, Any]:
+        values = {ours: config[name] for name, ours in names.items() if config.get(name) is not None}
+        return {ours: tuple(value) if isinstance(value, list) else value for ours, value in values.items()}
+
+    lora = usual.get("lora")
+    if config.get("use_lora", lora is not None):
+        lora = replace(lora or RolloutLoRA(), **listed(_LORA))
+    else:
+        lora = None
+    positive = usual.get("positive", ())
+    surface = config.get("positive_surf_vars", [name for name in positive if name not in GASES])
+    atmospheric = config.get("positive_atmos_vars", [name for name in positive if name in GASES])
+    return build(
+        **listed(_PLAIN | _NAMES),
+        swin=replace(usual.get("swin", SwinShape()), **listed(_SWIN)),
+        perceiver=replace(usual.get("perceiver", PerceiverShape()), **listed(_PERCEIVER)),
+        lora=lora,
+        positive=(*surface, *atmospheric),
+    )
+
+
+def to_official_config(network: Aurora) -> dict[str, Any]:
+    """Return the official arguments of a network, all spelt out, and its official class."""
+    variables, lora = network.variables, network.lora
+    names = {
+        "surf_vars": variables.surface,
+        "static_vars": variables.static,
+        "atmos_vars": variables.atmospheric,
+        "separate_perceiver": network.separate,
+        "level_condition": variables.levels,
+        "positive_surf_vars": [name for name in variables.surface if name in network.positive],
+        "positive_atmos_vars": [name for name in variables.atmospheric if name in network.positive],
+    }
+    config = {official: getattr(network, ours) for official, ours in _PLAIN.items()}
+    for table, shape in (
+        (_SWIN, network.swin),
+        (_PERCEIVER, network.perceiver),
+        (_LORA, lora or RolloutLoRA()),
+    ):
+        config |= {official: getattr(shape, ours) for official, ours in table.items()}
+    config |= {official: list(value) for official, value in names.items()}
+    config["window_size"] = list(network.swin.window)
+    config |= {name: list(value) for name, value in config.items() if isinstance(value, tuple)}
+    return {
+        **config,
+        "use_lora": lora is not None,
+        "model_class": type(network).__name__,
+        "model_type": "aurora",
+    }

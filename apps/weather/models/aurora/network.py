@@ -5,7 +5,7 @@ The parameters have their official names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from apps.weather.batch import States, Variables, WeatherBatch
 from apps.weather.models.aurora.decoder import AuroraDecoder
 from apps.weather.models.aurora.encoder import AuroraEncoder
-from apps.weather.models.aurora.official import KEY_MAP
+from apps.weather.models.aurora.official import padded_history
 from apps.weather.models.aurora.settings import PerceiverShape, RolloutLoRA, SwinShape
 from apps.weather.models.aurora.swin import LeadTimeNorm, Swin3D, TokenGrid
 from core.backbones.sizes import size
 from core.errors import UserError
 
 __all__ = [
-    "KEY_MAP",
     "Aurora",
     "aurora_0p1",
     "aurora_12h",
@@ -83,6 +82,8 @@ class Aurora(nn.Module):
         self.variables = Variables(tuple(surface), tuple(atmospheric), tuple(level_condition), tuple(static))
         self.patch, self.history, self.step = patch, history, step
         self.latent_levels, self.autocast = latent_levels, autocast
+        self.width, self.swin, self.perceiver, self.lora = width, swin, perceiver, lora
+        self.separate = tuple(separate)
         self.positive, self.clamp_at_first_step = frozenset(positive), clamp_at_first_step
         self._check_settings(width, separate)
         swin.check(width, latent_levels)
@@ -105,9 +106,13 @@ class Aurora(nn.Module):
             separate=separate,
             level_condition=level_condition,
         )
+        self.complete()
         self._initialise()
 
     # What a variant of the network changes
+
+    def complete(self) -> None:
+        """Add parts of its own to encoder, U-net and decoder."""
 
     def embedded(self) -> Variables:
         """Return the variables with kernels in the encoder: those that `encoded` can return."""
@@ -146,6 +151,13 @@ class Aurora(nn.Module):
             if module is not self and callable(reset):
                 reset()
         self._initialise()
+
+    def fit_weights(
+        self, tensors: Mapping[str, Tensor], *, prefix: str, described: object
+    ) -> dict[str, Tensor]:
+        """Return weights of ours by name, their kernels padded to this network's history."""
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {**tensors, **padded_history(own, self.history)}
 
     def advance(self, batch: WeatherBatch) -> States:
         """Return the next normalised state `(B, 1, …)` of a normalised batch; see `forward`."""
@@ -220,6 +232,10 @@ class Aurora(nn.Module):
             )
         if width < 4 or width % 4:
             raise UserError(f"Aurora's width is {width}; it must be a multiple of 4")
+        if self.perceiver.heads < 1 or width % self.perceiver.heads:
+            raise UserError(
+                f"Aurora's width is {width}, which perceiver.heads, {self.perceiver.heads}, does not divide"
+            )
         if self.latent_levels < 2 or self.history < 1:
             raise UserError(
                 f"Aurora has {self.latent_levels} latent levels and a history of {self.history}; it needs at "

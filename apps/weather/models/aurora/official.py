@@ -7,13 +7,17 @@ apart by their position: along the input channels of a kernel, and as the fast i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.checkpoints.keymap import KeyMap, Rename
 from core.errors import UserError
+
+if TYPE_CHECKING:
+    from apps.weather.models.aurora.network import Aurora
 
 __all__ = [
     "CLOCK",
@@ -22,6 +26,7 @@ __all__ = [
     "KEY_MAP",
     "POLLUTANTS",
     "AuroraMap",
+    "key_maps",
     "padded_history",
 ]
 
@@ -100,6 +105,11 @@ class AuroraMap(KeyMap):
 
 
 KEY_MAP = AuroraMap(renames=(Rename("{rest*}", "{rest*}"),), ignored=_UNUSED)
+
+
+def key_maps(network: Aurora) -> tuple[AuroraMap, ...]:
+    """Return the table of a network: kernels are padded to its history."""
+    return (replace(KEY_MAP, history=network.history),)
 
 
 def padded_history(tensors: Mapping[str, Tensor], history: int | None) -> dict[str, Tensor]:
