@@ -198,4 +198,18 @@ def _argument(value: Any, expected: tuple[type, ...], *, where: str) -> Callable
     if isinstance(value, list | tuple):
         items = [_argument(item, expected, where=where) for item in value]
         return lambda: type(value)(item() for item in items)
+    kinds = [kind for kind in expected if is_dataclass(kind)]
+    if isinstance(value, Mapping) and len(kinds) == 1:  # as parsed from a recipe that names no class
+        return lambda: _settings(kinds[0], value, where=where)
     return lambda: dict(value) if isinstance(value, Mapping) else value
+
+
+def _settings(kind: type, values: Mapping[str, Any], *, where: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where} has {kind.__name__} with a wrong entry {entry}: {first['msg']}") from error

@@ -12,6 +12,7 @@ from torch import nn
 from core.checkpoints.exchange import export_weights
 from core.checkpoints.files import write_checkpoint
 from core.checkpoints.keymap import KeyMap, Rename, Reshape
+from core.checkpoints.networks import instantiate
 from core.checkpoints.sources import read_weights
 from core.checkpoints.weights import load_weights, network_from
 from core.errors import UserError
@@ -296,6 +297,20 @@ def test_arguments_that_a_class_does_not_take_are_a_users_mistake(tmp_path):
 
     with pytest.raises(UserError, match=r"torch\.nn\.Linear with arguments that it does not take"):
         network_from(own_checkpoint(tmp_path / "a.ckpt", nn.Linear(1, 1), config=config))
+
+
+def test_settings_that_a_config_spells_without_their_class_are_built(tmp_path):
+    swin = {"window": [2, 2, 4], "encoder_depths": [1], "encoder_heads": [1], "decoder_depths": [1]}
+    sizes = {"width": 16, "perceiver": {"heads": 2}}
+
+    def described(**more):
+        settings = {**sizes, "swin": {**swin, **more}}
+        return {"class_path": "apps.weather.models.aurora.Aurora", "init_args": settings}
+
+    network = instantiate(described(decoder_heads=[1]), where="my.ckpt")
+    assert network.backbone is not None and network.latent_width == 32
+    with pytest.raises(UserError, match=r"my.ckpt has SwinShape with a wrong entry decoder_head\b"):
+        instantiate(described(decoder_head=[1]), where="my.ckpt")
 
 
 def test_a_network_without_an_official_layout_is_exported_in_ours(tmp_path):
