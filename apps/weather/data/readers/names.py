@@ -65,6 +65,8 @@ wave s mwp,mean_wave_period pp1d,peak_wave_period mpww,mean_period_of_wind_waves
     mwp2,p140126,mean_wave_period_of_second_swell_partition
 wave m/s wind,p140245
 static 1 lsm,land_sea_mask,sftlf,land_binary_mask,land_area_fraction
+static 1 lat_mask static_ammonia static_ammonia_log static_co static_co_log static_nox static_nox_log
+    static_so2 static_so2_log
 static m2/s2 z,geopotential,geopotential_at_surface,geopotential,orog,orography,surface_altitude
 static code slt,soil_type
 static m sdor,standard_deviation_of_orography wmb,model_bathymetry

@@ -21,6 +21,7 @@ from apps.weather.data.readers.axes import (
     stored_grid,
 )
 from apps.weather.data.readers.names import StoredName, conversion, known_names, recognised
+from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from apps.weather.data.readers.stored import StoredField, is_grib, is_store, open_datasets
 from core.errors import UserError, did_you_mean, listed
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["files_of", "gathered", "open_archive"]
 
-_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".grib", ".grb", ".grib1", ".grib2", ".grb2")
+_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".grib", ".grb", ".grib1", ".grib2", ".grb2", ".pickle")
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -38,8 +39,9 @@ def open_archive(
 ) -> Archive:
     """Return the weather fields of a file, a folder, several files, a Zarr store or its address.
 
-    CDS's netCDF old and new, WeatherBench 1 folders, WeatherBench 2 stores and GRIB are known; whatever is
-    mended is told in `Archive.notes`. Forecasts are taken by valid time, each from its latest start.
+    CDS's netCDF old and new, WeatherBench 1 folders, WeatherBench 2 stores and GRIB are known, and pickles of
+    Aurora's static fields; whatever is mended is told in `Archive.notes`. Forecasts are taken by valid time,
+    each from its latest start.
 
     Args:
         path: Where they are; or a data set in memory.
@@ -95,8 +97,9 @@ def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Ar
     files = [] if memory else files_of(path)
     fields: list[StoredField] = []
     for file in ["the data set"] if memory else files:
-        for dataset in [path] if memory else open_datasets(file):
-            fields += _Reading(file, dataset, names, notes, memory or is_grib(file)).fields()
+        pickled = not memory and is_pickle(file)
+        for dataset in [path] if memory else [pickled_fields(file)] if pickled else open_datasets(file):
+            fields += _Reading(file, dataset, names, notes, memory or pickled or is_grib(file)).fields()
             licences |= {
                 str(text): None
                 for key, text in dataset.attrs.items()
