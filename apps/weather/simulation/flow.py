@@ -78,7 +78,9 @@ class ThreeLevelFlow:
         damping = (laplace / laplace[-1]) ** 4 / DAY
         linear = -np.einsum("ij,jkn->ikn", stretching, inverse) / (settings.relaxation * DAY)
         linear -= np.eye(3)[..., None] * damping / settings.diffusion
-        self._inverse, self._linear = inverse.astype(kind), linear.astype(kind)
+        both = np.concatenate([inverse, linear])  # 6 3 N, as one matrix of (level, degree) by (field, degree)
+        matrix = np.einsum("ijn,nk->jnik", both, np.eye(degrees))
+        self._matrix = matrix.reshape(3 * degrees, 6 * degrees).astype(kind)
         self._spread = (damping / settings.tracer_diffusion).astype(kind)
         forcing = np.einsum("ij,mcjn->mcin", layers, np.broadcast_to(equilibrium, (orders, 2, 2, degrees)))
         self._forcing = (forcing / (settings.relaxation * DAY)).astype(kind)
@@ -95,28 +97,24 @@ class ThreeLevelFlow:
 
     def stream(self, state: Array) -> Array:
         """Return the stream function `(B, M, 2, 3, N)` of a state."""
-        return _mixed(self._inverse, state)
+        return self._inverted(state)[..., :3, :]
 
     def geopotential(self, stream: Array) -> Array:
         """Return that in linear balance with a stream function, less its mean, in m2/s2, both `(…, K, N)`."""
         return stream @ self._balance
 
     def tendency(self, state: Array) -> Array:
-        """Return the state's derivative by time; fluxes are of second order, without aliasing."""
-        stream = self.stream(state)
-        north, east = self.grid.gradient(stream)
-        np.negative(east, out=east)
+        """Return the state's derivative by time."""
+        inverted = self._inverted(state)
+        east, north = self.grid.wind(np.ascontiguousarray(inverted[..., :3, :]))
         carried = self.grid.fields(state)
         carried[:, :, :3] += self._constant
-        fluxes = []
-        for speed, across in ((east, north), (north, -east)):
-            flux = np.concatenate(
-                [speed * carried[:, :, k : k + 3] for k in range(0, carried.shape[2], 3)], 2
-            )
-            flux[:, :, 2] += self._drag * across[:, :, 2]
-            fluxes.append(flux)
-        change = -self.grid.divergence(*fluxes)
-        change[..., :3, :] += _mixed(self._linear, state)
+        carried = carried.reshape(*east.shape[:2], -1, *east.shape[2:])
+        fluxes = [(speed[:, :, None] * carried).reshape(*east.shape[:2], -1, east.shape[3]) for speed in (east, north)]
+        fluxes[0][:, :, 2] += self._drag * north[:, :, 2]
+        fluxes[1][:, :, 2] -= self._drag * east[:, :, 2]
+        change = self.grid.convergence(*fluxes)
+        change[..., :3, :] += inverted[..., 3:, :]
         change[..., :3, :] += self._forcing
         change[..., 3:, :] -= self._spread * state[..., 3:, :]
         return change
@@ -130,10 +128,8 @@ class ThreeLevelFlow:
         fourth = self.tendency(state + 2 * half * third)
         return state + (first + fourth + 2 * (second + third)) * (half / 3)
 
-
-def _mixed(matrices: Array, state: Array) -> Array:
-    """Return the product of `(3, 3, N)` matrices and the three levels of potential vorticity."""
-    mixed = matrices[:, 0] * state[..., :1, :]
-    for level in (1, 2):
-        mixed += matrices[:, level] * state[..., level : level + 1, :]
-    return mixed
+    def _inverted(self, state: Array) -> Array:
+        """Return the stream function and what is linear of the tendency, `(B, M, 2, 6, N)`."""
+        members, orders, _, _, degrees = state.shape
+        vorticity = state[..., :3, :].reshape(members, 2 * orders, 3 * degrees)
+        return np.matmul(vorticity, self._matrix).reshape(members, orders, 2, 6, degrees)

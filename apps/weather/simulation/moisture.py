@@ -34,12 +34,12 @@ _MIXING = (8.0, 6.0)  # into 200 and 500 hPa from below, in days
 
 
 def temperature(geopotential: Array) -> Array:
-    """Return what temperature on the levels has beside its mean `(…, 3, N)`; layers are hydrostatic."""
+    """Return temperature on the levels less its mean `(…, 3, N)`; that at 800 hPa is the lower layer's."""
     depths = (GAS * DEPTHS[:, None]).astype(geopotential.dtype)
     layers = (geopotential[..., :2, :] - geopotential[..., 1:, :]) / depths
     upper, lower = layers[..., :1, :], layers[..., 1:, :]
     middle = (upper + lower) / 2
-    return np.concatenate([2 * upper - middle, middle, 2 * lower - middle], axis=-2)
+    return np.concatenate([2 * upper - middle, middle, lower], axis=-2)
 
 
 def reference_temperature(sine: Array) -> Array:
@@ -84,18 +84,19 @@ class Water:
         """Return the state after a step with its humidity changed, and the rain `(B, W, H)` in m."""
         grid, flow = self.flow.grid, self.flow
         past, stream = flow.stream(before), flow.stream(after)
-        north, east = grid.gradient(stream)
+        east, north = grid.wind(stream)
         thickness = stream[..., :2, :] - stream[..., 1:, :]
         drift = (
             thickness - (past[..., :2, :] - past[..., 1:, :]) + self._pull * (thickness - flow.equilibrium)
         )
         wide = (grid.cosine**2 / self._time).astype(east.dtype)
-        turned = north[:, :, :2] * east[:, :, 1:] - north[:, :, 1:] * east[:, :, :2]
+        turned = north[:, :, 1:] * east[:, :, :2] - north[:, :, :2] * east[:, :, 1:]
         drift = grid.fields(drift) - turned / wide
         warmth = grid.fields(temperature(flow.geopotential(stream))) + self._mean
         full = saturation(warmth) / self.saturated
         wet = np.maximum(grid.fields(after[..., 3:, :]), 0.01)
-        wet *= np.exp(-self._slope * north - (self._lift * drift[:, :, None]).sum(3))
+        lift = self._lift[:, 0] * drift[:, :, :1] + self._lift[:, 1] * drift[:, :, 1:]
+        wet *= np.exp(-self._slope * north - lift)
         wet[:, :, 2] += self._evaporation * np.maximum(0.85 * full[:, :, 2] - wet[:, :, 2], 0)
         for upper in (1, 0):
             wet[:, :, upper] += self._mixing[upper] * np.maximum(

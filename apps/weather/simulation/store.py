@@ -5,8 +5,10 @@ A run that was broken off goes on where it was, to the same bits; more members a
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from core.inference.resumable import resumed
 __all__ = ["COMMAND", "WorldSettings", "generate", "write_netcdf"]
 
 COMMAND = "dfm data generate weather/three_levels"
-_VERSION = 1  # raised whenever a field changes
+_VERSION = 2  # raised whenever a field changes
 _BLOCK = 32  # records between two savings
 _START = np.datetime64("2000-01-01T00", "h")
 _NAMES = {
@@ -124,6 +126,7 @@ def generate(
     steps = step * STEPS_A_DAY // 24
     label = f"data: three_levels, {members} x {days} days"
     with (
+        _fast(),
         resumed(path, file, {**origin, "members": members, "held": held}) as output,
         counted(label, settings.records, done=output.steps, unit="records", shown=progress) as advance,
     ):
@@ -150,6 +153,16 @@ def generate(
                 )
             output.keep(block.stop, {"state": state})
     return path
+
+
+@contextmanager
+def _fast() -> Iterator[None]:
+    """Let zarrs, where it is there, write the chunks of arrays that are opened within: in a quarter of the time."""
+    import zarr
+
+    there = importlib.util.find_spec("zarrs") is not None
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if there else {}):
+        yield
 
 
 def write_netcdf(store: Path, folder: str | os.PathLike[str]) -> Path:

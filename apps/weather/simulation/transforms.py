@@ -1,9 +1,9 @@
 """Spherical harmonics with triangular truncation, as matrix products that take every member alike.
 
 Coefficients are real, `(B, M, 2, K, N)`: member, zonal wave number m, cosine and negative sine, field, degree n;
-those of degree below m are zero. Basis functions are orthonormal, so that the mean square of a field is the sum
-of the squares of its coefficients. Values on a grid are `(B, W, K, H)`: neither way needs a transposed copy, and
-since each member is a matrix of its own, its bits do not depend on how many there are.
+those of a degree below m are zero. The functions are orthonormal: a field's mean square is the sum of its
+coefficients' squares. Values on a grid are `(B, W, K, H)`, so that no product needs a transposed copy. Each
+member is a matrix of its own, so that its bits do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class HarmonicBasis:
         waves = np.stack([np.cos(phase), -np.sin(phase)], axis=-1) * scale[:, None]
         turned = np.stack([-np.sin(phase), -np.cos(phase)], axis=-1) * (scale * numbers)[:, None]
         self.values, self.slopes = values.astype(dtype), slopes.astype(dtype)
+        self._falls = -self.slopes
         self.waves = waves.reshape(len(angle), -1).astype(dtype)
         self.wave_slopes = turned.reshape(len(angle), -1).astype(dtype)
 
@@ -49,10 +50,9 @@ class HarmonicBasis:
         """Return the values `(B, W, K, H)`."""
         return _product(self.waves, coefficients, self.values)
 
-    def gradient(self, coefficients: Array) -> tuple[Array, Array]:
-        """Return cos(latitude) times the derivatives to the east and to the north, on a sphere of radius 1."""
-        east = _product(self.wave_slopes, coefficients, self.values)
-        return east, _product(self.waves, coefficients, self.slopes)
+    def wind(self, stream: Array) -> tuple[Array, Array]:
+        """Return cos(latitude) times the wind to the east and to the north, on a sphere of radius 1."""
+        return _product(self.waves, stream, self._falls), _product(self.wave_slopes, stream, self.values)
 
 
 class GaussGrid(HarmonicBasis):
@@ -78,11 +78,11 @@ class GaussGrid(HarmonicBasis):
         """Return the coefficients of values `(B, W, K, H)`."""
         return _analysis(self._columns, fields, self._analysis)
 
-    def divergence(self, east: Array, north: Array) -> Array:
-        """Return the divergence of a vector times cos(latitude), as coefficients, on a sphere of radius 1."""
+    def convergence(self, east: Array, north: Array) -> Array:
+        """Return the coefficients of what a flux, times cos(latitude), brings in; on a sphere of radius 1."""
         whole = _analysis(self._column_slopes, east, self._east)
         whole += _analysis(self._columns, north, self._north)
-        return np.negative(whole, out=whole)
+        return whole
 
 
 def _product(waves: Array, coefficients: Array, polynomials: Array) -> Array:

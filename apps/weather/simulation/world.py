@@ -153,9 +153,9 @@ class Observer:
         flow, basis, land, sine = self._world.flow, self._basis, self._land, self._sine
         stream = flow.stream(state)
         heights = flow.geopotential(stream)
-        north, east = basis.gradient(stream)
+        east, north = basis.wind(stream)
         u, v = (
-            -east * (SPEED / basis.cosine).astype(east.dtype),
+            east * (SPEED / basis.cosine).astype(east.dtype),
             north * (SPEED / basis.cosine).astype(east.dtype),
         )
         z = basis.fields(heights) + _MEAN_Z[:, None].astype(u.dtype)
@@ -167,7 +167,7 @@ class Observer:
         shift = np.log(1.25) / DEPTHS[1]
         wind = [field[:, :, 2] + shift * (field[:, :, 2] - field[:, :, 1]) for field in (u, v)]
         turn = np.tanh(5 * sine) * np.radians(15 + 10 * land)
-        slow = 0.75 - 0.25 * land
+        slow = 0.65 - 0.25 * land
         sun = np.cos(2 * np.pi * (hour + self._longitude[:, None] / 15 - 14) / 24) * basis.cosine
         ground = t[:, :, 2] + 10.5 + land * 4 * sun - self._height * 0.0065
         sea = np.maximum(300 - 30 * sine**2 - 8 * sine**4, 271.5)
