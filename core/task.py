@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from core.adaptation import Adaptation, kept_names, trained_table
 from core.checkpoints.weights import load_weights
 from core.data.facts import Facts
-from core.data.normaliser import Normaliser
+from core.data.normaliser import STATE, Normaliser
 from core.errors import UserError
 from core.optim import LRFinder, LRFinderResult, Schedule, ScheduleLR, parameter_groups
 from core.resume import RestoreBest, check_averaging, repair_loops
@@ -275,6 +275,9 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the resolved config, key map, licences and process switches."""
         checkpoint["domainfm"] = self.record
+        if STATE in (state := checkpoint.get("state_dict") or {}):
+            # Averaged weights come with a copy of the task from before it knew its data.
+            state[STATE] = self.normaliser.get_extra_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mend the loop state of a file written at an epoch's end, and carry on where the data came from."""

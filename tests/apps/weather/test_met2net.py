@@ -26,6 +26,7 @@ from apps.weather.models.met2net import (
     to_official_config,
 )
 from apps.weather.tasks import TwoStage
+from core.data.normaliser import STATE, stored_facts
 from core.errors import UserError
 from core.parity import run_case
 
@@ -241,3 +242,12 @@ def test_windows_shorter_than_the_forecast_are_refused() -> None:
 def test_sizes_that_cannot_be_are_refused(settings: dict) -> None:
     with pytest.raises(UserError):
         small(**settings)
+
+
+def test_a_checkpoint_of_averaged_weights_knows_the_data() -> None:
+    task = TwoStage(small(), ema=0.99)
+    task.normaliser.facts = facts()
+    checkpoint: dict[str, Any] = {"state_dict": {STATE: {}}}  # a copy from before the data were known
+    task.on_save_checkpoint(checkpoint)
+
+    assert stored_facts(checkpoint["state_dict"], WeatherFacts, where="it").history == 2
