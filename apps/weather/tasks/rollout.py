@@ -75,7 +75,10 @@ class RollOut(WeatherForecasting):
         entry = replace(scaled, inputs=self._entries[step.drawn].to(self.device, non_blocking=True))
         state = self.network.advance(entry)  # type: ignore[operator]
         assert scaled.targets is not None
-        loss = self.weigh(self.error(state, scaled.targets, scaled), len(scaled))
+        error = self.error(state, scaled.targets, scaled)
+        if not error.requires_grad:  # what trains has no part in this step, as corrections from the second on
+            error = error + sum(p.sum() * 0.0 for p in self.network.parameters() if p.requires_grad)
+        loss = self.weigh(error, len(scaled))
         if step.added is not None:
             detached = States(state.surface.detach(), state.atmospheric.detach())
             self._entries[step.added] = next_batch(entry, detached).inputs.to("cpu")
