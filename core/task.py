@@ -313,6 +313,9 @@ class Task(LightningModule):
         trainer = self._trainer
         if trainer is not None and trainer.training and is_log_step(trainer):  # type: ignore[attr-defined]
             scalars = averaged(scalars, trainer.strategy)  # type: ignore[attr-defined]
+        if trainer is not None and options.get("sync_dist"):
+            # Lightning takes the mean of the ranks' counts and cuts its fraction off, as of 1 and 2 samples.
+            batch_size *= trainer.world_size  # type: ignore[attr-defined]
         self.log_dict(dict(scalars), batch_size=batch_size, **options)
 
     def log_results(self, scores: Mapping[str, float | Tensor], *, stage: str) -> None:
