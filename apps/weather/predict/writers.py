@@ -200,7 +200,7 @@ class ForecastJob:
                 if step and output:
                     batch = _restored(batch, output.state)
                 where: Index = (slice(places[0], places[-1] + 1), *((member,) if many > 1 else ()))
-                finite = not hasattr(self.forecaster.networks[member], "finish")  # else NaN says: no waves
+                finite = not hasattr(self.forecaster.networks[member], "prepare")  # else NaN says: no waves
                 for states, after in self.forecaster.states(batch, member):
                     states = states.at(slice(self.steps - step))
                     if finite and not _finite(states):

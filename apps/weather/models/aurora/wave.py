@@ -42,6 +42,12 @@ class AuroraWave(Aurora):
     Directions and the static `wmb`, the depth of the sea, must have location 0 and scale 1, as published.
     """
 
+    @property
+    def taken(self) -> Variables:
+        """Variables of the data, of which `prepare` makes the network's own."""
+        names = [name for name in self.variables.surface if name not in ("10u_wave", "10v_wave")]
+        return replace(self.variables, surface=(*names, "dwi"))
+
     def embedded(self) -> Variables:
         """Return the variables with kernels: densities, sines and cosines among them."""
         return replace(self.variables, surface=_expanded(self.variables.surface))
