@@ -13,7 +13,7 @@ from core.errors import UserError
 
 __all__ = [
     "TOKENS",
-    "Grid",
+    "StampGrid",
     "anchored",
     "beside_grid",
     "canonical",
@@ -170,7 +170,7 @@ def anchored(frequency: str, times: pd.DatetimeIndex) -> str:
 
 
 @dataclass(frozen=True)
-class Grid:
+class StampGrid:
     """Regular stamps: the first one, their rate, and what its alias does not say.
 
     Attributes:
@@ -188,7 +188,7 @@ class Grid:
     hours: tuple[int, ...] = ()
 
     @staticmethod
-    def of(times: pd.DatetimeIndex, frequency: str) -> tuple[Grid, np.ndarray | None, int]:
+    def of(times: pd.DatetimeIndex, frequency: str) -> tuple[StampGrid, np.ndarray | None, int]:
         """Return the grid, where every sorted stamp stands on it, and its length.
 
         Positions are None where no stamp is missing.
@@ -197,13 +197,13 @@ class Grid:
             ValueError: With the offending row as its only argument, if a stamp lies beside the grid.
         """
         number, unit = _split(frequency)
-        grid = Grid(times[0], frequency)
+        grid = StampGrid(times[0], frequency)
         if opened := _opened(frequency):
             clock = in_microseconds(times - times.normalize()).asi8
             hours = np.unique(clock)
             if len(hours) != opened:
                 raise ValueError(int(np.flatnonzero(clock == hours[-1])[0]))
-            grid = Grid(times[0], frequency, hours=tuple(hours.tolist()))
+            grid = StampGrid(times[0], frequency, hours=tuple(hours.tolist()))
             days, beside = _days(times, frequency[-1])
             if beside.any():
                 raise ValueError(int(beside.argmax()))
@@ -222,10 +222,10 @@ class Grid:
                 if rounded is None or abs(rounded[0] - step) > 0.5:
                     raise ValueError(row)
                 *exact, away = rounded
-                grid = Grid(times[0], frequency, rounded=tuple(exact))
+                grid = StampGrid(times[0], frequency, rounded=tuple(exact))
         elif unit in _MONTHS:
             day = 31 if unit.endswith("E") else int(times.day.max())
-            grid = Grid(times[0], frequency, day=day)
+            grid = StampGrid(times[0], frequency, day=day)
             months = np.asarray(times.year, dtype=np.int64) * 12 + np.asarray(times.month, dtype=np.int64)
             away, beside = np.divmod(months - months[0], number * _MONTHS[unit])
             if beside.any():

@@ -25,7 +25,7 @@ from core.errors import UserError, listed
 from core.figures.lettering import unlike
 from core.tables import text_table
 
-__all__ = ["HEADLINES", "Choice", "Verification", "verify"]
+__all__ = ["HEADLINES", "ScoreChoice", "Verification", "verify"]
 
 HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
 """Most quoted fields."""
@@ -37,7 +37,7 @@ _DAYS = 10  # leads of a baseline where none are asked for
 
 
 @dataclass(frozen=True)
-class Choice:
+class ScoreChoice:
     """What is scored; empty means all that forecast and truth share.
 
     Attributes:
@@ -106,7 +106,7 @@ def verify(
     truth: str,
     *,
     climatology: str | None = None,
-    choice: Choice | None = None,
+    choice: ScoreChoice | None = None,
     device: torch.device | str = "cpu",
 ) -> Verification:
     """Score forecasts, persistence and, with a climatology, that.
@@ -121,7 +121,7 @@ def verify(
     Raises:
         UserError: If they share no time, level or point.
     """
-    choice = choice or Choice()
+    choice = choice or ScoreChoice()
     paths = [path for path in forecasts if path not in BASELINES]
     if "climatology" in forecasts and climatology is None:
         raise UserError("--forecast climatology needs --climatology clim.zarr")
@@ -231,7 +231,7 @@ def _last(states: States) -> States:
 
 
 def _variables(
-    archive: Archive, stores: Sequence[ForecastArchive], choice: Choice
+    archive: Archive, stores: Sequence[ForecastArchive], choice: ScoreChoice
 ) -> tuple[Variables, list[str]]:
     """Return what truth and forecasts share, of what was asked for, and what was left out.
 
@@ -271,7 +271,7 @@ def _list(values: Sequence[Any]) -> str:
 
 
 def _times(
-    archive: Archive, stores: Sequence[ForecastArchive], choice: Choice
+    archive: Archive, stores: Sequence[ForecastArchive], choice: ScoreChoice
 ) -> tuple[NDArray[np.datetime64], list[float]]:
     """Return starts and leads that all forecasts have, and whose truth is known.
 

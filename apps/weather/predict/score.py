@@ -31,10 +31,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--out {out} is a file; give a folder")
     for name in (*_FILES, *(f"{figure}.png" for figure in ("score_card", "by_lead", "spectra", "map"))):
         check_replaceable(out / name, COMMAND)
-    from apps.weather.metrics.verification import Choice, verify
+    from apps.weather.metrics.verification import ScoreChoice, verify
 
     first, last = options.starts or (None, None)
-    choice = Choice(
+    choice = ScoreChoice(
         variables=tuple(options.variables), levels=tuple(options.levels), leads=tuple(options.leads),
         first=first, last=last, regions=tuple(options.regions), weights=options.weights,
         spectra=not options.no_spectra, block_days=options.block_days,

@@ -76,14 +76,14 @@ def test_the_rate_of_regular_stamps_is_found(alias: str) -> None:
     times = pd.date_range("2020-01-31", periods=60, freq=alias)
     found = frequency.infer(times)
     assert found == alias
-    assert frequency.Grid.of(times, found)[1:] == (None, 60)
+    assert frequency.StampGrid.of(times, found)[1:] == (None, 60)
 
 
 @pytest.mark.parametrize("alias", ["h", "D", "W-SAT", "MS", "15min"])
 def test_the_rate_is_found_although_stamps_are_missing(alias: str) -> None:
     times = pd.date_range("2020-01-01", periods=40, freq=alias).delete([3, 4, 17])
     found = frequency.infer(times)
-    _, positions, length = frequency.Grid.of(times, found)
+    _, positions, length = frequency.StampGrid.of(times, found)
     assert (found, length) == (alias, 40)
     assert sorted(set(range(40)) - set(positions.tolist())) == [3, 4, 17]
 
@@ -103,7 +103,7 @@ def test_stamps_without_a_grid_have_no_rate() -> None:
      ("2020-01-15", "MS", "2020-02-15")],
 )  # fmt: skip
 def test_future_stamps_go_on_after_the_last_one(last: str, alias: str, expected: str) -> None:
-    times = frequency.Grid(pd.Timestamp(last), frequency.canonical(alias)).stamps(1, 5)
+    times = frequency.StampGrid(pd.Timestamp(last), frequency.canonical(alias)).stamps(1, 5)
     assert len(times) == 5
     assert times[0] == pd.Timestamp(expected)
 

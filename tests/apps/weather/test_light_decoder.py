@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from apps.weather.models.aurora.settings import PerceiverShape, SwinShape
 from torch import Tensor
 
 from apps.weather.batch import Grid, States, Variables, WeatherBatch, WeatherFacts
 from apps.weather.data.scaling import Scaling
 from apps.weather.models.aurora import Aurora
+from apps.weather.models.aurora.settings import PerceiverShape, SwinShape
 from apps.weather.models.forecast import rollout
 from apps.weather.models.light_decoder import KEY_MAP, LatentDecoders, LightlyDecoded
 from apps.weather.tasks import KeptLatents, LightDecoding

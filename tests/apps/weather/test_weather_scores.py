@@ -317,7 +317,7 @@ def test_scores_of_one_precision_are_near_those_of_float64_fields() -> None:
 
 def test_known_answers_of_persistence_on_real_analyses(shared: Path) -> None:
     pytest.importorskip("cfgrib")
-    from apps.weather.metrics.verification import Choice, verify
+    from apps.weather.metrics.verification import ScoreChoice, verify
 
     folder = shared / "data" / "weather"
     expected = json.loads((folder / "expected_values.json").read_text())["persistence"]
@@ -326,7 +326,7 @@ def test_known_answers_of_persistence_on_real_analyses(shared: Path) -> None:
         "ifs_pl_10deg_6h_2024-06_wb2layout.zarr",
         "grib/ifs_oper_pl_10deg_2024-06-03_04.grib",
     )
-    choice = Choice(leads=(6.0, 12.0, 24.0), regions=("global",), spectra=False)
+    choice = ScoreChoice(leads=(6.0, 12.0, 24.0), regions=("global",), spectra=False)
 
     def table(file: str, weights: str) -> dict[str, dict[str, float]]:
         result = verify(["persistence"], str(folder / file), choice=replace(choice, weights=weights))

@@ -504,7 +504,7 @@ def _part(
             f"{' to '.join(steps)}); resample it, or give --data.frequency"
         )
     try:
-        grid, positions, length = rates.Grid.of(stamps, grid_rate)
+        grid, positions, length = rates.StampGrid.of(stamps, grid_rate)
     except ValueError as error:
         line = int(np.arange(table.rows)[rows][error.args[0]])
         raise UserError(

@@ -108,7 +108,7 @@ class Stamps:
 class Clock:
     """Stamps of a regular series at any position, before or after its rows, and how its table writes them."""
 
-    grid: rates.Grid
+    grid: rates.StampGrid
     written: Stamps
 
     def stamps(self, first: int, count: int) -> pd.Index:
