@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,9 @@ from apps.weather.data.readers.stored import StoredField, arrays_of
 from core.data.hdf5 import OpenFiles
 from core.errors import UserError, did_you_mean
 
-__all__ = ["Archive", "common_times"]
+__all__ = ["Archive"]
 
-Key = tuple[str, str]  # group and name
+Key = tuple[str, str]  # group (surface, level, static) and name
 Place = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
 
@@ -68,6 +70,7 @@ class Archive:
         notes: What was mended.
         licences: As the files state them.
         files: Opened.
+        arrays: The files of this process.
     """
 
     name: str
@@ -77,7 +80,12 @@ class Archive:
     notes: Sequence[str] = ()
     licences: tuple[str, ...] = ()
     files: Sequence[Path] = ()
-    _open: OpenFiles = field(default_factory=lambda: OpenFiles(arrays_of))
+    arrays: OpenFiles = field(default_factory=lambda: OpenFiles(arrays_of))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Attributes by name."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
     @cached_property
     def series(self) -> dict[Key, list[_Series]]:
@@ -94,18 +102,16 @@ class Archive:
         Where they have none in common, as 500 hPa heights beside 850 hPa temperatures, each level is a
         surface variable, `z_500`; any level of any variable can be asked for in that way.
         """
-        surface, atmospheric, static = (
+        surface, deep, static = (
             in_order(name for group, name in self.series if group == kind)
             for kind in ("surface", "level", "static")
         )
-        stored = [self._levels(("level", name)) for name in atmospheric]
-        levels = sorted(set.intersection(*map(set, stored))) if stored else []
+        stored = {name: self._levels(("level", name)) for name in deep}
+        levels = sorted(set.intersection(*map(set, stored.values()))) if stored else []
         if stored and not levels:
-            surface += [
-                level_name(name, each) for name, own in zip(atmospheric, stored, strict=True) for each in own
-            ]
-            atmospheric = []
-        return Variables(tuple(surface), tuple(atmospheric), tuple(levels), tuple(static))
+            surface += [level_name(name, level) for name in deep for level in stored[name]]
+            deep = []
+        return Variables(tuple(surface), tuple(deep), tuple(levels), tuple(static))
 
     def narrowed(self, variables: Variables) -> Archive:
         """Return the archive of some variables: its times are those at which all of these are stored.
@@ -119,12 +125,12 @@ class Archive:
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
         """Times at which all variables are stored, `(T,)` datetime64[s], sorted and unique."""
-        parts = []
-        for key, levels in self._asked(self.variables):
-            for level in levels:
-                times = [series.times for series in self.series[key] if level in series.levels]
-                parts.append(np.unique(np.concatenate(times)))
-        return common_times(parts)
+        parts = [
+            np.unique(np.concatenate([each.times for each in self.series[key] if level in each.levels]))
+            for key, levels in self._asked(self.variables)
+            for level in levels
+        ]
+        return reduce(np.intersect1d, parts) if parts else np.array([], dtype="datetime64[s]")
 
     @cached_property
     def step(self) -> float:
@@ -143,8 +149,9 @@ class Archive:
     @cached_property
     def units(self) -> dict[str, str]:
         """SI units by name; `static_z` of static fields."""
+        prefix = {"static": "static_"}
         return {
-            f"static_{name}" if group == "static" else name: unit_of(name, levelled=group == "level")
+            prefix.get(group, "") + name: unit_of(name, levelled=group == "level")
             for group, name in self.series
         }
 
@@ -165,26 +172,20 @@ class Archive:
         Raises:
             UserError: If one changes in time, as a geopotential whose level is not said.
         """
-        every = np.arange(self.grid.shape[0]), np.arange(self.grid.shape[1])
-        fields = {}
-        for key, (series, *_) in self.series.items():
-            if key[0] == "static":
-                stored, array, level = series.fields[0], self._array(series.fields[0]), np.array([0])
-                ends = {0, max(len(stored.times) - 1, 0)}
-                first, *last = (
-                    self._filled(
-                        stored.read(array, slice(at, at + 1), level, *every), stored, at, [0.0], every
-                    )[0, 0]
-                    for at in sorted(ends)
+        place, fields = (np.arange(self.grid.shape[0]), np.arange(self.grid.shape[1])), {}
+        for (group, name), (series, *_) in self.series.items():
+            if group == "static":
+                stored = series.fields[0]
+                first, last = (
+                    self._filled(self._read(stored, [at], [0], place, 0), stored, at, [0.0], place)[0, 0]
+                    for at in (0, max(len(stored.times) - 1, 0))
                 )
-                if last and np.nanmax(np.abs(first - last[0])) > 1e-3 * np.nanmax(
-                    np.abs(first - first.mean())
-                ):
+                if np.nanmax(np.abs(first - last)) > 1e-3 * np.nanmax(np.abs(first - first.mean())):
                     raise UserError(
-                        f"{stored.path}: {stored.dataset} changes in time, so it is not static; say what "
-                        f"it is by data.variables.names, as in {{{stored.dataset}: {key[1]}_500}}"
+                        f"{stored.path}: {stored.dataset} changes in time, so it is not static; say its name "
+                        f"by data.variables.names, as in {{{stored.dataset}: {name}_500}}"
                     )
-                fields[key[1]] = first
+                fields[name] = first
         return fields
 
     def read(
@@ -211,22 +212,18 @@ class Archive:
         if self.members > 1 and member is None:
             raise UserError(f"{self.name} is an ensemble; choose one of its members, 0 to {self.members - 1}")
         moments = np.asarray(times, dtype=np.int64).astype("datetime64[s]")
-        where = np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns]
-        shape, counts = (len(where[0]), len(where[1])), (len(variables.surface), len(variables.atmospheric))
-        surface = np.empty((len(moments), counts[0], *shape), dtype=np.float32)
-        atmospheric = np.empty((len(moments), counts[1], len(variables.levels), *shape), dtype=np.float32)
-        slots = [surface[:, at, None] for at in range(counts[0])] + [
-            atmospheric[:, at] for at in range(counts[1])
-        ]
+        place = np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns]
+        shape, deep = (len(place[0]), len(place[1])), (len(variables.atmospheric), len(variables.levels))
+        surface = np.empty((len(moments), len(variables.surface), *shape), dtype=np.float32)
+        atmospheric = np.empty((len(moments), *deep, *shape), dtype=np.float32)
+        slots = [surface[:, at, None] for at in range(surface.shape[1])]
+        slots += [atmospheric[:, at] for at in range(deep[0])]
         for out, (key, levels) in zip(slots, self._asked(variables), strict=True):
-            self._fill(out, key, levels, moments, where, member or 0)
+            self._fill(out, key, levels, moments, place, member or 0)
         return surface, atmospheric
 
-    def _array(self, stored: StoredField):  # type: ignore[no-untyped-def]
-        return self._open[stored.path][stored.dataset] if stored.array is None else stored.array
-
     def _levels(self, key: Key) -> list[float]:
-        return sorted({level for series in self.series[key] for level in series.levels})
+        return sorted({level for series in self.series.get(key, ()) for level in series.levels})
 
     def _asked(self, variables: Variables) -> list[tuple[Key, list[float]]]:
         """Return key and levels of each surface and atmospheric variable; `z_500` is one level of `z`.
@@ -234,53 +231,55 @@ class Archive:
         Raises:
             UserError: If there is no such variable or level.
         """
-        asked: list[tuple[Key, list[float]]] = []
-        for name in variables.surface:
-            base, _, text = name.rpartition("_") if ("surface", name) not in self.series else (name, "", "")
-            if (
-                text.isdigit() and float(text) in self._levels(("level", base))
-                if ("level", base) in self.series
-                else 0
-            ):
-                asked.append((("level", base), [float(text)]))
-            else:
-                asked.append((("surface", name), [0.0]))
-        asked += [
-            (("level", name), [round(float(level), 3) for level in variables.levels])
-            for name in variables.atmospheric
-        ]
-        for (group, name), levels in asked:
-            if (group, name) not in self.series:
-                stored = [("static " if kind == "static" else "") + each for kind, each in self.series]
+        deep = [round(float(level), 3) for level in variables.levels]
+        asked: list[tuple[Key, list[float]]] = [(("level", name), deep) for name in variables.atmospheric]
+        for at, name in enumerate(variables.surface):
+            base, _, text = name.partition("_")
+            single = [level for level in self._levels(("level", base)) if level_text(level) == text]
+            own = ("surface", name) in self.series or not single
+            asked.insert(at, (("surface", name), [0.0]) if own else (("level", base), single))
+        for key, levels in asked:
+            if key not in self.series:
+                stored = [f"{group} {name}" if group == "static" else name for group, name in self.series]
                 raise UserError(
-                    f"{self.name} has no variable '{name}' {'on levels' if group == 'level' else ''}"
-                    f"{did_you_mean(name, stored)} (it has {', '.join(stored)})"
+                    f"{self.name} has no variable '{key[1]}'{did_you_mean(key[1], stored)} (it has "
+                    f"{', '.join(stored)})"
                 )
-            if lacking := set(levels) - set(self._levels((group, name))):
-                text = ", ".join(map(level_text, self._levels((group, name))))
+            if lacking := set(levels) - set(self._levels(key)):
+                text = ", ".join(map(level_text, self._levels(key)))
                 raise UserError(
-                    f"{self.name} has no {name} on {level_text(min(lacking))} hPa (it has {text})"
+                    f"{self.name} has no {key[1]} on {level_text(min(lacking))} hPa (it has {text})"
                 )
         return asked
 
+    def _read(
+        self, stored: StoredField, indices: list[int], levels: list[int], place: Place, member: int
+    ) -> NDArray[np.float32]:
+        array = self.arrays[stored.path][stored.dataset] if stored.array is None else stored.array
+        picked = replace(stored, fixed={"n": member, **stored.fixed}) if stored.members else stored
+        span = slice(indices[0], indices[-1] + 1)
+        return picked.read(array, span, np.array(levels), *place)[np.array(indices) - indices[0]]
+
     def _fill(
         self, out: NDArray[np.float32], key: Key, levels: list[float], times: NDArray[np.datetime64],
-        where: Place, member: int, *, keep: bool = False,
+        place: Place, member: int, *, keep: bool = False,
     ) -> None:  # fmt: skip
         """Read one variable into `out` `(T, C, H, W)`."""
-        wanted, lacking = np.array(levels), np.ones(out.shape[:2], dtype=bool)  # T C
+        lacking = np.ones(out.shape[:2], dtype=bool)  # T C
         for series in self.series[key]:
-            columns = np.flatnonzero(np.isin(wanted, series.levels) & lacking.any(axis=0))
-            at = np.array([series.levels.index(level) for level in wanted[columns]])
-            for stored, indices, places in series.runs(times) if len(columns) else []:
-                picked = replace(stored, fixed={"n": member, **stored.fixed}) if stored.members else stored
-                values = picked.read(self._array(stored), slice(indices[0], indices[-1] + 1), at, *where)
-                for index, place in zip(indices, places, strict=True):
-                    part = values[index - indices[0], None]
-                    if not keep:
-                        part = self._filled(part, stored, index, wanted[columns].tolist(), where, member)
-                    out[place, columns] = part[0]
-                    lacking[place, columns] = False
+            columns = [
+                at for at, level in enumerate(levels) if level in series.levels and lacking[:, at].any()
+            ]
+            mine = [levels[at] for at in columns]
+            for stored, indices, slots in series.runs(times) if columns else []:
+                values = self._read(
+                    stored, indices, [series.levels.index(level) for level in mine], place, member
+                )
+                for at, slot, part in zip(indices, slots, values, strict=True):
+                    out[slot, columns] = (
+                        part if keep else self._filled(part[None], stored, at, mine, place, member)[0]
+                    )
+                    lacking[slot, columns] = False
         if lacking.any():
             time, level = np.argwhere(lacking)[0]
             name = level_name(key[1], levels[level]) if key[0] == "level" else key[1]
@@ -289,7 +288,7 @@ class Archive:
             )
 
     def _filled(
-        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float], where: Place,
+        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float], place: Place,
         member: int = 0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return the values `(1, C, H, W)` of one time with missing ones filled.
@@ -302,30 +301,21 @@ class Archive:
         if self.fill == "nearest_level" and stored.levels:
             every = self._levels(stored.key)
             column = np.empty((1, len(every), *values.shape[2:]), dtype=np.float32)
-            self._fill(column, stored.key, every, stored.times[index : index + 1], where, member, keep=True)
+            self._fill(column, stored.key, every, stored.times[index : index + 1], place, member, keep=True)
             for at, level in enumerate(levels):
                 for other in np.argsort(np.abs(np.log(every) - np.log(level))):
                     values[:, at] = np.where(np.isnan(values[:, at]), column[:, other], values[:, at])
         elif self.fill == "mean" and not np.isnan(values).all(axis=(-2, -1)).any():
             mean = np.nanmean(values, axis=(-2, -1), keepdims=True, dtype=np.float64).astype(np.float32)
             values = np.where(np.isnan(values), mean, values)
-        if np.isnan(values).any():
-            counts = np.isnan(values).sum(axis=(0, 2, 3))
-            level = int(counts.argmax())
-            text = f" on {levels[level]:g} hPa" if stored.levels else ""
+        counts = np.isnan(values).sum(axis=(0, 2, 3))
+        if counts.any():
+            text = f" on {levels[counts.argmax()]:g} hPa" if stored.levels else ""
             advice = (
                 "choose another region or times" if self.fill else "see data.fill (mean, nearest_level, keep)"
             )
             raise UserError(
-                f"{stored.at(index)}{text} has {counts[level]} missing values (NaN) of {values[0, 0].size}; "
+                f"{stored.at(index)}{text} has {counts.max()} missing values (NaN) of {values[0, 0].size}; "
                 f"{advice}"
             )
         return values
-
-
-def common_times(parts: Sequence[NDArray[np.datetime64]]) -> NDArray[np.datetime64]:
-    """Return the times that all parts have."""
-    common = parts[0] if parts else np.array([], dtype="datetime64[s]")
-    for other in parts[1:]:
-        common = np.intersect1d(common, other, assume_unique=True)
-    return common

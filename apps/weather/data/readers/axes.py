@@ -58,12 +58,7 @@ def letters_of(variable: Any, dataset: Any) -> str:
 
 
 def decoded_times(values: Any, attributes: Mapping[str, Any], where: str) -> NDArray[np.datetime64]:
-    """Return stored times as UTC to the second.
-
-    Args:
-        values: Numbers, text or datetimes.
-        attributes: Of the variable: `units` and `calendar`.
-        where: File and variable, for messages.
+    """Return stored times, numbers, text or datetimes, as UTC to the second.
 
     Raises:
         UserError: If they have no units, a calendar other than ours, or cannot be read.
@@ -72,8 +67,8 @@ def decoded_times(values: Any, attributes: Mapping[str, Any], where: str) -> NDA
     calendar = str(attributes.get("calendar", "standard")).lower()
     if calendar not in ("standard", "gregorian", "proleptic_gregorian"):
         raise UserError(
-            f"the times of {where} are of the calendar '{calendar}'; only dates of the ordinary calendar can "
-            "be used: convert them first (xarray: `convert_calendar('standard')`)"
+            f"the times of {where} are of the calendar '{calendar}', not of the ordinary one; convert them "
+            "(xarray: `convert_calendar('standard')`)"
         )
     try:
         if times.dtype.kind == "M":
@@ -101,20 +96,16 @@ def decoded_times(values: Any, attributes: Mapping[str, Any], where: str) -> NDA
                 f"the times of {where} are numbers {f'of the unit {units!r}' if units else 'without units'}, "
                 "which tell no date; write their attribute units, as in 'hours since 1900-01-01'"
             )
+        if np.isnat(decoded).any():
+            raise ValueError(f"{int(np.isnat(decoded).sum())} are missing")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"the times of {where} cannot be read ({units}: {why}); mend them") from error
-    if np.isnat(decoded).any():
-        raise UserError(f"{int(np.isnat(decoded).sum())} of the times of {where} are missing; mend them")
     return decoded
 
 
 def hours_of(values: Any, attributes: Mapping[str, Any], where: str) -> tuple[float, ...]:
-    """Return lead times in hours.
-
-    Raises:
-        UserError: If their unit is not one of time.
-    """
+    """Return lead times in hours; other units than of time are refused."""
     leads, unit = np.atleast_1d(values), str(attributes.get("units", "")).lower().rstrip("s")
     if leads.dtype.kind == "m":
         return tuple((leads / np.timedelta64(1, "h")).tolist())
@@ -146,24 +137,17 @@ def levels_in_hpa(values: Any, attributes: Mapping[str, Any], where: str, note: 
 
 @dataclass(frozen=True, eq=False)
 class StoredGrid:
-    """Positions of a file's fields, mended, and where each row and column is stored.
-
-    Attributes:
-        grid: Falling latitude, rising longitude from 0 to below 360.
-        rows: `(H,)` index of each row on the stored axis.
-        columns: `(W,)` index of each column.
-    """
+    """Positions, mended: latitude falls, longitude rises from 0 to below 360; and where they are stored."""
 
     grid: Grid
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
+    rows: NDArray[np.int64]  # (H,) index of each row on the stored axis
+    columns: NDArray[np.int64]  # (W,)
 
     def same(self, other: StoredGrid) -> bool:
         """Say whether two files have one grid, to the precision of float32."""
-        return self.grid.shape == other.grid.shape and bool(
-            np.allclose(self.grid.latitude, other.grid.latitude, rtol=0, atol=1e-4)
-            and np.allclose(self.grid.longitude, other.grid.longitude, rtol=0, atol=1e-4)
-        )
+        first, second = self.grid, other.grid
+        pairs = (first.latitude, second.latitude), (first.longitude, second.longitude)
+        return first.shape == second.shape and all(np.allclose(*pair, rtol=0, atol=1e-4) for pair in pairs)
 
 
 def stored_grid(latitude: Any, longitude: Any, where: str, note: Notes) -> StoredGrid:

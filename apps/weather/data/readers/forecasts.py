@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.weather.batch import Grid, Variables
 from apps.weather.data.readers.archive import Archive
 from apps.weather.data.readers.opening import Paths, gathered
 from core.errors import UserError
@@ -18,54 +17,18 @@ __all__ = ["ForecastArchive", "open_forecast"]
 
 
 @dataclass(frozen=True, eq=False)
-class ForecastArchive:
-    """Forecasts by start and lead time; `at` gives those of a start as an archive by valid time.
-
-    Attributes:
-        archive: What is stored; its times are starts.
-    """
-
-    archive: Archive
-
-    @property
-    def name(self) -> str:
-        """Of the file or folder."""
-        return self.archive.name
-
-    @property
-    def notes(self) -> list[str]:
-        """What was mended."""
-        return list(self.archive.notes)
-
-    @property
-    def variables(self) -> Variables:
-        """All that is forecast."""
-        return self.archive.variables
-
-    @property
-    def units(self) -> dict[str, str]:
-        """SI units by name."""
-        return self.archive.units
-
-    @property
-    def grid(self) -> Grid:
-        """Positions."""
-        return self.archive.grid
-
-    @property
-    def members(self) -> int:
-        """Of the ensemble; 0 where there is none."""
-        return self.archive.members
+class ForecastArchive(Archive):
+    """Forecasts by start and lead time; `at` gives those of a start as an archive by valid time."""
 
     @property
     def starts(self) -> NDArray[np.datetime64]:
         """Sorted, unique starts of the forecasts, datetime64[s]."""
-        return self.archive.times
+        return self.times
 
     @cached_property
     def leads(self) -> tuple[float, ...]:
         """Lead times in hours, rising, that all variables have."""
-        every = [set(each.leads or (0.0,)) for each in self.archive.fields if each.row.kind != "static"]
+        every = [set(each.leads or (0.0,)) for each in self.fields if each.row.kind != "static"]
         return tuple(sorted(set.intersection(*every)))
 
     def at(self, start: np.datetime64) -> Archive:
@@ -75,17 +38,17 @@ class ForecastArchive:
             UserError: If there is none.
         """
         fields = []
-        for each in self.archive.fields:
+        for each in self.fields:
             indices = np.flatnonzero(each.times == start)
             if each.row.kind != "static" and len(indices):
-                hours = np.array(each.leads or (0.0,))
-                times = np.datetime64(start, "s") + np.round(hours * 3600).astype("timedelta64[s]")
+                seconds = np.round(np.array(each.leads or (0.0,)) * 3600).astype("timedelta64[s]")
                 letters = each.letters.translate(str.maketrans("tp", "st"))
                 fixed = {**each.fixed, "s": int(indices[0])}
+                times = np.datetime64(start, "s") + seconds
                 fields.append(replace(each, letters=letters, times=times, leads=(), fixed=fixed, chunk=1))
         if not fields:
             raise UserError(f"{self.name} has no forecast that starts at {start}; choose one of its starts")
-        return replace(self.archive, fields=fields)
+        return Archive(**{**self.parts, "fields": fields})
 
 
 def open_forecast(
@@ -104,7 +67,7 @@ def open_forecast(
     archive, notes = gathered(path, names or {})
     if not any(each.leads for each in archive.fields):
         raise UserError(
-            f"{archive.files[0]} has no lead times (an axis prediction_timedelta, lead_time or step), so it "
-            "holds no forecasts; name a file of forecasts"
+            f"{archive.name} has no lead times (an axis prediction_timedelta, lead_time or step): it holds "
+            "no forecasts; name a file of forecasts"
         )
-    return ForecastArchive(replace(archive, fill=fill, notes=list(notes.said)))
+    return ForecastArchive(**{**archive.parts, "fill": fill, "notes": list(notes)})

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-__all__ = [
-    "StoredName",
-    "conversion",
-    "in_order",
-    "known_names",
-    "may_vanish",
-    "published_name",
-    "recognised",
-    "unit_of",
-]
+from core.errors import did_you_mean
+
+__all__ = ["StoredName", "conversion", "in_order", "near_names", "published_name", "recognised", "unit_of"]
 
 # Kind (sum: over the hours before its time), SI unit, then variables: our name and those of others.
 _TABLE = """
@@ -64,15 +57,14 @@ wave s mwp,mean_wave_period pp1d,peak_wave_period mpww,mean_period_of_wind_waves
     mpts,mean_period_of_total_swell mwp1,p140123,mean_wave_period_of_first_swell_partition
     mwp2,p140126,mean_wave_period_of_second_swell_partition
 wave m/s wind,p140245
-static 1 lsm,land_sea_mask,sftlf,land_binary_mask,land_area_fraction
-static 1 lat_mask static_ammonia static_ammonia_log static_co static_co_log static_nox static_nox_log
-    static_so2 static_so2_log
-static m2/s2 z,geopotential,geopotential_at_surface,geopotential,orog,orography,surface_altitude
+static 1 lsm,land_sea_mask,sftlf,land_binary_mask,land_area_fraction lat_mask static_ammonia
+    static_ammonia_log static_co static_co_log static_nox static_nox_log static_so2 static_so2_log
+static m2/s2 z,geopotential,geopotential_at_surface,orog,orography,surface_altitude
 static code slt,soil_type
 static m sdor,standard_deviation_of_orography wmb,model_bathymetry
 """
 _GRAVITY = 9.80665  # m/s2, of geopotential heights
-# SI unit to spellings (see `_spelt`), and what values in that unit are multiplied with; K adds as well.
+# SI unit to spellings (see `conversion`), and what values in that unit are multiplied with; K adds as well.
 _UNITS: dict[str, dict[str, float]] = {
     "K": {"k kelvin kelvins degk degc celsius c °c degcelsius": 1, "degf fahrenheit f °f": 5 / 9},
     "Pa": {"pa pascal pascals": 1, "hpa mb mbar millibar millibars hectopascal": 100, "kpa": 1000},
@@ -92,29 +84,24 @@ _UNITS: dict[str, dict[str, float]] = {
     "degree": {"degree degrees degree.true degrees.true deg": 1},
     "K.m2/kg/s": {"k.m2.kg-1.s-1": 1},
 }  # fmt: skip
-_ADDED = {"degc": 273.15, "celsius": 273.15, "c": 273.15, "°c": 273.15, "degcelsius": 273.15}
-_ADDED |= dict.fromkeys(("degf", "fahrenheit", "f", "°f"), 459.67 * 5 / 9)
 _FIRST = ("2t", "10u", "10v", "msl", "lsm", "z", "slt", "u", "v", "t", "q")  # Aurora's order
 _VANISHING = ("tcc", "lcc", "mcc", "hcc", "ci", "sd", "cc", "cape")
 
 
 @dataclass(frozen=True)
 class StoredName:
-    """A variable as the table knows it.
+    """A variable as the table knows it."""
 
-    Attributes:
-        name: Ours.
-        kind: `surface`, `sum`, `wave`, `level` or `static`.
-        unit: SI.
-        hours: Over which a sum runs, where the stored name says it (`total_precipitation_6hr`); else 0.
-        level: In hPa, where the stored name says it (`geopotential_500`); else 0.
-    """
+    name: str  # ours
+    kind: str  # surface, sum, wave, level or static
+    unit: str  # SI
+    hours: float = 0.0  # of a sum, where the stored name says it: total_precipitation_6hr
+    level: float = 0.0  # in hPa, where the stored name says it: geopotential_500
 
-    name: str
-    kind: str
-    unit: str
-    hours: float = 0.0
-    level: float = 0.0
+    @property
+    def may_vanish(self) -> bool:
+        """Whether it may be zero everywhere, as rain: writers may have left out such a chunk."""
+        return self.kind in ("sum", "static") or self.name in _VANISHING
 
 
 @lru_cache(maxsize=1)
@@ -135,65 +122,19 @@ def recognised(stored: str, attributes: Mapping[str, object], *, levelled: bool)
     tags = [attributes.get(key) for key in ("GRIB_shortName", "GRIB_cfVarName", "standard_name")]
     for tag in (stored, *tags):
         word = str(tag).lower()
-        hours = re.fullmatch(r"(.+)_(\d+)hr", word)
-        level = None if levelled else re.fullmatch(r"(.+?)_?(\d{2,4})", word)
         if (word, levelled) in _table():
             return _table()[word, levelled]
+        hours = re.fullmatch(r"(.+)_(\d+)hr", word)
         if hours and (row := _table().get((hours[1], False))) and row.kind == "sum":
-            return StoredName(row.name, row.kind, row.unit, hours=float(hours[2]))
+            return replace(row, hours=float(hours[2]))
+        level = None if levelled else re.fullmatch(r"(.+?)_?(\d{2,4})", word)
         if level and (row := _table().get((level[1], True))):
-            return StoredName(row.name, row.kind, row.unit, level=float(level[2]))
+            return replace(row, level=float(level[2]))
     return None
-
-
-def known_names() -> list[str]:
-    """Return every name of the table, for suggestions."""
-    return sorted({name for name, _ in _table()})
-
-
-def unit_of(name: str, *, levelled: bool) -> str:
-    """Return the SI unit of one of our names; `1` for a name that is not in the table."""
-    row = _table().get((name, levelled))
-    return row.unit if row else "1"
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Return names as Aurora has them: its own variables first, then the others by name."""
-    return sorted(names, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
-
-
-def may_vanish(row: StoredName) -> bool:
-    """Say whether a field may be zero everywhere, as rain: writers may have left out its chunk then."""
-    return row.kind in ("sum", "static") or row.name in _VANISHING
-
-
-def conversion(unit: str, wanted: str) -> tuple[float, float] | None:
-    """Return what turns `unit` into the SI unit `wanted`, factor and what is added then; None if unknown."""
-    if wanted not in _UNITS:
-        return 1.0, 0.0
-    spelt = _spelt(unit)
-    for spellings, factor in _UNITS[wanted].items():
-        if spelt in spellings.split():
-            return float(factor), _ADDED.get(spelt, 0.0) if wanted == "K" else 0.0
-    return None
-
-
-def _spelt(unit: str) -> str:
-    """Return a unit with its parts between dots: `kg kg**-1` and `kg/kg` are both `kg.kg-1`."""
-    text = re.sub(r"\*\*|\^|[()]", "", unit.strip().lower()).replace("0 - 1", "0-1")
-    text = re.sub(r"^deg(rees?)?[ _](?=[ckf])", "deg", text)
-    text = re.sub(r"/\s*([a-zµ]+)(\d*)", lambda part: f" {part[1]}-{part[2] or 1}", text)
-    return ".".join(re.split(r"[\s.*·]+", text.strip()))
 
 
 def published_name(name: str, *, levelled: bool, hours: float = 0.0) -> str:
-    """Return the name that WeatherBench 2 and CDS requests have for one of ours; ours where they have none.
-
-    Args:
-        name: Ours.
-        levelled: Whether it lies on levels.
-        hours: Over which a sum runs, which is part of its name (`total_precipitation_6hr`).
-    """
+    """Return WeatherBench 2's name of one of ours, or ours; of a sum with its hours, `…_6hr`."""
     row = _table().get((name, levelled))
     if row is None or row.kind == "static":
         return name
@@ -201,3 +142,34 @@ def published_name(name: str, *, levelled: bool, hours: float = 0.0) -> str:
     long = [other for other in others if "_" in other or (other.isalpha() and len(other) > 5)]
     summed = f"_{hours:g}hr" if row.kind == "sum" and hours and hours == int(hours) else ""
     return (long[0] if long else name) + summed
+
+
+def near_names(word: str) -> str:
+    """Return a suggestion for a name that is not in the table, or nothing."""
+    return did_you_mean(word, sorted({name for name, _ in _table()}))
+
+
+def unit_of(name: str, *, levelled: bool) -> str:
+    """Return the SI unit of one of our names; `1` for a name that is not in the table."""
+    return row.unit if (row := _table().get((name, levelled))) else "1"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names as Aurora has them: its own variables first, then the others by name."""
+    return sorted(names, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
+
+
+def conversion(unit: str, wanted: str) -> tuple[float, float] | None:
+    """Return what turns `unit` into the SI unit `wanted`, factor and what is added then; None if unknown.
+
+    Units are compared with their parts between dots: `kg kg**-1` and `kg/kg` are both `kg.kg-1`.
+    """
+    text = re.sub(r"\*\*|\^|[()]", "", unit.strip().lower()).replace("0 - 1", "0-1")
+    text = re.sub(r"^deg(rees?)?[ _](?=[ckf])", "deg", text)
+    text = re.sub(r"/\s*([a-zµ]+)(\d*)", lambda part: f" {part[1]}-{part[2] or 1}", text)
+    spelt = ".".join(re.split(r"[\s.*·]+", text.strip()))
+    for spellings, factor in _UNITS.get(wanted, {spelt: 1.0}).items():
+        if spelt in spellings.split():
+            added = 273.15 if "c" in spelt else 459.67 * 5 / 9 if "f" in spelt else 0.0
+            return float(factor), added if wanted == "K" else 0.0
+    return None

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.weather.data.readers import axes
 from apps.weather.data.readers.archive import Archive
-from apps.weather.data.readers.axes import (
-    StoredGrid,
-    decoded_times,
-    hours_of,
-    is_axis,
-    letters_of,
-    levels_in_hpa,
-    stored_grid,
-)
-from apps.weather.data.readers.names import StoredName, conversion, known_names, recognised
-from apps.weather.data.readers.pickled import is_pickle, pickled_fields
+from apps.weather.data.readers.names import StoredName, conversion, near_names, recognised
+from apps.weather.data.readers.pickled import is_pickle
 from apps.weather.data.readers.stored import StoredField, is_grib, is_store, open_datasets
-from core.errors import UserError, did_you_mean, listed
+from core.errors import UserError, listed
 
 if TYPE_CHECKING:
     import xarray
@@ -55,74 +47,63 @@ def open_archive(
     if fill not in (None, "mean", "nearest_level", "keep"):
         raise UserError(f"data.fill is '{fill}'; it must be mean, nearest_level, keep or null")
     archive, notes = gathered(path, names or {})
-    fields = _by_valid_time(archive.fields, notes)
-    archive = replace(archive, fields=fields, fill=fill)
-    doubles = (
-        sum(series.doubles for every in archive.series.values() for series in every)
-        if not notes.forecast
-        else 0
-    )
+    archive = replace(archive, fields=_by_valid_time(archive.fields, notes), fill=fill)
+    doubles = 0
+    for (group, name), every in archive.series.items():
+        for series in every:
+            arrays = sorted({each.dataset for each in series.fields})
+            if series.doubles and len(arrays) > 1 and group != "static":
+                raise UserError(
+                    f"{archive.name}: {' and '.join(arrays)} are all {name}; {_leave_out(arrays)}"
+                )
+            doubles += series.doubles if not any(each.rank for each in series.fields) else 0
     if doubles:
-        notes(f"{doubles} fields are stored twice for a time: the first is taken")
+        notes[f"{doubles} fields are stored twice for a time: the first is taken"] = None
     if any((np.diff(each.times) < np.timedelta64(0, "s")).any() for each in archive.fields):
-        notes("times are not in order: sorted")
+        notes["times are not in order: sorted"] = None
     if len(archive.gaps):
-        notes(f"{len(archive.gaps)} times are missing, the first {archive.gaps[0].astype('datetime64[m]')}")
-    every = [each.times for each in archive.fields if each.row.kind != "static"]
-    if every and (fewer := len(np.unique(np.concatenate(every))) - len(archive.times)):
-        notes(f"{fewer} times lack some of the variables")
-    return replace(archive, notes=list(notes.said))
+        notes[
+            f"{len(archive.gaps)} times are missing, the first {archive.gaps[0].astype('datetime64[m]')}"
+        ] = None
+    times = [each.times for each in archive.fields if each.row.kind != "static"]
+    if times and (fewer := len(np.unique(np.concatenate(times))) - len(archive.times)):
+        notes[f"{fewer} times lack some of the variables"] = None
+    return replace(archive, notes=list(notes))
 
 
-@dataclass
-class Notes:
-    """Sentences on what was mended, each said once, in order; and whether forecasts are among the fields."""
-
-    said: dict[str, None] = field(default_factory=dict)
-    forecast: bool = False
-
-    def __call__(self, sentence: str) -> None:
-        """Add one."""
-        self.said[sentence] = None
-
-
-def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Archive, Notes]:
-    """Return the fields of all files as they are stored, on one grid, and what was mended.
+def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Archive, dict[str, None]]:
+    """Return the fields of all files as they are stored, on one grid, and notes on what was mended.
 
     Raises:
         UserError: If something cannot be read, or the files have several grids.
     """
-    notes, licences = Notes(), dict[str, None]()
-    memory = hasattr(path, "data_vars")
-    files = [] if memory else files_of(path)
+    notes, licences = dict[str, None](), dict[str, None]()
     fields: list[StoredField] = []
-    for file in ["the data set"] if memory else files:
-        pickled = not memory and is_pickle(file)
-        for dataset in [path] if memory else [pickled_fields(file)] if pickled else open_datasets(file):
-            fields += _Reading(file, dataset, names, notes, memory or pickled or is_grib(file)).fields()
-            licences |= {
-                str(text): None
-                for key, text in dataset.attrs.items()
-                if key.lower() in ("license", "licence")
-            }
+    files = [] if hasattr(path, "data_vars") else files_of(path)
+    for file in files or ["the data set"]:
+        keep = not files or is_grib(file) or is_pickle(file)
+        for dataset in open_datasets(file) if files else [path]:
+            fields += _Reading(file, dataset, names, notes, keep).fields()
+            texts = {key.lower(): str(text) for key, text in dataset.attrs.items()}
+            licences |= {texts[key]: None for key in ("license", "licence") if key in texts}
     whole = path if isinstance(path, str | Path) else Path(files[0]).parent if files else "the data set"
     if not fields:
         raise UserError(
-            f"{whole} has no known field on latitude and longitude ({'; '.join(notes.said) or 'none'}); "
-            "name its variables by data.variables.names"
+            f"{whole} has no known field on latitude and longitude ({'; '.join(notes) or 'none'}); name its "
+            "variables by data.variables.names"
         )
-    first = fields[0]
     for each in fields:
-        if not each.place.same(first.place):
+        if not each.place.same(fields[0].place):
             raise UserError(
-                f"{each.path}: {each.dataset} has {each.place.grid}, {first.path}: {first.dataset} has "
-                f"{first.place.grid}; an archive has one grid: regrid it or leave it out"
+                f"{each.path}: {each.dataset} has {each.place.grid}, {fields[0].path}: {fields[0].dataset} "
+                f"has {fields[0].place.grid}; an archive has one grid: regrid it or leave it out"
             )
-    fields = [replace(each, place=replace(each.place, grid=first.place.grid)) for each in fields]
-    name = Path(str(whole).rstrip("/")).stem
-    members = max(each.members for each in fields)
     return Archive(
-        name, fields, members=members, licences=tuple(licences), files=[Path(file) for file in files]
+        name=Path(str(whole).rstrip("/")).stem,
+        fields=[replace(each, place=replace(each.place, grid=fields[0].place.grid)) for each in fields],
+        members=max(each.members for each in fields),
+        licences=tuple(licences),
+        files=[Path(file) for file in files],
     ), notes
 
 
@@ -138,26 +119,27 @@ def files_of(path: Paths) -> list[str]:
         return [str(path)]
     if not Path(path).is_dir():
         raise UserError(f"there is no file or folder {path}; check data.path")
-    stores = [store for store in sorted(Path(path).iterdir()) if is_store(str(store))]
     files = [
-        file for file in sorted(Path(path).rglob("*")) if file.suffix.lower() in _SUFFIXES and file.is_file()
+        each for each in sorted(Path(path).rglob("*")) if each.suffix.lower() in _SUFFIXES and each.is_file()
     ]
-    if not files + stores:
+    files += [store for store in sorted(Path(path).iterdir()) if is_store(str(store))]
+    if not files:
         raise UserError(f"{path} holds no netCDF, GRIB or Zarr ({', '.join(_SUFFIXES)}); check data.path")
-    return [str(each) for each in files + stores]
+    return [str(each) for each in files]
 
 
-def _by_valid_time(fields: Sequence[StoredField], notes: Notes) -> list[StoredField]:
+def _leave_out(names: Sequence[str]) -> str:
+    return f"leave some out by data.variables.names, as in {{{names[-1]}: ''}}"
+
+
+def _by_valid_time(fields: Sequence[StoredField], notes: dict[str, None]) -> list[StoredField]:
     """Return forecasts as fields of one lead time each, those that the next start has not replaced.
 
     Raises:
         UserError: If forecasts have one start: then their later states are no truth.
     """
-    flat: list[StoredField] = []
+    flat = [each for each in fields if not each.leads]
     for each in fields:
-        if not each.leads:
-            flat.append(each)
-            continue
         starts = np.unique(np.concatenate([other.times for other in fields if other.key == each.key]))
         hours = np.diff(starts).min().astype(np.int64) / 3600 if len(starts) > 1 else 0.0
         if not hours and len(each.leads) > 1:
@@ -165,19 +147,22 @@ def _by_valid_time(fields: Sequence[StoredField], notes: Notes) -> list[StoredFi
                 f"{each.path} holds a forecast of {len(each.leads)} lead times from one start, no archive; "
                 "score it by `dfm weather score`, or give states of one lead time"
             )
-        leads = [lead for lead in each.leads if lead <= hours or len(each.leads) == 1]
-        if each.row.kind == "sum" and each.array is not None and each.array.attrs.get("GRIB_class") != "ea":
+        leads = {at: lead for at, lead in enumerate(each.leads) if lead <= hours or len(each.leads) == 1}
+        if (
+            leads
+            and each.row.kind == "sum"
+            and getattr(each.array, "attrs", {}).get("GRIB_class", "ea") != "ea"
+        ):
             if len(leads) > 1:
-                notes(f"{each.row.name} is summed from each start on, over differing hours: left out")
+                notes[f"{each.row.name} is summed from each start on, over differing hours: left out"] = None
                 continue
-            each = replace(each, row=replace(each.row, hours=leads[0]))
+            each = replace(each, row=replace(each.row, hours=max(leads.values())))
         if len(each.leads) > 1:
-            notes.forecast = True
-            notes(f"forecasts are taken by valid time, from the latest start: up to {leads[-1]:g} hours")
-        for at, lead in enumerate(each.leads):
-            if lead in leads:
-                times = each.times + np.timedelta64(round(lead * 3600), "s")
-                flat.append(replace(each, times=times, leads=(), rank=lead, fixed={**each.fixed, "p": at}))
+            last = max(leads.values())
+            notes[f"forecasts are taken by valid time, from the latest start: up to {last:g} hours"] = None
+        for at, lead in leads.items():
+            times = each.times + np.timedelta64(round(lead * 3600), "s")
+            flat.append(replace(each, times=times, leads=(), rank=lead, fixed={**each.fixed, "p": at}))
     return flat
 
 
@@ -185,31 +170,29 @@ class _Reading:
     """One data set as fields."""
 
     def __init__(
-        self, path: str, dataset: Any, names: Mapping[str, str], notes: Notes, keep: bool = False
+        self, path: str, dataset: Any, names: Mapping[str, str], notes: dict[str, None], keep: bool
     ) -> None:
-        self.path, self.dataset, self.names, self.notes, self.keep = path, dataset, names, notes, keep
-        self.grids: dict[tuple[str, ...], StoredGrid] = {}
+        self.path, self.dataset, self.names, self.keep = path, dataset, names, keep
+        self.note = notes.setdefault
+        self.grids: dict[tuple[str, ...], axes.StoredGrid] = {}
 
     def fields(self) -> list[StoredField]:
         fields: dict[tuple[str, str, float], list[StoredField]] = {}
         left: list[str] = []
         for name, variable in self.dataset.data_vars.items():
-            letters = letters_of(variable, self.dataset)
+            letters = axes.letters_of(variable, self.dataset)
             plain = letters.replace("1", "")
             if not {"y", "x"} <= set(letters) or self.names.get(str(name)) == "":
                 continue
-            row = self._row(str(name), variable, letters)
-            if row is None or "?" in letters or len(set(plain)) != len(plain):
-                left.append(
-                    str(name) if row is None else f"{name} (axes {', '.join(map(str, variable.dims))})"
-                )
-                continue
-            stored = self._field(str(name), variable, letters, row)
-            fields.setdefault((*stored.key, row.level), []).append(stored)
+            if (row := self._row(str(name), variable, letters)) is None:
+                left.append(str(name))
+            elif "?" in letters or len(set(plain)) != len(plain):
+                left.append(f"{name} (axes {', '.join(map(str, variable.dims))})")
+            else:
+                stored = self._field(str(name), variable, letters, row)
+                fields.setdefault((*stored.key, row.level), []).append(stored)
         if left:
-            self.notes(
-                f"unknown variables are left out: {listed(left, 8)}{did_you_mean(left[0], known_names())}"
-            )
+            self.note(f"unknown variables are left out: {listed(left, 8)}{near_names(left[0])}")
         return [self._chosen(every) if len(every) > 1 else every[0] for every in fields.values()]
 
     def _row(self, name: str, variable: Any, letters: str) -> StoredName | None:
@@ -223,7 +206,7 @@ class _Reading:
         if not levelled and (row is None or row.kind == "static"):  # t or z, perhaps of one level
             single = recognised(name, variable.attrs, levelled=True)
             if single and (level := self._along("l")) is not None:
-                (pressure,) = levels_in_hpa(level.values, level.attrs, f"{self.path}: {name}", self.notes)
+                (pressure,) = axes.levels_in_hpa(level.values, level.attrs, f"{self.path}: {name}", self.note)
                 return replace(single, level=pressure)
             folder = recognised(Path(self.path).parent.name, {}, levelled=False)  # geopotential_500/….nc
             if single and folder and folder.level and folder.name == single.name:
@@ -234,96 +217,89 @@ class _Reading:
         """Return one of several variables that map to one name: of sums that which runs over a step."""
         hours = np.diff(every[0].times[:2]).astype(np.int64) / 3600
         chosen = [each for each in every if each.row.kind == "sum" and each.row.hours in hours]
-        names = [each.dataset for each in every]
+        names, row = [each.dataset for each in every], every[0].row
         if len(chosen) != 1:
-            raise UserError(
-                f"{self.path}: {' and '.join(names)} are all {every[0].row.name}; leave some out by "
-                f"data.variables.names, as in {{{names[-1]}: ''}}"
-            )
-        self.notes(f"of {', '.join(names)} {chosen[0].dataset} is taken for {chosen[0].row.name}")
+            raise UserError(f"{self.path}: {' and '.join(names)} are all {row.name}; {_leave_out(names)}")
+        self.note(f"of {', '.join(names)} {chosen[0].dataset} is taken for {row.name}")
         return chosen[0]
 
     def _along(self, letter: str, variable: Any = None, letters: str = "") -> Any:
         """Return the positions along an axis of a variable, or of the whole file; None if it has none."""
-        if letter in letters:
-            dim = variable.dims[letters.index(letter)]
-            if dim in self.dataset.variables:
-                return self.dataset.variables[dim]
+        dim = variable.dims[letters.index(letter)] if letter in letters else None
+        if dim in self.dataset.variables:
+            return self.dataset.variables[dim]
         for name, other in self.dataset.variables.items():  # such as valid_time along `time`, latitude(y, x)
-            inside = (
-                dim in other.dims and set(other.dims) <= set(variable.dims)
-                if letter in letters
-                else not other.dims
-            )
-            if is_axis(name, letter) and inside:
+            inside = dim in other.dims and set(other.dims) <= set(variable.dims) if dim else not other.dims
+            if axes.is_axis(name, letter) and inside:
                 return other
         return None
 
     def _field(self, name: str, variable: Any, letters: str, row: StoredName) -> StoredField:
-        where, attributes, note = f"{self.path}: {name}", variable.attrs, self.notes
-        packing = float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
+        where, attributes = f"{self.path}: {name}", variable.attrs
+        levels, times, leads = self._levels(variable, letters, row), *self._times(variable, letters)
+        if not len(times) and row.kind != "level":
+            row = replace(row, kind="static")
+        if "e" in letters and variable.shape[letters.index("e")] > 1:
+            self.note("final (expver 1) and preliminary (expver 5) values are joined")
+            versions = self._along("e", variable, letters)
+            if versions is not None and int(versions.values[0]) > int(versions.values[-1]):
+                letters = letters.replace("e", "E")
+        if letters.index("x") < letters.index("y"):
+            self.note("longitude before latitude: axes turned")
+        fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
+        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+        factor, offset = self._conversion(where, attributes, row)
+        return StoredField(
+            self.path, name, row, letters, self._place(variable, letters), times, levels, factor, offset,
+            fills=tuple({value for value in np.ravel(fills).tolist() if value == value}),
+            members=variable.shape[letters.index("n")] if "n" in letters else 0,
+            leads=leads,
+            chunk=chunks[letters.index("t")] if chunks and "t" in letters else 1,
+            array=variable.variable if self.keep else None,
+        )  # fmt: skip
+
+    def _conversion(self, where: str, attributes: Mapping[str, Any], row: StoredName) -> tuple[float, float]:
+        """Return factor and offset of packing and unit together."""
+        scale, shift = float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
         unit = str(attributes.get("units", ""))
         to_si = conversion(unit, row.unit) if unit else (1.0, 0.0)
         if to_si is None:
             raise UserError(f"{where} is in '{unit}', no known unit of {row.name} ({row.unit}); convert it")
         if to_si != (1.0, 0.0):
-            note(f"{row.name} is converted from {unit} to {row.unit}")
+            self.note(f"{row.name} is converted from {unit} to {row.unit}")
         elif not unit and row.unit not in ("1", "code"):
-            note(f"{row.name} has no unit: taken as {row.unit}")
-        if packing != (1.0, 0.0):
-            note("packed integers are unpacked")
-        if "e" in letters and variable.shape[letters.index("e")] > 1:
-            note("final (expver 1) and preliminary (expver 5) values are joined")
-            versions = self._along("e", variable, letters)
-            falls = versions is not None and int(versions.values[0]) > int(versions.values[-1])
-            letters = letters.replace("e", "E") if falls else letters
-        if letters.index("x") < letters.index("y"):
-            note("longitude before latitude: axes turned")
-        levels = (row.level,) if row.level else ()
-        if "l" in letters:
-            if (axis := self._along("l", variable, letters)) is None:
-                raise UserError(f"{where} has levels without values; write the pressures as a coordinate")
-            levels = levels_in_hpa(axis.values, axis.attrs, where, note)
-            if levels[0] > levels[-1]:
-                note("levels fall: sorted by value")
-        times, leads = self._times(variable, letters)
-        if not len(times) and row.kind != "level":
-            row = replace(row, kind="static")
-        fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
-        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or (1,) * len(letters)
-        return StoredField(
-            path=self.path,
-            dataset=name,
-            row=row,
-            letters=letters,
-            place=self._place(variable, letters),
-            times=times,
-            levels=levels,
-            factor=packing[0] * to_si[0],
-            offset=packing[1] * to_si[0] + to_si[1],
-            fills=tuple({value for value in np.ravel(fills).tolist() if value == value}),
-            members=variable.shape[letters.index("n")] if "n" in letters else 0,
-            leads=leads,
-            chunk=chunks[letters.index("t")] if "t" in letters else 1,
-            array=variable.variable if self.keep else None,
-        )
+            self.note(f"{row.name} has no unit: taken as {row.unit}")
+        if (scale, shift) != (1.0, 0.0):
+            self.note("packed integers are unpacked")
+        return scale * to_si[0], shift * to_si[0] + to_si[1]
 
-    def _place(self, variable: Any, letters: str) -> StoredGrid:
+    def _levels(self, variable: Any, letters: str, row: StoredName) -> tuple[float, ...]:
+        if "l" not in letters:
+            return (row.level,) if row.level else ()
+        if (axis := self._along("l", variable, letters)) is None:
+            raise UserError(
+                f"{self.path}: {variable.name} has levels without values; write them as a coordinate"
+            )
+        levels = axes.levels_in_hpa(axis.values, axis.attrs, f"{self.path}: {variable.name}", self.note)
+        if levels[0] > levels[-1]:
+            self.note("levels fall: sorted by value")
+        return levels
+
+    def _place(self, variable: Any, letters: str) -> axes.StoredGrid:
         latitude, longitude = self._along("y", variable, letters), self._along("x", variable, letters)
         if latitude is None or longitude is None:
             raise UserError(f"{self.path} has no latitude and longitude; write them as coordinates")
         key = (*latitude.dims, *longitude.dims)
         if key not in self.grids:
-            self.grids[key] = stored_grid(latitude.values, longitude.values, self.path, self.notes)
+            self.grids[key] = axes.stored_grid(latitude.values, longitude.values, self.path, self.note)
         return self.grids[key]
 
     def _times(self, variable: Any, letters: str) -> tuple[NDArray[np.datetime64], tuple[float, ...]]:
         """Return times, or starts and leads."""
         axis, lead = self._along("t", variable, letters), self._along("p", variable, letters)
+        if axis is None and "t" in letters:
+            raise UserError(f"{self.path} has an axis of time without times; write them as a coordinate")
         if axis is None:
-            if "t" in letters:
-                raise UserError(f"{self.path} has an axis of time without times; write them as a coordinate")
             return np.array([], dtype="datetime64[s]"), ()
-        times = decoded_times(axis.values, axis.attrs, self.path)
-        leads = hours_of(lead.values, lead.attrs, self.path) if lead is not None else ()
-        return times, leads
+        leads = axes.hours_of(lead.values, lead.attrs, self.path) if lead is not None else ()
+        return axes.decoded_times(axis.values, axis.attrs, self.path), leads

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.weather.data.readers.axes import StoredGrid
-from apps.weather.data.readers.names import StoredName, may_vanish
+from apps.weather.data.readers.names import StoredName
+from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
@@ -28,19 +29,17 @@ __all__ = ["StoredField", "arrays_of", "is_grib", "is_store", "open_datasets"]
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
-_ZARRS = {
-    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
-    "codec_pipeline.chunk_concurrent_minimum": 1,
-    "codec_pipeline.chunk_concurrent_maximum": 1,
-    "threading.max_workers": 1,
-}
+_ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+_ZARRS |= dict.fromkeys(
+    ("codec_pipeline.chunk_concurrent_minimum", "codec_pipeline.chunk_concurrent_maximum"), 1
+)
 _GARBAGE = 1e30  # netCDF's own fill values lie above it, whether a file names them or not
 
 
 def is_store(path: str) -> bool:
     """Say whether a path is a Zarr store: an address, or a folder with Zarr's own files."""
-    names = (".zgroup", ".zmetadata", "zarr.json")
-    return "://" in path or any((Path(path) / name).is_file() for name in names)
+    own = (Path(path) / name for name in (".zgroup", ".zmetadata", "zarr.json"))
+    return "://" in path or any(file.is_file() for file in own)
 
 
 def is_grib(path: str) -> bool:
@@ -61,28 +60,26 @@ def open_datasets(path: str) -> list[Any]:
 
     how: dict[str, Any] = {"decode_times": False, "mask_and_scale": False, "cache": False, "chunks": None}
     try:
-        if is_store(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a store without consolidated metadata is only slower
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")  # a store without consolidated metadata is only slower
+            if is_store(path):
                 return [xarray.open_dataset(_store(path), engine="zarr", **how)]
-        if is_hdf5(Path(path)):
+            if is_pickle(path):
+                return [pickled_fields(path)]
+            if is_grib(path):
+                from cfgrib.xarray_store import open_variable_datasets
+
+                index = f"{folder}/{{short_hash}}.idx"  # it is not left beside the user's file
+                keys = {"indexpath": index, "errors": "raise", "read_keys": ["class"]}
+                return open_variable_datasets(path, backend_kwargs=keys, cache=False)
+            if zipfile.is_zipfile(path):
+                raise UserError(
+                    f"{path} is a zip archive, as CDS packs several files; unpack it, name the folder"
+                )
+            if not is_hdf5(Path(path)):
+                return [xarray.open_dataset(path, engine="scipy", **how)]
             open_hdf5(path).close()  # says what is wrong with it, which xarray does not
             return [xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)]
-        if is_grib(path):
-            from cfgrib.xarray_store import open_variable_datasets
-
-            with tempfile.TemporaryDirectory() as folder:  # the index is not left beside the user's file
-                keys = {
-                    "indexpath": f"{folder}/{{short_hash}}.idx",
-                    "errors": "raise",
-                    "read_keys": ["class"],
-                }
-                return open_variable_datasets(path, backend_kwargs=keys, cache=False)
-        if zipfile.is_zipfile(path):
-            raise UserError(
-                f"{path} is a zip archive, as CDS packs several files; unpack it, and name the folder"
-            )
-        return [xarray.open_dataset(path, engine="scipy", **how)]
     except UserError:
         raise
     except Exception as error:  # each engine raises what it likes
@@ -95,8 +92,8 @@ def open_datasets(path: str) -> list[Any]:
 
 def _store(path: str) -> Any:
     """Return what zarr takes: the path itself, or a store of an address."""
-    protocol = path.partition("://")[0] if "://" in path else ""
-    if not protocol:
+    protocol, _, address = path.partition("://")
+    if not address:
         return path
     package = _PACKAGES.get(protocol, "fsspec")
     if importlib.util.find_spec(package) is None:
@@ -121,43 +118,24 @@ def arrays_of(path: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class StoredField:
-    """One variable in one file.
+    """One variable in one file."""
 
-    Attributes:
-        path: File or store.
-        dataset: Name of its array.
-        row: What the table of names says.
-        letters: Of the stored axes, see `axes.NAMES`; `1` for another of length one.
-        place: Grid, and where its rows and columns are stored.
-        times: Valid times, or starts where there are leads; empty without an axis of time.
-        levels: In hPa, as stored; empty for a single level.
-        factor: Packing and unit together: stored values times `factor` plus `offset` are SI.
-        offset: See there.
-        fills: Stored values that mean nothing.
-        members: Of the ensemble; 0 without that axis.
-        leads: Hours after the start; empty without that axis.
-        rank: Of several fields for one time that of the lowest rank counts.
-        fixed: Letter to the index at which an axis is read.
-        chunk: Times in a chunk.
-        array: Of GRIB, the messages; others are opened by each process.
-    """
-
-    path: str
-    dataset: str
+    path: str  # file or store
+    dataset: str  # name of its array
     row: StoredName
-    letters: str
+    letters: str  # of the stored axes, see `axes.NAMES`; 1 for another of length one
     place: StoredGrid
-    times: NDArray[np.datetime64]
-    levels: tuple[float, ...] = ()
-    factor: float = 1.0
+    times: NDArray[np.datetime64]  # valid times, or starts where there are leads; empty without that axis
+    levels: tuple[float, ...] = ()  # in hPa, as stored; empty for a single level
+    factor: float = 1.0  # packing and unit together: stored values times `factor` plus `offset` are SI
     offset: float = 0.0
-    fills: tuple[float, ...] = ()
-    members: int = 0
-    leads: tuple[float, ...] = ()
-    rank: float = 0.0
-    fixed: Mapping[str, int] = field(default_factory=dict)
-    chunk: int = 1
-    array: Any = None
+    fills: tuple[float, ...] = ()  # stored values that mean nothing
+    members: int = 0  # of the ensemble; 0 without that axis
+    leads: tuple[float, ...] = ()  # hours after the start; empty without that axis
+    rank: float = 0.0  # of several fields for one time that of the lowest rank counts
+    fixed: Mapping[str, int] = field(default_factory=dict)  # letter to the index at which an axis is read
+    chunk: int = 1  # times in a chunk
+    array: Any = None  # of GRIB, the messages, or in memory; others are opened by each process
 
     @property
     def key(self) -> tuple[str, str]:
@@ -175,13 +153,6 @@ class StoredField:
         columns: NDArray[np.int64],
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
-
-        Args:
-            array: The stored array.
-            span: Of its times.
-            levels: Indices on its axis of levels; `[0]` without one.
-            rows: Of the grid.
-            columns: Of the grid.
 
         Raises:
             UserError: If it cannot be read, or a chunk of a Zarr store is not there.
@@ -252,7 +223,7 @@ class StoredField:
         from zarr.core.sync import sync
 
         fill, sizes = array.fill_value, getattr(array, "shards", None) or array.chunks
-        if fill is None or (fill == 0 and may_vanish(self.row)):
+        if fill is None or (fill == 0 and self.row.may_vanish):
             return None
         parts = [at if isinstance(at, slice) else slice(at, at + 1) for at in where]
         spans = [part.indices(size)[:2] for part, size in zip(parts, array.shape, strict=True)]
