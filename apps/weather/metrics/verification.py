@@ -248,7 +248,7 @@ def _variables(
 
     surface, atmospheric = shared("surface", choice.variables), shared("atmospheric", choice.variables)
     for name in surface:
-        sums = {each.accumulated.get(name, 0.0) for each in (archive, *(x.archive for x in stores))}
+        sums = {each.accumulated.get(name, 0.0) for each in (archive, *stores)}
         hours = sorted(sums - {0.0})
         if len(hours) > 1:
             notes.append(f"{name} is left out: truth and forecast are sums of {_list(hours)} hours")

@@ -242,8 +242,8 @@ class Archive:
             if key not in self.series:
                 stored = [f"{group} {name}" if group == "static" else name for group, name in self.series]
                 raise UserError(
-                    f"{self.name} has no variable '{key[1]}'{did_you_mean(key[1], stored)} (it has "
-                    f"{', '.join(stored)})"
+                    f"{self.name} has no variable '{key[1]}'{' on levels' if key[0] == 'level' else ''}"
+                    f"{did_you_mean(key[1], stored)} (it has {', '.join(stored)})"
                 )
             if lacking := set(levels) - set(self._levels(key)):
                 text = ", ".join(map(level_text, self._levels(key)))

@@ -97,7 +97,7 @@ def _store(path: str) -> Any:
         return path
     package = _PACKAGES.get(protocol, "fsspec")
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{path} is read by {package}, which is not installed; run `pip install {package}`")
+        raise UserError(f"reading {protocol}:// needs {package}; run `pip install {package}`")
     from zarr.storage import FsspecStore
 
     options = {"gcsfs": {"token": "anon"}, "s3fs": {"anon": True}}.get(package, {})
