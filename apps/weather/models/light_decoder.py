@@ -106,7 +106,7 @@ class LightlyDecoded(nn.Module):
         self.decoded_variables = Variables(surface=tuple(variables))
 
     def __getattr__(self, name: str) -> Any:
-        """Return the backbone's settings, such as its variables, history and step, as this network's."""
+        """Return what a task asks of a network from the backbone."""
         if name in ("variables", "history", "step", "patch", "prepare", "finish"):
             return getattr(self.backbone, name)
         return super().__getattr__(name)

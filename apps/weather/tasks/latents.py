@@ -43,12 +43,9 @@ class KeptLatents:
             raise UserError(f"latents.precision is '{self.precision}'; it must be {' or '.join(_PRECISIONS)}")
 
     def of(self, batch: WeatherBatch, backbone: str, compute: Callable[[WeatherBatch], Tensor]) -> Tensor:
-        """Return the latents `(B, L, D)` of a normalised batch; those that are not there are computed.
+        """Return the latents `(B, L, D)` that `compute` gives for a normalised batch; what is kept is read.
 
-        Args:
-            batch: What the backbone sees.
-            backbone: Its digest, as `weights_digest` makes it.
-            compute: Maps a batch to its latents.
+        `backbone` is its digest, as `weights_digest` makes it.
 
         Raises:
             UserError: If the folder cannot be written.
@@ -56,16 +53,15 @@ class KeptLatents:
         files = self._files(batch, backbone)
         held = [_read(file) for file in files]
         lacking = [row for row, latents in enumerate(held) if latents is None]
-        device = batch.inputs.surface.device
         if lacking:
             part = batch if len(lacking) == len(files) else batch.select(lacking)
             fresh = compute(part).to(getattr(torch, self.precision))
             for row, latents in zip(lacking, fresh.cpu(), strict=True):
                 held[row] = latents
                 self._write(files[row], latents)
-            if len(lacking) == len(files):
+            if part is batch:
                 return fresh.float()
-        return torch.stack(held).to(device, non_blocking=True).float()  # type: ignore[arg-type]
+        return torch.stack(held).to(batch.inputs.surface.device, non_blocking=True).float()  # type: ignore[arg-type]
 
     def _files(self, batch: WeatherBatch, backbone: str) -> list[Path]:
         grid = (batch.grid.latitude.tobytes(), batch.grid.longitude.tobytes())

@@ -196,14 +196,14 @@ def test_a_network_of_anomalies_forecasts_the_fields_themselves() -> None:
     torch.testing.assert_close(network.advance(whole).surface, expected[:, :, :1])
 
 
-def test_two_stages_learn_and_validation_scores_the_forecast() -> None:
-    network = small(history=2)
-    task = TwoStage(network, blending=True)
+def test_two_stages_learn() -> None:
+    network = small(history=2, width=8)
+    task = TwoStage(network)
     task.normaliser.facts = facts()
-    optimizer = torch.optim.AdamW([one for one in network.parameters() if one.requires_grad], lr=3e-3)
+    optimizer = torch.optim.AdamW([one for one in network.parameters() if one.requires_grad], lr=1e-2)
     whole = batch(targets=2)
     losses = []
-    for _ in range(12):
+    for _ in range(25):
         optimizer.zero_grad()
         loss = task.loss(whole)
         loss.backward()
@@ -211,7 +211,7 @@ def test_two_stages_learn_and_validation_scores_the_forecast() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
 
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize(

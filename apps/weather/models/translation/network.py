@@ -25,13 +25,8 @@ _HEADS = 8
 
 @dataclass(frozen=True)
 class TwoStageLosses:
-    """The two objectives of a training step, and the forecast, which is scored and not trained on.
-
-    Attributes:
-        reconstruction: Of the future by the encoders and decoders, through the frozen translator.
-        latent: Of the future's latents by the translator.
-        prediction: Mean squared error of `forecast`, without a gradient; None where it was not asked for.
-        forecast: `(B, T, V, H, W)`.
+    """Mean squared errors of the two stages, and of the `forecast` `(B, T, V, H, W)` if that was asked for,
+    without a gradient: the future rebuilt through the translator that stands still, and its latents.
     """
 
     reconstruction: Tensor
@@ -132,7 +127,6 @@ class Met2Net(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the weights; both copies begin alike."""
         reset_parts(self.q)
-        self.q.translator.reset_parameters()
         self.k.load_state_dict(self.q.state_dict())
         if self.cycle is not None:
             self.cycle.reset_parameters()

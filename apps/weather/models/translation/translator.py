@@ -24,30 +24,23 @@ class _DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Map `(N, ...)` to `(N, ...)`."""
         return drop_path(branch, self.rate) if self.training else branch
 
 
 class _Gating(nn.Module):
-    """The input times what depthwise 5x5, dilated depthwise 7x7 and 1x1 convolutions make of it.
-
-    `fc`, a squeeze and excitation, stands in the published weights and is never used.
-    """
+    """The input times what depthwise 5x5, dilated depthwise 7x7 and 1x1 convolutions make of it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.conv_spatial = nn.Conv2d(width, width, 7, padding=9, groups=width, dilation=3)
         self.conv1 = nn.Conv2d(width, width, 1)
-        squeezed = width // max(width // 16, 4)  # as published: about 16 from a width of 64 on
-        self.fc = nn.Sequential(
-            nn.Linear(width, squeezed, bias=False),
-            nn.Identity(),
-            nn.Linear(squeezed, width, bias=False),
-        ).requires_grad_(False)
+        # A squeeze and excitation that stands in the published weights and is never used.
+        squeezed = width // max(width // 16, 4)
+        layers = nn.Linear(width, squeezed, bias=False), nn.Linear(squeezed, width, bias=False)
+        self.fc = nn.Sequential(layers[0], nn.Identity(), layers[1]).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, D, h, w)` to the same shape."""
         return x * self.conv1(self.conv_spatial(self.conv0(x)))
 
 
@@ -61,7 +54,6 @@ class _Spatial(nn.Module):
         self.proj_2 = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, D, h, w)` to the same shape."""
         return x + self.proj_2(self.spatial_gating_unit(F.gelu(self.proj_1(x))))
 
 
@@ -76,15 +68,12 @@ class _Mix(nn.Module):
         self.fc2 = nn.Conv2d(hidden, width, 1)
 
     def reset_parameters(self) -> None:
-        """Draw normal weights by the fan-out."""
         for layer in (self.fc1, self.dwconv, self.fc2):
             fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
             nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, D, h, w)` to the same shape."""
         return self.fc2(F.gelu(self.dwconv(self.fc1(x))))
 
 
@@ -123,7 +112,6 @@ class _VariableAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, V, D, h, w)` to the same shape."""
         batch, variables, width, *grid = x.shape
         flat = x.flatten(0, 1)
 
@@ -145,7 +133,6 @@ class _TranslatorBlock(nn.Module):
         self.tau = TemporalAttentionUnit(width, drop_path=drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, V, D, h, w)` to the same shape."""
         flat = self.norm_1((x + self.attention(x)).flatten(0, 1))
         # The published feed-forward part has a residual of its own within the block's.
         return self.norm_2(2 * flat + self.tau(flat)).view_as(x)
