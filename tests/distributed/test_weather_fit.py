@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 from in_process import dfm
-from small_world import recipe, write_world
+from small_world import light_recipe, recipe, write_world
 
 from core.tracking.metrics_csv import read_metrics
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
+@pytest.mark.parametrize("task", [recipe, light_recipe], ids=["forecasting", "light decoding"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("64-true", 1e-10)])
 def test_two_processes_give_the_losses_and_scores_of_one(
-    precision, tolerance, launching, tmp_path, monkeypatch
+    task, precision, tolerance, launching, tmp_path, monkeypatch
 ):
     world = write_world(tmp_path / "world.zarr")
-    text = recipe(world, data="test: {steps: 2}").replace("test_after_fit: false", "test_after_fit: true")
+    text = task(world, data="test: {steps: 2}").replace("test_after_fit: false", "test_after_fit: true")
     # Adam's first steps turn differences in the last digit into whole steps.
     text = text.replace("torch.optim.AdamW", "torch.optim.SGD").replace("lr: 3.0e-3", "lr: 0.1")
     monkeypatch.setenv("DFM_DATA", str(tmp_path / "data"))

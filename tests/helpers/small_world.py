@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-__all__ = ["recipe", "write_world"]
+__all__ = ["light_recipe", "recipe", "write_world"]
 
 NAMES = {
     "geopotential": ("m**2 s**-2", 54000.0, 1000.0, True),
@@ -76,3 +76,20 @@ data:
     {data}
 trainer: {{max_epochs: 2, num_sanity_val_steps: 0, log_every_n_steps: 1, accelerator: cpu}}
 """
+
+
+def light_recipe(world: Path, *, task: str = "", data: str = "") -> str:
+    """Return a recipe of light decoders of precipitation on the same network."""
+    text = recipe(world, task=task, data=f"targets: {{surface: [tp], atmospheric: []}}\n    {data}")
+    before, _, after = text.partition("    network:\n")
+    backbone, _, after = after.partition("    optimizer:")
+    inner = "".join(f"    {line}\n" for line in backbone.rstrip().splitlines())
+    network = """    network:
+      class_path: apps.weather.models.light_decoder.LightlyDecoded
+      init_args:
+        variables: [tp]
+        hidden: [16, 16]
+        backbone:
+"""
+    text = f"{before}{network}{inner}    optimizer:{after}"
+    return text.replace("tasks.WeatherForecasting", "tasks.LightDecoding")
