@@ -118,9 +118,11 @@ class WeatherTask(Task):
         assert self._scores is not None and self._scores.scores is not None
         scores = self._scores.scores
         scores.gather()
+        self._scores.unweighted.gather(self.device)
         rows = scores.table()
         self.log_results(self._scores.headline(rows, self.title), stage="test")
         self.write_table("results", rows)
+        self.write_table("unweighted", self._scores.unweighted.table())
         self.write_table("spectra", scores.spectra())
         self.say(self._scores.text(rows))
         for sentence in scores.missing():

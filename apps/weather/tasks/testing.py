@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from apps.weather.batch import States, WeatherBatch, WeatherFacts, level_name
 from apps.weather.metrics.baselines import DampedPersistence, SmoothClimatology, persistence
 from apps.weather.metrics.scores import BASELINES, WeatherScores
+from apps.weather.metrics.unweighted import UnweightedErrors
 from core.metrics.sums import processes
 
 __all__ = ["RollOutScores"]
@@ -38,6 +39,7 @@ class RollOutScores:
         self.normals: SmoothClimatology | None = None
         self.damped: DampedPersistence | None = None
         self.scores: WeatherScores | None = None
+        self.unweighted = UnweightedErrors()
 
     def fit(self, windows: Dataset | None, *, rank: int, batch_size: int) -> None:
         """Fit the baselines on training windows with as many targets as a forecast has states."""
@@ -94,6 +96,7 @@ class RollOutScores:
             others["damped persistence"] = self.damped.forecast(past.at(slice(-1, None)), batch.time)
         for name, states in ({model: forecast} | others).items():
             self.scores.update(name, states, batch.targets, batch.time)
+            self.unweighted.update(name, states, batch.targets, batch.target_variables)
 
     def headline(self, rows: Sequence[Mapping[str, Any]], model: str) -> dict[str, Tensor]:
         """Return the RMSE of the most quoted fields by lead, over the whole grid, and the mean skill."""

@@ -112,6 +112,15 @@ class TwoStage(WeatherTask):
         x, y = self._windows(batch)
         self.log_scalars({"val_loss": F.mse_loss(self.network(x), y)}, batch_size=len(batch), sync_dist=True)
 
+    def on_test_epoch_end(self) -> None:
+        """Write what every task writes, and print the errors that tables of this field quote."""
+        super().on_test_epoch_end()
+        assert self._scores is not None
+        rows = self._scores.unweighted.table()
+        self.write_and_say("unweighted", rows)
+        own = {f"{row['field']}_mse": row["mse"] for row in rows if row["model"] == self.title}
+        self.log_results(own, stage="test")
+
     def _windows(self, batch: WeatherBatch) -> tuple[Tensor, Tensor]:
         """Return past and future `(B, T, V, H, W)` as the network takes them."""
         network, scaled = self.network, self.scaling.normalised(batch)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apps.weather.batch import Grid, States, Variables, WeatherBatch, WeatherFacts
 from apps.weather.data.scaling import Scaling
+from apps.weather.metrics.unweighted import UnweightedErrors
 from apps.weather.models.daily_cycle import DailyCycle
 from apps.weather.models.forecast import rollout
 from apps.weather.models.met2net import (
@@ -251,3 +252,19 @@ def test_a_checkpoint_of_averaged_weights_knows_the_data() -> None:
     task.on_save_checkpoint(checkpoint)
 
     assert stored_facts(checkpoint["state_dict"], WeatherFacts, where="it").history == 2
+
+
+def test_unweighted_errors_leave_out_points_without_a_truth() -> None:
+    forecast, truth = batch(targets=2).targets, batch(targets=2).targets
+    truth.surface[0, 0, 0, :4] = torch.nan
+    errors = UnweightedErrors()
+    for rows in ([0], [1]):
+        errors.update("it", forecast.select(rows), truth.select(rows), batch().variables)
+    errors.gather("cpu")
+    table = {row["field"]: row for row in errors.table()}
+    levels = (forecast.atmospheric - truth.atmospheric)[:, :, 0, 1].double()
+
+    assert list(table) == ["2t", "z_500", "z_850"]
+    assert table["z_850"]["mse"] == pytest.approx(float(levels.square().mean()))
+    assert table["z_850"]["mae"] == pytest.approx(float(levels.abs().mean()))
+    assert table["2t"]["mse"] == pytest.approx(float((forecast.surface - truth.surface).square().nanmean()))
