@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apps.weather.batch import Grid, level_name
+from apps.weather.batch import Grid
+from apps.weather.metrics.scores import field_name
 from core.figures.curves import INK, as_array, heading, line_colour, line_dash, shared_legend
 from core.figures.movies import rollout_frames
 from core.figures.pictures import colour_scale, gap_scale
@@ -39,9 +40,7 @@ def drawings(result: Verification, rows: Rows, spectra: Rows) -> Iterator[tuple[
     if spectra:
         yield "spectra", zonal_figure([row for row in spectra if row["model"] == model])
     if result.example is not None:
-        names = [
-            field_name(dict(zip(("variable", "level"), field, strict=True))) for field in result.scores.fields
-        ]
+        names = result.scores.names
         place = next((names.index(name) for name in HEADLINES if name in names), 0)
         forecast, truth = (
             np.concatenate([s.surface[0, 0].numpy(), s.atmospheric[0, 0].flatten(0, 1).numpy()])[place]
@@ -61,11 +60,6 @@ def drawings(result: Verification, rows: Rows, spectra: Rows) -> Iterator[tuple[
                 title=title,
             ),
         )
-
-
-def field_name(row: Mapping[str, Any]) -> str:
-    """Return the name of a row's field, such as `2t` or `z_500`."""
-    return row["variable"] if row["level"] is None else level_name(row["variable"], row["level"])
 
 
 def score_card(rows: Rows, model: str, baseline: str = "persistence", *, region: str | None = None) -> Figure:

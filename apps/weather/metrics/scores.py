@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -17,14 +16,14 @@ from torch import Tensor
 from apps.weather.batch import Grid, States, Variables, level_name
 from apps.weather.metrics.areas import WEIGHTS, latitude_weights, usual_weights
 from apps.weather.metrics.ensembles import ensemble_errors
-from apps.weather.metrics.errors import by_rows, spatial_errors, spatial_means, vector_mse
+from apps.weather.metrics.errors import by_rows, openstl_errors, spatial_errors, spatial_means, vector_mse
 from apps.weather.metrics.precipitation import seeps
 from apps.weather.metrics.regions import BOXES, PARTS, region_weights
 from apps.weather.metrics.spectra import zonal_spectrum
 from apps.weather.metrics.times import valid_times
 from core.metrics.sums import gathered, summed
 
-__all__ = ["BASELINES", "COLUMNS", "Blocks", "Normals", "WeatherScores"]
+__all__ = ["BASELINES", "COLUMNS", "Blocks", "Normals", "WeatherScores", "field_name"]
 
 BASELINES = ("persistence", "climatology", "damped persistence")
 """Names of models against which the table has a skill, `1 - RMSE / RMSE of the baseline`."""
@@ -35,6 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 """Scores in the order of the table."""
 
+_APART, _OPENSTL = ("missing", "spectrum", "openstl"), ("mse", "mae", "rmse")
 _BAND = (30.0, 60.0)  # degrees of latitude, in both hemispheres, over which spectra are averaged
 
 
@@ -76,6 +76,7 @@ class WeatherScores:
         weights: A key of `apps.weather.metrics.areas.WEIGHTS`; None takes what suits the grid.
         blocks: For `apps.weather.metrics.comparison`; None keeps one sum.
         spectra: Whether zonal spectra of 30-60 degrees are kept too.
+        openstl: Whether the errors of OpenSTL are kept too, whose batches are those of `update`.
         device: Where the fields are.
     """
 
@@ -91,11 +92,12 @@ class WeatherScores:
         weights: str | None = None,
         blocks: Blocks | None = None,
         spectra: bool = False,
+        openstl: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.grid, self.variables, self.leads = grid, variables, tuple(leads)
         self.climatology, self.blocks, self.device = climatology, blocks, device
-        self.kind = weights or usual_weights(grid)
+        self.openstl, self.kind = openstl, weights or usual_weights(grid)
         if regions is None:
             parts = () if land is None else tuple(f"{name}_{part}" for name in BOXES for part in PARTS)
             regions = (*BOXES, *parts) if grid.periodic else ("all", *(f"all_{p}" for p in PARTS if parts))
@@ -110,10 +112,11 @@ class WeatherScores:
             for (name, level), place in places.items()
             if re.fullmatch(r"\d*u", name) and (across := places.get((f"{name[:-1]}v", level))) is not None
         }
+        self.names = [v if level is None else level_name(v, level) for v, level in self.fields]
         self.sums: dict[tuple[str, str], Tensor] = {}
         band = torch.from_numpy(grid.latitude.copy())
-        inside = (band.abs() >= _BAND[0]) & (band.abs() <= _BAND[1])
-        self._band = inside.nonzero()[:, 0].to(device) if spectra and grid.periodic else band.new_zeros(0)
+        inside = (band.abs() >= _BAND[0]) & (band.abs() <= _BAND[1]) & (spectra and grid.periodic)
+        self._band = inside.nonzero()[:, 0]
 
     @property
     def models(self) -> list[str]:
@@ -142,38 +145,34 @@ class WeatherScores:
             available: `(B, K)`, False where there is no truth: such states are neither scored nor missed.
         """
         valid = valid_times(time, self.leads[first : first + truth.steps])
-        states = [forecast] if isinstance(forecast, States) else list(forecast)
-        normals = None if self.climatology is None else _groups(self.climatology.at(valid))
-        groups = [
-            torch.stack(parts, dim=3) for parts in zip(*map(_groups, states), strict=True)
-        ]  # B K F M H W
-        means, truths = [group.mean(dim=3) for group in groups], _groups(truth)
+        members = None if isinstance(forecast, States) else _stacked(forecast)
+        means = [x.mean(dim=3) for x in members] if members else _groups(forecast)  # type: ignore[arg-type]
+        truths = _groups(truth)
+        normals = [None, None] if self.climatology is None else _groups(self.climatology.at(valid))
         errors: list[dict[str, Tensor]] = []
-        for number, (mean, target) in enumerate(zip(means, truths, strict=True)):
-            if not target.shape[2]:
-                continue
-            part = by_rows(self._errors, mean, target, None if normals is None else normals[number])
-            if len(states) > 1:
-                part |= by_rows(self._ensemble, groups[number], target)
-            errors.append(part)
+        for number in (number for number in (0, 1) if truths[number].shape[2]):
+            target = truths[number]
+            part = by_rows(self._errors, means[number], target, normals[number])
+            errors.append(part | (by_rows(self._ensemble, members[number], target) if members else {}))
         values = {name: torch.cat([part[name] for part in errors], dim=2) for name in errors[0]}
-        lost = torch.stack([values.pop("lost_forecast"), values.pop("lost_truth")])  # 2 B K F
         if self._winds:
             values["mse"] = torch.cat([values["mse"], self._vector(means, truths)], dim=2)
         values["rmse_per_start"] = values["mse"].sqrt()
         rain_at = getattr(self.climatology, "rain_at", None)
-        rain = rain_at(valid) if rain_at is not None and len(states) == 1 else None
-        if rain is not None:
+        if rain_at is not None and not members and (rain := rain_at(valid)) is not None:
             values["seeps"] = self._rain(means[0], truths[0], rain)
         kept = torch.ones_like(valid, dtype=torch.bool) if available is None else available
         for name, value in values.items():
             known = value.isfinite() & kept[..., None, None]
             pair = torch.stack([torch.where(known, value, 0), known.to(value)])
             self._keep(model, name, self._blocked(pair, time), first, axis=2)
-        missing = (lost * kept[..., None]).sum(1).to(self.weights.dtype)  # 2 K F
-        self._keep(model, "missing", missing, first, axis=1)
+        lost = torch.stack([torch.cat([_missing(x) for x in groups], dim=2) for groups in (means, truths)])
+        lost = (lost * kept[..., None]).sum(1)  # 2 B K F -> 2 K F
+        self._keep(model, "missing", lost.to(self.weights.dtype), first, axis=1)
         if len(self._band):
             self._keep(model, "spectrum", self._spectra(means, truths, kept), first, axis=1)
+        if self.openstl:
+            self._keep(model, "openstl", self._batch(means, truths), 0, axis=0)
 
     def gather(self) -> None:
         """Add up the sums of all processes; call it once, on every rank."""
@@ -198,7 +197,7 @@ class WeatherScores:
     def means(self, model: str) -> dict[str, Tensor]:
         """Return each score's mean over starts `(K, F, R)`, on the CPU, and `starts`, the number of them."""
         means = {}
-        for name in (name for key, name in self.sums if key == model and name not in ("missing", "spectrum")):
+        for name in (name for key, name in self.sums if key == model and name not in _APART):
             total, count = self.sums[model, name].sum(1).cpu()
             means[name] = total / count
             means |= {"starts": count} if name == "mse" else {}
@@ -234,31 +233,15 @@ class WeatherScores:
 
     def dataset(self, **attributes: str) -> Any:
         """Return the table as an `xarray.Dataset`: each score on the axes model, field, lead and region."""
-        import xarray
+        import pandas
 
-        means = {model: self.means(model) for model in self.models}
-        fields = [*self.fields, *self._winds]
-        axes = ("model", "field", "lead", "region")
-        shape = (len(means), len(fields), len(self.leads), len(self.regions))
-        arrays = {}
-        for name in dict.fromkeys(name for scores in means.values() for name in scores if name != "mse"):
-            values = np.full(shape, np.nan)
-            for place, scores in enumerate(means.values()):
-                if name in scores:  # K F R -> F K R
-                    part = scores[name].transpose(0, 1).numpy()
-                    values[place, : len(part)] = part
-            arrays[name] = axes, values
-        positions = {
-            "model": list(means),
-            "field": [name if level is None else level_name(name, level) for name, level in fields],
-            "lead": ("lead", list(self.leads), {"units": "hours"}),
-            "region": list(self.regions),
-            "variable": ("field", [name for name, _ in fields]),
-            "level": ("field", [np.nan if level is None else level for _, level in fields], {"units": "hPa"}),
-        }
-        return xarray.Dataset(
-            arrays, positions, {"weights": f"{self.kind}: {WEIGHTS[self.kind]}", **attributes}
-        )
+        rows = [{"field": field_name(row), **row} for row in self.table()]
+        axes = ["model", "field", "lead", "region"]
+        frame = pandas.DataFrame(rows).drop(columns=["variable", "level", "weights"]).set_index(axes)
+        order = {axis: list(dict.fromkeys(row[axis] for row in rows)) for axis in axes}
+        table = frame.to_xarray().reindex(order)
+        table["lead"].attrs["units"] = "hours"
+        return table.assign_attrs(weights=f"{self.kind}: {WEIGHTS[self.kind]}", **attributes)
 
     def missing(self) -> list[str]:
         """Return a sentence for each model and field with values that are not finite."""
@@ -266,8 +249,7 @@ class WeatherScores:
         for model in self.models:
             lost = self.sums[model, "missing"].sum(1).long().tolist()  # forecast or truth, F
             for which, counts in zip(("the forecast", "the truth"), lost, strict=True):
-                for (variable, level), count in zip(self.fields, counts, strict=True):
-                    name = variable if level is None else level_name(variable, level)
+                for name, count in zip(self.names, counts, strict=True):
                     sentence = f"{model}: {count} values of {name} in {which} are NaN; they are left out"
                     sentences += [sentence] if count else []
         return sentences
@@ -284,11 +266,18 @@ class WeatherScores:
                 rows += [row | {"wavenumber": n, "energy": e, "truth": t} for n, (e, t) in enumerate(pairs)]
         return rows
 
+    def openstl_rows(self) -> list[dict[str, Any]]:
+        """Return one row per model and field: OpenSTL's errors over all leads, means over batches."""
+        rows = []
+        for model in (model for model, name in self.sums if name == "openstl"):
+            *errors, count = self.sums[model, "openstl"].sum(0).cpu()  # F each
+            for f, (variable, level) in enumerate(self.fields):
+                row = {"model": model, "variable": variable, "level": level, "batches": int(count[f])}
+                rows.append(row | {n: float(e[f] / count[f]) for n, e in zip(_OPENSTL, errors, strict=True)})
+        return rows
+
     def _errors(self, forecast: Tensor, truth: Tensor, normal: Tensor | None) -> dict[str, Tensor]:
-        lost = {"lost_forecast": forecast, "lost_truth": truth}
-        return spatial_errors(forecast, truth, self.weights, normal) | {
-            name: (~field.isfinite()).sum((-1, -2)) for name, field in lost.items()
-        }
+        return spatial_errors(forecast, truth, self.weights, normal)
 
     def _ensemble(self, members: Tensor, truth: Tensor) -> dict[str, Tensor]:
         return ensemble_errors(members, truth, self.weights)
@@ -313,18 +302,25 @@ class WeatherScores:
 
     def _spectra(self, forecasts: Sequence[Tensor], truths: Sequence[Tensor], kept: Tensor) -> Tensor:
         """Return sums over starts of both energies and their number, `(3, K, F, wave numbers)`."""
-        latitude = torch.from_numpy(self.grid.latitude).to(self._band.device)
-        rows = torch.from_numpy(latitude_weights(self.grid.latitude, "area")).to(self.weights)[
-            self._band.cpu()
-        ]
+        latitude = torch.from_numpy(self.grid.latitude)[self._band]
+        rows = torch.from_numpy(latitude_weights(self.grid.latitude, "area"))[self._band].to(self.weights)
         pair = []
         for groups in (forecasts, truths):
-            fields = [x[..., self._band, :] for x in groups if x.shape[2]]
-            spectra = [zonal_spectrum(x, latitude[self._band]) for x in fields]
+            spectra = [zonal_spectrum(x[..., self._band, :], latitude) for x in groups if x.shape[2]]
             pair.append(torch.einsum("...hk,h->...k", torch.cat(spectra, 2).to(rows), rows / rows.sum()))
         known = pair[0].isfinite() & pair[1].isfinite() & kept[..., None, None]
         sums = [torch.where(known, values, 0).sum(0) for values in pair]
         return torch.stack([*sums, known.to(rows).sum(0)])
+
+    def _batch(self, forecasts: Sequence[Tensor], truths: Sequence[Tensor]) -> Tensor:
+        """Return OpenSTL's errors of this batch by field and a count, `(1, 4, F)`; 0 where a value is NaN."""
+        parts = []
+        for forecast, truth in zip(forecasts, truths, strict=True):
+            pairs = zip(forecast.split(1, dim=2), truth.split(1, dim=2), strict=True)
+            parts += [torch.stack([*openstl_errors(*pair).values()]) for pair in pairs if pair[0].shape[2]]
+        errors = torch.stack(parts, dim=-1).to(self.weights.dtype)
+        known = errors.isfinite().all(0)
+        return torch.cat([torch.where(known, errors, 0), known.to(errors)[None]])[None]
 
     def _blocked(self, values: Tensor, time: Tensor) -> Tensor:
         """Return values `(2, B, K, F, R)` added up within the block of each start."""
@@ -334,11 +330,27 @@ class WeatherScores:
 
     def _keep(self, model: str, name: str, values: Tensor, first: int, *, axis: int) -> None:
         """Add values of the leads from `first` on, which lie on `axis`."""
-        shape = (*values.shape[:axis], len(self.leads), *values.shape[axis + 1 :])
+        length = len(self.leads) if axis else 1
+        shape = (*values.shape[:axis], length, *values.shape[axis + 1 :])
         total = self.sums.setdefault((model, name), values.new_zeros(shape))
         total.narrow(axis, first, values.shape[axis]).add_(values)
+
+
+def field_name(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's field, such as `2t` or `z_500`."""
+    return row["variable"] if row["level"] is None else level_name(row["variable"], row["level"])
 
 
 def _groups(states: States) -> list[Tensor]:
     """Return surface and atmospheric fields as `(B, K, F, H, W)`."""
     return [states.surface, states.atmospheric.flatten(2, 3)]
+
+
+def _stacked(members: Sequence[States]) -> list[Tensor]:
+    """Return members' fields as `(B, K, F, M, H, W)`."""
+    return [torch.stack(parts, dim=3) for parts in zip(*map(_groups, members), strict=True)]
+
+
+def _missing(fields: Tensor) -> Tensor:
+    """Return the number of values `(B, K, F)` that are not finite."""
+    return (~fields.isfinite()).sum((-1, -2))

@@ -23,4 +23,4 @@ def zonal_spectrum(field: Tensor, latitude: Tensor) -> Tensor:
     twice = torch.full(waves.shape[-1:], 2.0, dtype=waves.dtype, device=waves.device)
     twice[0] = 1.0
     circle = 2 * math.pi * _RADIUS * latitude.deg2rad().cos()
-    return waves * twice * circle.to(waves.dtype)[:, None]
+    return waves * twice * circle.to(waves)[:, None]

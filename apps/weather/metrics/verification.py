@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apps.weather.batch import States, Variables, level_name
+from apps.weather.batch import States, Variables
 from apps.weather.data.readers import Archive, ForecastArchive, open_archive, open_forecast
 from apps.weather.metrics.areas import WEIGHTS
 from apps.weather.metrics.climatology import Climatology
@@ -32,7 +32,7 @@ HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
 
 Points = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
-_BYTES = 2**28  # of one forecast's fields that are worked on at once
+_BYTES = 2**26  # of one forecast's fields that are worked on at once
 _DAYS = 10  # leads of a baseline where none are asked for
 
 
@@ -50,6 +50,7 @@ class ScoreChoice:
         weights: See `apps.weather.metrics.areas`.
         spectra: Whether spectra are kept.
         block_days: Length of the bootstrap's blocks.
+        openstl: Starts of a batch of OpenSTL's errors; 0 leaves them out.
     """
 
     variables: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class ScoreChoice:
     weights: str | None = None
     spectra: bool = True
     block_days: float = 10.0
+    openstl: int = 0
 
 
 @dataclass(eq=False)
@@ -86,7 +88,7 @@ class Verification:
     def text(self) -> str:
         """Return the RMSE of the most quoted fields in the first region, a line a model and lead."""
         means = {model: self.scores.means(model)["rmse"][..., 0].tolist() for model in self.scores.models}
-        names = [name if level is None else level_name(name, level) for name, level in self.scores.fields]
+        names = self.scores.names
         shown = [name for name in HEADLINES if name in names] or names[:7]
         rows = [
             (model, f"{lead:g} h", *(line[names.index(name)] for name in shown))
@@ -152,6 +154,7 @@ def verify(
         weights=choice.weights,
         blocks=Blocks(days=choice.block_days) if len(stores) == 2 else None,
         spectra=choice.spectra,
+        openstl=choice.openstl > 0,
         device=device,
     )
     result = Verification(scores, names, notes, land, units=archive.units)
@@ -160,6 +163,8 @@ def verify(
     members = max([1, *(store.members for store in stores)])
     steps = max(min(len(leads), _BYTES // (state * members)), 1)
     batch = max(_BYTES // (state * members * steps), 1)
+    if choice.openstl:
+        steps, batch = len(leads), choice.openstl
     for at in range(0, len(starts), batch):
         for first in range(0, len(leads), steps):
             part = slice(first, first + steps)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "main"]
 
 COMMAND = "dfm weather score"
-_FILES = ("scores.csv", "scores.nc", "spectra.csv", "differences.csv")
+_FILES = ("scores.csv", "scores.nc", "spectra.csv", "differences.csv", "openstl.csv")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     choice = ScoreChoice(
         variables=tuple(options.variables), levels=tuple(options.levels), leads=tuple(options.leads),
         first=first, last=last, regions=tuple(options.regions), weights=options.weights,
-        spectra=not options.no_spectra, block_days=options.block_days,
+        spectra=not options.no_spectra, block_days=options.block_days, openstl=options.openstl,
     )  # fmt: skip
     result = verify(
         options.forecast, options.truth, climatology=options.climatology, choice=choice, device=options.device
@@ -67,6 +67,7 @@ def _parser() -> Parser:
     add("--weights", help="area (exact cells), bounded_area, cos or none; what suits the grid")
     add("--starts", nargs=2, metavar=("FIRST", "LAST"), help="first and last start, as 2020-01-01T00")
     add("--block_days", type=float, default=10.0, help="length of the blocks that the bootstrap draws")
+    add("--openstl", type=int, default=0, metavar="BATCH", help="OpenSTL's errors too, by batches of starts")
     add("--no_spectra", action="store_true", help="keep no spectra")
     add("--no_figure", action="store_true", help="draw nothing")
     add("--device", default="cpu", help="where sums are computed")
@@ -78,7 +79,7 @@ def _write(result: Verification, out: Path, options: Namespace) -> list[Path]:
     from core.tables import write_table
 
     tables = {"scores.csv": result.scores.table(), "spectra.csv": result.scores.spectra()}
-    tables["differences.csv"] = result.differences()
+    tables |= {"differences.csv": result.differences(), "openstl.csv": result.scores.openstl_rows()}
     for name, rows in tables.items():
         if rows:
             with output(out / name, COMMAND) as temporary:
