@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from apps.weather.batch import Variables, level_name, level_text
+from apps.weather.batch import Variables, level_name
 from apps.weather.data.scaling import Scaling
 from core.errors import UserError, did_you_mean, listed
 
@@ -104,9 +104,8 @@ def published_statistics() -> dict[str, tuple[float, float]]:
     statistics |= {f"swvl{layer}": statistics["swvl"] for layer in range(1, 5)}
     statistics |= {f"static_{name}": pair for name, pair in _pairs(_STATIC).items()}
     locations = _by_level(_LOCATIONS)
-    for name, scale in {**_by_level(_SCALES), **_by_level(_POLLUTANT_SCALES)}.items():
-        statistics[name] = (locations.get(name, 0.0), scale)  # pollutants are only scaled
-    return statistics
+    scales = {**_by_level(_SCALES), **_by_level(_POLLUTANT_SCALES)}  # pollutants are only scaled
+    return statistics | {name: (locations.get(name, 0.0), scale) for name, scale in scales.items()}
 
 
 def published_scaling(
@@ -125,26 +124,15 @@ def published_scaling(
     table = {**published_statistics(), **(overrides or {})}
     names = (*variables.names, *(f"static_{name}" for name in variables.static))
     if missing := [name for name in names if name not in table]:
-        raise UserError(_refusal(missing, variables, table))
+        levels = ", ".join(map(str, LEVELS))
+        raise UserError(
+            f"Aurora published no statistics of {listed(missing, 6)} (levels are {levels} hPa); give them by "
+            f"data.statistics, as in '{{{missing[0]}: [MEAN, DEVIATION]}}'{did_you_mean(missing[0], table)}"
+        )
     transforms = {
-        name: transform
-        for transform, skewed in _TRANSFORMS.items()
-        for name in skewed
-        if name in variables.surface
+        name: key for key, skewed in _TRANSFORMS.items() for name in skewed if name in variables.surface
     }
     return Scaling({name: table[name] for name in names}, transforms)
-
-
-def _refusal(missing: list[str], variables: Variables, table: dict[str, tuple[float, float]]) -> str:
-    give = f"give them by data.statistics, as in '{{{missing[0]}: [MEAN, DEVIATION]}}'"
-    others = tuple(level for level in variables.levels if level not in LEVELS)
-    if others and set(missing) <= set(Variables((), variables.atmospheric, others).names):
-        texts, standard = (", ".join(map(level_text, levels)) for levels in (others, LEVELS))
-        return (
-            f"Aurora published no statistics for {texts} hPa ({listed(missing, 6)}), only for {standard}: "
-            f"choose among those, or {give}"
-        )
-    return f"Aurora published no statistics of {listed(missing, 6)}; {give}{did_you_mean(missing[0], table)}"
 
 
 def _pairs(table: str) -> dict[str, tuple[float, float]]:

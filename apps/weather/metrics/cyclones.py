@@ -18,7 +18,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from apps.weather.batch import Grid, States, Variables
 
-__all__ = ["CyclonePoint", "follow_cyclone", "next_centre"]
+__all__ = ["CyclonePoint", "follow_cyclone"]
 
 _REACH = 5.0  # degrees about the first guess
 _REACHES = (5.0, 4.0, 3.0, 2.0, 1.5)
@@ -32,14 +32,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class CyclonePoint:
-    """One point of a track.
-
-    Attributes:
-        latitude: Degrees.
-        longitude: Degrees from 0 to below 360.
-        pressure: Least mean sea level pressure within 1.5 degrees, Pa.
-        wind: Greatest speed at 10 m within 1.5 degrees, m/s.
-        found: Whether a minimum was there; else the point is the first guess.
+    """A cyclone's centre in degrees, the least pressure (Pa) and greatest 10-m wind (m/s) within 1.5 degrees,
+    and whether a minimum was there; else the centre is the first guess.
     """
 
     latitude: float
@@ -77,7 +71,7 @@ def follow_cyclone(
         if has_height:
             at = variables.atmospheric.index("z"), variables.levels.index(700)
             height = state.atmospheric[0, 0][at].cpu().numpy()
-        centre = next_centre(centres, msl, height, grid, land)
+        centre = _next_centre(centres, msl, height, grid, land)
         if centre is None and len(track) == 0:
             raise UserError(
                 "no minimum of pressure lies near {:.1f} N, {:.1f} E in the first state; give the cyclone's "
@@ -92,18 +86,9 @@ def follow_cyclone(
     return track
 
 
-def next_centre(
+def _next_centre(
     centres: Sequence[Point], msl: NDArray, height: NDArray | None, grid: Grid, land: NDArray
 ) -> Point | None:
-    """Return the centre that follows those before, or None where no minimum is near.
-
-    Args:
-        centres: Latitudes and longitudes, the latest last.
-        msl: `(H, W)` mean sea level pressure.
-        height: `(H, W)` geopotential on 700 hPa, where pressure alone does not do.
-        grid: Positions.
-        land: `(H, W)` fraction of land.
-    """
     guess = _guess(centres)
     if (centre := _over_sea(msl, grid, land, guess)) is not None:
         return centre

@@ -56,8 +56,11 @@ def test_overrides_stand_instead_of_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        (Variables(("2t",), ("z", "t"), (500.0, 700.5)), r"no statistics for 700_5 hPa \(z_700_5, t_700_5\)"),
-        (Variables(("2tm",), ("z",), (500.0,)), r"no statistics of 2tm; give them .*did you mean '2t'\?"),
+        (
+            Variables(("2t",), ("z", "t"), (500.0, 700.5)),
+            r"no statistics of z_700_5, t_700_5 \(levels are",
+        ),
+        (Variables(("2tm",), ("z",), (500.0,)), r"no statistics of 2tm .*; give them .*did you mean '2t'\?"),
     ],
 )
 def test_what_has_no_statistics_is_refused_in_one_sentence(variables: Variables, sentence: str) -> None:

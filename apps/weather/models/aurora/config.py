@@ -6,16 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from apps.weather.models.aurora import network as sizes
 from apps.weather.models.aurora.air_pollution import aurora_air_pollution
-from apps.weather.models.aurora.network import (
-    Aurora,
-    aurora_0p1,
-    aurora_12h,
-    aurora_finetuned,
-    aurora_large,
-    aurora_small,
-)
-from apps.weather.models.aurora.official import GASES
+from apps.weather.models.aurora.network import Aurora
+from apps.weather.models.aurora.official import GASES, POLLUTANTS
 from apps.weather.models.aurora.settings import PerceiverShape, RolloutLoRA, SwinShape
 from apps.weather.models.aurora.wave import aurora_wave
 from core.errors import UserError
@@ -24,52 +18,34 @@ __all__ = ["from_official_config", "to_official_config"]
 
 # Official class to the size with its defaults.
 _CLASSES: dict[str, Callable[..., Aurora]] = {
-    "Aurora": aurora_finetuned,
-    "AuroraPretrained": aurora_large,
-    "AuroraSmallPretrained": aurora_small,
-    "AuroraSmall": aurora_small,
-    "Aurora12hPretrained": aurora_12h,
-    "AuroraHighRes": aurora_0p1,
+    "Aurora": sizes.aurora_finetuned,
+    "AuroraPretrained": sizes.aurora_large,
+    "AuroraSmallPretrained": sizes.aurora_small,
+    "Aurora12hPretrained": sizes.aurora_12h,
+    "AuroraHighRes": sizes.aurora_0p1,
     "AuroraAirPollution": aurora_air_pollution,
     "AuroraWave": aurora_wave,
 }
 
 # Official argument, ours.
-_PLAIN = {
-    "latent_levels": "latent_levels",
-    "patch_size": "patch",
-    "embed_dim": "width",
-    "max_history_size": "history",
-    "timestep": "step",
-    "clamp_at_first_step": "clamp_at_first_step",
-    "autocast": "autocast",
-}
 _NAMES = {
-    "surf_vars": "surface",
-    "static_vars": "static",
-    "atmos_vars": "atmospheric",
-    "separate_perceiver": "separate",
-    "level_condition": "level_condition",
-}
+    "surf_vars": "surface", "static_vars": "static", "atmos_vars": "atmospheric",
+    "separate_perceiver": "separate", "level_condition": "level_condition",
+}  # fmt: skip
+_PLAIN = {
+    "latent_levels": "latent_levels", "patch_size": "patch", "embed_dim": "width", "timestep": "step",
+    "max_history_size": "history", "clamp_at_first_step": "clamp_at_first_step", "autocast": "autocast",
+}  # fmt: skip
 _SWIN = {
-    "window_size": "window",
-    "encoder_depths": "encoder_depths",
-    "encoder_num_heads": "encoder_heads",
-    "decoder_depths": "decoder_depths",
-    "decoder_num_heads": "decoder_heads",
-    "mlp_ratio": "mlp_ratio",
-    "drop_path": "drop_path",
-    "drop_rate": "dropout",
-}
+    "window_size": "window", "encoder_depths": "encoder_depths", "encoder_num_heads": "encoder_heads",
+    "decoder_depths": "decoder_depths", "decoder_num_heads": "decoder_heads", "mlp_ratio": "mlp_ratio",
+    "drop_path": "drop_path", "drop_rate": "dropout",
+}  # fmt: skip
 _PERCEIVER = {
-    "num_heads": "heads",
-    "enc_depth": "encoder_depth",
-    "dec_depth": "decoder_depth",
-    "mlp_ratio": "encoder_ratio",
-    "dec_mlp_ratio": "decoder_ratio",
-    "perceiver_ln_eps": "eps",
+    "num_heads": "heads", "enc_depth": "encoder_depth", "dec_depth": "decoder_depth",
+    "mlp_ratio": "encoder_ratio", "dec_mlp_ratio": "decoder_ratio", "perceiver_ln_eps": "eps",
     "stabilise_level_agg": "stabilise",
-}
+}  # fmt: skip
 _LORA = {"lora_mode": "mode", "lora_steps": "steps"}
 
 
@@ -93,20 +69,28 @@ def from_official_config(config: Mapping[str, Any]) -> Aurora:
         values = {ours: config[name] for name, ours in names.items() if config.get(name) is not None}
         return {ours: tuple(value) if isinstance(value, list) else value for ours, value in values.items()}
 
+    arguments = listed(_PLAIN | _NAMES)
     lora = usual.get("lora")
     if config.get("use_lora", lora is not None):
-        lora = replace(lora or RolloutLoRA(), **listed(_LORA))
+        arguments["lora"] = replace(lora or RolloutLoRA(), **listed(_LORA))
     else:
-        lora = None
-    positive = usual.get("positive", ())
-    surface = config.get("positive_surf_vars", [name for name in positive if name not in GASES])
-    atmospheric = config.get("positive_atmos_vars", [name for name in positive if name in GASES])
+        arguments["lora"] = None
+    if not {"positive_surf_vars", "positive_atmos_vars"}.isdisjoint(config):
+        pairs = ("positive_surf_vars", POLLUTANTS), ("positive_atmos_vars", GASES)
+        kept = usual.get("positive", ())
+        arguments["positive"] = tuple(
+            name
+            for official, group in pairs
+            for name in config.get(official, [x for x in kept if x in group])
+        )
+    # the original passes over defaults that name variables which the network does not have
+    names = {name for key in ("surface", "atmospheric") for name in arguments.get(key, usual.get(key, ()))}
+    for key in {"positive", "separate"} - set(arguments):
+        arguments[key] = tuple(name for name in usual.get(key, ()) if name in names)
     return build(
-        **listed(_PLAIN | _NAMES),
+        **arguments,
         swin=replace(usual.get("swin", SwinShape()), **listed(_SWIN)),
         perceiver=replace(usual.get("perceiver", PerceiverShape()), **listed(_PERCEIVER)),
-        lora=lora,
-        positive=(*surface, *atmospheric),
     )
 
 

@@ -37,11 +37,9 @@ EMISSIONS = tuple(f"static_{name}{end}" for name in ("ammonia", "co", "nox", "so
 CLOCK = ("tod_cos", "tod_sin", "dow_cos", "dow_sin", "doy_cos", "doy_sin")
 
 _PREFIX = "net."
-_OLDER_PARTS = {
-    ".k_ln.": ".ln_k.",
-    ".q_ln.": ".ln_q.",
-    ".level_decoder_new.": ".level_decoder_alternate.",
-}
+_OLDER_PARTS = (
+    (".k_ln.", ".ln_k."), (".q_ln.", ".ln_q."), (".level_decoder_new.", ".level_decoder_alternate."),
+)  # fmt: skip
 _EMBED = "encoder.atmos_token_embeds"
 
 # An older name, what it is now with @ for the variable, and the variables in it by position ("": left out).
@@ -108,8 +106,13 @@ KEY_MAP = AuroraMap(renames=(Rename("{rest*}", "{rest*}"),), ignored=_UNUSED)
 
 
 def key_maps(network: Aurora) -> tuple[AuroraMap, ...]:
-    """Return the table of a network: kernels are padded to its history."""
-    return (replace(KEY_MAP, history=network.history),)
+    """Return the table of a network: kernels are padded to its history.
+
+    Layers that the original makes for each pollutant, whether the network has it or not, are passed over.
+    """
+    absent = [f"surf_feature_combiner.{v}.{{w}}" for v in POLLUTANTS if v not in network.variables.surface]
+    absent += [f"atmos_feature_combiner.{v}.{{w}}" for v in GASES if v not in network.variables.atmospheric]
+    return (replace(KEY_MAP, history=network.history, ignored=(*_UNUSED, *absent)),)
 
 
 def padded_history(tensors: Mapping[str, Tensor], history: int | None) -> dict[str, Tensor]:
@@ -135,7 +138,7 @@ def padded_history(tensors: Mapping[str, Tensor], history: int | None) -> dict[s
 
 def _newer(name: str) -> str:
     name = name.removeprefix(_PREFIX)
-    for older, newer in _OLDER_PARTS.items():
+    for older, newer in _OLDER_PARTS:
         name = name.replace(older, newer)
     return name
 
