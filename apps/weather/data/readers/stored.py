@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.weather.data.readers.axes import StoredGrid
+from apps.weather.data.readers.direct import DirectArray
 from apps.weather.data.readers.names import StoredName
 from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
@@ -113,7 +114,8 @@ def arrays_of(path: str) -> Any:
     local = "://" not in path and importlib.util.find_spec("zarrs") is not None
     with zarr.config.set(_ZARRS if local else {}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
-        return dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
+        arrays = dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
+    return {name: DirectArray(array) for name, array in arrays.items()} if local else arrays
 
 
 @dataclass(frozen=True, eq=False)
