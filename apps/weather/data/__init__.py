@@ -12,11 +12,27 @@ if TYPE_CHECKING:
         ArchiveMixture,
         ArchiveSource,
         ForecastTest,
+        MemberGeneration,
         TimeSplit,
         VariableChoice,
     )
 
-_SETTINGS = ("ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice")
-__all__ = ["ArchiveMixture", "ArchiveSource", "Fields", "ForecastTest", "TimeSplit", "VariableChoice"]
+_SETTINGS = (
+    "ArchiveMixture",
+    "ArchiveSource",
+    "ForecastTest",
+    "MemberGeneration",
+    "TimeSplit",
+    "VariableChoice",
+)
+__all__ = [
+    "ArchiveMixture",
+    "ArchiveSource",
+    "Fields",
+    "ForecastTest",
+    "MemberGeneration",
+    "TimeSplit",
+    "VariableChoice",
+]
 
 __getattr__ = lazy(__name__, Fields="module", **dict.fromkeys(_SETTINGS, "settings"))

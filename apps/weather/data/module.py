@@ -10,7 +10,14 @@ from torch.utils.data import Dataset
 
 from apps.weather.batch import Variables, WeatherFacts
 from apps.weather.data.published import TENTH_DEGREE, published_scaling, published_statistics
-from apps.weather.data.settings import ArchiveMixture, ArchiveSource, ForecastTest, TimeSplit, VariableChoice
+from apps.weather.data.settings import (
+    ArchiveMixture,
+    ArchiveSource,
+    ForecastTest,
+    MemberGeneration,
+    TimeSplit,
+    VariableChoice,
+)
 from apps.weather.data.sources import open_source
 from apps.weather.data.statistics import counted_moments, pooled
 from apps.weather.data.transforms import BOUNDS, TRANSFORMS
@@ -33,6 +40,7 @@ class WeatherFields(DataModule):
         path: What `apps.weather.data.readers.open_archive` reads: a file, a folder, several files, or a Zarr
             store, also at `http(s)://` or `gs://`.
         card: A data card: its files, or its address, and its split.
+        generate: Members of our own world, which `path` or `card` supersede.
         variables: What goes in; null takes all of the archive.
         targets: What comes out; null takes the variables.
         history: States that go in.
@@ -58,6 +66,7 @@ class WeatherFields(DataModule):
         *,
         path: str | list[str] | None = None,
         card: str | None = None,
+        generate: MemberGeneration | None = None,
         variables: VariableChoice | None = None,
         targets: VariableChoice | None = None,
         history: int = 2,
@@ -87,7 +96,9 @@ class WeatherFields(DataModule):
         if mixture is not None and (path or card):
             raise UserError("data.mixture and data.path or data.card are given, but only one of them may be")
         alone = () if mixture is not None else (
-            ArchiveSource(path, card, variables or VariableChoice(), targets, region, step, fill, split),
+            ArchiveSource(
+                path, card, variables or VariableChoice(), targets, region, step, fill, split, generate
+            ),
         )  # fmt: skip
         self.named = alone or tuple(mixture.sources)  # type: ignore[union-attr]
         self.history, self.horizon, self.patch = history, horizon, patch

@@ -16,7 +16,14 @@ from core.errors import UserError, listed
 if TYPE_CHECKING:
     from apps.weather.data.readers import Archive
 
-__all__ = ["ArchiveMixture", "ArchiveSource", "ForecastTest", "TimeSplit", "VariableChoice"]
+__all__ = [
+    "ArchiveMixture",
+    "ArchiveSource",
+    "ForecastTest",
+    "MemberGeneration",
+    "TimeSplit",
+    "VariableChoice",
+]
 
 PARTS = ("train", "val", "test")
 
@@ -156,6 +163,25 @@ class ForecastTest:
 
 
 @dataclass(frozen=True)
+class MemberGeneration:
+    """Members of our own world (`dfm data generate weather/three_levels`), made where they are not there yet.
+
+    Attributes:
+        members: Independent weathers.
+        days: Length of each.
+        step: Hours between records.
+        grid: Rows and columns; an odd number of rows has the poles.
+        seed: Of the members.
+    """
+
+    members: int = 6
+    days: int = 240
+    step: int = 24
+    grid: tuple[int, int] = (32, 64)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class ArchiveSource:
     """One archive of a mixture: options as those of the data module, and its share of the samples."""
 
@@ -167,10 +193,11 @@ class ArchiveSource:
     step: float | None = None
     fill: str | None = None
     split: TimeSplit | None = None
+    generate: MemberGeneration | None = None
     weight: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.path or self.card):
+        if not (self.path or self.card or self.generate):
             raise UserError("no data are named; give data.path, data.card, data.generate or data.mixture")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from apps.weather.data.settings import PARTS, ArchiveSource, TimeSplit
 from apps.weather.data.windows import FieldSource
 from core.data.cards import Card, load_card
 from core.errors import UserError, listed
-from core.files import data_folder
+from core.files import data_folder, locked
 
 __all__ = ["open_source"]
 
@@ -45,7 +45,7 @@ def open_source(
     """
     card = None if named.card is None else load_card(named.card)
     if archive is None:
-        path = named.path if card is None else _card_data(card, named.path)
+        path = _path(named) if card is None else _card_data(card, named.path)
         archive = open_archive(path, fill=named.fill, names=named.variables.names)
     if card is not None:
         archive = replace(archive, name=card.name, licences=(card.licence,))
@@ -70,6 +70,16 @@ def open_source(
         sums=_sums(archive, hours, {*variables.surface, *targets.surface}, notes),
     )
     return source, [*notes, area.note] if area.note else notes
+
+
+def _path(named: ArchiveSource) -> str | list[str]:
+    """Return where the data lie, once they are made; of several processes one makes them."""
+    if named.path or named.generate is None:
+        return named.path or []
+    from apps.weather.simulation import generate
+
+    with locked(data_folder() / "weather" / "generated.lock"):
+        return str(generate(**asdict(named.generate)))
 
 
 def _card_data(card: Card, path: str | list[str] | None) -> str | list[str]:
