@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from apps.weather.batch import Grid, States, Variables
 from apps.weather.data.readers import Archive
 from apps.weather.data.readers.axes import letters_of, levels_in_hpa, stored_grid
 from apps.weather.data.readers.names import conversion, recognised
-from apps.weather.data.readers.stored import open_datasets
+from apps.weather.data.readers.stored import StoredField, arrays_of, open_datasets
 from apps.weather.metrics.points import places_of
 from apps.weather.metrics.precipitation import DRY
 from apps.weather.metrics.times import DAYS, calendar, window_weights
@@ -41,86 +43,100 @@ class Climatology:
     """
 
     def __init__(self, path: str, variables: Variables, grid: Grid, *, rain: float = 0.0) -> None:
-        import xarray
-
-        self.path = path
-        dataset = xarray.decode_cf(open_datasets(path)[0], decode_times=False)
-        axes = {"hour": "h", "dayofyear": "d"}
-        fields: dict[str, tuple[Any, str, tuple[float, float]]] = {}
-        for stored, array in dataset.variables.items():
-            letters = "".join(
-                axes.get(str(d), x) for d, x in zip(array.dims, letters_of(array, dataset), strict=True)
-            )
-            base, _, rest = str(stored).partition("_seeps_")
-            row = recognised(base, array.attrs, levelled="l" in letters)
-            if row is None or row.kind == "static" or sorted(letters.replace("l", "")) != sorted("hdyx"):
-                continue
-            pair = conversion(str(array.attrs.get("units", row.unit)), row.unit) or (1.0, 0.0)
-            fields[f"{row.name}_{row.hours:g}h_{rest}" if rest else row.name] = array, letters, pair
-        days = dataset["dayofyear"].values if fields else ()
+        dataset = open_datasets(path)[0]
+        self._fields = _fields_of(path, dataset)
+        days = dataset["dayofyear"].values if self._fields else None
         if not np.array_equal(days, np.arange(1, DAYS + 1)):
-            lacks = (
+            why = (
                 f"the days of {path} are not 1 to {DAYS}"
-                if fields
-                else f"{path} has no field by hour and dayofyear"
+                if self._fields
+                else f"{path} has no field by hour and day"
             )
-            raise UserError(f"{lacks}; make a climatology by `dfm weather climatology`")
-        array, letters, _ = next(iter(fields.values()))
-        north, east = (dataset[array.dims[letters.index(axis)]] for axis in "yx")
-        stored_points = stored_grid(north.values, east.values, path, lambda note: None)
-        rows, columns = places_of(stored_points.grid, grid, path)
-        self._points = stored_points.rows[rows][:, None], stored_points.columns[columns]
-        self._hours = dataset["hour"].values.tolist()
-        level = next((dataset[a.dims[x.index("l")]] for a, x, _ in fields.values() if "l" in x), None)
-        levels = () if level is None else levels_in_hpa(level.values, level.attrs, path, lambda note: None)
-        places = [levels.index(x) if x in levels else -1 for x in variables.levels]
-        self._levels = np.array(places, dtype=np.int64)
-        self._variables, self._fields = variables, fields
-        known = rain in DRY and f"tp_{rain:g}h_threshold" in fields and "tp" in variables.surface
+            raise UserError(f"{why}; make a climatology by `dfm weather climatology`")
+        first = next(iter(self._fields.values()))
+        self._points = places_of(first.place.grid, grid, path)
+        levels = next((each.levels for each in self._fields.values() if each.levels), ())
+        places = [levels.index(level) if level in levels else -1 for level in variables.levels]
+        self._levels, self._hours = np.array(places, dtype=np.int64), dataset["hour"].values.tolist()
+        self._variables, self._arrays = variables, arrays_of(path)
+        self._kept: dict[tuple[str, int], NDArray[np.float32]] = {}
+        known = rain in DRY and f"tp_{rain:g}h_threshold" in self._fields and "tp" in variables.surface
         self._rain = rain if known else 0.0
 
     def at(self, valid: Tensor) -> States:
         """Return states `(B, K, ...)` at the times `(B, K)`; NaN at an hour of day that the file lacks."""
-        surface = self._read(self._variables.surface, valid, levelled=False)[:, :, :, 0]
-        return States(surface, self._read(self._variables.atmospheric, valid, levelled=True))
+        surface = self._read(self._variables.surface, valid, np.zeros(1, dtype=np.int64))[:, :, :, 0]
+        states = States(surface, self._read(self._variables.atmospheric, valid, self._levels))
+        self._forget(valid)
+        return states
 
     def rain_at(self, valid: Tensor) -> tuple[str, float, Tensor, Tensor] | None:
         """Return variable, dry amount, and dry share and heavy amount `(B, K, H, W)` for SEEPS."""
         if not self._rain:
             return None
         names = [f"tp_{self._rain:g}h_{part}" for part in ("dry_fraction", "threshold")]
-        share, heavy = self._read(names, valid, levelled=False)[:, :, :, 0].unbind(2)
+        share, heavy = self._read(names, valid, np.zeros(1, dtype=np.int64))[:, :, :, 0].unbind(2)
         return "tp", DRY[self._rain], share, heavy
 
-    def _read(self, names: Sequence[str], valid: Tensor, *, levelled: bool) -> Tensor:
+    def _read(self, names: Sequence[str], valid: Tensor, levels: NDArray[np.int64]) -> Tensor:
         """Return values `(B, K, V, C, H, W)`."""
-        hours, days = calendar(valid.cpu().numpy().astype("datetime64[s]"))
-        pairs, back = np.unique(DAYS * hours + days - 1, return_inverse=True)
-        shape = (len(self._points[0]), len(self._points[1]))
-        levels = self._levels if levelled else np.zeros(1, dtype=np.int64)
-        values = np.full((len(pairs), len(names), len(levels), *shape), np.nan, dtype=np.float32)
-        for v, name in enumerate(names):
-            if name not in self._fields:
-                continue
-            for n, pair in enumerate(pairs.tolist()):
-                if pair // DAYS in self._hours:
-                    values[n, v] = self._field(name, self._hours.index(pair // DAYS), pair % DAYS, levels)
+        pairs, back = np.unique(_pairs(valid), return_inverse=True)
+        shape = (len(pairs), len(names), len(levels), *map(len, self._points))
+        values = np.full(shape, np.nan, dtype=np.float32)
+        for (n, pair), (v, name) in product(enumerate(pairs.tolist()), enumerate(names)):
+            if name in self._fields and pair // DAYS in self._hours:
+                values[n, v] = self._field(name, pair, levels)
         values[:, :, levels < 0] = np.nan
-        stacked = torch.from_numpy(values).to(valid.device)
-        return stacked[torch.from_numpy(back.reshape(valid.shape)).to(valid.device)]
+        return torch.from_numpy(values).to(valid.device)[torch.from_numpy(back.reshape(valid.shape))]
 
-    def _field(self, name: str, hour: int, day: int, levels: NDArray[np.int64]) -> NDArray[np.float32]:
-        array, letters, (factor, offset) = self._fields[name]
-        index = {"h": hour, "d": day, "l": levels.clip(min=0), "y": slice(None), "x": slice(None)}
-        where = {dim: index[letter] for dim, letter in zip(array.dims, letters, strict=True)}
-        try:
-            values = array.isel(where).values
-        except Exception as error:  # each engine raises what it likes
-            why = " ".join(str(error).split())[:160] or type(error).__name__
-            raise UserError(f"{self.path}: {name} cannot be read ({why}); copy it again") from error
-        left = letters.replace("h", "").replace("d", "")
-        values = values.transpose([left.index(axis) for axis in "lyx" if axis in left])
-        return values[..., *self._points] * factor + offset
+    def _field(self, name: str, pair: int, levels: NDArray[np.int64]) -> NDArray[np.float32]:
+        if (name, pair) not in self._kept:
+            fixed = {"h": self._hours.index(pair // DAYS), "d": pair % DAYS}
+            field = replace(self._fields[name], fixed=fixed)
+            array = self._arrays[field.dataset]
+            self._kept[name, pair] = field.read(array, slice(0, 1), levels.clip(min=0), *self._points)[0]
+        return self._kept[name, pair]
+
+    def _forget(self, valid: Tensor) -> None:
+        """Keep the fields of these times alone: the next starts need most of them again."""
+        used = set(_pairs(valid).ravel().tolist())
+        self._kept = {key: field for key, field in self._kept.items() if key[1] in used}
+
+
+def _pairs(valid: Tensor) -> NDArray[np.int64]:
+    hours, days = calendar(valid.cpu().numpy().astype("datetime64[s]"))
+    return DAYS * hours + days - 1
+
+
+def _fields_of(path: str, dataset: Any) -> dict[str, StoredField]:
+    """Return the fields by hour and day of year; SEEPS' are `tp_6h_threshold` and `tp_6h_dry_fraction`."""
+    fields: dict[str, StoredField] = {}
+    for stored, array in dataset.variables.items():
+        dims = dict(zip(array.dims, letters_of(array, dataset), strict=True)) | {
+            "hour": "h",
+            "dayofyear": "d",
+        }
+        letters = "".join(dims[dim] for dim in array.dims)
+        base, _, rest = str(stored).partition("_seeps_")
+        row = recognised(base, array.attrs, levelled="l" in letters)
+        if row is None or row.kind == "static" or sorted(letters.replace("l", "")) != sorted("hdyx"):
+            continue
+        axes = {dims[dim]: dataset[dim] for dim in array.dims if dim in dataset.variables}
+        factor, offset = conversion(str(array.attrs.get("units", row.unit)), row.unit) or (1.0, 0.0)
+        scale, shift = (float(array.attrs.get(k, x)) for k, x in (("scale_factor", 1), ("add_offset", 0)))
+        fields[f"{row.name}_{row.hours:g}h_{rest}" if rest else row.name] = StoredField(
+            path, str(stored), row, letters,
+            stored_grid(axes["y"].values, axes["x"].values, path, _silent),
+            np.array([], dtype="datetime64[s]"),
+            levels_in_hpa(axes["l"].values, axes["l"].attrs, path, _silent) if "l" in axes else (),
+            factor * scale,
+            factor * shift + offset,
+        )  # fmt: skip
+    return fields
+
+
+def _silent(note: str) -> None:
+    """Say nothing: the file is ours, or one of WeatherBench 2's."""
 
 
 def write_climatology(

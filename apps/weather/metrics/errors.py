@@ -21,7 +21,7 @@ __all__ = [
     "vector_mse",
 ]
 
-_CELLS = 2**21  # points worked on at once: some 16 MB for each intermediate field in float64
+_CELLS = 2**18  # points worked on at once: 2 MB for each intermediate field in float64
 
 
 def spatial_means(weights: Tensor, *fields: Tensor) -> list[Tensor]:

@@ -32,7 +32,7 @@ HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
 
 Points = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
-_BYTES = 2**26  # of one forecast's fields that are worked on at once
+_BYTES = 2**24  # of one forecast's fields that are worked on at once
 _DAYS = 10  # leads of a baseline where none are asked for
 
 
