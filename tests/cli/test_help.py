@@ -90,7 +90,7 @@ def test_every_option_shown_is_taken_by_the_parser(domain, recipe):
     assert config["data"]["class_path"] == read_yaml(request.configs[0])["data"]["class_path"]
 
 
-@pytest.mark.parametrize("domain", ["timeseries", "pde", "remote_sensing", "music"])
+@pytest.mark.parametrize("domain", ["timeseries", "pde", "remote_sensing", "music", "weather"])
 def test_most_options_of_every_recipe_have_a_meaning(domain):
     for recipe in (recipe for recipe in all_recipes(domain) if "model" in read_yaml(recipe.path)):
         request = prepare(domain, "fit", ["--config", str(recipe.path)])
@@ -103,7 +103,7 @@ def test_most_options_of_every_recipe_have_a_meaning(domain):
 
 
 def test_recipes_are_listed_with_whole_sentences():
-    for domain in ("timeseries", "pde", "remote_sensing", "music"):
+    for domain in ("timeseries", "pde", "remote_sensing", "music", "weather"):
         for recipe in all_recipes(domain):
             assert recipe.summary.count("(") == recipe.summary.count(")"), recipe.summary
 

@@ -122,6 +122,7 @@ SHORT = {
     "pde": "--trainer.max_epochs=1 --trainer.max_steps=4 --tracking.wandb=off",
     "remote-sensing": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --tracking.wandb=off",
     "music": "--trainer.max_steps=4 --trainer.limit_val_batches=2 --about.test_after_fit=false",
+    "weather": "--trainer.max_steps=4 --trainer.limit_val_batches=1 --about.test_after_fit=false",
 }
 WALKS = [
     ("README.md", "## Your own data", "sh"),
@@ -130,6 +131,7 @@ WALKS = [
     ("apps/pde/README.md", "## Fine-tuning on your own trajectories", "sh"),
     ("apps/remote_sensing/README.md", "## From nothing to a map", "sh"),
     ("apps/music/README.md", "## From texts to a continuation", "sh python"),
+    ("apps/weather/README.md", "## From nothing to a forecast", "sh python"),
 ]
 
 
