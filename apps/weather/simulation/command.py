@@ -13,7 +13,7 @@ from core.errors import UserError, did_you_mean
 
 __all__ = ["main"]
 
-_KNOWN = {"three_levels": "quasi-geostrophic weather with rain on 200, 500 and 800 hPa and at the surface"}
+_WORLDS = {"three_levels": "quasi-geostrophic weather with rain, on 200, 500 and 800 hPa and at the surface"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,46 +24,38 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(argv))
     if options.list:
-        for name, about in _KNOWN.items():
-            print(f"weather/{name}  {about}")
+        print("\n".join(f"weather/{name}  {about}" for name, about in _WORLDS.items()))
         return 0
-    domain, mark, name = (options.what or "").partition("/")
-    name = name if mark else domain
-    if (mark and domain != "weather") or name not in _KNOWN:
+    name = (options.what or "").partition("/")[2]
+    if name not in _WORLDS:
+        near = did_you_mean(name, _WORLDS)
         raise UserError(
-            f"say what to generate, as in weather/three_levels; '{name}' is not of {', '.join(_KNOWN)}"
-            f"{did_you_mean(name, _KNOWN)}"
+            f"say what to generate: weather/{', weather/'.join(_WORLDS)}; not '{options.what}'{near}"
         )
     grid = re.fullmatch(r"(\d+)x(\d+)", options.grid)
     if grid is None:
         raise UserError(f"--grid is {options.grid}; write rows and columns, as in 32x64")
-    netcdf = options.format == "netcdf"
-    if netcdf and options.out is not None and options.out.suffix in (".zarr", ".nc"):
-        raise UserError(f"--out {options.out} must name a folder, in which --format netcdf puts three files")
+    netcdf, out = options.format == "netcdf", options.out
+    if netcdf and out is not None and out.suffix:
+        raise UserError(f"--out {out} must name a folder, into which --format netcdf puts three files")
 
     from apps.weather.simulation.store import generate, write_netcdf
 
+    numbers = {name: getattr(options, name) for name in ("members", "days", "step", "seed")}
+    shape = (int(grid[1]), int(grid[2]))
     try:
-        path = generate(
-            None if netcdf else options.out,
-            members=options.members,
-            days=options.days,
-            step=options.step,
-            grid=(int(grid[1]), int(grid[2])),
-            seed=options.seed,
-            progress=not options.quiet,
-        )
+        path = generate(None if netcdf else out, grid=shape, progress=not options.quiet, **numbers)
     except KeyboardInterrupt:
         print("what is complete is kept; the same command goes on", file=sys.stderr)
         raise
-    print(write_netcdf(path, options.out or Path("three_levels")) if netcdf else path)
+    print(write_netcdf(path, out or "three_levels") if netcdf else path)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="dfm data generate weather/three_levels",
-        description="Make weather of a world of our own. A run that was broken off goes on; what is there is kept.",
+        description="Make weather of a world of our own. A run that was broken off goes on.",
     )
     add = parser.add_argument
     add("what", nargs="?", metavar="weather/three_levels", help="what to make; --list shows it")
@@ -75,12 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         "--grid",
         default="32x64",
         metavar="RxC",
-        help="rows and columns; odd rows have the poles (default 32x64)",
+        help="rows (odd: with the poles) and columns (default 32x64)",
     )
     add("--seed", type=int, default=0, metavar="S", help="seed of the members (default 0)")
-    add("--out", type=Path, metavar="FOLDER", help="where to (default: the cache)")
-    add(
-        "--format", choices=("zarr", "netcdf"), default="zarr", help="WeatherBench 2's layout, or CDS's names"
-    )
+    add("--out", type=Path, metavar="FOLDER", help="where to (default: the cache, netcdf here)")
+    add("--format", choices=("zarr", "netcdf"), default="zarr", help="as WeatherBench 2, or as the CDS")
     add("--quiet", action="store_true", help="show no progress")
     return parser
