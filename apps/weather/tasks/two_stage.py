@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from apps.weather.batch import WeatherBatch, WeatherFacts
 from apps.weather.models.translation.network import Met2Net
@@ -86,6 +86,13 @@ class TwoStage(WeatherTask):
         if self.network.cycle is not None:
             self.network.cycle.learn(self._training_states())
 
+    def flops_per_sample(self) -> float:
+        """Return the FLOPs of a training step per sample, both stages; MFU is made of it."""
+        from core.tracking.flops import count_flops
+
+        batch = self.trainer.datamodule.train_set().__getitems__([(0, 0)]).to(self.device)  # type: ignore[attr-defined]
+        return float(count_flops(_Stages(self.network), dict(zip("xy", self._windows(batch), strict=True))))
+
     def loss(self, batch: WeatherBatch) -> Tensor:
         """Return the sum of both stages' losses."""
         x, y = self._windows(batch)
@@ -146,3 +153,14 @@ class TwoStage(WeatherTask):
             times = scaled.time[:, None] + steps * round(scaled.step * 3600)
             fields = torch.cat([states.surface, states.atmospheric.flatten(2, 3)], dim=2)
             yield times.flatten(), fields.flatten(0, 1)
+
+
+class _Stages(nn.Module):
+    """Lets the FLOP counter call both stages."""
+
+    def __init__(self, network: Met2Net) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.network.two_stage(x, y).total
