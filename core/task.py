@@ -50,7 +50,8 @@ class Task(LightningModule):
         no_decay: Which parameters have no weight decay: name patterns, and `1d` for biases and norms.
         layer_decay: Factor of the rate from one block to the one before; None gives all the same rate.
         rates: Pattern of parameter names to a factor of the rate; the first that fits counts.
-        monitor: The metric that chooses the best epoch.
+        monitor: The metric that chooses the best epoch; None takes the last, where validation is too small to
+            choose by.
         mode: Whether the best is the `min` or the `max` of it.
         patience: Validations without progress after which training stops; None never stops early.
         restore_best: Whether the best epoch's weights are put back at the end of training.
@@ -80,7 +81,7 @@ class Task(LightningModule):
         no_decay: Sequence[str] = (),
         layer_decay: float | None = None,
         rates: dict[str, float] | None = None,
-        monitor: str = "val_loss",
+        monitor: str | None = "val_loss",
         mode: str = "min",
         patience: int | None = None,
         restore_best: bool = True,
@@ -95,6 +96,10 @@ class Task(LightningModule):
             raise UserError(f"model.ema is {ema}; it must lie between 0 and 1, as in 0.999")
         if patience is not None and patience < 1:
             raise UserError(f"model.patience is {patience}; it must be at least 1")
+        if patience is not None and monitor is None:
+            raise UserError(
+                "model.patience stops by model.monitor, which is null; give a metric or no patience"
+            )
         self.network = network
         self.normaliser: Any = Normaliser(self.facts_type)
         self.optimizer = optimizer
@@ -231,7 +236,7 @@ class Task(LightningModule):
         from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
         callbacks: list[Callback] = []
-        if self.patience is not None:
+        if self.patience is not None and self.monitor is not None:
             callbacks.append(
                 # Asked after each validation: a run whose last epoch is cut short has none at its end.
                 EarlyStopping(

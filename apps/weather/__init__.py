@@ -36,8 +36,8 @@ _ABOUT = ("card", "generate", "mixture", "split")
 def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the values that a config says of its own data, which `--data.path` makes void.
 
-    The split of a config that itself names a path without a card is the user's, and stays.
+    The split of a config that names no other data than a path, or none at all, is meant for it, and stays.
     """
     data = (config.get("data") or {}).get("init_args") or {}
-    own = data.get("path") and not data.get("card")
+    own = not any(data.get(name) for name in ("card", "generate", "mixture"))
     return tuple(name for name in _ABOUT if name in data and not (own and name == "split"))
