@@ -86,11 +86,8 @@ class AuroraDecoder(nn.Module):
         if variables.surface:
             patches = _mapped(surface, [self.surf_heads[v] for v in variables.surface])
             near = joined_fields(patches[:, :, None], grid, self.patch)
-        shape = (len(variables.atmospheric), len(variables.levels), rows, columns)
-        aloft = tokens.new_empty(len(tokens), *shape)
-        if variables.atmospheric and variables.levels:
-            by_place = latents.unflatten(1, (-1, places)).transpose(1, 2)  # B Cl-1 L E -> B L Cl-1 E
-            aloft = self._atmosphere(by_place.flatten(0, 1), variables, grid)
+        by_place = latents.unflatten(1, (-1, places)).transpose(1, 2)  # B Cl-1 L E -> B L Cl-1 E
+        aloft = self._atmosphere(by_place.flatten(0, 1), variables, grid)
         return States(near[:, None, :, 0], aloft[:, None])
 
     def _atmosphere(self, latents: Tensor, variables: Variables, grid: tuple[int, int]) -> Tensor:

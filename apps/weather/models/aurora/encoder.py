@@ -101,7 +101,9 @@ class AuroraEncoder(nn.Module):
             fields = cut_fields(batch.static[:, None, :, None], self.patch)
             kernel = embed.kernel(variables.static, batch.inputs.steps, constant=True)
             groups.append((fields.flatten(2), kernel))
-        x = bias.expand(len(batch.static), 1, -1)
+        if not groups:
+            rows, columns = batch.grid.shape
+            x = bias.expand(len(batch.time), rows // self.patch * (columns // self.patch), -1)
         for number, (patches, kernel) in enumerate(groups):
             product = nn.functional.linear(patches, kernel, bias if number == 0 else None)
             x = product if number == 0 else x + product

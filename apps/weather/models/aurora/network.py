@@ -257,6 +257,8 @@ class Aurora(nn.Module):
                     f"the data have the {kind} variables {', '.join(unknown)}, which this network does not "
                     f"know: leave them out by data.variables, or add them to the network's {kind}"
                 )
+        if not batch.variables.atmospheric or not batch.variables.levels:
+            raise UserError("the data have no variable on a pressure level; Aurora needs one, on one level")
         if batch.inputs.steps > self.history:
             raise UserError(
                 f"the data give {batch.inputs.steps} states and this network takes {self.history} at most; "
