@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from apps.weather.batch import Grid, Variables, level_name, level_text
 from apps.weather.data.readers.names import in_order, unit_of
-from apps.weather.data.readers.stored import StoredField, arrays_of
+from apps.weather.data.readers.stored import StoredField, Window, arrays_of
 from core.data.hdf5 import OpenFiles
 from core.errors import UserError, did_you_mean
 
 __all__ = ["Archive"]
 
 Key = tuple[str, str]  # group (surface, level, static) and name
-Place = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
 
 class _Series:
@@ -172,12 +171,12 @@ class Archive:
         Raises:
             UserError: If one changes in time, as a geopotential whose level is not said.
         """
-        place, fields = (np.arange(self.grid.shape[0]), np.arange(self.grid.shape[1])), {}
+        window, fields = Window(*map(np.arange, self.grid.shape)), {}
         for (group, name), (series, *_) in self.series.items():
             if group == "static":
                 stored = series.fields[0]
                 first, last = (
-                    self._filled(self._read(stored, [at], [0], place, 0), stored, at, [0.0], place)[0, 0]
+                    self._filled(self._read(stored, [at], [0], window, 0), stored, at, [0.0], window)[0, 0]
                     for at in (0, max(len(stored.times) - 1, 0))
                 )
                 if np.nanmax(np.abs(first - last)) > 1e-3 * np.nanmax(np.abs(first - first.mean())):
@@ -212,18 +211,25 @@ class Archive:
         if self.members > 1 and member is None:
             raise UserError(f"{self.name} is an ensemble; choose one of its members, 0 to {self.members - 1}")
         moments = np.asarray(times, dtype=np.int64).astype("datetime64[s]")
-        place = np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns]
-        shape, deep = (len(place[0]), len(place[1])), (len(variables.atmospheric), len(variables.levels))
+        window = Window(np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns])
+        shape, deep = (
+            (len(window.rows), len(window.columns)),
+            (len(variables.atmospheric), len(variables.levels)),
+        )
         surface = np.empty((len(moments), len(variables.surface), *shape), dtype=np.float32)
         atmospheric = np.empty((len(moments), *deep, *shape), dtype=np.float32)
         slots = [surface[:, at, None] for at in range(surface.shape[1])]
         slots += [atmospheric[:, at] for at in range(deep[0])]
         for out, (key, levels) in zip(slots, self._asked(variables), strict=True):
-            self._fill(out, key, levels, moments, place, member or 0)
+            self._fill(out, key, levels, moments, window, member or 0)
         return surface, atmospheric
 
     def _levels(self, key: Key) -> list[float]:
-        return sorted({level for series in self.series.get(key, ()) for level in series.levels})
+        return self._every_level.get(key, [])
+
+    @cached_property
+    def _every_level(self) -> dict[Key, list[float]]:
+        return {key: sorted({x for each in kinds for x in each.levels}) for key, kinds in self.series.items()}
 
     def _asked(self, variables: Variables) -> list[tuple[Key, list[float]]]:
         """Return key and levels of each surface and atmospheric variable; `z_500` is one level of `z`.
@@ -253,33 +259,35 @@ class Archive:
         return asked
 
     def _read(
-        self, stored: StoredField, indices: list[int], levels: list[int], place: Place, member: int
+        self, stored: StoredField, indices: list[int], levels: list[int], window: Window, member: int
     ) -> NDArray[np.float32]:
         array = self.arrays[stored.path][stored.dataset] if stored.array is None else stored.array
         picked = replace(stored, fixed={"n": member, **stored.fixed}) if stored.members else stored
         span = slice(indices[0], indices[-1] + 1)
-        return picked.read(array, span, np.array(levels), *place)[np.array(indices) - indices[0]]
+        return picked.read(array, span, np.array(levels), window)[[at - indices[0] for at in indices]]
 
     def _fill(
         self, out: NDArray[np.float32], key: Key, levels: list[float], times: NDArray[np.datetime64],
-        place: Place, member: int, *, keep: bool = False,
+        window: Window, member: int, *, keep: bool = False,
     ) -> None:  # fmt: skip
         """Read one variable into `out` `(T, C, H, W)`."""
         lacking = np.ones(out.shape[:2], dtype=bool)  # T C
         for series in self.series[key]:
-            columns = [
-                at for at, level in enumerate(levels) if level in series.levels and lacking[:, at].any()
-            ]
+            columns = [at for at, x in enumerate(levels) if x in series.levels and lacking[:, at].any()]
             mine = [levels[at] for at in columns]
+            layers = [series.levels.index(level) for level in mine]
             for stored, indices, slots in series.runs(times) if columns else []:
-                values = self._read(
-                    stored, indices, [series.levels.index(level) for level in mine], place, member
-                )
-                for at, slot, part in zip(indices, slots, values, strict=True):
-                    out[slot, columns] = (
-                        part if keep else self._filled(part[None], stored, at, mine, place, member)[0]
-                    )
-                    lacking[slot, columns] = False
+                values = self._read(stored, indices, layers, window, member)
+                if not keep and not np.isfinite(values.sum(dtype=np.float64)):
+                    parts = zip(indices, values[:, None], strict=True)
+                    parts = [self._filled(part, stored, at, mine, window, member) for at, part in parts]
+                    values = np.concatenate(parts)
+                where = np.ix_(slots, columns)
+                if len(columns) == len(levels) and slots == list(range(slots[0], slots[-1] + 1)):
+                    out[slots[0] : slots[-1] + 1] = values  # faster than through lists
+                else:
+                    out[where] = values
+                lacking[where] = False
         if lacking.any():
             time, level = np.argwhere(lacking)[0]
             name = level_name(key[1], levels[level]) if key[0] == "level" else key[1]
@@ -288,7 +296,7 @@ class Archive:
             )
 
     def _filled(
-        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float], place: Place,
+        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float], window: Window,
         member: int = 0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return the values `(1, C, H, W)` of one time with missing ones filled.
@@ -296,12 +304,12 @@ class Archive:
         Raises:
             UserError: If there are such and nothing to fill them with: naming file, variable and time.
         """
-        if np.isfinite(values.sum(dtype=np.float64)) or self.fill == "keep" or stored.row.kind == "wave":
+        if self.fill == "keep" or stored.row.kind == "wave" or not np.isnan(values).any():
             return values
         if self.fill == "nearest_level" and stored.levels:
             every = self._levels(stored.key)
             column = np.empty((1, len(every), *values.shape[2:]), dtype=np.float32)
-            self._fill(column, stored.key, every, stored.times[index : index + 1], place, member, keep=True)
+            self._fill(column, stored.key, every, stored.times[index : index + 1], window, member, keep=True)
             for at, level in enumerate(levels):
                 for other in np.argsort(np.abs(np.log(every) - np.log(level))):
                     values[:, at] = np.where(np.isnan(values[:, at]), column[:, other], values[:, at])

@@ -98,9 +98,10 @@ def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Ar
                 f"{each.path}: {each.dataset} has {each.place.grid}, {fields[0].path}: {fields[0].dataset} "
                 f"has {fields[0].place.grid}; an archive has one grid: regrid it or leave it out"
             )
+    places = {id(each.place): replace(each.place, grid=fields[0].place.grid) for each in fields}
     return Archive(
         name=Path(str(whole).rstrip("/")).stem,
-        fields=[replace(each, place=replace(each.place, grid=fields[0].place.grid)) for each in fields],
+        fields=[replace(each, place=places[id(each.place)]) for each in fields],
         members=max(each.members for each in fields),
         licences=tuple(licences),
         files=[Path(file) for file in files],

@@ -26,7 +26,7 @@ from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["StoredField", "arrays_of", "is_grib", "is_store", "open_datasets"]
+__all__ = ["StoredField", "Window", "arrays_of", "is_grib", "is_store", "open_datasets"]
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
@@ -34,6 +34,8 @@ _ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_work
 _ZARRS |= dict.fromkeys(
     ("codec_pipeline.chunk_concurrent_minimum", "codec_pipeline.chunk_concurrent_maximum"), 1
 )
+Stretch = tuple[slice, slice | NDArray[np.int64]]  # what to read, and what is wanted of it
+Stretches = list[Stretch]
 _GARBAGE = 1e30  # netCDF's own fill values lie above it, whether a file names them or not
 
 
@@ -119,6 +121,21 @@ def arrays_of(path: str) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
+class Window:
+    """Rows and columns of a grid, and where they are in each file, found once for all variables of a read."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    _places: dict[int, Any] = field(default_factory=dict)
+
+    def on(self, place: StoredGrid) -> tuple[Stretches, Stretches]:
+        """Return the stretches of rows and of columns that are to be read."""
+        if id(place) not in self._places:
+            self._places[id(place)] = _runs(place.rows[self.rows]), _runs(place.columns[self.columns])
+        return self._places[id(place)]
+
+
+@dataclass(frozen=True, eq=False)
 class StoredField:
     """One variable in one file."""
 
@@ -150,34 +167,43 @@ class StoredField:
         time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
         return f"{self.path}: {name}{time}"
 
-    def read(
-        self, array: Any, span: slice, levels: NDArray[np.int64], rows: NDArray[np.int64],
-        columns: NDArray[np.int64],
-    ) -> NDArray[np.float32]:  # fmt: skip
+    def read(self, array: Any, span: slice, levels: NDArray[np.int64], window: Window) -> NDArray[np.float32]:
         """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
 
         Raises:
             UserError: If it cannot be read, or a chunk of a Zarr store is not there.
         """
+        layers, within_levels = _stretch(levels)
+        rows, columns = window.on(self.place)
         bands = []
-        for south_to, within_rows in _runs(self.place.rows[rows]):
+        for south_to, within_rows in rows:
             band = []
-            for east_to, within in _runs(self.place.columns[columns]):
-                part = {"l": slice(levels.min(), levels.max() + 1), "t": span, "y": south_to, "x": east_to}
-                part |= {"1": 0, "n": 0, "p": 0} | dict(self.fixed)
-                stretch = tuple(part.get(axis, slice(None)) for axis in self.letters)
-                values = self._plain(self._raw(array, stretch, span))
-                band.append(
-                    values[:, levels - levels.min() if "l" in self.letters else slice(None)][..., within]
-                )
-            whole = np.concatenate(band, axis=-1) if len(band) > 1 else band[0]
-            bands.append(whole[..., within_rows, :])
+            for east_to, within in columns:
+                part = {
+                    "l": layers,
+                    "t": span,
+                    "y": south_to,
+                    "x": east_to,
+                    "1": 0,
+                    "n": 0,
+                    "p": 0,
+                    **self.fixed,
+                }
+                values = self._part(array, tuple(part.get(axis, slice(None)) for axis in self.letters), span)
+                band.append(values[:, within_levels if "l" in self.letters else slice(None)][..., within])
+            bands.append((np.concatenate(band, axis=-1) if len(band) > 1 else band[0])[..., within_rows, :])
         return np.concatenate(bands, axis=-2) if len(bands) > 1 else bands[0]
 
-    def _raw(self, array: Any, where: tuple[Any, ...], span: slice) -> NDArray[Any]:
+    def _part(self, array: Any, where: tuple[Any, ...], span: slice) -> NDArray[np.float32]:
         try:
             raw = np.asarray(array[where])
-            missing = self._missing(array, where, raw) if hasattr(array, "store_path") else None
+            values = self._plain(raw)
+            total = values.sum(dtype=np.float64)
+            missing = None
+            if hasattr(array, "store_path") and (
+                array.fill_value == array.fill_value or not np.isfinite(total)
+            ):
+                missing = self._missing(array, where, raw)
         except Exception as error:  # h5py, zarr and codecs raise what they like
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
@@ -190,13 +216,13 @@ class StoredField:
                 f"{self.at(span.start + step)} is not in the store: its chunk {missing[0]} is missing, which "
                 "zarr reads as the fill value; copy the store again, or choose other times"
             )
-        return raw
+        return values if abs(total) < _GARBAGE else np.where(np.abs(values) < _GARBAGE, values, np.nan)
 
     def _plain(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """Return `(T, C, H, W)` in SI of what is stored."""
         left = [axis for axis in self.letters if axis not in "1np" and axis not in self.fixed]
         converted = raw.dtype.kind in "iu" or (self.factor, self.offset) != (1.0, 0.0)
-        values = raw.astype(np.float64 if converted else np.float32)
+        values = raw.astype(np.float64 if converted else np.float32, copy=bool(self.fills))
         if self.fills:
             values[np.isin(raw, np.array(self.fills).astype(raw.dtype))] = np.nan
         if converted:
@@ -211,10 +237,7 @@ class StoredField:
         for axis in "lt":
             if axis not in left:
                 values, left = values[None], [axis, *left]
-        values = values.transpose([left.index(axis) for axis in "tlyx"])  # ... -> T C H W
-        if not abs(values.mean(dtype=np.float64)) < _GARBAGE / values.size:
-            values = np.where(np.abs(values) < _GARBAGE, values, np.nan)
-        return values
+        return values.transpose([left.index(axis) for axis in "tlyx"])  # ... -> T C H W
 
     def _missing(self, array: Any, where: tuple[Any, ...], raw: NDArray[Any]) -> tuple[str, list[int]] | None:
         """Return the first chunk in a part of a Zarr array that is not stored, and where it begins there.
@@ -225,15 +248,14 @@ class StoredField:
         from zarr.core.sync import sync
 
         fill, sizes = array.fill_value, getattr(array, "shards", None) or array.chunks
-        if fill is None or (fill == 0 and self.row.may_vanish):
+        if fill is None or (fill == 0 and self.row.may_vanish) or self.row.kind == "wave":
             return None
         parts = [at if isinstance(at, slice) else slice(at, at + 1) for at in where]
         spans = [part.indices(size)[:2] for part, size in zip(parts, array.shape, strict=True)]
-        blank = (np.isnan(raw) if fill != fill else raw == fill).reshape(
-            [stop - start for start, stop in spans]
-        )
+        blank = np.isnan(raw) if fill != fill else raw == fill
         if not blank.any():
             return None
+        blank = blank.reshape([stop - start for start, stop in spans])
         ranges = (range(start // size, (stop - 1) // size + 1)
                   for (start, stop), size in zip(spans, sizes, strict=True))  # fmt: skip
         for chunk in product(*ranges):
@@ -245,9 +267,17 @@ class StoredField:
         return None
 
 
-def _runs(indices: NDArray[np.int64]) -> list[tuple[slice, NDArray[np.int64]]]:
-    """Return rising or falling stretches of indices: what to read, and the indices within it."""
-    rises = np.sign(np.diff(indices))
-    turns = np.flatnonzero(rises != np.sign(rises.sum())) + 1
-    runs = [indices[begin:end] for begin, end in pairwise([0, *turns.tolist(), len(indices)])]
-    return [(slice(int(run.min()), int(run.max()) + 1), run - run.min()) for run in runs]
+def _runs(indices: NDArray[np.int64]) -> Stretches:
+    """Return the rising or falling stretches of indices, as around Greenwich."""
+    rises = np.diff(indices) > 0
+    turns = np.flatnonzero(rises != (2 * rises.sum() >= len(rises))) + 1
+    return [_stretch(indices[begin:end]) for begin, end in pairwise([0, *turns.tolist(), len(indices)])]
+
+
+def _stretch(indices: NDArray[np.int64]) -> Stretch:
+    """Return what to read for some indices, and where these are in it."""
+    low, high, step = int(indices.min()), int(indices.max()), int(indices[-1] > indices[0]) * 2 - 1
+    neighbours = high - low == len(indices) - 1 and (np.diff(indices) == step).all()
+    return slice(low, high + 1), slice(
+        None, None, step if len(indices) > 1 else 1
+    ) if neighbours else indices - low
