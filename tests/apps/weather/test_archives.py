@@ -443,3 +443,32 @@ def test_means_of_the_real_regional_files_are_the_known_ones(shared: Path) -> No
             np.testing.assert_allclose(values, dataset[name], rtol=1e-6)
     assert archive.accumulated == {"tp": 1.0, "e": 1.0} and len(archive.licences) == 1
     assert json.dumps(archive.units)
+
+
+def test_times_whose_chunk_is_not_stored_are_refused(tmp_path: Path) -> None:
+    (store(tmp_path / "a.zarr", weather()) / "time" / "0").unlink()
+    with pytest.raises(UserError, match="chunks of time are missing in the store"):
+        open_archive(tmp_path / "a.zarr")
+
+
+def test_shards_that_are_not_stored_are_refused(tmp_path: Path) -> None:
+    dataset = weather()[["2m_temperature"]]
+    path = store(
+        tmp_path / "a.zarr",
+        dataset,
+        form=3,
+        encoding={"2m_temperature": {"chunks": (1, 5, 4), "shards": (2, 5, 8)}},
+    )
+    np.testing.assert_array_equal(
+        read(open_archive(path), Variables(("2t",)))[0][:, 0], dataset["2m_temperature"]
+    )
+    (path / "2m_temperature" / "c" / "1" / "0" / "0").unlink()
+    with pytest.raises(UserError, match="2020-01-01T12:00 is not in the store"):
+        read(open_archive(path), Variables(("2t",)))
+
+
+def test_two_files_that_hold_one_variable_under_two_names_are_refused(tmp_path: Path) -> None:
+    netcdf(tmp_path / "a.nc", weather())
+    netcdf(tmp_path / "b.nc", cds(weather())[["t2m"]])
+    with pytest.raises(UserError, match="2m_temperature and t2m are all 2t; leave some out"):
+        open_archive(tmp_path)

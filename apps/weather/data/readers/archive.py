@@ -79,7 +79,7 @@ class Archive:
     notes: Sequence[str] = ()
     licences: tuple[str, ...] = ()
     files: Sequence[Path] = ()
-    arrays: OpenFiles = field(default_factory=lambda: OpenFiles(arrays_of))
+    arrays: OpenFiles = field(default_factory=lambda: OpenFiles(arrays_of, most=128))
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -296,8 +296,8 @@ class Archive:
             )
 
     def _filled(
-        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float], window: Window,
-        member: int = 0,
+        self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float],
+        window: Window, member: int = 0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return the values `(1, C, H, W)` of one time with missing ones filled.
 

@@ -14,7 +14,7 @@ from apps.weather.data.readers import axes
 from apps.weather.data.readers.archive import Archive
 from apps.weather.data.readers.names import StoredName, conversion, near_names, recognised
 from apps.weather.data.readers.pickled import is_pickle
-from apps.weather.data.readers.stored import StoredField, is_grib, is_store, open_datasets
+from apps.weather.data.readers.stored import StoredField, check_written, is_grib, is_store, open_datasets
 from core.errors import UserError, listed
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def gathered(path: Paths | xarray.Dataset, names: Mapping[str, str]) -> tuple[Ar
         keep = not files or is_grib(file) or is_pickle(file)
         for dataset in open_datasets(file) if files else [path]:
             fields += _Reading(file, dataset, names, notes, keep).fields()
+            if not keep:
+                dataset.close()
             texts = {key.lower(): str(text) for key, text in dataset.attrs.items()}
             licences |= {texts[key]: None for key in ("license", "licence") if key in texts}
     whole = path if isinstance(path, str | Path) else Path(files[0]).parent if files else "the data set"
@@ -303,4 +305,7 @@ class _Reading:
         if axis is None:
             return np.array([], dtype="datetime64[s]"), ()
         leads = axes.hours_of(lead.values, lead.attrs, self.path) if lead is not None else ()
-        return axes.decoded_times(axis.values, axis.attrs, self.path), leads
+        times = axes.decoded_times(axis.values, axis.attrs, self.path)
+        if len(np.unique(times)) < len(times) and is_store(self.path):
+            check_written(self.path, str(axis.dims[0]))
+        return times, leads

@@ -26,7 +26,7 @@ from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["StoredField", "Window", "arrays_of", "is_grib", "is_store", "open_datasets"]
+__all__ = ["StoredField", "Window", "arrays_of", "check_written", "is_grib", "is_store", "open_datasets"]
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
@@ -118,6 +118,13 @@ def arrays_of(path: str) -> Any:
         warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
         arrays = dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
     return {name: DirectArray(array) for name, array in arrays.items()} if local else arrays
+
+
+def check_written(path: str, name: str) -> None:
+    """Refuse a coordinate of a store on disk that lacks chunks: its values repeat, for zarr fills them in."""
+    array = None if "://" in path else arrays_of(path).get(name)
+    if array is not None and array.nchunks_initialized < array.nchunks:
+        raise UserError(f"{path}: chunks of {name} are missing in the store; copy the store again")
 
 
 @dataclass(frozen=True, eq=False)
