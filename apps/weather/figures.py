@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from apps.weather.batch import Grid
-from apps.weather.metrics.scores import field_name
+from apps.weather.batch import Grid, States
+from apps.weather.metrics.scores import BASELINES, WeatherScores, field_name
 from core.figures.curves import INK, as_array, heading, line_colour, line_dash, shared_legend
 from core.figures.movies import rollout_frames
 from core.figures.pictures import colour_scale, gap_scale
@@ -18,48 +20,55 @@ from core.figures.style import new_figure, style, write_powers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from apps.weather.metrics.verification import Verification
-
-__all__ = ["drawings", "lead_figure", "map_figure", "map_frames", "score_card", "zonal_figure"]
+__all__ = ["drawings", "lead_figure", "map_figure", "movie", "score_card", "zonal_figure"]
 
 Rows = Sequence[Mapping[str, Any]]
+Example = tuple[States, States]  # forecast and truth `(1, K, ...)` of the last K leads, on the CPU
 
 HEADLINES = ("z_500", "t_850", "q_700", "wind_vector_850", "2t", "msl", "10m_wind_vector", "tp")
-"""Most quoted fields, which curves show."""
+"""Most quoted fields, which curves show; the first that is there is drawn as a map."""
 
 
-def drawings(result: Verification, rows: Rows, spectra: Rows) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of what a scoring is worth looking at; see the functions below."""
-    model = result.models[0] if result.models else result.scores.models[0]
-    baseline = next(
-        (b for b in ("climatology", "persistence") if b in result.scores.models and b != model), None
-    )
-    if baseline is not None:
+def drawings(
+    scores: WeatherScores,
+    model: str,
+    *,
+    example: Example | None = None,
+    land: ArrayLike | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of what scores are worth looking at.
+
+    Args:
+        scores: Gathered.
+        model: The one looked at.
+        example: Of it, whose last state is drawn as a map.
+        land: `(H, W)` share of land, for coasts.
+        units: By variable.
+    """
+    rows, spectra = scores.table(), [row for row in scores.spectra() if row["model"] == model]
+    if baseline := next(
+        (name for name in reversed(BASELINES[:2]) if name in {*scores.models} - {model}), None
+    ):
         yield "score_card", score_card(rows, model, baseline)
     yield "by_lead", lead_figure(rows)
     if spectra:
-        yield "spectra", zonal_figure([row for row in spectra if row["model"] == model])
-    if result.example is not None:
-        names = result.scores.names
-        place = next((names.index(name) for name in HEADLINES if name in names), 0)
-        forecast, truth = (
-            np.concatenate([s.surface[0, 0].numpy(), s.atmospheric[0, 0].flatten(0, 1).numpy()])[place]
-            for s in result.example
-        )
-        unit = result.units.get(result.scores.fields[place][0], "1")
-        title = f"{model}, {result.scores.leads[-1]:g} h after the first start"
-        yield (
-            "map",
-            map_figure(
-                result.scores.grid,
-                forecast,
-                truth,
-                name=names[place],
-                unit=unit,
-                land=result.land,
-                title=title,
-            ),
-        )
+        yield "spectra", zonal_figure(spectra)
+    if example is not None:
+        name, unit, forecast, truth = _shown(scores, example, units)
+        title = f"{model}, {scores.leads[-1]:g} h after the start"
+        drawn = {"name": name, "unit": unit, "land": land, "title": title}
+        yield "map", map_figure(scores.grid, forecast[-1], truth[-1], **drawn)
+
+
+def movie(
+    scores: WeatherScores, example: Example, units: Mapping[str, str] | None = None
+) -> list[NDArray[np.uint8]]:
+    """Return the pictures of an example's most quoted field by day: truth, forecast and difference."""
+    name, unit, *fields = _shown(scores, example, units)
+    days = [lead / 24 for lead in scores.leads[-len(fields[0]) :]]
+    forecast, truth = (np.flip(x, axis=1).transpose(0, 2, 1) for x in fields)  # T H W -> T x y, y upwards
+    return rollout_frames(truth, forecast, times=days, name=name, unit=unit, side=320)
 
 
 def score_card(rows: Rows, model: str, baseline: str = "persistence", *, region: str | None = None) -> Figure:
@@ -106,30 +115,19 @@ def lead_figure(
         if row["region"] == region and metric in row:
             panel = curves.setdefault(field_name(row), {})
             panel.setdefault(row["model"], []).append((row["lead"], row[metric]))
-    shown = list(fields) or [name for name in HEADLINES if name in curves] or list(curves)[:8]
     models = list(dict.fromkeys(row["model"] for row in rows))
-    columns = min(len(shown), 3)
-    with style():
-        lines = -(-len(shown) // columns)
-        figure, axes = new_figure(lines, columns, width=max(3.0 * columns, 5.0), height=2.3 * lines + 0.9)
-        for axis, name in zip(axes.flat, shown, strict=False):
+    title = f"{metric.upper()} by lead time, {region.replace('_', ' ')}, weights {rows[0]['weights']}"
+    with _panels(list(fields) or _headlines(curves), title, "days") as panels:
+        for name, axis in panels.items():
             for number, model in enumerate(models):
                 if points := curves[name].get(model):
                     leads, values = np.array(points).T
                     marker = "o" if len(leads) < 12 else None
                     how = {"color": line_colour(number), "linestyle": line_dash(number), "marker": marker}
                     axis.plot(leads / 24, values, label=model, **how)
-            axis.set_title(name, fontsize=10)
-            axis.set_xlabel("days")
             if metric != "bias":
                 axis.set_ylim(bottom=0)
-        for axis in list(axes.flat)[len(shown) :]:
-            axis.set_axis_off()
-        shared_legend(figure, axes)
-        heading(
-            figure, f"{metric.upper()} by lead time, {region.replace('_', ' ')}, weights {rows[0]['weights']}"
-        )
-    return figure
+    return next(iter(panels.values())).figure
 
 
 def map_figure(
@@ -168,47 +166,55 @@ def map_figure(
 
 
 def zonal_figure(rows: Rows, fields: Sequence[str] = ()) -> Figure:
-    """Draw energy by zonal wave number, a panel a field: the truth in black, the forecast at a few leads."""
-    names = dict.fromkeys(map(field_name, rows))
-    fields = list(fields) or [name for name in HEADLINES if name in names] or list(names)[:6]
-    with style():
-        columns = min(len(fields), 3)
-        lines = -(-len(fields) // columns)
-        figure, axes = new_figure(lines, columns, width=max(3.2 * columns, 5.0), height=2.5 * lines + 0.9)
-        for axis, name in zip(axes.flat, fields, strict=False):
-            mine = [row for row in rows if field_name(row) == name and row["wavenumber"] > 0]
-            leads = sorted({row["lead"] for row in mine})
-            picked = [leads[k] for k in sorted({0, len(leads) // 2, len(leads) - 1})]
-            for number, lead in enumerate(picked):
-                points = np.array(
-                    [(r["wavenumber"], r["energy"], r["truth"]) for r in mine if r["lead"] == lead]
-                ).T
+    """Draw energy by zonal wave number, a panel a field: the truth in black, the forecast at its leads."""
+    names = list(fields) or _headlines(dict.fromkeys(map(field_name, rows)))
+    title = "Zonal energy spectra, 30-60 degrees north and south"
+    with _panels(names, title, "zonal wave number") as panels:
+        for name, axis in panels.items():
+            curves: dict[float, list[tuple[float, ...]]] = {}
+            for row in (row for row in rows if field_name(row) == name and row["wavenumber"] > 0):
+                point = (row["wavenumber"], row["energy"], row["truth"])
+                curves.setdefault(row["lead"], []).append(point)
+            for number, (lead, points) in enumerate(curves.items()):
+                waves, energy, truth = np.array(points).T
                 if number == 0:
-                    axis.loglog(points[0], points[2], color=INK, linewidth=2.0, label="truth")
-                axis.loglog(points[0], points[1], color=line_colour(number), linestyle=line_dash(number + 1),
-                            label=_lead(lead))  # fmt: skip
+                    axis.loglog(waves, truth, color=INK, linewidth=2.0, label="truth")
+                how = {"color": line_colour(number), "linestyle": line_dash(number + 1)}
+                axis.loglog(waves, energy, label=_lead(lead), **how)
             write_powers(axis.xaxis, axis.yaxis)
-            axis.set_title(name, fontsize=10)
-            axis.set_xlabel("zonal wave number")
-        for axis in list(axes.flat)[len(fields) :]:
+    return next(iter(panels.values())).figure
+
+
+@contextmanager
+def _panels(names: Sequence[str], title: str, x_label: str) -> Iterator[dict[str, Any]]:
+    """Yield name to axes, three side by side, to draw in; legend and heading are set behind."""
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    with style():
+        figure, axes = new_figure(rows, columns, width=max(3.1 * columns, 5.0), height=2.4 * rows + 0.9)
+        for axis in axes.flat[len(names) :]:
             axis.set_axis_off()
-        axes[0, 0].set_ylabel("energy")
+        yield dict(zip(names, axes.flat, strict=False))
+        for name, axis in zip(names, axes.flat, strict=False):
+            axis.set_title(name, fontsize=10)
+            axis.set_xlabel(x_label)
         shared_legend(figure, axes)
-        heading(figure, "Zonal energy spectra, 30-60 degrees north and south")
-    return figure
+        heading(figure, title)
 
 
-def map_frames(
-    truth: ArrayLike, forecast: ArrayLike | None = None, *, hours: Sequence[float], name: str, unit: str
-) -> list[NDArray[np.uint8]]:
-    """Return the pictures of a roll-out's field `(T, H, W)`, north above: truth, forecast and difference."""
+def _headlines(names: Iterable[str]) -> list[str]:
+    return [name for name in HEADLINES if name in names] or list(names)[:6]
 
-    def upright(values: ArrayLike) -> NDArray[np.float64]:  # T H W, north first -> T x y, y upwards
-        return np.flip(as_array(values), axis=1).transpose(0, 2, 1)
 
-    shown = None if forecast is None else upright(forecast)
-    days = [hour / 24 for hour in hours]
-    return list(rollout_frames(upright(truth), shown, times=days, name=name, unit=unit, side=320))
+def _shown(
+    scores: WeatherScores, example: Example, units: Mapping[str, str] | None
+) -> tuple[str, str, NDArray[np.float32], NDArray[np.float32]]:
+    """Return the most quoted field of an example: name, unit, and forecast and truth `(K, H, W)`."""
+    place = next((scores.names.index(name) for name in HEADLINES if name in scores.names), 0)
+    fields = [
+        torch.cat([x.surface[0], x.atmospheric[0].flatten(1, 2)], dim=1)[:, place].numpy() for x in example
+    ]
+    return scores.names[place], (units or {}).get(scores.fields[place][0], ""), fields[0], fields[1]
 
 
 def _lead(hours: float) -> str:

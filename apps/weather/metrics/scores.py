@@ -255,13 +255,14 @@ class WeatherScores:
         return sentences
 
     def spectra(self) -> list[dict[str, Any]]:
-        """Return one row per model, field, lead and wave number: mean energy of forecast and truth."""
+        """Return one row per model, field, wave number and three of the leads: both mean energies."""
         rows = []
         for model in (model for model, name in self.sums if name == "spectrum"):
             total, count = self.sums[model, "spectrum"].cpu().split([2, 1])
             forecast, truth = (total / count).tolist()
-            for (f, (variable, level)), (k, lead) in product(enumerate(self.fields), enumerate(self.leads)):
-                row = {"model": model, "variable": variable, "level": level, "lead": lead}
+            shown = sorted({0, len(self.leads) // 2, len(self.leads) - 1})
+            for (f, (variable, level)), k in product(enumerate(self.fields), shown):
+                row = {"model": model, "variable": variable, "level": level, "lead": self.leads[k]}
                 pairs = zip(forecast[k][f], truth[k][f], strict=True)
                 rows += [row | {"wavenumber": n, "energy": e, "truth": t} for n, (e, t) in enumerate(pairs)]
         return rows

@@ -91,7 +91,9 @@ def _write(result: Verification, out: Path, options: Namespace) -> list[Path]:
         return written
     from apps.weather.figures import drawings
 
-    for name, figure in drawings(result, tables["scores.csv"], tables["spectra.csv"]):
+    model = (result.models or result.scores.models)[0]
+    shown = {"example": result.example, "land": result.land, "units": result.units}
+    for name, figure in drawings(result.scores, model, **shown):
         with output(out / f"{name}.png", COMMAND) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None, "made_by": COMMAND})
         written.append(out / f"{name}.png")

@@ -282,11 +282,21 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(score: Callable[..., Any
     assert code == 2 and "no state in 2018" in err and "2019 to 2020" in err
 
 
-def test_figures_of_a_table_are_drawn_and_a_roll_out_moves(folder: Path) -> None:
+def test_a_roll_out_moves_with_north_above() -> None:
     pytest.importorskip("matplotlib")
-    from apps.weather.figures import map_frames
+    import torch
 
-    fields = np.random.default_rng(0).normal(size=(3, 8, 12))
-    frames = map_frames(fields, fields + 0.1, hours=(6, 12, 24), name="z_500", unit="m2/s2")
+    from apps.weather.batch import Grid, States, Variables
+    from apps.weather.figures import movie
+    from apps.weather.metrics.scores import WeatherScores
 
-    assert len(frames) == 3 and frames[0].shape == frames[2].shape and frames[0].dtype == np.uint8
+    scores = WeatherScores(Grid(LATITUDE[::-1], LONGITUDE), Variables(("2t",)), (6.0, 12.0, 24.0))
+    field = torch.zeros(1, 2, 1, 8, 12)
+    field[..., 0, :] = 1
+    states = States(field, torch.zeros(1, 2, 0, 0, 8, 12))
+
+    frames = movie(scores, (states, states), {"2t": "K"})
+
+    assert len(frames) == 2, "of the last two leads"
+    top, bottom = frames[0][60, 100], frames[0][200, 100]
+    assert tuple(top) != tuple(bottom) and top.sum() > bottom.sum(), "the bright row is at the top"
