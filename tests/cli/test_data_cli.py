@@ -75,7 +75,7 @@ def test_verify_of_missing_and_damaged_files_says_how_to_get_them(tmp_path, caps
         (["fetch", "ett_h1", "--folder", "/dev/null/x", "--quiet"], "cannot write into"),
         (["list", "musc"], "no data card is of the domain 'musc'"),
         (["list", "--verbose"], "unknown option --verbose"),
-        (["generate", "pdes/heat"], "with the domain one of pde, remote_sensing, weather; did you mean 'pde'?"),
+        (["generate", "pdes/heat"], "one of pde, remote_sensing, weather; did you mean 'pde'?"),
         (["generate", "music"], "cannot generate 'music'"),
         (["generate", "--samples", "3"], "write DOMAIN/WHAT first"),
         (["generate", "pde"], "there is no family 'pde'"),

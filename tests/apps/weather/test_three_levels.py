@@ -131,7 +131,9 @@ def test_store_and_netcdf_are_read_as_the_same_archive(world, tmp_path):
         "slt",
     }
     where = (slice(None), slice(None))
-    read = [archive.read(archive.times[3:5], stored.variables, *where, member=1) for archive in (stored, files)]
+    read = [
+        archive.read(archive.times[3:5], stored.variables, *where, member=1) for archive in (stored, files)
+    ]
     assert all((one == other).all() for one, other in zip(*read, strict=True))
 
 
