@@ -49,6 +49,9 @@ def open_source(
         archive = open_archive(path, fill=named.fill, names=named.variables.names)
     if card is not None:
         archive = replace(archive, name=card.name, licences=(card.licence,))
+    made = named.generate if card is None and not named.path else None
+    # A store may hold more members than are asked for: the same numbers must mean the same split.
+    members = archive.members if made is None else min(made.members, archive.members)
     variables = named.variables.of(archive, room)
     targets = None if named.targets is None else replace(named.targets.of(archive, "data.targets"), static=())
     archive = archive.narrowed(_joined(variables, targets, archive))
@@ -66,7 +69,7 @@ def open_source(
         targets=targets,
         static=static,
         step=float(hours),
-        parts=split.parts(archive.times, archive.members, archive.name),
+        parts=split.parts(archive.times, members, archive.name),
         sums=_sums(archive, hours, {*variables.surface, *targets.surface}, notes),
     )
     return source, [*notes, area.note] if area.note else notes

@@ -22,6 +22,7 @@ from apps.weather.data import (
     ArchiveSource,
     Fields,
     ForecastTest,
+    MemberGeneration,
     TimeSplit,
     VariableChoice,
 )
@@ -321,6 +322,19 @@ def test_members_that_are_tested_are_unseen(tmp_path: Path) -> None:
     assert {part: len(getattr(Fields(path=path), f"{part}_set")()) for part in ("train", "val", "test")} == {
         "train": 12, "val": 4, "test": 4
     }  # fmt: skip
+
+
+def test_members_of_our_own_world_are_made_once_and_split(tmp_path: Path, capsys) -> None:
+    world = MemberGeneration(members=3, days=2, step=6, grid=(8, 16), seed=1)
+    data = Fields(generate=world, step=12.0)
+
+    train, test = data.train_set(), data.test_set()
+    again = Fields(generate=replace(world, members=2), split=TimeSplit(members=[1, 0, 1])).test_set()
+
+    assert set(train.members) == {0} and set(test.members) == {2} and set(again.members) == {1}
+    assert {"z", "lsm"} <= set(data.facts.variables.static)
+    assert "tp is summed over the 12 hours" in capsys.readouterr().err
+    assert len(list((tmp_path / "data").rglob("three_levels*.zarr"))) == 1
 
 
 def test_sums_are_taken_over_the_step(tmp_path: Path, capsys) -> None:
