@@ -81,7 +81,7 @@ class Climatology:
     def _read(self, names: Sequence[str], valid: Tensor, levels: NDArray[np.int64]) -> Tensor:
         """Return values `(B, K, V, C, H, W)`."""
         pairs, back = np.unique(_pairs(valid), return_inverse=True)
-        shape = (len(pairs), len(names), len(levels), *map(len, self._points))
+        shape = (len(pairs), len(names), len(levels), len(self._window.rows), len(self._window.columns))
         values = np.full(shape, np.nan, dtype=np.float32)
         for (n, pair), (v, name) in product(enumerate(pairs.tolist()), enumerate(names)):
             if name in self._fields and pair // DAYS in self._hours:
