@@ -71,6 +71,8 @@ def _of(module: str, name: str, seen: tuple[tuple[str, str], ...]) -> dict[str, 
             return base and {
                 key: replace(value, default=fixed.get(key, value.default)) for key, value in base.items()
             }
+        if other := _other_name(node, name):
+            return _of(module, other, here)
         if source := _source(module, node, name):
             return _of(*source, here)
     return None
@@ -88,6 +90,13 @@ def _sized(node: ast.stmt, name: str) -> ast.Call | None:
         return None
     named = ast.unparse(node.value.func) == "size" and ast.unparse(node.targets[0]) == name
     return node.value if named else None
+
+
+def _other_name(node: ast.stmt, name: str) -> str:
+    """Return what `name = Other` gives a further name, and else nothing."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)):
+        return ""
+    return node.value.id if ast.unparse(node.targets[0]) == name else ""
 
 
 def _source(module: str, node: ast.stmt, name: str) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ CERTAIN = [
     "core.optim.OneCycle",
     "core.accelerators.cpu.CPUSwitches",
     "core.data.module.DataModule",
+    "apps.weather.data.Fields",  # another name of a class, in a lazy head
     "lightning.pytorch.trainer.trainer.Trainer",
     "torch.optim.AdamW",
 ]
