@@ -183,7 +183,20 @@ class MemberGeneration:
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """One archive of a mixture: options as those of the data module, and its share of the samples."""
+    """One archive of a mixture; options as those of the data module.
+
+    Attributes:
+        path: A file, a folder, several files, or a Zarr store.
+        card: A data card.
+        variables: What goes in.
+        targets: What comes out.
+        region: `[south, north, west, east]` in degrees.
+        step: Hours between states.
+        fill: How missing values are filled.
+        split: Times, or members, of training, validation and test.
+        generate: Members of our own world.
+        weight: Its share of the samples; null: by its number of windows.
+    """
 
     path: str | list[str] | None = None
     card: str | None = None
