@@ -19,7 +19,7 @@ from core.data.checks import at_least
 from core.data.counting import counted
 from core.data.sample_store import settings_digest
 from core.errors import UserError
-from core.files import data_folder, replacing_folder
+from core.files import data_folder, locked, replacing_folder
 from core.inference.netcdf import ArrayFile, LabelledArray
 from core.inference.outputs import MARK, maker
 from core.inference.resumable import resumed
@@ -59,7 +59,7 @@ def generate(
     """Return a Zarr store with at least so many members of our world, making those that it lacks.
 
     Args:
-        out: The store, `NAME.zarr`; None is one in the cache, named by what it depends on.
+        out: The store, `NAME.zarr`; None is one in the cache, of just these members.
         members: Independent weathers, along an axis `number` if there are several.
         days: Length of each.
         step: Hours between records: 2, 4, 6, 8, 12 or 24.
@@ -70,8 +70,6 @@ def generate(
     Raises:
         UserError: If a number is wrong, or what lies there is something else.
     """
-    import zarr
-
     at_least(1, room="simulation", members=members, days=days)
     at_least(0, room="simulation", seed=seed)
     if step not in (2, 4, 6, 8, 12, 24):
@@ -79,48 +77,16 @@ def generate(
     if len(grid) != 2 or min(grid) < 4:
         raise UserError(f"simulation.grid is {grid}; give rows and columns, at least 4 each")
     origin = {"version": _VERSION, "days": days, "step": step, "grid": list(grid), "seed": seed}
-    name = f"three_levels-{settings_digest(origin, size=4)}.zarr"
+    name = f"three_levels-{members}x{days}-{settings_digest(origin, size=4)}.zarr"
     path = data_folder() / "weather" / "generated" / name if out is None else Path(out).expanduser()
     if path.suffix != ".zarr":
         raise UserError(f"{path} must end in .zarr; netCDF files are made by --format netcdf")
-    former = _former(path, origin)
-    held = 0 if former is None else former["number"].shape[0] if "number" in former else 1
-    if held >= members:
-        return path
-    rows, edge = grid[0], 90 if grid[0] % 2 else 90 - 90 / grid[0]
-    latitude, longitude = np.linspace(edge, -edge, rows), np.arange(grid[1]) * (360 / grid[1])
-    world, records, steps = World(), days * 24 // step, step * STEPS_A_DAY // 24
-    observer = Observer(world, latitude, longitude)
-    file = _file(observer.static, origin, members, latitude, longitude)
-    size = int(np.clip(_BYTES // (members * 4 * 20 * rows * grid[1]), 1, 32))
-    quick = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if importlib.util.find_spec("zarrs") else {}
-    with (
-        zarr.config.set(quick),
-        resumed(path, file, {**origin, "members": members, "held": held}) as output,
-        counted("data: three_levels", records, done=output.steps, unit="records", shown=progress) as advance,
-    ):
-        if output.steps:
-            state = output.state["state"]
-        else:
-            state = world.beginning(seed, range(held, members))
-            state, _ = world.run(state, SPIN_UP * STEPS_A_DAY - steps)
-        for first in range(output.steps, records, size):
-            block = slice(first, min(first + size, records))
-            fields = []
-            for record in range(block.start, block.stop):
-                state, rain = world.run(state, steps)
-                fields.append(observer.fields(state, rain, record * step % 24))
-                advance(1)
-            for name, (stored, *_) in (_SURFACE | _LEVELS).items():
-                values, array = np.stack([one[name] for one in fields], axis=1), stored.format(step)
-                if former is not None:
-                    there = former[array][:, block] if held > 1 else former[array][block][None]
-                    values = np.concatenate([there, values])
-                if members > 1:
-                    output.arrays[array][:, block] = values
-                else:
-                    output.arrays[array][block] = values[0]
-            output.keep(block.stop, {"state": state})
+    if _held(path, origin) < members:
+        lock = path.with_name(f"{path.name}.generated.lock")
+        with locked(lock):
+            if (held := _held(path, origin)) < members:  # no other process has made them meanwhile
+                _write(path, origin, range(held, members), progress=progress)
+            lock.unlink(missing_ok=True)
     return path
 
 
@@ -148,23 +114,64 @@ def write_netcdf(store: Path, folder: str | os.PathLike[str]) -> Path:
     return out
 
 
-def _former(path: Path, origin: Mapping[str, Any]) -> Any:
-    """Return the group that is there; None where nothing is.
+def _held(path: Path, origin: Mapping[str, Any]) -> int:
+    """Return the number of members that are there.
 
     Raises:
-        UserError: If it is something else, or of other settings.
+        UserError: If there is something else, or members of other settings.
     """
     import zarr
 
     if not path.exists():
-        return None
+        return 0
     if maker(path) != COMMAND:
         raise UserError(f"{path} exists and is no store of `{COMMAND}`; name another")
-    group = zarr.open_group(path, mode="r")
+    group: Any = zarr.open_group(path, mode="r")
     for name, value in origin.items():
-        if (there := group.attrs.get(name)) != value:
-            raise UserError(f"{path} holds a world with {name} {there}, not {value}; name another")
-    return group
+        if (held := group.attrs.get(name)) != value:
+            raise UserError(f"{path} holds a world with {name} {held}, not {value}; name another")
+    return group["number"].shape[0] if "number" in group else 1
+
+
+def _write(path: Path, origin: Mapping[str, Any], numbers: range, *, progress: bool) -> None:
+    """Write a store of the members that are there and the new `numbers`."""
+    import zarr
+
+    (rows, columns), step, held, members = origin["grid"], origin["step"], numbers.start, numbers.stop
+    edge = 90 if rows % 2 else 90 - 90 / rows
+    latitude, longitude = np.linspace(edge, -edge, rows), np.arange(columns) * (360 / columns)
+    world, records, steps = World(), origin["days"] * 24 // step, step * STEPS_A_DAY // 24
+    observer = Observer(world, latitude, longitude)
+    file = _file(observer.static, origin, members, latitude, longitude)
+    size = int(np.clip(_BYTES // (members * 80 * rows * columns), 1, 32))
+    quick = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if importlib.util.find_spec("zarrs") else {}
+    with (
+        zarr.config.set(quick),
+        resumed(path, file, {**origin, "members": members, "held": held}) as output,
+        counted("data: three_levels", records, done=output.steps, unit="records", shown=progress) as advance,
+    ):
+        former: Any = zarr.open_group(path, mode="r") if held else None
+        if output.steps:
+            state = output.state["state"]
+        else:
+            state, _ = world.run(world.beginning(origin["seed"], numbers), SPIN_UP * STEPS_A_DAY - steps)
+        for first in range(output.steps, records, size):
+            block = slice(first, min(first + size, records))
+            fields = []
+            for record in range(block.start, block.stop):
+                state, rain = world.run(state, steps)
+                fields.append(observer.fields(state, rain, record * step % 24))
+                advance(1)
+            for name, (stored, *_) in (_SURFACE | _LEVELS).items():
+                values, array = np.stack([one[name] for one in fields], axis=1), stored.format(step)
+                if held:
+                    there = former[array][:, block] if held > 1 else former[array][block][None]
+                    values = np.concatenate([there, values])
+                if members > 1:
+                    output.arrays[array][:, block] = values
+                else:
+                    output.arrays[array][block] = values[0]
+            output.keep(block.stop, {"state": state})
 
 
 def _file(
