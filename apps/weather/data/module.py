@@ -232,6 +232,7 @@ class WeatherFields(DataModule):
         elif isinstance(self.statistics, str):
             known = published_statistics() | (TENTH_DEGREE if self.statistics == "aurora_0.1" else {})
             surface = [name for name in (*variables.surface, *targets.surface) if name in known]
+            names |= {"10u_wave", "10v_wave"} if "dwi" in names else set()  # made of it by the network
             transforms = published_scaling(Variables(tuple(surface))).transforms | transforms
         elif self.statistics is not None:
             known = {name: (float(mean), float(std)) for name, (mean, std) in self.statistics.items()}

@@ -17,12 +17,22 @@ from torch import nn
 from apps.weather.batch import States, WeatherBatch
 from apps.weather.data.scaling import Scaling
 
-__all__ = ["forecast", "next_batch", "prepared", "rollout"]
+__all__ = ["forecast", "learnt", "next_batch", "prepared", "rollout"]
 
 
 def prepared(network: nn.Module, batch: WeatherBatch) -> WeatherBatch:
     """Return a batch in physical units as the network takes it, the variables of its states among them."""
     return network.prepare(batch) if hasattr(network, "prepare") else batch  # type: ignore[operator]
+
+
+def learnt(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> WeatherBatch:
+    """Return a batch prepared, normalised, and in the variables that the network learns by.
+
+    Those are the batch's own unless the network has `learnt(batch) -> batch` for normalised ones, whose
+    variables `advance` then takes and gives: ocean waves are learnt by density, sine and cosine.
+    """
+    batch = scaling.normalised(prepared(network, batch))
+    return network.learnt(batch) if hasattr(network, "learnt") else batch  # type: ignore[operator]
 
 
 def forecast(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> States:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from apps.weather.batch import States, WeatherBatch, WeatherFacts
 from apps.weather.data.scaling import Scaling
-from apps.weather.models.forecast import next_batch, rollout
+from apps.weather.models.forecast import learnt, next_batch, rollout
 from apps.weather.tasks.objective import WeightedAbsolute
 from apps.weather.tasks.testing import RollOutScores
 from core.errors import UserError
@@ -50,6 +50,7 @@ class WeatherTask(Task):
         network = self.network
         for kind in ("surface", "atmospheric", "static"):
             own, offered = getattr(network.variables, kind), getattr(facts.variables, kind)
+            own = dict.fromkeys((*own, *getattr(getattr(network, "taken", network.variables), kind)))
             if missing := [name for name in offered if name not in own]:
                 raise UserError(
                     f"the data has the {kind} variables {', '.join(offered)} and the network knows "
@@ -78,7 +79,7 @@ class WeatherTask(Task):
         from core.tracking.flops import count_flops
 
         batch = self.trainer.datamodule.train_set().__getitems__([(0, 0)])  # type: ignore[attr-defined]
-        inputs = {"batch": self.scaling.normalised(replace(batch, targets=None))}
+        inputs = {"batch": learnt(self.network, replace(batch, targets=None), self.scaling)}
         return float(batch.targets.steps * count_flops(_Advance(self.network), inputs))
 
     @property
@@ -148,13 +149,13 @@ class WeatherForecasting(WeatherTask):
     def loss(self, batch: WeatherBatch) -> Tensor:
         """Return the objective on a batch in physical units, the mean over its target steps."""
         assert batch.targets is not None
-        scaled = self.scaling.normalised(batch)
+        scaled = learnt(self.network, batch, self.scaling)
         steps = batch.targets.steps
         total = scaled.static.new_zeros(())
         current = scaled
         for step in range(steps):
             state = self.network.advance(current)  # type: ignore[operator]
-            total = total + self.error(state, scaled.targets.at(slice(step, step + 1)), batch)  # type: ignore[union-attr]
+            total = total + self.error(state, scaled.targets.at(slice(step, step + 1)), scaled)  # type: ignore[union-attr]
             if step + 1 < steps:
                 current = next_batch(current, state)
         return total / steps

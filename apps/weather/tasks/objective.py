@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -77,7 +78,9 @@ def _factors(
     """Return the factors `(VS,)` and `(VA, C)` of the variables' mean errors."""
     given = dict(weights)
     count = len(variables.surface) + len(variables.atmospheric)
-    surface = [given.get(name, 1.0) * shares[0] / count for name in variables.surface]
+    # density, sine and cosine of a wave weigh as the wave
+    waves = [re.sub("_(density|sin|cos)$", "", name) for name in variables.surface]
+    surface = [given.get(name, 1.0) * shares[0] / count for name in waves]
     levels = [
         [
             given.get(level_name(name, level), given.get(name, 1.0))

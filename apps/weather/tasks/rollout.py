@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, Dataset
 
 from apps.weather.batch import States
-from apps.weather.models.forecast import next_batch
+from apps.weather.models.forecast import learnt, next_batch
 from apps.weather.tasks.forecasting import WeatherForecasting
 from apps.weather.tasks.replay import Replay, ReplayBatch, ReplayBatches, ReplaySet
 from core.data.sampler import ResumableSampler
@@ -70,8 +70,9 @@ class RollOut(WeatherForecasting):
         step = batch.step
         if step.fresh is not None:
             assert batch.fresh is not None
-            self._entries[step.fresh[0]] = self.scaling.normalised(batch.fresh).inputs.to("cpu")
-        scaled = self.scaling.normalised(batch.truth)
+            fresh = learnt(self.network, batch.fresh, self.scaling)
+            self._entries[step.fresh[0]] = fresh.inputs.to("cpu")
+        scaled = learnt(self.network, batch.truth, self.scaling)
         entry = replace(scaled, inputs=self._entries[step.drawn].to(self.device, non_blocking=True))
         state = self.network.advance(entry)  # type: ignore[operator]
         assert scaled.targets is not None

@@ -15,7 +15,8 @@ from apps.weather.batch import Grid, States, Variables, WeatherBatch
 from apps.weather.data.published import published_scaling
 from apps.weather.models.aurora import AuroraAirPollution, AuroraWave, PerceiverShape, RolloutLoRA, SwinShape
 from apps.weather.models.aurora.air_pollution import clock_features
-from apps.weather.models.forecast import forecast, prepared, rollout
+from apps.weather.models.forecast import forecast, learnt, next_batch, prepared, rollout
+from apps.weather.tasks.objective import WeightedAbsolute
 from core.errors import UserError
 
 SHAPE = SwinShape((2, 2, 2), (1, 1), (1, 2), (1, 1), (2, 1))
@@ -203,3 +204,42 @@ def test_waves_without_a_depth_are_refused() -> None:
 
     with pytest.raises(UserError, match="needs the static field wmb, the depth of the sea"):
         wave().advance(replace(start, variables=variables, static=start.static[:, :1]))
+
+
+def test_waves_are_learnt_by_density_sine_and_cosine() -> None:
+    network, start = wave(), sea_state()
+    targets = start.inputs.at(slice(1, 2)).then(start.inputs.at(slice(1, 2)))
+    variables = prepared(network, start).variables
+    batch = learnt(network, replace(start, targets=targets), published_scaling(variables))
+
+    first = network.advance(batch)
+    second = network.advance(next_batch(batch, first))
+    loss = WeightedAbsolute({"swh": 2.0})(first.then(second), batch.targets, batch.target_variables)
+    loss.backward()
+
+    names = batch.target_variables.surface
+    assert [name for name in names if "mwd" in name] == ["mwd_sin", "mwd_cos", "mwd_density"]
+    density = batch.targets.surface[:, :, names.index("swh_density")]
+    assert density[..., :2, :2].max() == 0 and density.mean() > 0.9
+    assert not first.surface.isnan().any() and loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    assert network.decoder.surf_heads["mwd_density"].weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_the_data_as_learnt_give_the_same_forecast() -> None:
+    network, start = wave(), sea_state()
+    scaling = published_scaling(prepared(network, start).variables)
+    plain = network.advance(scaling.normalised(prepared(network, start)))
+
+    batch = learnt(network, start, scaling)
+    seen = network.advance(batch)
+
+    names = batch.variables.surface
+    height = plain.surface[:, :, 1]
+    there = ~height.isnan()
+    torch.testing.assert_close(field(seen, batch.variables, "swh")[there], height[there])
+    sea = slice(3, None)
+    density = field(seen, batch.variables, "swh_density")
+    assert torch.equal(density[..., sea] >= 0.5, there[..., sea])
+    assert names[1:3] == ("swh", "swh_density")

@@ -25,6 +25,7 @@ WAVES = (
     *("swh", "mwd", "mwp", "pp1d", "shww", "mdww", "mpww", "shts", "mdts", "mpts"),
     *("swh1", "mwd1", "mwp1", "swh2", "mwd2", "mwp2", "wind", "10u_wave", "10v_wave"),
 )
+_WIND = ("10u_wave", "10v_wave")
 _CALM = 1e-4  # metres below which a wave is absent
 # A height and what is absent with it; the period of swell, mpts, was missed when the network was trained.
 _COMPANIONS = {
@@ -45,12 +46,12 @@ class AuroraWave(Aurora):
     @property
     def taken(self) -> Variables:
         """Variables of the data, of which `prepare` makes the network's own."""
-        names = [name for name in self.variables.surface if name not in ("10u_wave", "10v_wave")]
-        return replace(self.variables, surface=(*names, "dwi"))
+        names = [name for name in self.variables.surface if name not in _WIND]
+        return replace(self.variables, surface=(*names, *(["dwi"] if "wind" in names else [])))
 
     def embedded(self) -> Variables:
         """Return the variables with kernels: densities, sines and cosines among them."""
-        return replace(self.variables, surface=_expanded(self.variables.surface))
+        return replace(self.variables, surface=_seen(self.variables.surface))
 
     def headed(self) -> Variables:
         """Return the variables with heads: the same."""
@@ -66,48 +67,43 @@ class AuroraWave(Aurora):
         targets, learnt = batch.targets, batch.target_variables.surface
         if targets is not None:
             targets, learnt = _prepared(targets, learnt, calm=True)
-        return replace(
-            batch,
-            inputs=inputs,
-            targets=targets,
-            variables=replace(batch.variables, surface=names),
-            target_variables=replace(batch.target_variables, surface=learnt),
-        )
+        return _with(batch, inputs, targets, names, learnt)
+
+    def learnt(self, batch: WeatherBatch) -> WeatherBatch:
+        """Return a normalised batch in the variables that the network gives for its loss.
+
+        Targets that are absent stay NaN but for their density, which then is 0.
+        """
+        targets, names = batch.targets, batch.target_variables.surface
+        if targets is not None:
+            targets = _expanded(targets, names)
+        inputs = _expanded(batch.inputs, batch.variables.surface)
+        return _with(batch, inputs, targets, _seen(batch.variables.surface), _seen(names))
 
     def encoded(self, batch: WeatherBatch) -> WeatherBatch:
         """Return what the encoder sees of a normalised batch: densities, and no waves that are NaN."""
-        fields = {}
-        for name, x in _by_name(batch.inputs, batch.variables.surface).items():
-            if name in WAVES:
-                fields[f"{name}_density"] = (~x.isnan()).to(x.dtype)
-            if name in ANGLES:
-                radians = torch.deg2rad(x)
-                fields[f"{name}_sin"] = radians.sin().nan_to_num(0)
-                fields[f"{name}_cos"] = radians.cos().nan_to_num(0)
-            else:
-                fields[name] = x.nan_to_num(0) if name in WAVES else x
-        names = _expanded(batch.variables.surface)
-        inputs = _stacked({name: fields[name] for name in names}, batch.inputs)
-        return replace(batch, inputs=inputs, variables=replace(batch.variables, surface=names))
+        inputs, names = batch.inputs, batch.variables.surface
+        if _is_learnt(names):
+            names = _plain(names)
+            inputs = _collapsed(inputs, names)
+        inputs = _expanded(inputs, names)
+        fields = _by_name(inputs, _seen(names))
+        clean = {name: x.nan_to_num(0) if _of_waves(name) else x for name, x in fields.items()}
+        return _with(batch, _stacked(clean, inputs), batch.targets, tuple(clean))
 
     def decoded(self, batch: WeatherBatch, states: States) -> States:
-        """Return the decoder's fields in degrees, and NaN where waves are absent."""
-        if "wmb" not in batch.variables.static:
-            raise UserError(
-                "the wave network needs the static field wmb, the depth of the sea; add it to the data"
-            )
-        sea = batch.static[:, None, batch.variables.static.index("wmb")] > 0
-        seen = _by_name(states, _expanded(batch.variables.surface))
-        fields = {}
-        for name in batch.variables.surface:
-            if name in ANGLES:
-                x = torch.rad2deg(torch.atan2(seen[f"{name}_sin"], seen[f"{name}_cos"])) % 360
-            else:
-                x = seen[name]
-            if name in WAVES:
-                x = x.masked_fill((seen[f"{name}_density"].sigmoid() < 0.5) | ~sea, torch.nan)
-            fields[name] = x
-        return _stacked(fields, states)
+        """Return the decoder's fields in degrees, and NaN where waves are absent; or, of `learnt` batches, as
+        they are, with densities from 0 to 1.
+        """
+        names = batch.variables.surface
+        fields = _by_name(states, names if _is_learnt(names) else _seen(names))
+        fields = {name: x.sigmoid() if name.endswith("_density") else x for name, x in fields.items()}
+        states = _stacked(fields, states)
+        return states if _is_learnt(names) else _collapsed(states, names, _sea(batch))
+
+    def _check_batch(self, batch: WeatherBatch) -> None:
+        names = _plain(batch.variables.surface)
+        super()._check_batch(replace(batch, variables=replace(batch.variables, surface=names)))
 
 
 aurora_wave = size(
@@ -120,7 +116,7 @@ aurora_wave = size(
 )
 
 
-def _expanded(names: Sequence[str]) -> tuple[str, ...]:
+def _seen(names: Sequence[str]) -> tuple[str, ...]:
     """Return the surface variables that the network sees for those of the data."""
     seen: list[str] = []
     for name in names:
@@ -129,19 +125,69 @@ def _expanded(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
+def _plain(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the surface variables of the data for those that the network sees, or for themselves."""
+    plain = [name.removesuffix("_sin") for name in names if not name.endswith(("_cos", "_density"))]
+    return tuple(plain)
+
+
+def _is_learnt(names: Sequence[str]) -> bool:
+    return any(name.endswith("_density") for name in names)
+
+
+def _of_waves(name: str) -> bool:
+    return name in WAVES or name.endswith(("_sin", "_cos"))
+
+
+def _sea(batch: WeatherBatch) -> Tensor:
+    """Return where there may be waves, `(B, 1, H, W)`."""
+    if "wmb" not in batch.variables.static:
+        raise UserError("the wave network needs the static field wmb, the depth of the sea")
+    return batch.static[:, None, batch.variables.static.index("wmb")] > 0
+
+
 def _prepared(states: States, names: tuple[str, ...], *, calm: bool) -> tuple[States, tuple[str, ...]]:
     fields = _by_name(states, names)
     if "dwi" in fields and "wind" in fields:
         direction = torch.deg2rad(fields.pop("dwi"))
-        fields["10u_wave"] = -fields["wind"] * direction.sin()
-        fields["10v_wave"] = -fields["wind"] * direction.cos()
+        for name, part in zip(_WIND, (direction.sin(), direction.cos()), strict=True):
+            fields[name] = -fields["wind"] * part
     for height, companions in _COMPANIONS.items():
         if calm and height in fields:
             absent = fields[height] < _CALM
             for name in (height, *companions):
                 if name in fields:
                     fields[name] = fields[name].masked_fill(absent, torch.nan)
-    return (_stacked(fields, states) if fields else states), tuple(fields)
+    return _stacked(fields, states), tuple(fields)
+
+
+def _expanded(states: States, names: Sequence[str]) -> States:
+    """Return normalised states with densities, sines and cosines; absent waves stay NaN."""
+    fields = {}
+    for name, x in _by_name(states, names).items():
+        if name in ANGLES:
+            radians = torch.deg2rad(x)
+            fields[f"{name}_sin"], fields[f"{name}_cos"] = radians.sin(), radians.cos()
+        else:
+            fields[name] = x
+        if name in WAVES:
+            fields[f"{name}_density"] = (~x.isnan()).to(x.dtype)
+    return _stacked(fields, states)
+
+
+def _collapsed(states: States, names: Sequence[str], sea: Tensor | None = None) -> States:
+    """Return the variables `names` of the data, NaN where a density is below a half or there is no sea."""
+    seen, fields = _by_name(states, _seen(names)), {}
+    for name in names:
+        if name in ANGLES:
+            x = torch.rad2deg(torch.atan2(seen[f"{name}_sin"], seen[f"{name}_cos"])) % 360
+        else:
+            x = seen[name]
+        if name in WAVES:
+            absent = seen[f"{name}_density"] < 0.5
+            x = x.masked_fill(absent if sea is None else absent | ~sea, torch.nan)
+        fields[name] = x
+    return _stacked(fields, states)
 
 
 def _by_name(states: States, names: Sequence[str]) -> dict[str, Tensor]:
@@ -150,4 +196,23 @@ def _by_name(states: States, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _stacked(fields: dict[str, Tensor], states: States) -> States:
-    return replace(states, surface=torch.stack(list(fields.values()), dim=2))
+    return replace(states, surface=torch.stack(list(fields.values()), dim=2)) if fields else states
+
+
+def _with(
+    batch: WeatherBatch,
+    inputs: States,
+    targets: States | None,
+    names: tuple[str, ...],
+    learnt: tuple[str, ...] | None = None,
+) -> WeatherBatch:
+    """Return a batch with other surface variables."""
+    return replace(
+        batch,
+        inputs=inputs,
+        targets=targets,
+        variables=replace(batch.variables, surface=names),
+        target_variables=batch.target_variables
+        if learnt is None
+        else replace(batch.target_variables, surface=learnt),
+    )
