@@ -170,7 +170,7 @@ def _attended(
     if piece.mask is not None:
         weights.view(-1, heads, size, size).add_(piece.mask)
         # Their shares would be numbers below the normal ones, with which processors are many times slower.
-        F.threshold_(weights, _NOTHING, 1e4 * _NOTHING)
+        torch.threshold_(weights, _NOTHING, 1e4 * _NOTHING)
     torch.softmax(weights, -1, out=weights)
     return query, key, value, weights
 

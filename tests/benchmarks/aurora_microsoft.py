@@ -136,7 +136,7 @@ class Reference:
     def __init__(self, kind: str) -> None:
         import aurora
 
-        settings, rows, columns, levels, batch = KINDS[kind]
+        settings, *_, levels, batch = KINDS[kind]
         self.network = aurora.Aurora(**settings)
         randomise(self.network)
         fields = draw(kind)
@@ -151,7 +151,6 @@ class Reference:
                 atmos_levels=levels,
             ),
         )
-        self.rows = rows * columns
 
     def predict(self) -> list[Tensor]:
         """Return the next state in physical units, variable by variable."""
@@ -192,7 +191,7 @@ class Ours:
             step=6.0,
         )
         self.scaling = published_scaling(variables)
-        self.rows = rows * columns
+        self.rows = batch * (rows // 4) * (columns // 4) * len(levels)  # of the decoder's linear layers
 
     def predict(self) -> list[Tensor]:
         """Return the next state in physical units, variable by variable."""

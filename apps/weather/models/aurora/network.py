@@ -175,7 +175,8 @@ class Aurora(nn.Module):
         Raises:
             UserError: If the batch does not fit the network.
         """
-        return self.states(self.backbone_tokens(batch), batch)
+        seen = self._seen(batch)
+        return self._next(self._tokens(seen), seen, batch)
 
     @property
     def latent_width(self) -> int:
@@ -184,12 +185,13 @@ class Aurora(nn.Module):
 
     def backbone_tokens(self, batch: WeatherBatch) -> Tensor:
         """Return the U-net's tokens `(B, Cl * L, 2 D)` for a normalised batch, the surface's level first."""
-        seen = self._seen(batch)
-        return self._tokens(seen, self._grid(seen))
+        return self._tokens(self._seen(batch))
 
     def states(self, tokens: Tensor, batch: WeatherBatch) -> States:
         """Return the next normalised state `(B, 1, …)` that the U-net's tokens of a normalised batch hold."""
-        seen = self._seen(batch)
+        return self._next(tokens, self._seen(batch), batch)
+
+    def _next(self, tokens: Tensor, seen: WeatherBatch, batch: WeatherBatch) -> States:
         states = self.decoder(tokens, self.predicted(seen.variables), self._grid(seen)[1:])
         states = self.decoded(batch, states)
         if batch.rollout_step > 0 or self.clamp_at_first_step:
@@ -204,11 +206,11 @@ class Aurora(nn.Module):
         rows, columns = batch.grid.shape
         return self.latent_levels, rows // self.patch, columns // self.patch
 
-    def _tokens(self, seen: WeatherBatch, grid: TokenGrid) -> Tensor:
+    def _tokens(self, seen: WeatherBatch) -> Tensor:
         x = self.encoder(seen)
         lower = torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext()
         with lower:
-            tokens = self.backbone(x, grid, hours=seen.step, step=seen.rollout_step)
+            tokens = self.backbone(x, self._grid(seen), hours=seen.step, step=seen.rollout_step)
         return tokens.to(x.dtype)
 
     def _clamped(self, states: States, variables: Variables) -> States:
