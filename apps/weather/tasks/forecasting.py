@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,12 @@ from apps.weather.tasks.objective import WeightedAbsolute
 from apps.weather.tasks.testing import RollOutScores
 from core.errors import UserError
 from core.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from apps.weather.metrics.scores import WeatherScores
 
 __all__ = ["WeatherForecasting", "WeatherTask"]
 
@@ -128,6 +134,20 @@ class WeatherTask(Task):
         self.say(self._scores.text(rows))
         for sentence in scores.missing():
             self.say(sentence)
+        if self.trainer.is_global_zero:
+            self._draw(scores, self._scores.land)
+
+    def _draw(self, scores: WeatherScores, land: NDArray[np.float32] | None) -> None:
+        from apps.weather.figures import drawings, movie
+
+        units = self.facts.units
+        examples = [(one["forecast"], one["batch"].targets) for one in self.drawn]
+        for number, example in enumerate(examples or [None]):  # type: ignore[list-item]
+            for name, figure in drawings(scores, self.title, example=example, land=land, units=units):
+                if number == 0 or name == "map":
+                    self.log_figure(f"map_{number + 1}" if name == "map" else name, figure)
+        if self.movie and examples and len(scores.leads) > 1:
+            self.log_movie("rollout", movie(scores, examples[0], units))
 
 
 class WeatherForecasting(WeatherTask):

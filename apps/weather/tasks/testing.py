@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -40,6 +42,7 @@ class RollOutScores:
         self.damped: DampedPersistence | None = None
         self.scores: WeatherScores | None = None
         self.unweighted = UnweightedErrors()
+        self.land: NDArray[np.float32] | None = None
 
     def fit(self, windows: Dataset | None, *, rank: int, batch_size: int) -> None:
         """Fit the baselines on training windows with as many targets as a forecast has states."""
@@ -73,15 +76,14 @@ class RollOutScores:
         """Add a network's forecast `(B, K, …)` in physical units, and the baselines' of the same starts."""
         assert batch.targets is not None
         if self.scores is None:
-            land = None
             if "lsm" in batch.variables.static:
-                land = batch.static[0, batch.variables.static.index("lsm")].cpu().numpy()
+                self.land = batch.static[0, batch.variables.static.index("lsm")].cpu().numpy()
             self.scores = WeatherScores(
                 batch.grid,
                 batch.target_variables,
                 self.leads,
                 climatology=self.normals,
-                land=land,
+                land=self.land,
                 spectra=True,
                 device=self.device,
             )
