@@ -133,11 +133,11 @@ def _held(path: Path, origin: Mapping[str, Any]) -> int:
     return group["number"].shape[0] if "number" in group else 1
 
 
-def _write(path: Path, origin: Mapping[str, Any], numbers: range, *, progress: bool) -> None:
-    """Write a store of the members that are there and the new `numbers`."""
+def _write(path: Path, origin: Mapping[str, Any], added: range, *, progress: bool) -> None:
+    """Write a store of the members that are there and those that are added."""
     import zarr
 
-    (rows, columns), step, held, members = origin["grid"], origin["step"], numbers.start, numbers.stop
+    (rows, columns), step, held, members = origin["grid"], origin["step"], added.start, added.stop
     edge = 90 if rows % 2 else 90 - 90 / rows
     latitude, longitude = np.linspace(edge, -edge, rows), np.arange(columns) * (360 / columns)
     world, records, steps = World(), origin["days"] * 24 // step, step * STEPS_A_DAY // 24
@@ -154,7 +154,7 @@ def _write(path: Path, origin: Mapping[str, Any], numbers: range, *, progress: b
         if output.steps:
             state = output.state["state"]
         else:
-            state, _ = world.run(world.beginning(origin["seed"], numbers), SPIN_UP * STEPS_A_DAY - steps)
+            state, _ = world.run(world.beginning(origin["seed"], added), SPIN_UP * STEPS_A_DAY - steps)
         for first in range(output.steps, records, size):
             block = slice(first, min(first + size, records))
             fields = []
@@ -163,10 +163,10 @@ def _write(path: Path, origin: Mapping[str, Any], numbers: range, *, progress: b
                 fields.append(observer.fields(state, rain, record * step % 24))
                 advance(1)
             for name, (stored, *_) in (_SURFACE | _LEVELS).items():
-                values, array = np.stack([one[name] for one in fields], axis=1), stored.format(step)
+                values, array = np.stack([each[name] for each in fields], axis=1), stored.format(step)
                 if held:
-                    there = former[array][:, block] if held > 1 else former[array][block][None]
-                    values = np.concatenate([there, values])
+                    earlier = former[array][:, block] if held > 1 else former[array][block][None]
+                    values = np.concatenate([earlier, values])
                 if members > 1:
                     output.arrays[array][:, block] = values
                 else:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import assoc_legendre_p_all
 
-__all__ = ["GaussGrid", "HarmonicBasis"]
+__all__ = ["Array", "GaussGrid", "HarmonicBasis"]
 
 Array = NDArray[Any]
 

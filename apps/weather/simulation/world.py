@@ -52,8 +52,8 @@ def land_and_height(latitude: Array, longitude: Array) -> tuple[Array, Array]:
         x = (column - east + 180) % 360 - 180
         return np.hypot((row - north - tilt * x + bend) / tall, (x + bend) / wide * narrow)
 
-    land = np.max([1 / (1 + np.exp(14 * (distance(*one) - 1))) for one in _CONTINENTS], axis=0)
-    rise = np.sum([one[5] * np.exp(-1.5 * distance(*one[:5]) ** 2) for one in _MOUNTAINS], axis=0)
+    land = np.max([1 / (1 + np.exp(14 * (distance(*ellipse) - 1))) for ellipse in _CONTINENTS], axis=0)
+    rise = np.sum([tall * np.exp(-1.5 * distance(*ellipse) ** 2) for *ellipse, tall in _MOUNTAINS], axis=0)
     return land, land * (rise + 200)
 
 
@@ -91,7 +91,7 @@ class World:
 
 
 class Observer:
-    """What is observed of a world at latitudes `(H,)` and longitudes `(W,)`, in SI units."""
+    """Observations of a world at latitudes `(H,)` and longitudes `(W,)`, in SI units."""
 
     def __init__(self, world: World, latitude: Array, longitude: Array) -> None:
         inner = np.clip(latitude, -89.9, 89.9)  # where winds have directions

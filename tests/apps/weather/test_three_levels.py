@@ -45,13 +45,13 @@ def coefficients(grid, fields, *, seed=0, members=2):
     return values
 
 
-def test_transforms_return_what_they_were_given(grid):
-    given = coefficients(grid, 3)
+def test_transforms_return_the_coefficients(grid):
+    values = coefficients(grid, 3)
 
-    fields = grid.fields(given)
+    fields = grid.fields(values)
 
-    assert np.abs(grid.coefficients(fields) - given).max() < 1e-12
-    assert np.allclose((fields**2).mean(1) @ grid.weights, (given**2).sum((1, 2, 4)), rtol=1e-12)
+    assert np.abs(grid.coefficients(fields) - values).max() < 1e-12
+    assert np.allclose((fields**2).mean(1) @ grid.weights, (values**2).sum((1, 2, 4)), rtol=1e-12)
 
 
 def test_derivatives_are_those_of_known_functions():
