@@ -156,13 +156,13 @@ class WeatherForecaster(Predictor[WeatherFacts]):
         batch, outputs = batch.to(self.device), self.outputs(batch)
         while True:
             states, decoded = _next(network, batch, scaling)
-            surface = torch.cat([states.surface, *decoded], dim=2)
-            batch = next_batch(batch, states)
-            shown = States(
-                _clipped(surface, outputs.surface, self.facts.bounds),
-                _clipped(states.atmospheric, outputs.atmospheric, self.facts.bounds),
-            )
-            yield shown.to("cpu"), batch
+            batch = next_batch(batch, states)  # a copy
+            shown = States(torch.cat([states.surface, *decoded], dim=2), states.atmospheric).to("cpu")
+            for group, names in ((shown.surface, outputs.surface), (shown.atmospheric, outputs.atmospheric)):
+                for place, name in enumerate(names):
+                    if name in self.facts.bounds:
+                        group[:, :, place].clamp_(*self.facts.bounds[name])
+            yield shown, batch
 
     def forecast(
         self,
@@ -248,19 +248,6 @@ def _next(network: nn.Module, batch: WeatherBatch, scaling: Scaling) -> tuple[St
         states = network.finish(batch, states)  # type: ignore[operator]
     decoded = network.decode(latents, scaled)  # type: ignore[operator]
     return states, [scaling.physical(decoded, network.decoded_variables).surface]  # type: ignore[arg-type]
-
-
-def _clipped(
-    values: Tensor, names: Sequence[str], bounds: Mapping[str, tuple[float | None, float | None]]
-) -> Tensor:
-    bounded = [place for place, name in enumerate(names) if name in bounds]
-    if not bounded:
-        return values
-    values = values.clone()
-    for place in bounded:
-        least, most = bounds[names[place]]
-        values[:, :, place] = values[:, :, place].clamp(least, most)
-    return values
 
 
 def _seconds(text: str) -> int:
