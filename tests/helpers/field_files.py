@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
+import pytest
+
+xr = pytest.importorskip("xarray")
+for package in ("zarr", "h5netcdf", "h5py", "cfgrib", "aiohttp"):
+    pytest.importorskip(package)
 
 LEVELS = (500, 850)
 LATITUDE = np.array([60.0, 30.0, 0.0, -30.0, -60.0])

@@ -88,7 +88,7 @@ def open_datasets(path: str) -> list[Any]:
     except Exception as error:  # each engine raises what it likes
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"{path} is not there, cut off, damaged or no netCDF, GRIB or Zarr ({why}); check data.path, or "
+            f"{path} is cut off, damaged, not there or no netCDF, GRIB or Zarr ({why}); check data.path, or "
             "copy or download it again"
         ) from error
 
@@ -212,6 +212,11 @@ class StoredField:
             ):
                 missing = self._missing(array, where, raw)
         except Exception as error:  # h5py, zarr and codecs raise what they like
+            for at in (
+                range(span.start, span.stop) if "t" in self.letters and span.stop > span.start + 1 else ()
+            ):
+                single = slice(at, at + 1)  # at which time it is
+                self._part(array, tuple(single if x is span else x for x in where), single)
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
                 f"{self.at(span.start)} cannot be read ({why}); the file is cut off or damaged: copy or "
