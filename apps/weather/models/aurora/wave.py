@@ -6,8 +6,9 @@ learns, a density beside each variable, and the sine and cosine of each directio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from core.backbones.sizes import size
 from core.errors import UserError
 
 __all__ = ["ANGLES", "WAVES", "AuroraWave", "aurora_wave"]
+
+Fields = dict[str, Tensor]
+Change = Callable[[Fields], Fields]
 
 ANGLES = ("mwd", "mdww", "mdts", "mwd1", "mwd2")
 WAVES = (
@@ -63,33 +67,25 @@ class AuroraWave(Aurora):
         `dwi`, the direction that the wind comes from, and `wind` become `10u_wave` and `10v_wave`. Waves of
         data are absent below 0.1 mm; those of predictions are as the network left them.
         """
-        inputs, names = _prepared(batch.inputs, batch.variables.surface, calm=batch.rollout_step == 0)
-        targets, learnt = batch.targets, batch.target_variables.surface
-        if targets is not None:
-            targets, learnt = _prepared(targets, learnt, calm=True)
-        return _with(batch, inputs, targets, names, learnt)
+        return _changed(
+            batch, partial(_prepared, calm=batch.rollout_step == 0), partial(_prepared, calm=True)
+        )
 
     def learnt(self, batch: WeatherBatch) -> WeatherBatch:
         """Return a normalised batch in the variables that the network gives for its loss.
 
         Targets that are absent stay NaN but for their density, which then is 0.
         """
-        targets, names = batch.targets, batch.target_variables.surface
-        if targets is not None:
-            targets = _expanded(targets, names)
-        inputs = _expanded(batch.inputs, batch.variables.surface)
-        return _with(batch, inputs, targets, _seen(batch.variables.surface), _seen(names))
+        return _changed(batch, _expanded, _expanded)
 
     def encoded(self, batch: WeatherBatch) -> WeatherBatch:
         """Return what the encoder sees of a normalised batch: densities, and no waves that are NaN."""
-        inputs, names = batch.inputs, batch.variables.surface
-        if _is_learnt(names):
-            names = _plain(names)
-            inputs = _collapsed(inputs, names)
-        inputs = _expanded(inputs, names)
-        fields = _by_name(inputs, _seen(names))
-        clean = {name: x.nan_to_num(0) if _of_waves(name) else x for name, x in fields.items()}
-        return _with(batch, _stacked(clean, inputs), batch.targets, tuple(clean))
+
+        def clean(fields: Fields) -> Fields:
+            fields = _expanded(_collapsed(fields, _plain(fields)) if _is_learnt(fields) else fields)
+            return {name: x.nan_to_num(0) if _of_waves(name) else x for name, x in fields.items()}
+
+        return _changed(replace(batch, targets=None), clean)
 
     def decoded(self, batch: WeatherBatch, states: States) -> States:
         """Return the decoder's fields in degrees, and NaN where waves are absent; or, of `learnt` batches, as
@@ -98,8 +94,12 @@ class AuroraWave(Aurora):
         names = batch.variables.surface
         fields = _by_name(states, names if _is_learnt(names) else _seen(names))
         fields = {name: x.sigmoid() if name.endswith("_density") else x for name, x in fields.items()}
-        states = _stacked(fields, states)
-        return states if _is_learnt(names) else _collapsed(states, names, _sea(batch))
+        if not _is_learnt(names):
+            if "wmb" not in batch.variables.static:
+                raise UserError("the wave network needs the static field wmb, the depth of the sea")
+            sea = batch.static[:, None, batch.variables.static.index("wmb")] > 0
+            fields = _collapsed(fields, names, sea)
+        return _stacked(fields, states)
 
     def _check_batch(self, batch: WeatherBatch) -> None:
         names = _plain(batch.variables.surface)
@@ -125,13 +125,12 @@ def _seen(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _plain(names: Sequence[str]) -> tuple[str, ...]:
+def _plain(names: Iterable[str]) -> tuple[str, ...]:
     """Return the surface variables of the data for those that the network sees, or for themselves."""
-    plain = [name.removesuffix("_sin") for name in names if not name.endswith(("_cos", "_density"))]
-    return tuple(plain)
+    return tuple(name.removesuffix("_sin") for name in names if not name.endswith(("_cos", "_density")))
 
 
-def _is_learnt(names: Sequence[str]) -> bool:
+def _is_learnt(names: Iterable[str]) -> bool:
     return any(name.endswith("_density") for name in names)
 
 
@@ -139,15 +138,8 @@ def _of_waves(name: str) -> bool:
     return name in WAVES or name.endswith(("_sin", "_cos"))
 
 
-def _sea(batch: WeatherBatch) -> Tensor:
-    """Return where there may be waves, `(B, 1, H, W)`."""
-    if "wmb" not in batch.variables.static:
-        raise UserError("the wave network needs the static field wmb, the depth of the sea")
-    return batch.static[:, None, batch.variables.static.index("wmb")] > 0
-
-
-def _prepared(states: States, names: tuple[str, ...], *, calm: bool) -> tuple[States, tuple[str, ...]]:
-    fields = _by_name(states, names)
+def _prepared(fields: Fields, *, calm: bool) -> Fields:
+    fields = dict(fields)
     if "dwi" in fields and "wind" in fields:
         direction = torch.deg2rad(fields.pop("dwi"))
         for name, part in zip(_WIND, (direction.sin(), direction.cos()), strict=True):
@@ -155,29 +147,28 @@ def _prepared(states: States, names: tuple[str, ...], *, calm: bool) -> tuple[St
     for height, companions in _COMPANIONS.items():
         if calm and height in fields:
             absent = fields[height] < _CALM
-            for name in (height, *companions):
-                if name in fields:
-                    fields[name] = fields[name].masked_fill(absent, torch.nan)
-    return _stacked(fields, states), tuple(fields)
+            for name in {height, *companions} & fields.keys():
+                fields[name] = fields[name].masked_fill(absent, torch.nan)
+    return fields
 
 
-def _expanded(states: States, names: Sequence[str]) -> States:
-    """Return normalised states with densities, sines and cosines; absent waves stay NaN."""
-    fields = {}
-    for name, x in _by_name(states, names).items():
+def _expanded(fields: Fields) -> Fields:
+    """Return normalised fields with densities, sines and cosines; absent waves stay NaN."""
+    seen = {}
+    for name, x in fields.items():
         if name in ANGLES:
             radians = torch.deg2rad(x)
-            fields[f"{name}_sin"], fields[f"{name}_cos"] = radians.sin(), radians.cos()
+            seen[f"{name}_sin"], seen[f"{name}_cos"] = radians.sin(), radians.cos()
         else:
-            fields[name] = x
+            seen[name] = x
         if name in WAVES:
-            fields[f"{name}_density"] = (~x.isnan()).to(x.dtype)
-    return _stacked(fields, states)
+            seen[f"{name}_density"] = (~x.isnan()).to(x.dtype)
+    return seen
 
 
-def _collapsed(states: States, names: Sequence[str], sea: Tensor | None = None) -> States:
+def _collapsed(seen: Fields, names: Iterable[str], sea: Tensor | None = None) -> Fields:
     """Return the variables `names` of the data, NaN where a density is below a half or there is no sea."""
-    seen, fields = _by_name(states, _seen(names)), {}
+    fields = {}
     for name in names:
         if name in ANGLES:
             x = torch.rad2deg(torch.atan2(seen[f"{name}_sin"], seen[f"{name}_cos"])) % 360
@@ -187,32 +178,31 @@ def _collapsed(states: States, names: Sequence[str], sea: Tensor | None = None) 
             absent = seen[f"{name}_density"] < 0.5
             x = x.masked_fill(absent if sea is None else absent | ~sea, torch.nan)
         fields[name] = x
-    return _stacked(fields, states)
+    return fields
 
 
-def _by_name(states: States, names: Sequence[str]) -> dict[str, Tensor]:
+def _changed(batch: WeatherBatch, inputs: Change, targets: Change | None = None) -> WeatherBatch:
+    """Return a batch whose surface variables, and those of its targets, are changed."""
+    fields = inputs(_by_name(batch.inputs, batch.variables.surface))
+    batch = replace(
+        batch,
+        inputs=_stacked(fields, batch.inputs),
+        variables=replace(batch.variables, surface=tuple(fields)),
+    )
+    if batch.targets is None or targets is None:
+        return batch
+    fields = targets(_by_name(batch.targets, batch.target_variables.surface))
+    return replace(
+        batch,
+        targets=_stacked(fields, batch.targets),
+        target_variables=replace(batch.target_variables, surface=tuple(fields)),
+    )
+
+
+def _by_name(states: States, names: Sequence[str]) -> Fields:
     """Return the surface variables `(B, T, H, W)` by name."""
     return dict(zip(names, states.surface.unbind(2), strict=True))
 
 
-def _stacked(fields: dict[str, Tensor], states: States) -> States:
+def _stacked(fields: Fields, states: States) -> States:
     return replace(states, surface=torch.stack(list(fields.values()), dim=2)) if fields else states
-
-
-def _with(
-    batch: WeatherBatch,
-    inputs: States,
-    targets: States | None,
-    names: tuple[str, ...],
-    learnt: tuple[str, ...] | None = None,
-) -> WeatherBatch:
-    """Return a batch with other surface variables."""
-    return replace(
-        batch,
-        inputs=inputs,
-        targets=targets,
-        variables=replace(batch.variables, surface=names),
-        target_variables=batch.target_variables
-        if learnt is None
-        else replace(batch.target_variables, surface=learnt),
-    )
