@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from apps.weather.batch import Grid, States
-from apps.weather.metrics.scores import BASELINES, WeatherScores, field_name
+from apps.weather.metrics.scores import BASELINES, HEADLINES, WeatherScores, field_name
 from core.figures.curves import INK, as_array, heading, line_colour, line_dash, shared_legend
 from core.figures.movies import rollout_frames
 from core.figures.pictures import colour_scale, gap_scale
@@ -24,9 +24,6 @@ __all__ = ["drawings", "lead_figure", "map_figure", "movie", "score_card", "zona
 
 Rows = Sequence[Mapping[str, Any]]
 Example = tuple[States, States]  # forecast and truth `(1, K, ...)` of the last K leads, on the CPU
-
-HEADLINES = ("z_500", "t_850", "q_700", "wind_vector_850", "2t", "msl", "10m_wind_vector", "tp")
-"""Most quoted fields, which curves show; the first that is there is drawn as a map."""
 
 
 def drawings(
@@ -210,11 +207,12 @@ def _shown(
     scores: WeatherScores, example: Example, units: Mapping[str, str] | None
 ) -> tuple[str, str, NDArray[np.float32], NDArray[np.float32]]:
     """Return the most quoted field of an example: name, unit, and forecast and truth `(K, H, W)`."""
-    place = next((scores.names.index(name) for name in HEADLINES if name in scores.names), 0)
+    names = scores.names[: len(scores.fields)]
+    place = next((names.index(name) for name in HEADLINES if name in names), 0)
     fields = [
         torch.cat([x.surface[0], x.atmospheric[0].flatten(1, 2)], dim=1)[:, place].numpy() for x in example
     ]
-    return scores.names[place], (units or {}).get(scores.fields[place][0], ""), fields[0], fields[1]
+    return names[place], (units or {}).get(scores.fields[place][0], ""), fields[0], fields[1]
 
 
 def _lead(hours: float) -> str:

@@ -64,7 +64,7 @@ def measure(folder: str, starts: int) -> dict[str, float]:
     """Return seconds and bytes of one scoring; runs in the child."""
     from core.cli import main
 
-    def score(count: int) -> float:
+    def score(count: int) -> tuple[float, float]:
         last = str(np.datetime64("2020-01-01T00") + 12 * (count - 1) * np.timedelta64(1, "h"))
         paths = [f"{folder}/{kind}.zarr" for kind in ("forecast", "truth", "clim")]
         words = [
@@ -72,7 +72,7 @@ def measure(folder: str, starts: int) -> dict[str, float]:
             for pair in zip(("--forecast", "--truth", "--climatology"), paths, strict=True)
             for word in pair
         ]
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
             code = main(
                 [
@@ -88,12 +88,14 @@ def measure(folder: str, starts: int) -> dict[str, float]:
                 ]
             )
         assert code == 0
-        return time.perf_counter() - begin
+        return time.perf_counter() - begin, time.process_time() - used
 
     score(2)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _resident("VmRSS")
-    return {"seconds": score(starts), "before": before, "beyond": _resident("VmHWM") - before}
+    seconds, processor = score(starts)
+    beyond = _resident("VmHWM") - before
+    return {"seconds": seconds, "processor": processor, "before": before, "beyond": beyond}
 
 
 def _resident(field: str) -> int:
@@ -114,10 +116,10 @@ def main() -> None:
             command = [sys.executable, __file__, _CHILD, folder, str(starts)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             numbers = json.loads(out.splitlines()[-1])
+            size = f"{starts} starts x {LEADS} leads x {4 + 5 * options.levels} fields x {COLUMNS} x {ROWS}"
             print(
-                f"{starts} starts x {LEADS} leads x {4 + 5 * options.levels} fields x {COLUMNS} x {ROWS}: "
-                f"{numbers['seconds']:.1f} s, {numbers['beyond'] / 2**20:.0f} MiB beyond "
-                f"{numbers['before'] / 2**20:.0f} MiB"
+                f"{size}: {numbers['seconds']:.1f} s ({numbers['processor']:.1f} s of a core), "
+                f"{numbers['beyond'] / 2**20:.0f} MiB beyond {numbers['before'] / 2**20:.0f} MiB"
             )
 
 

@@ -21,16 +21,13 @@ __all__ = [
     "vector_mse",
 ]
 
-_CELLS = 2**18  # points worked on at once: 2 MB for each intermediate field in float64
+_CELLS = 2**17  # points worked on at once: 1 MB for each intermediate field in float64
 
 
 def spatial_means(weights: Tensor, *fields: Tensor) -> list[Tensor]:
     """Return weighted means `(..., R)` of fields `(..., H, W)` over points where all are finite."""
     known = torch.stack([field.isfinite() for field in fields]).all(0)
-    values = [known, *(torch.where(known, field, 0) for field in fields)]
-    stacked = torch.stack([value.to(weights.dtype) for value in values]).flatten(-2)  # F ... H*W
-    total, *sums = stacked @ weights.flatten(1).T
-    return [part / total for part in sums]
+    return _means(weights, known, *(torch.where(known, field, 0).to(weights.dtype) for field in fields))
 
 
 def spatial_errors(
@@ -38,15 +35,19 @@ def spatial_errors(
 ) -> dict[str, Tensor]:
     """Return `mse`, `mae`, `bias` (forecast - truth) and, with a climatology, `acc`, each `(..., R)`.
 
+    Differences of near numbers are exact in their own precision; what follows has that of the weights.
+
     Args:
         forecast: `(..., H, W)`.
         truth: The same.
         weights: `(R, H, W)`.
         normal: `(..., H, W)` climatology of the valid time.
     """
-    error = forecast.to(weights.dtype) - truth.to(weights.dtype)
-    names = ("mse", "mae", "bias")
-    errors = dict(zip(names, spatial_means(weights, error.square(), error.abs(), error), strict=True))
+    error = (forecast - truth).to(weights.dtype)
+    known = error.isfinite()
+    error = torch.where(known, error, 0)
+    means = _means(weights, known, error.square(), error.abs(), error)
+    errors = dict(zip(("mse", "mae", "bias"), means, strict=True))
     if normal is not None:
         errors["acc"] = anomaly_correlation(forecast, truth, normal, weights)
     return errors
@@ -54,17 +55,25 @@ def spatial_errors(
 
 def anomaly_correlation(forecast: Tensor, truth: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
     """Return `<f't'> / sqrt(<f'f'> <t't'>)` `(..., R)` of anomalies against the climatology, not centred."""
-    f, t = (x.to(weights.dtype) - normal.to(weights.dtype) for x in (forecast, truth))
-    ft, ff, tt = spatial_means(weights, f * t, f.square(), t.square())
+    f, t = ((x - normal).to(weights.dtype) for x in (forecast, truth))
+    known = (f + t).isfinite()
+    f, t = (torch.where(known, x, 0) for x in (f, t))
+    ft, ff, tt = _means(weights, known, f * t, f.square(), t.square())
     return ft / (ff * tt).sqrt()
+
+
+def _means(weights: Tensor, known: Tensor, *fields: Tensor) -> list[Tensor]:
+    """Return means `(..., R)` of fields in the weights' precision that are 0 where they are not known."""
+    stacked = torch.stack([known.to(weights.dtype), *fields]).flatten(-2)  # F ... H*W
+    total, *sums = stacked @ weights.flatten(1).T
+    return [part / total for part in sums]
 
 
 def vector_mse(
     u_forecast: Tensor, v_forecast: Tensor, u_truth: Tensor, v_truth: Tensor, weights: Tensor
 ) -> Tensor:
     """Return the mean `(..., R)` of the squared length of the wind's error."""
-    u = u_forecast.to(weights.dtype) - u_truth.to(weights.dtype)
-    v = v_forecast.to(weights.dtype) - v_truth.to(weights.dtype)
+    u, v = ((a - b).to(weights.dtype) for a, b in ((u_forecast, u_truth), (v_forecast, v_truth)))
     return spatial_means(weights, u.square() + v.square())[0]
 
 

@@ -23,7 +23,7 @@ from apps.weather.metrics.spectra import zonal_spectrum
 from apps.weather.metrics.times import valid_times
 from core.metrics.sums import gathered, summed
 
-__all__ = ["BASELINES", "COLUMNS", "Blocks", "Normals", "WeatherScores", "field_name"]
+__all__ = ["BASELINES", "COLUMNS", "HEADLINES", "Blocks", "Normals", "WeatherScores", "field_name"]
 
 BASELINES = ("persistence", "climatology", "damped persistence")
 """Names of models against which the table has a skill, `1 - RMSE / RMSE of the baseline`."""
@@ -33,6 +33,9 @@ COLUMNS = (
     "spread_skill", "energy_score", *(f"skill_{name.replace(' ', '_')}" for name in BASELINES),
 )  # fmt: skip
 """Scores in the order of the table."""
+
+HEADLINES = ("z_500", "t_850", "q_700", "wind_vector_850", "2t", "msl", "10m_wind_vector", "tp")
+"""Most quoted fields, which texts and figures show."""
 
 _APART, _OPENSTL = ("missing", "spectrum", "openstl"), ("mse", "mae", "rmse")
 _BAND = (30.0, 60.0)  # degrees of latitude, in both hemispheres, over which spectra are averaged
@@ -112,7 +115,8 @@ class WeatherScores:
             for (name, level), place in places.items()
             if re.fullmatch(r"\d*u", name) and (across := places.get((f"{name[:-1]}v", level))) is not None
         }
-        self.names = [v if level is None else level_name(v, level) for v, level in self.fields]
+        rows = [*self.fields, *self._winds]
+        self.names = [v if level is None else level_name(v, level) for v, level in rows]
         self.sums: dict[tuple[str, str], Tensor] = {}
         band = torch.from_numpy(grid.latitude.copy())
         inside = (band.abs() >= _BAND[0]) & (band.abs() <= _BAND[1]) & (spectra and grid.periodic)
@@ -249,7 +253,7 @@ class WeatherScores:
         for model in self.models:
             lost = self.sums[model, "missing"].sum(1).long().tolist()  # forecast or truth, F
             for which, counts in zip(("the forecast", "the truth"), lost, strict=True):
-                for name, count in zip(self.names, counts, strict=True):
+                for name, count in zip(self.names, counts, strict=False):
                     sentence = f"{model}: {count} values of {name} in {which} are NaN; they are left out"
                     sentences += [sentence] if count else []
         return sentences

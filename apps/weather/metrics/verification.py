@@ -19,16 +19,13 @@ from apps.weather.metrics.areas import WEIGHTS
 from apps.weather.metrics.climatology import Climatology
 from apps.weather.metrics.comparison import differences
 from apps.weather.metrics.points import places_of, shared_points
-from apps.weather.metrics.scores import BASELINES, Blocks, WeatherScores
+from apps.weather.metrics.scores import BASELINES, HEADLINES, Blocks, WeatherScores
 from apps.weather.metrics.times import valid_times
 from core.errors import UserError, listed
 from core.figures.lettering import unlike
 from core.tables import text_table
 
-__all__ = ["HEADLINES", "ScoreChoice", "Verification", "verify"]
-
-HEADLINES = ("z_500", "t_850", "q_700", "u_850", "2t", "msl", "10u", "tp")
-"""Most quoted fields."""
+__all__ = ["ScoreChoice", "Verification", "verify"]
 
 Points = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
@@ -74,7 +71,7 @@ class Verification:
         models: Names of the forecasts, without baselines.
         notes: What was decided, and where values are missing.
         land: `(H, W)` share of land, where the truth has it.
-        example: Last forecast and truth of the first start, `States` of one sample.
+        example: Forecast and truth of one start and the last lead.
         units: By variable.
     """
 
@@ -129,7 +126,7 @@ def verify(
         raise UserError("--forecast climatology needs --climatology clim.zarr")
     archive, notes = open_archive(truth, fill="keep"), []
     stores = [open_forecast(path) for path in paths]
-    names = unlike([Path(path.rstrip("/")).stem for path in paths])
+    names = unlike([*BASELINES, *(Path(path.rstrip("/")).stem for path in paths)])[len(BASELINES) :]
     grid = archive.grid
     for store in stores:
         grid = shared_points(grid, store.grid, (archive.name, store.name))
@@ -205,7 +202,7 @@ def _update(
     for name, store, where in zip(result.models, stores, points[1:], strict=True):
         forecast = list(_forecasts(store, variables, starts, leads, where, scores.device))
         add(name, forecast if len(forecast) > 1 else forecast[0], available)
-        if name == result.models[0] and (result.example is None or part.start):
+        if result.example is None and part.start + len(leads) == len(scores.leads) and available[0, -1]:
             result.example = (_last(forecast[0]), _last(truth))
     start = states.at(slice(0, 1))
     still = States(*(x.expand(-1, len(leads), *x.shape[2:]) for x in (start.surface, start.atmospheric)))
