@@ -76,8 +76,8 @@ class LightlyDecoded(nn.Module):
     """A backbone that forecasts as it did, and decoders that read further variables off its latents.
 
     Args:
-        backbone: Has `backbone_tokens(batch) -> (B, levels · L, 2D)`, the surface first, `advance`, `patch`,
-            and what a task asks of a network.
+        backbone: Has `backbone_tokens(batch) -> (B, levels · L, 2D)`, the surface first, `states(tokens,
+            batch)` that makes the next state of them, `latent_width` 2D, and what a task asks of a network.
         variables: New surface variables, in the order of the batches' targets.
         hidden: Widths of the decoders' layers.
         dropout: Between them.
