@@ -11,14 +11,12 @@ if TYPE_CHECKING:
     from apps.weather.tasks.latents import KeptLatents
     from apps.weather.tasks.light_decoding import LightDecoding
     from apps.weather.tasks.objective import WeightedAbsolute
-    from apps.weather.tasks.replay import Replay
     from apps.weather.tasks.rollout import RollOut
     from apps.weather.tasks.two_stage import TwoStage
 
 __all__ = [
     "KeptLatents",
     "LightDecoding",
-    "Replay",
     "RollOut",
     "TwoStage",
     "WeatherForecasting",
@@ -29,7 +27,6 @@ __getattr__ = lazy(
     __name__,
     KeptLatents="latents",
     LightDecoding="light_decoding",
-    Replay="replay",
     RollOut="rollout",
     TwoStage="two_stage",
     WeatherForecasting="forecasting",

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, Dataset
 from apps.weather.batch import States
 from apps.weather.models.forecast import learnt, next_batch
 from apps.weather.tasks.forecasting import WeatherForecasting
-from apps.weather.tasks.replay import Replay, ReplayBatch, ReplayBatches, ReplaySet
+from core.data.replay import Replay, ReplayBatch, ReplayBatches, ReplaySet
 from core.data.sampler import ResumableSampler
 from core.errors import UserError
 from core.metrics.sums import gathered

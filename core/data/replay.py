@@ -1,4 +1,4 @@
-"""The replay buffer of roll-out training: which states are kept, drawn and added at every step.
+"""The replay buffer of roll-out training (Bodnar et al. 2025): states that are kept, drawn and added.
 
 What a step does is a function of the seed and of the step alone, never of what the network predicts. So the
 loader works the plan out ahead and reads the truth that a step needs, in workers too, and a resumed run takes
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, Dataset
 
-from apps.weather.batch import WeatherBatch
 from core.data.batch import Batch
 from core.data.mixtures import permuted
 from core.data.randomness import generator, key
@@ -79,13 +79,13 @@ class ReplayBatch(Batch):
     """What a training step gets from the loader.
 
     Attributes:
-        truth: The drawn entry's batch with one target and no inputs (T = 0); physical units.
+        truth: What follows the drawn entry, without its inputs.
         fresh: The new initial condition, or None.
         step: The plan.
     """
 
-    truth: WeatherBatch
-    fresh: WeatherBatch | None
+    truth: Any
+    fresh: Any | None
     step: ReplayStep
 
 
@@ -141,7 +141,7 @@ class ReplayBatches(BatchSampler):
                 serial += 1
             draw = generator(self.sampler.seed, self.sampler.rank, step, "replay")
             numbers = list(entries)
-            drawn = numbers[int(_integer(draw, len(numbers)))]
+            drawn = numbers[int(torch.randint(len(numbers), (), generator=draw))]
             samples, lead, reach = entries[drawn]
             longest = min(reach, int(self.replay.longest(step) // self.hours))
             added = None
@@ -168,7 +168,7 @@ class ReplaySet(Dataset):
     """Gives each step's truth and fresh states.
 
     Args:
-        source: A training set of `apps.weather.data` with `later`.
+        source: A training set with `later(indices, lead)`, batches of the states that follow, and `reach`.
     """
 
     def __init__(self, source: Any) -> None:
@@ -180,9 +180,3 @@ class ReplaySet(Dataset):
         fresh = None if step.fresh is None else self.source.__getitems__(step.fresh[1])
         indices = [index for _, index in step.samples]
         return ReplayBatch(self.source.later(indices, step.lead), fresh, step)
-
-
-def _integer(draw: Any, below: int) -> int:
-    import torch
-
-    return int(torch.randint(below, (), generator=draw))

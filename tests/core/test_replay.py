@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.weather.tasks.replay import Replay, ReplayBatches, ReplayStep
+from core.data.replay import Replay, ReplayBatches, ReplayStep
 from core.data.sampler import ResumableSampler
 from core.errors import UserError
 
