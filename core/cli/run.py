@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from core.accelerators.memory import is_out_of_memory, out_of_memory_advice
 from core.backbones.adapters import is_adapter
-from core.checkpoints.files import read_outline
+from core.checkpoints.files import read_outline, read_unverified
 from core.cli.arguments import Request, merged, read_yaml
 from core.cli.error_messages import missing_extra
 from core.cli.inheritance import inherited, with_network_options
@@ -133,6 +133,9 @@ def _train_or_test(
         use_statistics = getattr(cli.datamodule, "use_statistics", None)
         if facts and use_statistics is not None:
             use_statistics(facts)
+    begin_from = getattr(cli.datamodule, "begin_from", None)
+    if request.verb == "fit" and begin_from is not None and (facts := _learnt_with(task, stored)):
+        begin_from(facts)
     task.record = describe(request.domain, request.recipe_name, config, task, stored)
     trainer = _user_errors(
         build_trainer,
@@ -305,6 +308,21 @@ def _user_errors(function: Any, *args: Any, **kwargs: Any) -> Any:
         where = "trainer.accelerator" if isinstance(error, ModuleNotFoundError) else "trainer"
         asked = f" {args[0].get('accelerator')}" if where != "trainer" else ""
         raise UserError(f"{where}{asked}: {text}") from error
+
+
+def _learnt_with(task: Task, stored: dict[str, Any] | None) -> Any:
+    """Return the facts of the checkpoint that a training goes on from or takes its weights from, if it is one
+    of ours.
+    """
+    if stored is None:
+        path = Path(str(task.weights))
+        if path.suffix != ".ckpt" or not path.exists():
+            return None
+        try:
+            stored = read_unverified(path, mmap=True)  # it is verified when its weights are loaded
+        except UserError:
+            return None
+    return stored_facts(stored.get("state_dict") or {}, task.facts_type, where="the checkpoint")
 
 
 def _compare(stored: dict[str, Any], config: dict[str, Any], task: Task, *, aloud: bool = True) -> None:

@@ -132,6 +132,11 @@ class WeatherFields(DataModule):
         """
         self._trained, self._sources, self._facts = facts, None, None
 
+    def begin_from(self, facts: WeatherFacts) -> None:
+        """Keep the scales that a network learnt with when it is trained further, unless others are given."""
+        if self.statistics is None:
+            self.use_statistics(facts)
+
     def setup(self, stage: str | None = None) -> None:
         """Open the archives and say what was decided, and what cannot be tested after the training."""
         self.facts  # noqa: B018
@@ -228,7 +233,14 @@ class WeatherFields(DataModule):
         known: dict[str, tuple[float, float]] = {}
         transforms = dict(self.transforms)
         if self._trained is not None:
-            known, transforms = dict(self._trained.statistics), dict(self._trained.transforms)
+            before = self._trained.transforms
+            other = {name for name, one in transforms.items() if before.get(name) != one}  # scaled anew
+            transforms = dict(before) | transforms
+            known = {
+                name: pair
+                for name, pair in self._trained.statistics.items()
+                if not {name, name.split("_")[0]} & other
+            }
         elif isinstance(self.statistics, str):
             known = published_statistics() | (TENTH_DEGREE if self.statistics == "aurora_0.1" else {})
             surface = [name for name in (*variables.surface, *targets.surface) if name in known]

@@ -16,6 +16,7 @@ from in_process import dfm
 from small_world import recipe, write_world
 
 from core.checkpoints.files import read_checkpoint
+from core.data.normaliser import STATE
 from core.tracking.metrics_csv import read_metrics
 
 ROLLOUT = "replay: {capacity: 4, refresh: 3, leads: {0: 12, 4: 36}}"
@@ -27,7 +28,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with an archive and a finished pre-training on it, which is the working folder meanwhile."""
     folder = tmp_path_factory.mktemp("weather")
     world = write_world(folder / "world.zarr")
-    (folder / "pretrain.yaml").write_text(recipe(world, data="test: {steps: 2}", network="lora: {mode: single}"))
+    (folder / "pretrain.yaml").write_text(
+        recipe(world, data="test: {steps: 2}", network="lora: {mode: single}")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DFM_DATA", str(folder / "data"))
@@ -61,6 +64,35 @@ def test_a_checkpoint_alone_is_tested_on_other_data(place: Path) -> None:
     code, out, err = dfm("weather", "test", "--ckpt_path", best, "--data.path", "other.zarr")
     assert code == 0, out + err
     assert "persistence" in out
+
+
+def test_fine_tuning_keeps_the_scales_that_the_network_learnt_with(place: Path) -> None:
+    write_world(place / "warmer.zarr", steps=40)
+    words = [
+        "weather",
+        "fit",
+        "--config",
+        "pretrain.yaml",
+        "--data.path",
+        "warmer.zarr",
+        "--trainer.max_steps=1",
+    ]
+    kept, own = f"--model.weights={best_of(place)}", "--data.statistics={2t: [270, 9], msl: [1e5, 900]}"
+    before = read_checkpoint(best_of(place))["state_dict"][STATE]["statistics"]
+    for runs, options in (("kept", [kept]), ("given", [kept, own]), ("anew", [])):
+        code, out, err = dfm(
+            *words, *options, "--trainer.max_steps=1", "--data.region=[-60, 60, 0, 180]", "--runs", runs
+        )
+        assert code == 0, out + err
+
+    kept_scales, given, anew = (
+        read_checkpoint(next((place / runs).glob("weather/*/*/checkpoints/last.ckpt")))["state_dict"][STATE][
+            "statistics"
+        ]
+        for runs in ("kept", "given", "anew")
+    )
+    assert kept_scales == before and anew != before
+    assert given["2t"] == [270, 9] or given["2t"] == (270, 9)
 
 
 def test_two_steps_are_trained_through(place: Path) -> None:
