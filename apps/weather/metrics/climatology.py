@@ -26,7 +26,7 @@ from core.inference.netcdf import ArrayFile, LabelledArray, arrays_written_to
 
 __all__ = ["Climatology", "write_climatology"]
 
-_READ = 64  # times read at once
+_READ = 2**24  # values read at once
 
 
 class Climatology:
@@ -215,8 +215,10 @@ def _normals(
     year_end = (day == DAYS - 1) & (calendar(times + np.timedelta64(1, "D"))[1] == 1)  # of a common year
     counts = np.zeros((len(shown), DAYS))
     sums: NDArray[np.float64] | None = None
-    for start in range(0, len(times), _READ):
-        block = slice(start, start + _READ)
+    cells = (rows.stop - rows.start) * archive.grid.shape[1] * max(len(variables.levels), 1)
+    step = max(_READ // cells, 1)
+    for start in range(0, len(times), step):
+        block = slice(start, start + step)
         surface, atmospheric = archive.read(times[block].astype(np.int64).tolist(), variables, rows)
         values = atmospheric[:, 0] if variables.levels else surface  # T C H W
         sums = np.zeros((len(shown), DAYS, *values.shape[1:])) if sums is None else sums

@@ -121,7 +121,7 @@ def verify(
         UserError: If they share no time, level or point.
     """
     choice = choice or ScoreChoice()
-    paths = [path for path in forecasts if path not in BASELINES]
+    paths = [path for path in forecasts if path not in BASELINES[:2]]
     if "climatology" in forecasts and climatology is None:
         raise UserError("--forecast climatology needs --climatology clim.zarr")
     archive, notes = open_archive(truth, fill="keep"), []
@@ -291,16 +291,7 @@ def _times(
             )
         leads = list(choice.leads) or both
         starts = reduce(np.intersect1d, [store.starts for store in stores])
-    try:
-        first, last = (
-            None if text is None else np.datetime64(text, "s") for text in (choice.first, choice.last)
-        )
-    except ValueError:
-        raise UserError(
-            f"--starts {choice.first} {choice.last} are no times; write them as 2020-01-31T12"
-        ) from None
-    kept = np.ones(len(starts), dtype=bool) if first is None else (starts >= first) & (starts <= last)
-    inside = starts[kept]
+    inside = starts[_between(starts, choice.first, choice.last)] if len(starts) else starts
     offsets = np.array([round(lead * 3600) for lead in leads]).astype("timedelta64[s]")
     scored = inside[np.isin(inside[:, None] + offsets, archive.times).any(1)]
     if not len(scored):
@@ -309,6 +300,15 @@ def _times(
             f"no forecast is valid at a time of the truth ({spans}); give other --starts, --leads or truth"
         )
     return scored, leads
+
+
+def _between(starts: NDArray[np.datetime64], first: str | None, last: str | None) -> NDArray[np.bool_]:
+    """Say which starts lie from a moment to the end of another: `2020-12` ends with its last second."""
+    try:
+        least, most = (np.datetime64(text or str(starts[end])) for text, end in ((first, 0), (last, -1)))
+        return (starts >= least) & (starts < (most + 1).astype("datetime64[s]"))
+    except ValueError:
+        raise UserError(f"--starts {first} {last} are no times; write them as 2020-01-31T12") from None
 
 
 def _span(values: Any) -> str:

@@ -80,6 +80,11 @@ def _write(result: Verification, out: Path, options: Namespace) -> list[Path]:
 
     tables = {"scores.csv": result.scores.table(), "spectra.csv": result.scores.spectra()}
     tables |= {"differences.csv": result.differences(), "openstl.csv": result.scores.openstl_rows()}
+    if tables["differences.csv"] and not any("low" in row for row in tables["differences.csv"]):
+        days = f"--block_days {options.block_days:g}"
+        print(
+            f"all starts lie within one block, so no interval is told; give less than {days}", file=sys.stderr
+        )
     for name, rows in tables.items():
         if rows:
             with output(out / name, COMMAND) as temporary:
