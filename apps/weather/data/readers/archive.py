@@ -264,7 +264,8 @@ class Archive:
         array = self.arrays[stored.path][stored.dataset] if stored.array is None else stored.array
         picked = replace(stored, fixed={"n": member, **stored.fixed}) if stored.members else stored
         span = slice(indices[0], indices[-1] + 1)
-        return picked.read(array, span, np.array(levels), window)[[at - indices[0] for at in indices]]
+        values = picked.read(array, span, np.array(levels), window)
+        return values if len(values) == len(indices) else values[[at - indices[0] for at in indices]]
 
     def _fill(
         self, out: NDArray[np.float32], key: Key, levels: list[float], times: NDArray[np.datetime64],
@@ -277,16 +278,15 @@ class Archive:
             mine = [levels[at] for at in columns]
             layers = [series.levels.index(level) for level in mine]
             for stored, indices, slots in series.runs(times) if columns else []:
-                values = self._read(stored, indices, layers, window, member)
-                if not keep and not np.isfinite(values.sum(dtype=np.float64)):
-                    parts = zip(indices, values[:, None], strict=True)
-                    parts = [self._filled(part, stored, at, mine, window, member) for at, part in parts]
-                    values = np.concatenate(parts)
-                where = np.ix_(slots, columns)
-                if len(columns) == len(levels) and slots == list(range(slots[0], slots[-1] + 1)):
-                    out[slots[0] : slots[-1] + 1] = values  # faster than through lists
-                else:
-                    out[where] = values
+                where, first = np.ix_(slots, columns), slots[0]
+                whole = len(columns) == len(levels) and slots == list(range(first, first + len(slots)))
+                block = out[first : first + len(slots)] if whole else np.empty_like(out[where])
+                block[:] = self._read(stored, indices, layers, window, member)
+                if not keep and not np.isfinite(block.sum()):
+                    for at, part in zip(indices, block, strict=True):
+                        part[:] = self._filled(part[None], stored, at, mine, window, member)[0]
+                if not whole:
+                    out[where] = block
                 lacking[where] = False
         if lacking.any():
             time, level = np.argwhere(lacking)[0]
