@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from core.backbones.recomputation import as_a_whole
+
 __all__ = ["cosine_attention"]
 
 _PIECE = 1 << 20  # bytes of logits worked on at a time: half of a usual second-level cache
@@ -40,7 +42,7 @@ def cosine_attention(
         return _composed(query, key, value, scale, bias, mask, dropout)
     dtype = torch.promote_types(torch.promote_types(query.dtype, bias.dtype), torch.float32)
     tensors = [x.to(dtype) for x in (query, key, value, scale, bias)]
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False), as_a_whole():
         return _Attention.apply(*tensors, None if mask is None else mask.to(dtype)).to(value.dtype)
 
 

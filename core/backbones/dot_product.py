@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from core.backbones.recomputation import as_a_whole
 from core.backbones.windows import WindowPlan, join_windows, split_windows
 
 __all__ = ["window_attention"]
@@ -49,7 +50,7 @@ def window_attention(
     if not fast or bias is not None or dropout > 0.0 or torch.compiler.is_compiling():
         return _composed(qkv, plan, heads, padding, apart, bias, dropout)
     padding = qkv.new_zeros(qkv.shape[-1]) if padding is None else padding.to(qkv.dtype)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False), as_a_whole():
         return _WindowAttention.apply(qkv, padding, plan, heads, apart)
 
 

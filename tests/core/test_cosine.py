@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from core.backbones import cosine
 from core.backbones.cosine import cosine_attention
+from core.strategies.parallelise import checkpoint_blocks
 
 
 def formula(query, key, value, scale, bias, mask):
@@ -87,3 +88,20 @@ def test_low_precision_values_keep_their_dtype_and_full_precision_logits():
 
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), wanted, atol=1e-2, rtol=1e-2)
+
+
+def test_selective_checkpointing_recomputes_it_as_a_whole():
+    query, *others, mask = arguments(windows=2, masked=True)
+    block = torch.nn.Module()
+    block.forward = (
+        lambda query: cosine_attention(  # its products are not to be kept
+            query * 2, *others[:2], scale=others[2], bias=others[3], mask=mask
+        )
+    )
+    inputs = (query, *others)
+    wanted = torch.autograd.grad(block(query).square().sum(), inputs)
+    checkpoint_blocks([block], "selective")
+
+    given = torch.autograd.grad(block(query).square().sum(), inputs)
+
+    torch.testing.assert_close(given, wanted)

@@ -272,9 +272,10 @@ def test_levels_may_have_kernels_and_heads_of_their_own():
         network.advance(batch(replace(VARIABLES, levels=(500.0, 850.0))))
 
 
-def test_recomputing_blocks_changes_nothing():
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_recomputing_blocks_changes_nothing(kind):
     network, again = aurora(lora=RolloutLoRA()), aurora(lora=RolloutLoRA())
-    checkpoint_blocks(again.blocks(), "full")
+    checkpoint_blocks(again.blocks(), kind)
     for one in (network, again):
         one.advance(batch()).atmospheric.square().mean().backward()
 

@@ -120,7 +120,7 @@ class WindowAttention(nn.Module):
         # The bias is one more row of the weight, and the last product comes out heads first: products with a
         # side of two or three are slow in the layouts of linear layers, above all their gradients.
         weight = torch.cat([first.weight.t(), first.bias[None]])
-        hidden = torch.mm(F.pad(table, (0, 1), value=1.0), weight).relu_()
+        hidden = torch.mm(F.pad(table, (0, 1), value=1.0), weight).relu()
         heights = torch.mm(last.weight, hidden.t()).sigmoid().mul(16.0)
         # The sigmoid on the few offsets, then the gather to the many pairs.
         pairs = heights.index_select(1, offset_index(window, device=device))
