@@ -17,7 +17,7 @@ from apps.weather.batch import Grid, States, Variables
 from apps.weather.data.readers import Archive
 from apps.weather.data.readers.axes import letters_of, levels_in_hpa, stored_grid
 from apps.weather.data.readers.names import conversion, recognised
-from apps.weather.data.readers.stored import StoredField, Window, arrays_of, open_datasets
+from apps.weather.data.readers.stored import ReadWindow, StoredField, arrays_of, open_datasets
 from apps.weather.metrics.points import places_of
 from apps.weather.metrics.precipitation import DRY
 from apps.weather.metrics.times import DAYS, calendar, window_weights
@@ -54,7 +54,7 @@ class Climatology:
             )
             raise UserError(f"{why}; make a climatology by `dfm weather climatology`")
         first = next(iter(self._fields.values()))
-        self._window = Window(*places_of(first.place.grid, grid, path))
+        self._window = ReadWindow(*places_of(first.place.grid, grid, path))
         levels = next((each.levels for each in self._fields.values() if each.levels), ())
         places = [levels.index(level) if level in levels else -1 for level in variables.levels]
         self._levels, self._hours = np.array(places, dtype=np.int64), dataset["hour"].values.tolist()

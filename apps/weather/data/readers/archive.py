@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from apps.weather.batch import Grid, Variables, level_name, level_text
 from apps.weather.data.readers.names import in_order, unit_of
-from apps.weather.data.readers.stored import StoredField, Window, arrays_of
+from apps.weather.data.readers.stored import ReadWindow, StoredField, arrays_of
 from core.data.hdf5 import OpenFiles
 from core.errors import UserError, did_you_mean
 
@@ -171,7 +171,7 @@ class Archive:
         Raises:
             UserError: If one changes in time, as a geopotential whose level is not said.
         """
-        window, fields = Window(*map(np.arange, self.grid.shape)), {}
+        window, fields = ReadWindow(*map(np.arange, self.grid.shape)), {}
         for (group, name), (series, *_) in self.series.items():
             if group == "static":
                 stored = series.fields[0]
@@ -211,7 +211,7 @@ class Archive:
         if self.members > 1 and member is None:
             raise UserError(f"{self.name} is an ensemble; choose one of its members, 0 to {self.members - 1}")
         moments = np.asarray(times, dtype=np.int64).astype("datetime64[s]")
-        window = Window(np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns])
+        window = ReadWindow(np.arange(self.grid.shape[0])[rows], np.arange(self.grid.shape[1])[columns])
         shape, deep = (
             (len(window.rows), len(window.columns)),
             (len(variables.atmospheric), len(variables.levels)),
@@ -259,7 +259,7 @@ class Archive:
         return asked
 
     def _read(
-        self, stored: StoredField, indices: list[int], levels: list[int], window: Window, member: int
+        self, stored: StoredField, indices: list[int], levels: list[int], window: ReadWindow, member: int
     ) -> NDArray[np.float32]:
         array = self.arrays[stored.path][stored.dataset] if stored.array is None else stored.array
         picked = replace(stored, fixed={"n": member, **stored.fixed}) if stored.members else stored
@@ -269,7 +269,7 @@ class Archive:
 
     def _fill(
         self, out: NDArray[np.float32], key: Key, levels: list[float], times: NDArray[np.datetime64],
-        window: Window, member: int, *, keep: bool = False,
+        window: ReadWindow, member: int, *, keep: bool = False,
     ) -> None:  # fmt: skip
         """Read one variable into `out` `(T, C, H, W)`."""
         lacking = np.ones(out.shape[:2], dtype=bool)  # T C
@@ -297,7 +297,7 @@ class Archive:
 
     def _filled(
         self, values: NDArray[np.float32], stored: StoredField, index: int, levels: list[float],
-        window: Window, member: int = 0,
+        window: ReadWindow, member: int = 0,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return the values `(1, C, H, W)` of one time with missing ones filled.
 

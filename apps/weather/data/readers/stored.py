@@ -26,7 +26,7 @@ from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["StoredField", "Window", "arrays_of", "check_written", "is_grib", "is_store", "open_datasets"]
+__all__ = ["ReadWindow", "StoredField", "arrays_of", "check_written", "is_grib", "is_store", "open_datasets"]
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
@@ -128,7 +128,7 @@ def check_written(path: str, name: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class ReadWindow:
     """Rows and columns of a grid, and where they are in each file, found once for all variables of a read."""
 
     rows: NDArray[np.int64]
@@ -174,7 +174,7 @@ class StoredField:
         time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
         return f"{self.path}: {name}{time}"
 
-    def read(self, array: Any, span: slice, levels: NDArray[np.int64], window: Window) -> NDArray[np.float32]:
+    def read(self, array: Any, span: slice, levels: NDArray[np.int64], window: ReadWindow) -> NDArray[np.float32]:
         """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
 
         Raises:
