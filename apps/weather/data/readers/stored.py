@@ -174,7 +174,9 @@ class StoredField:
         time = f" at {self.times[index].astype('datetime64[m]')}" if len(self.times) else ""
         return f"{self.path}: {name}{time}"
 
-    def read(self, array: Any, span: slice, levels: NDArray[np.int64], window: ReadWindow) -> NDArray[np.float32]:
+    def read(
+        self, array: Any, span: slice, levels: NDArray[np.int64], window: ReadWindow
+    ) -> NDArray[np.float32]:
         """Return values `(T, C, H, W)` float32 in SI; what is missing is NaN.
 
         Raises:
