@@ -21,7 +21,7 @@ from core.backbones.windows import WindowPlan, join_windows, split_windows
 
 __all__ = ["window_attention"]
 
-_NOTHING = -80.0  # masked logits whose share of a sum is below float32's precision by far
+_NOTHING = -80.0  # logits less their greatest whose share of a sum is below float32's precision by far
 _PIECE = 1 << 20  # bytes of logits worked on at a time: half of a usual second-level cache
 
 
@@ -170,6 +170,7 @@ def _attended(
     weights = torch.baddbmm(unread, query, key.transpose(1, 2), beta=0.0, alpha=scale)
     if piece.mask is not None:
         weights.view(-1, heads, size, size).add_(piece.mask)
+        weights.sub_(weights.amax(-1, keepdim=True))
         # Their shares would be numbers below the normal ones, with which processors are many times slower.
         torch.threshold_(weights, _NOTHING, 1e4 * _NOTHING)
     torch.softmax(weights, -1, out=weights)

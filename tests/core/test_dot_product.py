@@ -54,6 +54,15 @@ def test_attention_in_pieces_equals_the_formula_with_its_gradients(grid, window,
     torch.testing.assert_close(given, right)
 
 
+def test_masked_places_count_where_all_logits_are_far_below_zero():
+    plan, qkv, padding = problem((4, 6), (2, 3), (1, 1))
+    large = torch.cat([qkv[..., :8].abs() * 40, -qkv[..., 8:16].abs(), qkv[..., 16:]], -1).detach()
+
+    mixed = window_attention(large, plan, heads=2, padding=padding)
+
+    torch.testing.assert_close(mixed, plain(large, plan, 2, padding))
+
+
 def test_a_bias_for_each_pair_is_added_and_learnt():
     plan, qkv, padding = problem((4, 6), (2, 3), (1, 1))
     bias = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True)
