@@ -16,7 +16,7 @@ from core.errors import UserError
 __all__ = ["StoredGrid", "decoded_times", "hours_of", "is_axis", "letters_of", "levels_in_hpa", "stored_grid"]
 
 NAMES = {
-    "t": "time valid_time date datetime forecast_reference_time",
+    "t": "time valid_time date datetime forecast_reference_time init_time",
     "p": "prediction_timedelta lead_time step forecast_period leadtime lead lead_timedelta",
     "n": "number realization member ensemble ens ensemble_member",
     "e": "expver",
@@ -25,16 +25,9 @@ NAMES = {
     "x": "longitude lon nav_lon x",
 }
 _STANDARD = {"latitude": "y", "longitude": "x", "air_pressure": "l", "time": "t", "realization": "n"}
-_HOURS = {
-    "hour": 1,
-    "hr": 1,
-    "h": 1,
-    "": 1,
-    "day": 24,
-    "minute": 1 / 60,
-    "second": 1 / 3600,
-    "nanosecond": 1 / 36e11,
-}
+_STANDARD |= {"degrees_north": "y", "degree_north": "y", "degrees_east": "x", "degree_east": "x"}
+_HOURS = dict.fromkeys(("", "h", "hr", "hour"), 1.0) | {"day": 24.0, "minute": 1 / 60, "second": 1 / 3600}
+_HOURS |= {"nanosecond": 1 / 36e11}
 Notes = Callable[[str], None]  # takes a sentence; each is said once
 
 
@@ -48,12 +41,9 @@ def letters_of(variable: Any, dataset: Any) -> str:
     letters = ""
     for dim, size in zip(variable.dims, variable.shape, strict=True):
         attributes = dataset.variables[dim].attrs if dim in dataset.variables else {}
-        units, standard = str(attributes.get("units")).lower(), str(attributes.get("standard_name"))
-        named = next((letter for letter in NAMES if is_axis(dim, letter)), None) or _STANDARD.get(standard)
-        named = named or (
-            "y" if re.match("degrees?_?n", units) else "x" if re.match("degrees?_?e", units) else None
-        )
-        letters += named or ("1" if size == 1 else "?")
+        tags = (str(attributes.get(key)).lower() for key in ("standard_name", "units"))
+        named = [letter for letter in NAMES if is_axis(dim, letter)] + [_STANDARD.get(tag) for tag in tags]
+        letters += next(filter(None, named), "1" if size == 1 else "?")
     return letters
 
 
@@ -86,11 +76,9 @@ def decoded_times(values: Any, attributes: Mapping[str, Any], where: str) -> NDA
             from xarray.coding.times import decode_cf_datetime
 
             decoded = decode_cf_datetime(times, units, calendar, use_cftime=False).astype("datetime64[ns]")
-            # Fractions of days in floating point are off by less than half a minute.
-            unit, half = ("m", 30) if times.dtype.kind == "f" else ("s", 0)
-            decoded = (
-                (decoded + np.timedelta64(half, "s")).astype(f"datetime64[{unit}]").astype("datetime64[s]")
-            )
+            if times.dtype.kind == "f":  # fractions of days are off by less than half a minute
+                decoded = (decoded + np.timedelta64(30, "s")).astype("datetime64[m]")
+            decoded = decoded.astype("datetime64[s]")
         else:
             raise UserError(
                 f"the times of {where} are numbers {f'of the unit {units!r}' if units else 'without units'}, "

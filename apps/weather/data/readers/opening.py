@@ -53,18 +53,15 @@ def open_archive(
         for series in every:
             arrays = sorted({each.dataset for each in series.fields})
             if series.doubles and len(arrays) > 1 and group != "static":
-                raise UserError(
-                    f"{archive.name}: {' and '.join(arrays)} are all {name}; {_leave_out(arrays)}"
-                )
+                raise UserError(_several(archive.name, arrays, name))
             doubles += series.doubles if not any(each.rank for each in series.fields) else 0
     if doubles:
         notes[f"{doubles} fields are stored twice for a time: the first is taken"] = None
     if any((np.diff(each.times) < np.timedelta64(0, "s")).any() for each in archive.fields):
         notes["times are not in order: sorted"] = None
     if len(archive.gaps):
-        notes[
-            f"{len(archive.gaps)} times are missing, the first {archive.gaps[0].astype('datetime64[m]')}"
-        ] = None
+        first = archive.gaps[0].astype("datetime64[m]")
+        notes[f"{len(archive.gaps)} times are missing, the first {first}"] = None
     times = [each.times for each in archive.fields if each.row.kind != "static"]
     if times and (fewer := len(np.unique(np.concatenate(times))) - len(archive.times)):
         notes[f"{fewer} times lack some of the variables"] = None
@@ -122,17 +119,17 @@ def files_of(path: Paths) -> list[str]:
         return [str(path)]
     if not Path(path).is_dir():
         raise UserError(f"there is no file or folder {path}; check data.path")
-    files = [
-        each for each in sorted(Path(path).rglob("*")) if each.suffix.lower() in _SUFFIXES and each.is_file()
-    ]
+    files = [each for each in sorted(Path(path).rglob("*")) if each.suffix.lower() in _SUFFIXES]
+    files = [each for each in files if each.is_file()]
     files += [store for store in sorted(Path(path).iterdir()) if is_store(str(store))]
     if not files:
         raise UserError(f"{path} holds no netCDF, GRIB or Zarr ({', '.join(_SUFFIXES)}); check data.path")
     return [str(each) for each in files]
 
 
-def _leave_out(names: Sequence[str]) -> str:
-    return f"leave some out by data.variables.names, as in {{{names[-1]}: ''}}"
+def _several(where: str, names: Sequence[str], ours: str) -> str:
+    advice = f"leave some out by data.variables.names, as in {{{names[-1]}: ''}}"
+    return f"{where}: {' and '.join(names)} are all {ours}; {advice}"
 
 
 def _by_valid_time(fields: Sequence[StoredField], notes: dict[str, None]) -> list[StoredField]:
@@ -222,7 +219,7 @@ class _Reading:
         chosen = [each for each in every if each.row.kind == "sum" and each.row.hours in hours]
         names, row = [each.dataset for each in every], every[0].row
         if len(chosen) != 1:
-            raise UserError(f"{self.path}: {' and '.join(names)} are all {row.name}; {_leave_out(names)}")
+            raise UserError(_several(self.path, names, row.name))
         self.note(f"of {', '.join(names)} {chosen[0].dataset} is taken for {row.name}")
         return chosen[0]
 

@@ -34,6 +34,7 @@ _ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_work
 _ZARRS |= dict.fromkeys(
     ("codec_pipeline.chunk_concurrent_minimum", "codec_pipeline.chunk_concurrent_maximum"), 1
 )
+_FIRST: dict[str, Any] = {"1": 0, "n": 0, "p": 0}  # axes that are read at one index, unless fixed
 Stretch = tuple[slice, slice | NDArray[np.int64]]  # what to read, and what is wanted of it
 Stretches = list[Stretch]
 _GARBAGE = 1e30  # netCDF's own fill values lie above it, whether a file names them or not
@@ -85,11 +86,15 @@ def open_datasets(path: str) -> list[Any]:
             return [xarray.open_dataset(path, engine="h5netcdf", phony_dims="access", **how)]
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(
+            f"reading {path} needs {error.name}; run `pip install 'domainfm[weather]'`"
+        ) from error
     except Exception as error:  # each engine raises what it likes
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"{path} is cut off, damaged, not there or no netCDF, GRIB or Zarr ({why}); check data.path, or "
-            "copy or download it again"
+            f"{'consolidate its metadata' if '://' in path else 'copy or download it again'}"
         ) from error
 
 
@@ -188,16 +193,7 @@ class StoredField:
         for south_to, within_rows in rows:
             band = []
             for east_to, within in columns:
-                part = {
-                    "l": layers,
-                    "t": span,
-                    "y": south_to,
-                    "x": east_to,
-                    "1": 0,
-                    "n": 0,
-                    "p": 0,
-                    **self.fixed,
-                }
+                part = {"l": layers, "t": span, "y": south_to, "x": east_to} | _FIRST | {**self.fixed}
                 values = self._part(array, tuple(part.get(axis, slice(None)) for axis in self.letters), span)
                 band.append(values[:, within_levels if "l" in self.letters else slice(None)][..., within])
             bands.append((np.concatenate(band, axis=-1) if len(band) > 1 else band[0])[..., within_rows, :])
