@@ -53,11 +53,15 @@ def rectangle(grid: Grid, region: Sequence[float] | None, patch: int, where: str
             columns = np.roll(columns, -1 - int(gaps.argmax()))
     height, width = len(rows), len(columns)
     south, east = height % patch, width % patch
-    if min(height, width) < patch or (region is None and (east or south > 1)):
+    if min(height, width) < patch:
         raise UserError(
             f"{where}{'' if region is None else f' in data.region {list(region)}'} has {height} x {width} "
-            f"points, which are not whole patches of {patch} (one row more is dropped); choose another "
-            "data.patch, or a data.region, which is cropped to them"
+            f"points, less than a patch of {patch}; choose a smaller data.patch or more of the grid"
+        )
+    if region is None and (east or south > 1):
+        raise UserError(
+            f"{where} has {height} x {width} points, which are not whole patches of {patch} (one row more is "
+            "dropped); choose another data.patch, or a data.region, which is cropped to them"
         )
     rows, columns = rows[: height - south], columns[: width - east]
     note = ""
