@@ -118,11 +118,13 @@ def arrays_of(path: str) -> Any:
         return open_hdf5(path) if is_hdf5(Path(path)) else open_datasets(path)[0].variables
     import zarr
 
-    local = "://" not in path and importlib.util.find_spec("zarrs") is not None
-    with zarr.config.set(_ZARRS if local else {}), warnings.catch_warnings():
+    arrays = dict(zarr.open_group(_store(path), mode="r").arrays())
+    if "://" in path or importlib.util.find_spec("zarrs") is None:
+        return arrays
+    with zarr.config.set(_ZARRS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarrs tells of arrays that it leaves to zarr
-        arrays = dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
-    return {name: DirectArray(array) for name, array in arrays.items()} if local else arrays
+        decoded = dict(zarr.open_group(_store(path), mode="r").arrays())  # the pipeline is chosen here
+    return {name: DirectArray(array, decoded[name]) for name, array in arrays.items()}
 
 
 def check_written(path: str, name: str) -> None:
