@@ -41,3 +41,10 @@ def about_data(config: Mapping[str, Any]) -> tuple[str, ...]:
     data = (config.get("data") or {}).get("init_args") or {}
     own = not any(data.get(name) for name in ("card", "generate", "mixture"))
     return tuple(name for name in _ABOUT if name in data and not (own and name == "split"))
+
+
+def inherited_network(network: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parent's network as a recipe takes it: whole, or as the backbone under light decoders."""
+    if str(own.get("class_path", "")).endswith(".LightlyDecoded"):
+        return {"class_path": own["class_path"], "init_args": {"backbone": dict(network)}}
+    return dict(network)

@@ -16,7 +16,7 @@ from apps.weather.data.settings import PARTS, ArchiveSource, TimeSplit
 from apps.weather.data.windows import FieldSource
 from core.data.cards import Card, load_card
 from core.errors import UserError, listed
-from core.files import data_folder, locked
+from core.files import data_folder
 
 __all__ = ["open_source"]
 
@@ -76,13 +76,12 @@ def open_source(
 
 
 def _path(named: ArchiveSource) -> str | list[str]:
-    """Return where the data lie, once they are made; of several processes one makes them."""
+    """Return where the data lie, once they are made."""
     if named.path or named.generate is None:
         return named.path or []
     from apps.weather.simulation import generate
 
-    with locked(data_folder() / "weather" / "generated.lock"):
-        return str(generate(**asdict(named.generate)))
+    return str(generate(**asdict(named.generate)))
 
 
 def _card_data(card: Card, path: str | list[str] | None) -> str | list[str]:
