@@ -38,6 +38,8 @@ class Climatology:
         grid: Their points, which must be among the file's.
         rain: Hours over which their `tp` is summed; SEEPS needs the file's thresholds for it.
 
+    `hours` are those of the day that the file has.
+
     Raises:
         UserError: If it is none, lacks points, or does not go to day 366.
     """
@@ -57,7 +59,7 @@ class Climatology:
         self._window = ReadWindow(*places_of(first.place.grid, grid, path))
         levels = next((each.levels for each in self._fields.values() if each.levels), ())
         places = [levels.index(level) if level in levels else -1 for level in variables.levels]
-        self._levels, self._hours = np.array(places, dtype=np.int64), dataset["hour"].values.tolist()
+        self._levels, self.hours = np.array(places, dtype=np.int64), dataset["hour"].values.tolist()
         self._variables, self._arrays = variables, arrays_of(path)
         self._kept: dict[tuple[str, int], NDArray[np.float32]] = {}
         known = rain in DRY and f"tp_{rain:g}h_threshold" in self._fields and "tp" in variables.surface
@@ -84,14 +86,14 @@ class Climatology:
         shape = (len(pairs), len(names), len(levels), len(self._window.rows), len(self._window.columns))
         values = np.full(shape, np.nan, dtype=np.float32)
         for (n, pair), (v, name) in product(enumerate(pairs.tolist()), enumerate(names)):
-            if name in self._fields and pair // DAYS in self._hours:
+            if name in self._fields and pair // DAYS in self.hours:
                 values[n, v] = self._field(name, pair, levels)
         values[:, :, levels < 0] = np.nan
         return torch.from_numpy(values).to(valid.device)[torch.from_numpy(back.reshape(valid.shape))]
 
     def _field(self, name: str, pair: int, levels: NDArray[np.int64]) -> NDArray[np.float32]:
         if (name, pair) not in self._kept:
-            fixed = {"h": self._hours.index(pair // DAYS), "d": pair % DAYS}
+            fixed = {"h": self.hours.index(pair // DAYS), "d": pair % DAYS}
             field = replace(self._fields[name], fixed=fixed)
             array = self._arrays[field.dataset]
             self._kept[name, pair] = field.read(array, slice(0, 1), levels.clip(min=0), self._window)[0]

@@ -20,7 +20,7 @@ from apps.weather.metrics.climatology import Climatology
 from apps.weather.metrics.comparison import differences
 from apps.weather.metrics.points import places_of, shared_points
 from apps.weather.metrics.scores import BASELINES, HEADLINES, Blocks, WeatherScores
-from apps.weather.metrics.times import valid_times
+from apps.weather.metrics.times import calendar, valid_times
 from core.errors import UserError, listed
 from core.figures.lettering import unlike
 from core.tables import text_table
@@ -29,7 +29,7 @@ __all__ = ["ScoreChoice", "Verification", "verify"]
 
 Points = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns
 
-_BYTES = 2**24  # of one forecast's fields that are worked on at once
+_BYTES = 2**23  # of one forecast's fields that are worked on at once
 _DAYS = 10  # leads of a baseline where none are asked for
 
 
@@ -139,6 +139,10 @@ def verify(
         notes.append(f"scored on the points that all have: {grid}")
     rain = archive.accumulated.get("tp", 0.0)
     normals = None if climatology is None else Climatology(climatology, variables, grid, rain=rain)
+    if normals is not None:
+        valid = starts[:, None] + np.array([round(3600 * lead) for lead in leads]).astype("timedelta64[s]")
+        if lacks := sorted({*calendar(valid.ravel())[0].tolist()} - {*normals.hours}):
+            notes.append(f"{climatology} lacks the hours of day {_list(lacks)}: no ACC then")
     points = [places_of(each.grid, grid, each.name) for each in (archive, *stores)]
     land = None if land is None else land[np.ix_(*points[0])]
     scores = WeatherScores(

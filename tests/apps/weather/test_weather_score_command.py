@@ -123,7 +123,7 @@ def test_two_forecasts_are_compared_and_all_is_written(folder: Path, monkeypatch
     code, out, err = dfm("weather", "score", *words, "--block_days", 1, "--climatology", "clim.zarr")
 
     assert code == 0, err
-    assert "weights: area" in out
+    assert "weights: area" in out and "lacks the hours of day 6, 18: no ACC then" in err
     files = {path.name for path in Path("both").iterdir() if not path.name.startswith(".")}
     tables = {"scores.csv", "scores.nc", "differences.csv", "spectra.csv"}
     assert files == tables | {f"{name}.png" for name in ("score_card", "by_lead", "spectra", "map")}

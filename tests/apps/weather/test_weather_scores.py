@@ -171,7 +171,7 @@ def _rank(rank: int, world: int, folder: str) -> None:
 
 
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(2, str(tmp_path)), nprocs=2)
+    mp.start_processes(_rank, args=(2, str(tmp_path)), nprocs=2, start_method="fork")
     whole = scored([slice(0, 12)], blocks=Blocks(days=2))
     whole.update("late", states(3), states(0), STARTS)
 
