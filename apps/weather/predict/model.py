@@ -113,7 +113,7 @@ class WeatherForecaster(Predictor[WeatherFacts]):
     def starts(
         self, windows: ForecastWindows, asked: Sequence[str] | None = None, *, member: int = 0
     ) -> list[int]:
-        """Return the rows of `windows` that forecasts start from; None takes the last.
+        """Return the rows of `windows` that forecasts start from, by time; None takes the last.
 
         Args:
             windows: Of `histories`.
@@ -128,7 +128,7 @@ class WeatherForecaster(Predictor[WeatherFacts]):
             count = max(source.archive.members, 1)
             raise UserError(f"--member is {member} and {source.archive.name} has {count}; they count from 0")
         every = windows.current[rows]
-        seconds = every[-1:] if asked is None else np.array([_seconds(text) for text in asked])
+        seconds = every[-1:] if asked is None else np.unique([_seconds(text) for text in asked])
         for moment in seconds[~np.isin(seconds, every)]:
             why = f"has no state at {_text(moment)}"
             if moment in source.seconds:

@@ -29,16 +29,24 @@ __all__ = ["COMMAND", "ForecastJob"]
 
 COMMAND = "dfm weather predict"
 
-STANDARD_NAMES = {
+_AXES: dict[str, dict[str, str]] = {
+    "time": {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian",
+             "standard_name": "forecast_reference_time"},
+    "number": {"units": "1", "standard_name": "realization"},
+    "prediction_timedelta": {"units": "hours", "dtype": "timedelta64[ns]",
+                             "standard_name": "forecast_period"},
+    "level": {"units": "hPa", "standard_name": "air_pressure", "positive": "down"},
+    "latitude": {"units": "degrees_north", "standard_name": "latitude"},
+    "longitude": {"units": "degrees_east", "standard_name": "longitude"},
+}  # fmt: skip
+_STANDARD = {
     "2t": "air_temperature", "t": "air_temperature", "10u": "eastward_wind", "10v": "northward_wind",
     "u": "eastward_wind", "v": "northward_wind", "w": "lagrangian_tendency_of_air_pressure",
     "z": "geopotential", "q": "specific_humidity", "msl": "air_pressure_at_mean_sea_level",
     "tp": "lwe_thickness_of_precipitation_amount", "e": "lwe_thickness_of_water_evaporation_amount",
     "tcc": "cloud_area_fraction", "swh": "sea_surface_wave_significant_height",
-    "sst": "sea_surface_temperature", "latitude": "latitude", "longitude": "longitude",
+    "sst": "sea_surface_temperature",
 }  # fmt: skip
-"""Our names to CF's."""
-
 _WINDS = (("10u", "10v"), ("u", "v"))
 Index = tuple[int | slice, ...]
 
@@ -95,7 +103,8 @@ class ForecastJob:
         }  # fmt: skip
         with resumed(out, self.file, settings | dict(origin or {})) as output:
             if output.steps:
-                self.say(f"{output.steps} of {self._total} steps were written before; going on")
+                every = len(self._turns) * self.steps
+                self.say(f"{output.steps} of {every} steps were written before; going on")
             self._fill(output.arrays, output)
         return Path(out)
 
@@ -124,92 +133,86 @@ class ForecastJob:
     @cached_property
     def file(self) -> ArrayFile:
         """The arrays, on `(time[, number], prediction_timedelta[, level], latitude, longitude)`."""
-        grid, many = self.windows.source.area.grid, len(self.forecaster.networks) > 1
-        leads = self.windows.source.stride * np.arange(1, self.steps + 1)
-        hourly = not (leads % 3600).any()
-        latitude = np.append(grid.latitude, -90.0) if self.south_pole else grid.latitude
+        source, forecaster, grid = self.windows.source, self.forecaster, self.windows.source.area.grid
+        seconds = source.stride * np.arange(1, self.steps + 1)
+        unit = {} if not (seconds % 3600).any() else {"units": "seconds"}
+        axes = {
+            "time": self._seconds,
+            "number": np.arange(len(forecaster.networks)),
+            "prediction_timedelta": seconds if unit else seconds // 3600,
+            "level": np.array(self.variables.levels, dtype=np.float64),
+            "latitude": np.append(grid.latitude, -90.0) if self.south_pole else grid.latitude,
+            "longitude": grid.longitude,
+        }
+        if len(forecaster.networks) == 1:
+            del axes["number"]
+        if not self.variables.atmospheric:
+            del axes["level"]
         place = ("y", "x") if grid.curvilinear else ("latitude", "longitude")
         arrays = {
-            "time": LabelledArray(("time",), {
-                "units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian",
-                "standard_name": "forecast_reference_time"}, self._seconds),
-            "number": LabelledArray(("number",), {"units": "1", "standard_name": "realization"},
-                                    np.arange(len(self.forecaster.networks))),
-            "prediction_timedelta": LabelledArray(("prediction_timedelta",), {
-                "units": "hours" if hourly else "seconds", "dtype": "timedelta64[ns]",
-                "standard_name": "forecast_period"}, leads // 3600 if hourly else leads),
-            "level": LabelledArray(("level",), {
-                "units": "hPa", "standard_name": "air_pressure", "positive": "down"},
-                np.array(self.variables.levels, dtype=np.float64)),
-        }  # fmt: skip
-        arrays = {
-            name: array
-            for name, array in arrays.items()
-            if (name != "number" or many) and (name != "level" or self.variables.atmospheric)
+            name: LabelledArray(place if values.ndim == 2 else (name,), said, values)
+            for name, values in axes.items()
+            for said in [_AXES[name] | (unit if name == "prediction_timedelta" else {})]
         }
-        for name, unit, values in (
-            ("latitude", "degrees_north", latitude),
-            ("longitude", "degrees_east", grid.longitude),
-        ):
-            said = {"units": unit, "standard_name": STANDARD_NAMES[name]}
-            arrays[name] = LabelledArray(place if grid.curvilinear else (name,), said, values)
-        before = ("time", *(("number",) if many else ()), "prediction_timedelta")
+        before = tuple(name for name in ("time", "number", "prediction_timedelta") if name in axes)
         for (name, levelled), stored in self._stored.items():
-            unit = self.forecaster.facts.units.get(name) or unit_of(name, levelled=levelled)
-            said = {"units": unit, "short_name": name}
-            said |= {"standard_name": STANDARD_NAMES[name]} if name in STANDARD_NAMES else {}
-            said |= {"coordinates": "latitude longitude"} if grid.curvilinear else {}
+            said = {
+                "units": forecaster.facts.units.get(name) or unit_of(name, levelled=levelled),
+                "short_name": name,
+                **({"standard_name": _STANDARD[name]} if name in _STANDARD else {}),
+                **({"coordinates": "latitude longitude"} if grid.curvilinear else {}),
+            }
             arrays[stored] = LabelledArray((*before, *(("level",) if levelled else ()), *place), said)
-        licences = dict.fromkeys([*self.forecaster.licences, *self.windows.source.archive.licences])
+        licences = dict.fromkeys([*forecaster.licences, *source.archive.licences])
         attributes = {
-            "Conventions": "CF-1.11", "checkpoint": ", ".join(self.forecaster.names),
-            "initial_states": self.windows.source.archive.name, "licences": ", ".join(licences),
-            "sources": ", ".join(self.forecaster.sources),
+            "Conventions": "CF-1.11", "checkpoint": ", ".join(forecaster.names),
+            "initial_states": source.archive.name, "licences": ", ".join(licences),
+            "sources": ", ".join(forecaster.sources),
         }  # fmt: skip
         return ArrayFile(arrays, COMMAND, attributes, dict.fromkeys(before, 1))
 
-    @property
+    @cached_property
     def _seconds(self) -> NDArray[np.int64]:
         return self.windows.current[list(self.rows)]
-
-    @property
-    def _groups(self) -> list[range]:
-        """Places of the starts that are computed together."""
-        count, size = len(self._seconds), self.forecaster.batch_size
-        return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     @cached_property
     def _stored(self) -> dict[tuple[str, bool], str]:
         """Our name, and whether it lies on levels, to the name in the file."""
-        surface = [(name, False) for name in self.variables.surface]
-        every = [*surface, *((name, True) for name in self.variables.atmospheric)]
+        every = [(name, False) for name in self.variables.surface]
+        every += [(name, True) for name in self.variables.atmospheric]
         return {key: published_name(key[0], levelled=key[1], hours=self.windows.source.step) for key in every}
 
     @property
-    def _total(self) -> int:
-        return len(self.forecaster.networks) * len(self._groups) * self.steps
+    def _turns(self) -> list[tuple[range, int]]:
+        """Places of the starts that are computed together, by each member."""
+        count, size = len(self.rows), self.forecaster.batch_size
+        groups = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        return [(group, member) for group in groups for member in range(len(self.forecaster.networks))]
 
     def _fill(self, arrays: Mapping[str, Any], output: ResumableArrays | None = None) -> None:
-        """Assign each step of each member and group to the arrays, after the steps that are there."""
-        done, many = output.steps if output else 0, len(self.forecaster.networks)
-        with counted("forecasting", self._total, done=done, unit="steps", shown=self.progress) as advance:
-            for turn in range(done // self.steps, many * len(self._groups)):
-                group, member = divmod(turn, many)
-                places, step = self._groups[group], max(done - turn * self.steps, 0)
-                batch = self.forecaster.initial(self.windows, [self.rows[place] for place in places])
+        """Assign each step of every turn to the arrays, after the steps that are there."""
+        done, turns, forecaster = output.steps if output else 0, self._turns, self.forecaster
+        total = len(turns) * self.steps
+        with counted("forecasting", total, done=done, unit="steps", shown=self.progress) as advance:
+            for number in range(done // self.steps, len(turns)):
+                (places, member), step = turns[number], max(done - number * self.steps, 0)
+                batch = forecaster.initial(self.windows, [self.rows[place] for place in places])
                 if step and output:
                     batch = _restored(batch, output.state)
-                where: Index = (slice(places[0], places[-1] + 1), *((member,) if many > 1 else ()))
-                finite = not hasattr(self.forecaster.networks[member], "prepare")  # else NaN says: no waves
-                for states, after in self.forecaster.states(batch, member):
+                starts = slice(places[0], places[-1] + 1)
+                where: Index = (starts, member) if len(forecaster.networks) > 1 else (starts,)
+                finite = not hasattr(forecaster.networks[member], "prepare")  # else NaN says: no waves
+                for states, after in forecaster.states(batch, member):
                     states = states.at(slice(self.steps - step))
-                    if finite and not _finite(states):
+                    if finite and not (
+                        states.surface.isfinite().all() and states.atmospheric.isfinite().all()
+                    ):
                         finite = False
-                        self.say(f"{self.forecaster.names[member]}: not finite from step {step + 1} on")
+                        self.say(f"{forecaster.names[member]}: not finite from step {step + 1} on")
                     self._assign(arrays, states, (*where, slice(step, step + states.steps)))
                     step += states.steps
                     if output:
-                        output.keep(turn * self.steps + step, _kept(after))
+                        output.keep(number * self.steps + step, _kept(after))
                     advance(states.steps)
                     if step == self.steps:
                         break
@@ -226,10 +229,6 @@ class ForecastJob:
                 arrays[self._stored[name, levelled]][where] = values
 
 
-def _finite(states: States) -> bool:
-    return all(bool(group.isfinite().all()) for group in (states.surface, states.atmospheric))
-
-
 def _kept(batch: WeatherBatch) -> dict[str, NDArray[Any]]:
     inputs = batch.inputs.to("cpu")
     return {
@@ -242,9 +241,7 @@ def _kept(batch: WeatherBatch) -> dict[str, NDArray[Any]]:
 
 def _restored(batch: WeatherBatch, state: Mapping[str, NDArray[Any]]) -> WeatherBatch:
     """Return the batch that a killed process would have gone on with."""
-    surface, atmospheric, time = (
-        torch.from_numpy(state[name]) for name in ("surface", "atmospheric", "time")
-    )
+    surface, atmospheric, time = map(torch.from_numpy, map(state.get, ("surface", "atmospheric", "time")))
     step = int(state["rollout_step"][0])
     return replace(batch, inputs=States(surface, atmospheric), time=time, rollout_step=step)
 
