@@ -56,7 +56,7 @@ def rectangle(grid: Grid, region: Sequence[float] | None, patch: int, where: str
     if min(height, width) < patch:
         raise UserError(
             f"{where}{'' if region is None else f' in data.region {list(region)}'} has {height} x {width} "
-            f"points, less than a patch of {patch}; choose a smaller data.patch or more of the grid"
+            f"points, too few for patches of {patch}; choose a smaller data.patch or more of the grid"
         )
     if region is None and (east or south > 1):
         raise UserError(

@@ -185,7 +185,7 @@ def test_a_region_has_rising_longitudes_of_neighbours_and_whole_patches(
     try:
         area = rectangle(grid, [south, north, west, west + width], patch, "it")
     except UserError as error:
-        assert "holds no point" in str(error) or "less than a patch" in str(error)
+        assert "holds no point" in str(error) or "too few for patches" in str(error)
         return
 
     longitude, latitude = area.grid.longitude, area.grid.latitude
@@ -209,7 +209,7 @@ def test_a_region_has_rising_longitudes_of_neighbours_and_whole_patches(
 def test_a_whole_grid_loses_the_south_pole_or_is_refused(rows: int, columns: int, patch: int) -> None:
     grid = Grid(np.linspace(90, -90, rows), np.arange(columns) * 360 / columns)
     if columns % patch or rows % patch > 1 or rows < patch:
-        with pytest.raises(UserError, match=f"{rows} x {columns} points, (which are not|less than)"):
+        with pytest.raises(UserError, match=f"{rows} x {columns} points, (which are not|too few for)"):
             rectangle(grid, None, patch, "it")
         return
 
@@ -247,7 +247,7 @@ def test_a_region_reads_what_lies_there(plain: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"patch": 4, "region": [0, 10, 0, 90]}, "1 x 4 points, less than a patch of 4"),
+        ({"patch": 4, "region": [0, 10, 0, 90]}, "1 x 4 points, too few for patches of 4"),
         ({"patch": 5}, "plain has 9 x 12 points, which are not whole patches of 5"),
         ({"region": [10, 0, 0, 90]}, r"data.region is \[10, 0, 0, 90\]; give degrees \[south"),
         ({"region": [1, 2, 3, 4]}, "holds no point of plain"),
