@@ -21,8 +21,8 @@ from core.errors import UserError
 
 __all__ = ["ANGLES", "WAVES", "AuroraWave", "aurora_wave"]
 
-Fields = dict[str, Tensor]
-Change = Callable[[Fields], Fields]
+FieldsByName = dict[str, Tensor]
+Change = Callable[[FieldsByName], FieldsByName]
 
 ANGLES = ("mwd", "mdww", "mdts", "mwd1", "mwd2")
 WAVES = (
@@ -81,7 +81,7 @@ class AuroraWave(Aurora):
     def encoded(self, batch: WeatherBatch) -> WeatherBatch:
         """Return what the encoder sees of a normalised batch: densities, and no waves that are NaN."""
 
-        def clean(fields: Fields) -> Fields:
+        def clean(fields: FieldsByName) -> FieldsByName:
             fields = _expanded(_collapsed(fields, _plain(fields)) if _is_learnt(fields) else fields)
             return {name: x.nan_to_num(0) if _of_waves(name) else x for name, x in fields.items()}
 
@@ -138,7 +138,7 @@ def _of_waves(name: str) -> bool:
     return name in WAVES or name.endswith(("_sin", "_cos"))
 
 
-def _prepared(fields: Fields, *, calm: bool) -> Fields:
+def _prepared(fields: FieldsByName, *, calm: bool) -> FieldsByName:
     fields = dict(fields)
     if "dwi" in fields and "wind" in fields:
         direction = torch.deg2rad(fields.pop("dwi"))
@@ -152,7 +152,7 @@ def _prepared(fields: Fields, *, calm: bool) -> Fields:
     return fields
 
 
-def _expanded(fields: Fields) -> Fields:
+def _expanded(fields: FieldsByName) -> FieldsByName:
     """Return normalised fields with densities, sines and cosines; absent waves stay NaN."""
     seen = {}
     for name, x in fields.items():
@@ -166,7 +166,7 @@ def _expanded(fields: Fields) -> Fields:
     return seen
 
 
-def _collapsed(seen: Fields, names: Iterable[str], sea: Tensor | None = None) -> Fields:
+def _collapsed(seen: FieldsByName, names: Iterable[str], sea: Tensor | None = None) -> FieldsByName:
     """Return the variables `names` of the data, NaN where a density is below a half or there is no sea."""
     fields = {}
     for name in names:
@@ -199,10 +199,10 @@ def _changed(batch: WeatherBatch, inputs: Change, targets: Change | None = None)
     )
 
 
-def _by_name(states: States, names: Sequence[str]) -> Fields:
+def _by_name(states: States, names: Sequence[str]) -> FieldsByName:
     """Return the surface variables `(B, T, H, W)` by name."""
     return dict(zip(names, states.surface.unbind(2), strict=True))
 
 
-def _stacked(fields: Fields, states: States) -> States:
+def _stacked(fields: FieldsByName, states: States) -> States:
     return replace(states, surface=torch.stack(list(fields.values()), dim=2)) if fields else states
