@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,10 @@ class Scaling:
 
     statistics: Mapping[str, tuple[float, float]]
     transforms: Mapping[str, str] = field(default_factory=dict)
+    # A copy to the device in every step would wait for it.
+    _kept: dict[Any, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, facts: WeatherFacts) -> Scaling:
@@ -67,7 +72,14 @@ class Scaling:
         atmospheric = self._constants(levels, states.atmospheric)
         return surface, tuple(x.view(*shape, 1, 1) for x in atmospheric)  # type: ignore[return-value]
 
-    def _constants(self, names: list[str] | tuple[str, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+    def _constants(self, names: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
+        key = (*names, like.device)
+        if key not in self._kept:
+            with torch.inference_mode(False):  # kept tensors must serve training too
+                self._kept[key] = self._table(names, like.device)
+        return self._kept[key]
+
+    def _table(self, names: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         missing = [name for name in names if name not in self.statistics]
         if missing:
             raise UserError(
@@ -75,7 +87,7 @@ class Scaling:
                 f"'{{{missing[0]}: [MEAN, DEVIATION]}}'"
             )
         pairs = torch.tensor([self.statistics[name] for name in names], dtype=torch.float32).view(-1, 2)
-        location, scale = pairs.to(like.device, non_blocking=True).unbind(1)
+        location, scale = pairs.to(device).unbind(1)
         return location[:, None, None], scale[:, None, None]
 
     def _transformed(self, states: States, variables: Variables, *, forward: bool) -> States:

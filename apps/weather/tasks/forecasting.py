@@ -46,6 +46,7 @@ class WeatherTask(Task):
             raise UserError(f"model.examples is {examples}; it must be at least 0")
         self.examples, self.movie = examples, movie
         self._scores: RollOutScores | None = None
+        self._scaling: tuple[WeatherFacts, Scaling] | None = None
 
     def check_facts(self, facts: WeatherFacts) -> None:
         """Refuse fields that do not fit the network.
@@ -91,7 +92,10 @@ class WeatherTask(Task):
     @property
     def scaling(self) -> Scaling:
         """Normalisation of the data at hand, else of those the task was trained on."""
-        return Scaling.of(self.facts)
+        facts = self.facts
+        if self._scaling is None or self._scaling[0] is not facts:
+            self._scaling = facts, Scaling.of(facts)
+        return self._scaling[1]
 
     def predicted(self, batch: WeatherBatch, steps: int) -> States:
         """Return `(B, steps, …)` in physical units; no target is looked at."""
