@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "main"]
 
 COMMAND = "dfm weather score"
-_FILES = ("scores.csv", "scores.nc", "spectra.csv", "differences.csv", "openstl.csv")
+_FILES = (
+    "scores.csv", "scores.nc", "spectra.csv", "differences.csv", "openstl.csv", "score_card.png",
+    "by_lead.png", "spectra.png", "map.png",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,11 +29,18 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     if len(options.forecast) > 2:
         raise UserError("--forecast is given more than twice; two are compared at a time")
+    if options.block_days <= 0 or options.openstl < 0:
+        raise UserError(
+            f"--block_days {options.block_days:g} and --openstl {options.openstl} must be above 0"
+        )
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
-    for name in (*_FILES, *(f"{figure}.png" for figure in ("score_card", "by_lead", "spectra", "map"))):
+    for name in _FILES:
         check_replaceable(out / name, COMMAND)
+    from core.accelerators.choice import usable
+
+    device = usable(options.device, order=("cuda", "cpu"))
     from apps.weather.metrics.verification import ScoreChoice, verify
 
     first, last = options.starts or (None, None)
@@ -40,11 +50,13 @@ def main(argv: Sequence[str]) -> int:
         spectra=not options.no_spectra, block_days=options.block_days, openstl=options.openstl,
     )  # fmt: skip
     result = verify(
-        options.forecast, options.truth, climatology=options.climatology, choice=choice, device=options.device
+        options.forecast, options.truth, climatology=options.climatology, choice=choice, device=device
     )
     for note in result.notes:
         print(note, file=sys.stderr)
     written = _write(result, out, options)
+    for stale in {out / name for name in _FILES} - {*written}:  # of a former run, which had more to tell
+        stale.unlink(missing_ok=True)
     print(result.text())
     print(f"wrote {', '.join(map(str, written))}")
     return 0
@@ -70,7 +82,7 @@ def _parser() -> Parser:
     add("--openstl", type=int, default=0, metavar="BATCH", help="OpenSTL's errors too, by batches of starts")
     add("--no_spectra", action="store_true", help="keep no spectra")
     add("--no_figure", action="store_true", help="draw nothing")
-    add("--device", default="cpu", help="where sums are computed")
+    add("--device", default="auto", help="where sums are computed: auto, cpu or cuda")
     return parser
 
 

@@ -137,7 +137,10 @@ def test_two_forecasts_are_compared_and_all_is_written(folder: Path, monkeypatch
     assert set(table.model.values) == {"good", "bad", "persistence", "climatology"}
     acc = table.acc.sel(model="good", field="z_500", region="global")
     assert float(acc[0]) != float(acc[0]) and 0.5 < float(acc[1]) <= 1, "the file has hours 0 and 12"
-    assert dfm("weather", "score", *words, "--no_figure").code == 0, "its own output is written anew"
+    assert dfm("weather", "score", *words[:2], *words[4:], "--no_figure").code == 0, (
+        "its own output is written anew"
+    )
+    assert not Path("both/differences.csv").exists() and not Path("both/map.png").exists()
 
 
 def test_members_are_scored_as_an_ensemble(score: Callable[..., Any]) -> None:
@@ -275,6 +278,8 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(score: Callable[..., Any
     assert "no lead times" in score("--forecast", "era5.zarr")
     assert "no times" in score(*good, "--starts", "soon", "later")
     assert "--weights sphere" in score(*good, "--weights", "sphere")
+    assert "above 0" in score(*good, "--block_days", 0)
+    assert "abacus" in score(*good, "--device", "abacus")
     assert "europe" in score(*good, "--regions", "europ")
     assert (folder / "mine" / "scores.csv").read_text() == "my work\n"
     code, _, err = dfm("weather", "climatology", "--data.path", folder / "years.nc", "--years", 2018, 2020,
