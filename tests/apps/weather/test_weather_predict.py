@@ -79,6 +79,13 @@ def test_a_forecast_is_laid_out_as_weatherbench_has_it(forecaster, data) -> None
     assert all(np.isfinite(forecast[name]).all() for name in forecast.data_vars)
 
 
+def test_the_forecaster_is_found_under_its_short_names() -> None:
+    import domainfm
+    from apps.weather import Forecaster
+
+    assert Forecaster is domainfm.WeatherForecaster is WeatherForecaster
+
+
 def test_a_step_is_the_networks_own_fed_with_what_went_before(forecaster, data) -> None:
     made = forecaster.forecast(data, start="2020-01-01T06", steps=2)
 
