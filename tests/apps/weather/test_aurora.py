@@ -205,6 +205,18 @@ def test_surface_variables_may_be_absent_altogether(static):
     assert states.atmospheric.isfinite().all()
 
 
+def test_a_network_without_surface_variables_has_no_weight_that_was_never_drawn():
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills memory that nobody wrote with NaN
+    try:
+        network = Aurora(
+            (), (), ("z",), width=8, patch=2, latent_levels=2, swin=SHAPE, perceiver=PerceiverShape(heads=2)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    assert all(weight.isfinite().all() for weight in network.parameters())
+
+
 @pytest.mark.parametrize(
     ("mode", "corrected"), [("single", {0, 1}), ("from_second", {1}), ("all", {0, 1})], ids=str
 )

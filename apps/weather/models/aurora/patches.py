@@ -47,7 +47,8 @@ class VariablePatches(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw kernels and bias as torch draws a convolution of one variable."""
+        """Draw kernels and bias as torch draws a convolution of one variable; the bias of none is zero."""
+        nn.init.zeros_(self.bias)
         for weight in self.weights.values():
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(weight[0].numel())
