@@ -130,4 +130,4 @@ def _mapped(x: Tensor, heads: Sequence[nn.Module]) -> Tensor:
     """Return the results of several linear layers, one behind the other on the last axis."""
     weight = torch.cat([head.weight for head in heads])
     bias = torch.cat([head.bias for head in heads])
-    return F.linear(x, weight, bias)
+    return F.linear(x.contiguous(), weight, bias)

@@ -109,7 +109,7 @@ class Resampler(nn.Module):
 
     def forward(self, latents: Tensor, x: Tensor) -> Tensor:
         """Map queries `(Q, D)`, the same at all places, and tokens `(N, C, D)` to `(N, Q, D)`."""
-        latents = latents[None]
+        latents, x = latents[None], x.contiguous()  # linear layers are slow on strided tokens
         for layer in self.layers:
             latents = layer(latents, x)
         return latents
