@@ -358,3 +358,12 @@ def test_recorded_cases_pass(shared: Path, case: str) -> None:
     report = run_case(shared / "parity" / "aurora" / f"{case}.json")
 
     assert report.passed, str(report)
+
+
+def test_patches_of_a_region_across_greenwich_have_their_places_on_the_globe() -> None:
+    latitude, east = np.linspace(45, -45, 4), np.arange(0.0, 360.0, 3.0)
+    globe, _ = grid_encodings(Grid(latitude, east), 2, 8, torch.device("cpu"))
+    region, _ = grid_encodings(Grid(latitude, 348 + np.arange(0.0, 24.0, 3.0)), 2, 8, torch.device("cpu"))
+
+    rows = globe.unflatten(0, (2, 60))[:, [58, 59, 0, 1]].flatten(0, 1)
+    torch.testing.assert_close(region, rows, rtol=1e-4, atol=1e-2)

@@ -121,4 +121,5 @@ def patch_geometry(grid: Grid, patch: int) -> tuple[Tensor, Tensor, Tensor]:
         * (torch.sin(torch.deg2rad(north)) - torch.sin(torch.deg2rad(south)))
         * (torch.deg2rad(east) - torch.deg2rad(west))
     )
-    return centre[0, 0], centre[1, 0], area.sqrt()[0]
+    # A region's longitudes go on beyond 360 east of Greenwich; its patches lie where they do on the globe.
+    return centre[0, 0], centre[1, 0] % 360, area.sqrt()[0]
