@@ -223,3 +223,34 @@ def test_the_longest_lead_never_stands_for_an_analysis(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(archive)[1][:, 0, 0, 0, 0], [0, 6, 12, 18, 24])
     with pytest.raises(UserError, match="a forecast of 4 lead times from one start"):
         open_archive(grib(tmp_path / "b.grib", steps[:4]))
+
+
+def test_humidity_near_the_ground_is_no_runoff(tmp_path: Path) -> None:
+    """ecmwf/cfgrib#139: files of many kinds of levels; one name means other things on each."""
+    dataset = cds(weather())[["t2m"]].assign(r=cds(weather()).t2m.assign_attrs(units="%"))
+    archive = open_archive(netcdf(tmp_path / "a.nc", dataset))
+    assert archive.variables.surface == ("2t",) and "unknown variables are left out: r" in archive.notes[0]
+
+
+def test_grib_turned_into_netcdf_by_other_tools_is_read(tmp_path: Path) -> None:
+    """ecmwf/cfgrib#66: what is saved has time, step, number and heights as scalars beside valid_time."""
+    dataset = cds(weather())[["t2m", "t"]].rename(level="isobaricInhPa")
+    dataset = dataset.assign_coords(
+        step=((), 6, {"units": "hours"}), number=0, heightAboveGround=2.0,
+        valid_time=("time", dataset.time.values + np.timedelta64(6, "h")),
+    )  # fmt: skip
+    archive = open_archive(netcdf(tmp_path / "a.nc", dataset))
+    np.testing.assert_array_equal(archive.times, hours(4, start="2020-01-01T06").astype("datetime64[s]"))
+    assert archive.variables == Variables(("2t",), ("t",), (500.0, 850.0))
+
+
+def test_curvilinear_grids_keep_their_matrices(tmp_path: Path) -> None:
+    """Latitude and longitude as matrices of y and x, as regional models and ecmwf/cfgrib write them."""
+    north, east = np.meshgrid(np.linspace(60, 40, 5), np.linspace(1, 15, 8), indexing="ij")
+    dataset = weather()[["2m_temperature"]].drop_vars(["latitude", "longitude"])
+    dataset = dataset.rename(latitude="y", longitude="x").assign_coords(
+        lat=(("y", "x"), north + east / 10), lon=(("y", "x"), east)
+    )
+    archive = open_archive(netcdf(tmp_path / "a.nc", dataset))
+    assert archive.grid.curvilinear and archive.grid.shape == (5, 8)
+    np.testing.assert_array_equal(read(archive)[0][:, 0], dataset["2m_temperature"])

@@ -203,13 +203,15 @@ class _Reading:
             kind = "level" if levelled else "surface" if "t" in letters else "static"
             return row or StoredName(self.names[name], kind, str(variable.attrs.get("units", "1")))
         row = recognised(name, variable.attrs, levelled=levelled)
-        if not levelled and (row is None or row.kind == "static"):  # t or z, perhaps of one level
-            single = recognised(name, variable.attrs, levelled=True)
-            if single and (level := self._along("l")) is not None:
+        single = None if levelled else recognised(name, variable.attrs, levelled=True)
+        if single and row and conversion(str(variable.attrs.get("units", "1")), row.unit) is None:
+            row = None  # relative humidity at 2 m is no runoff, though both are called r
+        if single and (row is None or row.kind == "static"):  # t or z, perhaps of one level
+            if (level := self._along("l")) is not None:
                 (pressure,) = axes.levels_in_hpa(level.values, level.attrs, f"{self.path}: {name}", self.note)
                 return replace(single, level=pressure)
             folder = recognised(Path(self.path).parent.name, {}, levelled=False)  # geopotential_500/….nc
-            if single and folder and folder.level and folder.name == single.name:
+            if folder and folder.level and folder.name == single.name:
                 return folder
         return row
 

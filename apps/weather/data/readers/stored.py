@@ -205,7 +205,8 @@ class StoredField:
         try:
             raw = np.asarray(array[where])
             values = self._plain(raw)
-            total = float(values.sum())
+            with np.errstate(over="ignore"):
+                total = float(values.sum())
             missing = None
             if hasattr(array, "store_path") and (
                 array.fill_value == array.fill_value or not np.isfinite(total)
