@@ -122,7 +122,8 @@ SHORT = {
     "pde": "--trainer.max_epochs=1 --trainer.max_steps=4 --tracking.wandb=off",
     "remote-sensing": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --tracking.wandb=off",
     "music": "--trainer.max_steps=4 --trainer.limit_val_batches=2 --about.test_after_fit=false",
-    "weather": "--trainer.max_steps=4 --trainer.limit_val_batches=1 --about.test_after_fit=false",
+    "weather": "--trainer.max_steps=4 --data.generate.members=3 --data.generate.days=20"
+    " --data.split.members=[1,1,1] --about.test_after_fit=false",
 }
 WALKS = [
     ("README.md", "## Your own data", "sh"),
