@@ -33,7 +33,7 @@ lint: everything ## ruff over all code, mypy over the core
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy core
 
-bench: everything ## the benchmarks: memory of a large Parquet, speed beside granite-tsfm, transformers and TerraTorch (about 15 minutes)
+bench: everything ## the benchmarks: memory of a large Parquet, speed beside granite-tsfm, transformers, TerraTorch and microsoft-aurora (about 20 minutes)
 	@.venv/bin/python tests/benchmarks/series_memory.py
 	@.ci/peer granite
 	@PYTHONPATH=. .bench/granite/bin/python tests/benchmarks/ttm_granite.py $(ARGS)
@@ -43,6 +43,8 @@ bench: everything ## the benchmarks: memory of a large Parquet, speed beside gra
 	@PYTHONPATH=. .bench/transformers/bin/python tests/benchmarks/llama_transformers.py $(ARGS)
 	@.ci/peer terratorch
 	@PYTHONPATH=. .bench/terratorch/bin/python tests/benchmarks/prithvi_terratorch.py $(ARGS)
+	@.ci/peer aurora
+	@PYTHONPATH=. .bench/aurora/bin/python tests/benchmarks/aurora_microsoft.py $(ARGS)
 
 clean: ## remove caches and build outputs; runs/ and .venv stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

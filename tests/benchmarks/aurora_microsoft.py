@@ -191,7 +191,8 @@ class Ours:
             step=6.0,
         )
         self.scaling = published_scaling(variables)
-        self.rows = batch * (rows // 4) * (columns // 4) * len(levels)  # of the decoder's linear layers
+        # of the coarsest stage, whose weights are the largest
+        self.rows = batch * (rows // 4) * (columns // 4) // 4
 
     def predict(self) -> list[Tensor]:
         """Return the next state in physical units, variable by variable."""
