@@ -34,6 +34,14 @@ def test_show_prints_source_licence_splits_and_hash(capsys):
         assert words in text
 
 
+def test_show_prints_the_request_that_brings_what_is_too_large_to_fetch(capsys):
+    assert data_main(["show", "era5_cds"]) == 0
+
+    program = capsys.readouterr().out.partition("import cdsapi")[2]
+    compile(program, "era5_cds", "exec")
+    assert "reanalysis-era5-pressure-levels" in program and "soil_type" in program
+
+
 def test_verify_and_fetch_use_files_that_are_there(shared, capsys, monkeypatch):
     monkeypatch.setenv("DFM_DATA", str(shared / "data" / "timeseries"))
 

@@ -17,22 +17,10 @@ if TYPE_CHECKING:
         VariableChoice,
     )
 
-_SETTINGS = (
-    "ArchiveMixture",
-    "ArchiveSource",
-    "ForecastTest",
-    "MemberGeneration",
-    "TimeSplit",
-    "VariableChoice",
-)
+_SETTINGS = "ArchiveMixture ArchiveSource ForecastTest MemberGeneration TimeSplit VariableChoice"
 __all__ = [
-    "ArchiveMixture",
-    "ArchiveSource",
-    "Fields",
-    "ForecastTest",
-    "MemberGeneration",
-    "TimeSplit",
+    "ArchiveMixture", "ArchiveSource", "Fields", "ForecastTest", "MemberGeneration", "TimeSplit",
     "VariableChoice",
-]
+]  # fmt: skip
 
-__getattr__ = lazy(__name__, Fields="module", **dict.fromkeys(_SETTINGS, "settings"))
+__getattr__ = lazy(__name__, Fields="module", **dict.fromkeys(_SETTINGS.split(), "settings"))

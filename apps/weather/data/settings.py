@@ -17,13 +17,8 @@ if TYPE_CHECKING:
     from apps.weather.data.readers import Archive
 
 __all__ = [
-    "ArchiveMixture",
-    "ArchiveSource",
-    "ForecastTest",
-    "MemberGeneration",
-    "TimeSplit",
-    "VariableChoice",
-]
+    "ArchiveMixture", "ArchiveSource", "ForecastTest", "MemberGeneration", "TimeSplit", "VariableChoice"
+]  # fmt: skip
 
 PARTS = ("train", "val", "test")
 
