@@ -244,16 +244,20 @@ def test_a_chunk_that_is_not_stored_is_refused(tmp_path: Path, form: int) -> Non
         read(open_archive(path, fill="mean"))
 
 
-def test_unwritten_zeros_are_refused_but_for_fields_that_may_vanish(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "key"), [(2, "1.0.0"), (3, "c/1/0/0")])
+def test_unwritten_zeros_are_refused_but_for_fields_that_may_vanish(
+    tmp_path: Path, form: int, key: str
+) -> None:
     dataset = weather()
     dataset.total_precipitation_6hr[1] = 0
-    one = {"chunks": (1, 5, 8), "fill_value": 0.0}
-    path = store(
-        tmp_path / "a.zarr", dataset, form=3, encoding={"total_precipitation_6hr": one, "2m_temperature": one}
-    )
-    assert not (path / "total_precipitation_6hr" / "c" / "1" / "0" / "0").exists()
-    same(open_archive(path), dataset)
-    (path / "2m_temperature" / "c" / "1" / "0" / "0").unlink()
+    one = {"chunks": (1, 5, 8), "_FillValue" if form == 2 else "fill_value": 0.0}
+    names = "total_precipitation_6hr", "2m_temperature"
+    path = store(tmp_path / "a.zarr", dataset, form=form, encoding=dict.fromkeys(names, one))
+    assert not (path / names[0] / key).exists()
+    archive = open_archive(path)
+    same(archive, dataset)
+    assert archive.notes == ["chunks of tp that are not stored are read as 0"]
+    (path / names[1] / key).unlink()
     with pytest.raises(UserError, match=r"\(2t\) at 2020-01-01T06:00 is not in the store"):
         read(open_archive(path))
 

@@ -14,7 +14,7 @@ from apps.weather.data.readers import axes
 from apps.weather.data.readers.archive import Archive
 from apps.weather.data.readers.names import StoredName, conversion, near_names, recognised
 from apps.weather.data.readers.pickled import is_pickle
-from apps.weather.data.readers.stored import StoredField, check_written, is_grib, is_store, open_datasets
+from apps.weather.data.readers.stored import StoredField, is_grib, is_store, open_datasets, unwritten_as
 from core.errors import UserError, listed
 
 if TYPE_CHECKING:
@@ -250,6 +250,10 @@ class _Reading:
             self.note("longitude before latitude: axes turned")
         fills = [attributes[key] for key in ("_FillValue", "missing_value") if key in attributes]
         chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+        if is_store(self.path) and variable.dtype.kind == "f":
+            fills = [fill for fill in fills if fill != 0]  # zarr's default for what is not stored, no mark
+            if row.may_vanish and unwritten_as(self.path, name) == 0:
+                self.note(f"chunks of {row.name} that are not stored are read as 0")
         factor, offset = self._conversion(where, attributes, row)
         return StoredField(
             self.path, name, row, letters, self._place(variable, letters), times, levels, factor, offset,
@@ -305,6 +309,7 @@ class _Reading:
             return np.array([], dtype="datetime64[s]"), ()
         leads = axes.hours_of(lead.values, lead.attrs, self.path) if lead is not None else ()
         times = axes.decoded_times(axis.values, axis.attrs, self.path)
-        if len(np.unique(times)) < len(times) and is_store(self.path):
-            check_written(self.path, str(axis.dims[0]))
+        doubled = is_store(self.path) and len(np.unique(times)) < len(times)
+        if doubled and unwritten_as(self.path, axis.dims[0]) is not None:
+            raise UserError(f"{self.path}: chunks of {axis.dims[0]} are missing in the store; copy it again")
         return times, leads

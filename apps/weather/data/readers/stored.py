@@ -26,7 +26,7 @@ from apps.weather.data.readers.pickled import is_pickle, pickled_fields
 from core.data.hdf5 import is_hdf5, open_hdf5
 from core.errors import UserError
 
-__all__ = ["ReadWindow", "StoredField", "arrays_of", "check_written", "is_grib", "is_store", "open_datasets"]
+__all__ = ["ReadWindow", "StoredField", "arrays_of", "is_grib", "is_store", "open_datasets", "unwritten_as"]
 
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # One chunk after the other in the reader's own thread: zarrs' pool of threads would hang a forked worker.
@@ -127,11 +127,10 @@ def arrays_of(path: str) -> Any:
     return {name: DirectArray(array, decoded[name]) for name, array in arrays.items()}
 
 
-def check_written(path: str, name: str) -> None:
-    """Refuse a coordinate of a store on disk that lacks chunks: its values repeat, for zarr fills them in."""
-    array = None if "://" in path else arrays_of(path).get(name)
-    if array is not None and array.nchunks_initialized < array.nchunks:
-        raise UserError(f"{path}: chunks of {name} are missing in the store; copy the store again")
+def unwritten_as(path: str, name: Any) -> float | None:
+    """Return what zarr takes for chunks that an array of a store on disk lacks; None if it has all."""
+    array = None if "://" in path else arrays_of(path).get(str(name))
+    return None if array is None or array.nchunks_initialized == array.nchunks else array.fill_value or 0.0
 
 
 @dataclass(frozen=True, eq=False)
