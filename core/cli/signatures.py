@@ -130,7 +130,7 @@ def _of_class(
         fields = {
             ast.unparse(n.target): Parameter(_text(n.value), _kind(module, n.annotation))
             for n in annotated
-            if not ast.unparse(n.target).startswith("_")
+            if not (ast.unparse(n.target).startswith("_") or ast.unparse(n.annotation).startswith("ClassVar"))
         }
         inherited = _merged(inherited, fields)
     return _with_meanings(inherited, node)

@@ -14,6 +14,7 @@ from core.cli.signatures import parameters
 CERTAIN = [
     "core.task.Task",
     "core.optim.OneCycle",
+    "core.adaptation.LoRA",  # a dataclass with an attribute of the class
     "core.accelerators.cpu.CPUSwitches",
     "core.data.module.DataModule",
     "apps.weather.data.Fields",  # another name of a class, in a lazy head
