@@ -45,9 +45,7 @@ def main() -> int:
         steps[name], trained[name] = step_of(name, options)
     times = alternate(steps, options.rounds, calls=2, clock="processor")
     held = {name: peak_bytes(step) for name, step in steps.items()}
-    print(
-        f"{'way':<15}{'trained':>12}{'ms a step':>12}{'MiB':>12}{'of the time':>13}{'of the bytes':>14}"
-    )
+    print(f"{'way':<15}{'trained':>12}{'ms a step':>12}{'MiB':>12}{'of the time':>13}{'of the bytes':>14}")
     full = statistics.median(times["full"])
     for name, values in times.items():
         middle = statistics.median(values)
