@@ -204,7 +204,8 @@ class _Reading:
             return row or StoredName(self.names[name], kind, str(variable.attrs.get("units", "1")))
         row = recognised(name, variable.attrs, levelled=levelled)
         single = None if levelled else recognised(name, variable.attrs, levelled=True)
-        if single and row and conversion(str(variable.attrs.get("units", "1")), row.unit) is None:
+        unit = variable.attrs.get("units")
+        if single and row and unit is not None and conversion(str(unit), row.unit) is None:
             row = None  # relative humidity at 2 m is no runoff, though both are called r
         if single and (row is None or row.kind == "static"):  # t or z, perhaps of one level
             if (level := self._along("l")) is not None:
