@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True)  # the same examples everywhere, as all else here
+settings.load_profile("seeded")
 
 
 @pytest.fixture(autouse=True)
