@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -135,16 +135,26 @@ class States(Batch):
         """Number of times T."""
         return self.surface.shape[1]
 
+    @property
+    def fields(self) -> Tensor:
+        """All fields on one axis, `(B, T, F, H, W)`, in the order of `Variables.names`."""
+        return torch.cat([self.surface, self.atmospheric.flatten(2, 3)], dim=2)
+
+    @classmethod
+    def in_order(cls, parts: Sequence[States]) -> States:
+        """Return the times of several states, one after the other."""
+        return cls(
+            torch.cat([part.surface for part in parts], dim=1),
+            torch.cat([part.atmospheric for part in parts], dim=1),
+        )
+
     def at(self, times: slice) -> States:
         """Return some of the times."""
         return States(self.surface[:, times], self.atmospheric[:, times])
 
     def then(self, later: States) -> States:
         """Return these times followed by `later`."""
-        return States(
-            torch.cat([self.surface, later.surface], dim=1),
-            torch.cat([self.atmospheric, later.atmospheric], dim=1),
-        )
+        return States.in_order([self, later])
 
 
 @dataclass(frozen=True, eq=False)

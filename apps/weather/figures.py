@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from apps.weather.batch import Grid, States
@@ -209,10 +208,8 @@ def _shown(
     """Return the most quoted field of an example: name, unit, and forecast and truth `(K, H, W)`."""
     names = scores.names[: len(scores.fields)]
     place = next((names.index(name) for name in HEADLINES if name in names), 0)
-    fields = [
-        torch.cat([x.surface[0], x.atmospheric[0].flatten(1, 2)], dim=1)[:, place].numpy() for x in example
-    ]
-    return names[place], (units or {}).get(scores.fields[place][0], ""), fields[0], fields[1]
+    forecast, truth = (states.fields[0, :, place].numpy() for states in example)
+    return names[place], (units or {}).get(scores.fields[place][0], ""), forecast, truth
 
 
 def _lead(hours: float) -> str:

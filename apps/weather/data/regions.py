@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from apps.weather.batch import Grid
 from core.errors import UserError
 
-__all__ = ["Rectangle", "rectangle", "same_positions"]
+__all__ = ["NEAR", "Rectangle", "degrees_apart", "places_on", "rectangle", "same_positions"]
 
-_NEAR = 1e-3  # degrees; coordinates are often float32
+NEAR = 1e-3
+"""Degrees between positions that are one: coordinates are often float32."""
 Indices = slice | NDArray[np.intp]
 
 
@@ -84,12 +85,25 @@ def same_positions(grid: Grid, other: Grid, where: str) -> Rectangle:
     """
     if grid == other:
         return Rectangle(slice(None), slice(None), grid)
-    if not (grid.curvilinear or other.curvilinear):
-        north = np.abs(other.latitude[None] - grid.latitude[:, None])
-        east = np.abs((other.longitude[None] - grid.longitude[:, None] + 180) % 360 - 180)
-        if max(north.min(axis=1).max(), east.min(axis=1).max()) < _NEAR:
-            return Rectangle(_sliced(north.argmin(axis=1)), _sliced(east.argmin(axis=1)), grid)
+    if (places := places_on(other, grid)) is not None:
+        return Rectangle(*map(_sliced, places), grid)
     raise UserError(f"{where} lacks positions of the data: it has {other}, the data have {grid}")
+
+
+def places_on(grid: Grid, wanted: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+    """Return rows and columns of `grid` at the positions of `wanted`; None if it does not have them all."""
+    if grid.curvilinear or wanted.curvilinear:
+        return (np.arange(grid.shape[0]), np.arange(grid.shape[1])) if grid == wanted else None
+    apart = [degrees_apart(getattr(wanted, axis), getattr(grid, axis)) for axis in ("latitude", "longitude")]
+    if max(distances.min(axis=1).max() for distances in apart) >= NEAR:
+        return None
+    return apart[0].argmin(axis=1), apart[1].argmin(axis=1)
+
+
+def degrees_apart(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distances of positions `(N, M)` in degrees, around the globe."""
+    turn = np.abs(own[:, None] - other) % 360
+    return np.minimum(turn, 360 - turn)
 
 
 def _inside(grid: Grid, region: Sequence[float], where: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -99,12 +113,12 @@ def _inside(grid: Grid, region: Sequence[float], where: str) -> tuple[NDArray[np
             "of an archive whose grid is not curvilinear"
         )
     south, north, west, east = region
-    rows = np.flatnonzero((grid.latitude >= south - _NEAR) & (grid.latitude <= north + _NEAR))
-    width = 360.0 if abs(east - west) >= 360 - _NEAR else (east - west) % 360
+    rows = np.flatnonzero((grid.latitude >= south - NEAR) & (grid.latitude <= north + NEAR))
+    width = 360.0 if abs(east - west) >= 360 - NEAR else (east - west) % 360
     # Degrees to the east of the western edge, so that a point on it is not 360 away.
-    distance = (grid.longitude - west + _NEAR) % 360
+    distance = (grid.longitude - west + NEAR) % 360
     columns = np.argsort(distance, kind="stable")
-    columns = columns[distance[columns] <= width + 2 * _NEAR]
+    columns = columns[distance[columns] <= width + 2 * NEAR]
     if not len(rows) or not len(columns):
         raise UserError(f"data.region {list(region)} holds no point of {where}, which has {grid}")
     return rows, columns

@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.weather.batch import Grid
+from apps.weather.data.regions import NEAR, degrees_apart, places_on
 from core.errors import UserError
 
 __all__ = ["places_of", "shared_points"]
-
-_NEAR = 1e-3  # degrees between positions that are one
 
 
 def shared_points(first: Grid, second: Grid, names: tuple[str, str]) -> Grid:
@@ -28,7 +27,7 @@ def shared_points(first: Grid, second: Grid, names: tuple[str, str]) -> Grid:
                     f"{names[0]} has the {first} and {names[1]} the {second}; regrid one to the other"
                 )
             return first
-        near = own[_apart(own, other).min(1) < _NEAR]
+        near = own[degrees_apart(own, other).min(1) < NEAR]
         if len(near) not in (len(own), len(other)):
             raise UserError(
                 f"{names[0]} has the {first} and {names[1]} the {second}, which share {len(near)} "
@@ -38,24 +37,12 @@ def shared_points(first: Grid, second: Grid, names: tuple[str, str]) -> Grid:
     return Grid(*shared)
 
 
-def places_of(grid: Grid, wanted: Grid, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def places_of(grid: Grid, wanted: Grid, name: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows and columns of a grid that are those of another.
 
     Raises:
         UserError: If one of these is not there; `name` says whose the grid is.
     """
-    if grid.curvilinear and grid == wanted:
-        return np.arange(grid.shape[0]), np.arange(grid.shape[1])
-    places = []
-    for axis in ("latitude", "longitude"):
-        apart = _apart(getattr(wanted, axis), getattr(grid, axis))
-        if grid.curvilinear or apart.min(1).max() > _NEAR:
-            raise UserError(f"{name} has the {grid}, which lacks points of the {wanted}; regrid it")
-        places.append(apart.argmin(1))
-    return places[0], places[1]
-
-
-def _apart(own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distances of positions `(N, M)` in degrees, around the globe."""
-    turn = np.abs(own[:, None] - other) % 360
-    return np.minimum(turn, 360 - turn)
+    if (places := places_on(grid, wanted)) is None:
+        raise UserError(f"{name} has the {grid}, which lacks points of the {wanted}; regrid it")
+    return places

@@ -137,6 +137,7 @@ class WeatherScores:
         *,
         first: int = 0,
         available: Tensor | None = None,
+        normal: States | None = None,
     ) -> None:
         """Add forecasts from B starts.
 
@@ -147,12 +148,15 @@ class WeatherScores:
             time: `(B,)` int64, seconds since 1970-01-01 UTC of the starts.
             first: Which of the leads is the first of these K.
             available: `(B, K)`, False where there is no truth: such states are neither scored nor missed.
+            normal: `(B, K, ...)` of the climatology, where the caller has it already; None asks for it.
         """
         valid = valid_times(time, self.leads[first : first + truth.steps])
         members = None if isinstance(forecast, States) else _stacked(forecast)
         means = [x.mean(dim=3) for x in members] if members else _groups(forecast)  # type: ignore[arg-type]
         truths = _groups(truth)
-        normals = [None, None] if self.climatology is None else _groups(self.climatology.at(valid))
+        if normal is None and self.climatology is not None:
+            normal = self.climatology.at(valid)
+        normals = [None, None] if normal is None else _groups(normal)
         errors: list[dict[str, Tensor]] = []
         for number in (number for number in (0, 1) if truths[number].shape[2]):
             target = truths[number]
@@ -246,6 +250,19 @@ class WeatherScores:
         table = frame.to_xarray().reindex(order)
         table["lead"].attrs["units"] = "hours"
         return table.assign_attrs(weights=f"{self.kind}: {WEIGHTS[self.kind]}", **attributes)
+
+    def rmse_lines(self, quoted: Sequence[str] = HEADLINES) -> tuple[list[str], list[list[Any]]]:
+        """Return the quoted fields that there are, else the first seven, and a line for each model and lead:
+        their RMSE in the first region.
+        """
+        shown = [name for name in quoted if name in self.names] or self.names[:7]
+        places = [self.names.index(name) for name in shown]
+        means = {model: self.means(model)["rmse"][..., 0].tolist() for model in self.models}
+        return shown, [
+            [model, f"{lead:g} h", *(line[place] for place in places)]
+            for model, lines in means.items()
+            for lead, line in zip(self.leads, lines, strict=True)
+        ]
 
     def missing(self) -> list[str]:
         """Return a sentence for each model and field with values that are not finite."""

@@ -23,11 +23,9 @@ class UnweightedErrors:
     def update(self, model: str, forecast: States, truth: States, variables: Variables) -> None:
         """Add forecasts `(B, K, …)` of variables in physical units."""
         self._fields = variables.names
-        fields, true = (
-            torch.cat([one.surface, one.atmospheric.flatten(2, 3)], 2) for one in (forecast, truth)
-        )
+        true = truth.fields
         kept = true.isfinite()
-        error = torch.where(kept, fields - true, 0.0).double()
+        error = torch.where(kept, forecast.fields - true, 0.0).double()
         sums = torch.stack([part.sum((0, 1, 3, 4)) for part in (kept.double(), error.square(), error.abs())])
         self._sums[model] = self._sums[model] + sums if model in self._sums else sums
 

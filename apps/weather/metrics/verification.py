@@ -16,10 +16,11 @@ from torch import Tensor
 from apps.weather.batch import States, Variables
 from apps.weather.data.readers import Archive, ForecastArchive, open_archive, open_forecast
 from apps.weather.metrics.areas import WEIGHTS
+from apps.weather.metrics.baselines import persistence
 from apps.weather.metrics.climatology import Climatology
 from apps.weather.metrics.comparison import differences
 from apps.weather.metrics.points import places_of, shared_points
-from apps.weather.metrics.scores import BASELINES, HEADLINES, Blocks, WeatherScores
+from apps.weather.metrics.scores import BASELINES, Blocks, WeatherScores
 from apps.weather.metrics.times import calendar, valid_times
 from core.errors import UserError, listed
 from core.figures.lettering import unlike
@@ -84,14 +85,7 @@ class Verification:
 
     def text(self) -> str:
         """Return the RMSE of the most quoted fields in the first region, a line a model and lead."""
-        means = {model: self.scores.means(model)["rmse"][..., 0].tolist() for model in self.scores.models}
-        names = self.scores.names
-        shown = [name for name in HEADLINES if name in names] or names[:7]
-        rows = [
-            (model, f"{lead:g} h", *(line[names.index(name)] for name in shown))
-            for model, lines in means.items()
-            for lead, line in zip(self.scores.leads, lines, strict=True)
-        ]
+        shown, rows = self.scores.rmse_lines()
         head = (f"RMSE, {self.scores.regions[0]}", "lead", *shown)
         return f"{text_table(rows, head=head)}\nweights: {self.scores.kind}, {WEIGHTS[self.scores.kind]}"
 
@@ -200,19 +194,19 @@ def _update(
     states = States(*(torch.from_numpy(x).to(scores.device)[torch.from_numpy(places)] for x in fields))
     truth, available = states.at(slice(1, None)), kept[:, 1:]
 
+    normal = None if normals is None else normals.at(valid)
+
     def add(model: str, forecast: States | list[States], there: Tensor) -> None:
-        scores.update(model, forecast, truth, time, first=part.start, available=there)
+        scores.update(model, forecast, truth, time, first=part.start, available=there, normal=normal)
 
     for name, store, where in zip(result.models, stores, points[1:], strict=True):
         forecast = list(_forecasts(store, variables, starts, leads, where, scores.device))
         add(name, forecast if len(forecast) > 1 else forecast[0], available)
         if result.example is None and part.start + len(leads) == len(scores.leads) and available[0, -1]:
             result.example = (_last(forecast[0]), _last(truth))
-    start = states.at(slice(0, 1))
-    still = States(*(x.expand(-1, len(leads), *x.shape[2:]) for x in (start.surface, start.atmospheric)))
-    add("persistence", still, available & kept[:, :1])
-    if normals is not None:
-        add("climatology", normals.at(valid), available)
+    add("persistence", persistence(states.at(slice(0, 1)), len(leads)), available & kept[:, :1])
+    if normal is not None:
+        add("climatology", normal, available)
 
 
 def _forecasts(

@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from apps.weather.predict.model import WeatherForecaster
     from apps.weather.predict.writers import COMMAND, ForecastJob
     from core.accelerators.choice import usable
+    from core.data.statistics import file_state
     from core.inference.netcdf import check_suffix
 
     def say(line: str) -> None:
@@ -57,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
     job = ForecastJob(forecaster, windows, rows, options.steps, options.south_pole, say, progress=True)
     for note in notes:
         say(note)
-    job.write(out, {"files": [_identity(Path(file)) for file in files], "fill": options.fill})
+    states = [file_state(Path(file).expanduser().resolve()) for file in files]
+    job.write(out, {"files": states, "fill": options.fill})
     if options.start is None:
         last = windows.current[rows[-1]].astype("datetime64[s]")
         say(f"started from {last}, the last state that has its history; --start TIME takes another")
@@ -99,11 +101,3 @@ def _pair(word: str) -> tuple[str, str]:
     if not theirs or not ours:
         raise UserError(f"--data.name {word} is not THEIRS=OURS, such as T2=2t")
     return theirs, ours
-
-
-def _identity(path: Path) -> list[object]:
-    """Return what changes when a file does."""
-    known = path.expanduser().resolve()
-    if not known.exists():
-        return [str(known)]
-    return [str(known), known.stat().st_size, known.stat().st_mtime_ns]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from apps.weather.batch import States, WeatherBatch, WeatherFacts
@@ -99,11 +98,8 @@ class WeatherTask(Task):
 
     def predicted(self, batch: WeatherBatch, steps: int) -> States:
         """Return `(B, steps, …)` in physical units; no target is looked at."""
-        states = list(rollout(self.network, replace(batch, targets=None), self.scaling, steps))
-        return States(
-            torch.cat([state.surface for state in states], dim=1),
-            torch.cat([state.atmospheric for state in states], dim=1),
-        )
+        states = rollout(self.network, replace(batch, targets=None), self.scaling, steps)
+        return States.in_order(list(states))
 
     def on_test_start(self) -> None:
         """Fit the baselines on training windows, once."""
@@ -135,7 +131,7 @@ class WeatherTask(Task):
         self.write_table("results", rows)
         self.write_table("unweighted", self._scores.unweighted.table())
         self.write_table("spectra", scores.spectra())
-        self.say(self._scores.text(rows))
+        self.say(self._scores.text())
         for sentence in scores.missing():
             self.say(sentence)
         if self.trainer.is_global_zero:

@@ -92,11 +92,7 @@ class LightDecoding(WeatherForecasting):
     def predicted(self, batch: WeatherBatch, steps: int) -> States:
         """Return the decoded variables `(B, steps, …)` in physical units; no target is looked at."""
         scaled = self.scaling.normalised(prepared(self.network, replace(batch, targets=None)))
-        decoded = list(self._decoded(scaled, steps))
-        states = States(
-            torch.cat([state.surface for state in decoded], dim=1),
-            torch.cat([state.atmospheric for state in decoded], dim=1),
-        )
+        states = States.in_order(list(self._decoded(scaled, steps)))
         return self.scaling.physical(states, self.network.decoded_variables)
 
     def _decoded(self, scaled: WeatherBatch, steps: int) -> Any:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from apps.weather.batch import States, WeatherBatch, WeatherFacts, level_name
+from apps.weather.batch import States, WeatherBatch, WeatherFacts
 from apps.weather.metrics.baselines import DampedPersistence, SmoothClimatology, persistence
-from apps.weather.metrics.scores import BASELINES, WeatherScores
+from apps.weather.metrics.scores import BASELINES, WeatherScores, field_name
+from apps.weather.metrics.times import valid_times
 from apps.weather.metrics.unweighted import UnweightedErrors
 from core.metrics.sums import processes
 
@@ -91,13 +92,13 @@ class RollOutScores:
         past = _of_targets(batch)
         if past is not None:
             others["persistence"] = persistence(past, batch.targets.steps)
-        if self.normals is not None:
-            seconds = torch.tensor([round(3600 * lead) for lead in self.leads], device=self.device)
-            others["climatology"] = self.normals.at(batch.time[:, None] + seconds)
+        normal = None if self.normals is None else self.normals.at(valid_times(batch.time, self.leads))
+        if normal is not None:
+            others["climatology"] = normal
         if past is not None and self.damped is not None:
             others["damped persistence"] = self.damped.forecast(past.at(slice(-1, None)), batch.time)
         for name, states in ({model: forecast} | others).items():
-            self.scores.update(name, states, batch.targets, batch.time)
+            self.scores.update(name, states, batch.targets, batch.time, normal=normal)
             self.unweighted.update(name, states, batch.targets, batch.target_variables)
 
     def headline(self, rows: Sequence[Mapping[str, Any]], model: str) -> dict[str, Tensor]:
@@ -106,7 +107,7 @@ class RollOutScores:
         headlines = {
             f"rmse_{name}_{row['lead']:g}h": torch.tensor(row["rmse"])
             for row in own
-            if (name := _field(row)) in _HEADLINES
+            if (name := field_name(row)) in _HEADLINES
         }
         for baseline in BASELINES:
             key = f"skill_{baseline.replace(' ', '_')}"
@@ -115,26 +116,17 @@ class RollOutScores:
                 headlines[key] = torch.tensor(skills).nanmean()
         return headlines
 
-    def text(self, rows: Sequence[Mapping[str, Any]]) -> str:
+    def text(self) -> str:
         """Return a table of the RMSE of the most quoted fields, a line for each model and lead."""
         from core.tables import text_table
 
-        whole = [row for row in rows if row["region"] == rows[0]["region"]]
-        names = list(dict.fromkeys(map(_field, whole)))
-        names = [name for name in _HEADLINES if name in names] or names[:7]
-        lines: dict[tuple[str, float], dict[str, float]] = {}
-        for row in whole:
-            lines.setdefault((row["model"], row["lead"]), {})[_field(row)] = row["rmse"]
-        cells = [[model, f"{lead:g} h", *(line[n] for n in names)] for (model, lead), line in lines.items()]
-        return text_table(cells, head=["RMSE", "lead", *names], number=".4g")
+        assert self.scores is not None
+        shown, lines = self.scores.rmse_lines(_HEADLINES)
+        return text_table(lines, head=["RMSE", "lead", *shown], number=".4g")
 
     def _read(self, windows: Any, batches: Sequence[Sequence[int]]) -> Any:
         for rows in batches:
             yield windows.__getitems__([(0, row) for row in rows]).to(self.device)
-
-
-def _field(row: Mapping[str, Any]) -> str:
-    return row["variable"] if row["level"] is None else level_name(row["variable"], row["level"])
 
 
 def _of_targets(batch: WeatherBatch) -> States | None:

@@ -151,8 +151,7 @@ class TwoStage(WeatherTask):
             states = scaled.inputs.then(scaled.targets)
             steps = torch.arange(1 - scaled.inputs.steps, scaled.targets.steps + 1)
             times = scaled.time[:, None] + steps * round(scaled.step * 3600)
-            fields = torch.cat([states.surface, states.atmospheric.flatten(2, 3)], dim=2)
-            yield times.flatten(), fields.flatten(0, 1)
+            yield times.flatten(), states.fields.flatten(0, 1)
 
 
 class _Stages(nn.Module):

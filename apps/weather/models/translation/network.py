@@ -155,10 +155,9 @@ class Met2Net(nn.Module):
             batch: Tells times and step.
             first: Steps from the current state to the first of these.
         """
-        fields = torch.cat([states.surface, states.atmospheric.flatten(2, 3)], dim=2)
         if self.cycle is None:
-            return fields
-        return self.cycle.removed(fields, _times(batch, first=first, count=states.steps))
+            return states.fields
+        return self.cycle.removed(states.fields, _times(batch, first=first, count=states.steps))
 
     def two_stage(
         self, x: Tensor, y: Tensor, *, scored: bool = False, reference_gradients: bool = False
