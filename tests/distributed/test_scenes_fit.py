@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
-from in_process import dfm
+from one_and_two import folders_of
 
 from core.tracking.metrics_csv import read_metrics
 
@@ -54,23 +53,9 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 @pytest.mark.parametrize("task", list(TASKS))
 def test_two_processes_give_the_losses_and_scores_of_one(task, launching, tmp_path, monkeypatch):
     text = RECIPE.format(task=task, network=NETWORKS[task], scenes=TASKS[task])
-    monkeypatch.setenv("DFM_DATA", str(tmp_path / "data"))
-    words = ["remote-sensing", "fit", "--config", "small.yaml"]
-    found = []
-    for name, more in {"one": [], "two": ["--config", "trainer/ddp", "--trainer.devices=2"]}.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "small.yaml").write_text(text)
-        if more:
-            given = [sys.executable, "-m", "core.cli", *words, *more]
-            end = launching.outcome(launching.command(given, folder, launching.environment(folder)))
-            assert end.codes == [0], end.out
-        else:
-            monkeypatch.chdir(folder)
-            code, out, err = dfm(*words)
-            assert code == 0, out + err
-        found.append(scores(folder))
-    one, two = found
+    words = ["remote-sensing", "fit"]
+    how = {"launching": launching, "folder": tmp_path, "monkeypatch": monkeypatch}
+    one, two = map(scores, folders_of(words, text, **how))
     assert set(one) == set(two)
     assert two == {name: pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True) for name, value in one.items()}
 

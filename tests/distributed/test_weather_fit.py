@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
-from in_process import dfm
+from one_and_two import folders_of
 from small_world import light_recipe, recipe, write_world
 
 from core.tracking.metrics_csv import read_metrics
@@ -24,23 +23,9 @@ def test_two_processes_give_the_losses_and_scores_of_one(
     text = task(world, data="test: {steps: 2}").replace("test_after_fit: false", "test_after_fit: true")
     # Adam's first steps turn differences in the last digit into whole steps.
     text = text.replace("torch.optim.AdamW", "torch.optim.SGD").replace("lr: 3.0e-3", "lr: 0.1")
-    monkeypatch.setenv("DFM_DATA", str(tmp_path / "data"))
-    words = ["weather", "fit", "--config", "small.yaml", f"--trainer.precision={precision}"]
-    ends = []
-    for name, more in {"one": [], "two": ["--config", "trainer/ddp", "--trainer.devices=2"]}.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "small.yaml").write_text(text)
-        if more:
-            given = [sys.executable, "-m", "core.cli", *words, *more]
-            end = launching.outcome(launching.command(given, folder, launching.environment(folder)))
-            assert end.codes == [0], end.out
-        else:
-            monkeypatch.chdir(folder)
-            code, out, err = dfm(*words)
-            assert code == 0, out + err
-        ends.append(scores(folder))
-    one, two = ends
+    words = ["weather", "fit", f"--trainer.precision={precision}"]
+    how = {"launching": launching, "folder": tmp_path, "monkeypatch": monkeypatch}
+    one, two = map(scores, folders_of(words, text, **how))
     assert set(one) == set(two)
     assert two == {name: pytest.approx(value, rel=tolerance, nan_ok=True) for name, value in one.items()}
 
